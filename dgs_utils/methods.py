@@ -1,0 +1,57 @@
+"""The methods of the comparison tables, as data: where a method's images come from and which rule picks them.
+
+A *selector* method takes the distilled set out of pictures that exist already: the originals, or a generated pool. A
+*condense* method makes its pictures by optimising pixels (notebook 08). This module imports nothing heavy, so that a
+grid can be planned without torch; the selectors themselves are in `dgs_utils.selectors`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a comparison table.
+
+    Attributes:
+        label: name in tables and figures.
+        source: "originals", "pool" or "condense".
+        selector: name of the rule in `dgs_utils.selectors`, or of the condensation in `dgs_utils.condense`.
+        generator: which pool (`pool.generator`); "" for the experiment's own, or where no pool is used.
+        needs: what the rule looks at: "" (nothing), "scores" (notebook 03), "transformed" (notebook 04),
+            or "features" of the difficulty classifier.
+    """
+
+    label: str
+    source: str
+    selector: str
+    generator: str = ""
+    needs: str = ""
+
+
+METHODS: dict[str, Method] = {
+    # Real images
+    "random": Method("Random", "originals", "random"),
+    "first": Method("First files", "originals", "first"),
+    "k_center": Method("K-Center", "originals", "k_center", needs="features"),
+    "herding": Method("Herding", "originals", "herding", needs="features"),
+    "rded": Method("RDED crops", "originals", "rded", needs="classifier"),
+    "full": Method("Full", "originals", "all"),
+    # Generated images, first IPC of the pool
+    "dit": Method("DiT", "pool", "first", generator="dit"),
+    "minimax": Method("Minimax", "pool", "first", generator="minimax"),
+    "mgd3": Method("MGD3", "pool", "first", generator="mgd3"),
+    # Generated images, chosen out of the pool
+    "dgs": Method("DGS", "pool", "draw", needs="transformed"),
+    "match": Method("DGS (match)", "pool", "match", needs="transformed"),
+    "pool_random": Method("Random of pool", "pool", "random"),
+    "easiest": Method("Easiest", "pool", "easiest", needs="scores"),
+    "hardest": Method("Hardest", "pool", "hardest", needs="scores"),
+    "middle": Method("Middle", "pool", "middle", needs="scores"),
+    "confidence": Method("Confidence (CaO2)", "pool", "confidence", needs="scores"),
+    "s3": Method("S3 groups", "pool", "s3", needs="features"),
+    "pool_k_center": Method("K-Center of pool", "pool", "k_center", needs="features"),
+    "pool_herding": Method("Herding of pool", "pool", "herding", needs="features"),
+    # Optimised pixels
+    "dm": Method("DM", "condense", "dm"),
+    "idc": Method("IDC-1", "condense", "idc"),
+}

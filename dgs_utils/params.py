@@ -1,0 +1,390 @@
+"""Typed parameters of every stage, and the identity of a stage's result.
+
+A notebook's ``parameters`` cell holds exactly the fields and defaults of its model here (a test keeps them equal), an
+experiment file holds the same names under the stage's section, and the folder of a result is named after the hash of
+them (`node_key`). Defaults are those of the quickstart. Values are plain JSON without None or tuples, because papermill
+loses those: "" means "not given", 0 "automatic", [] "all".
+
+Input folders are parameters too. "" stands for the folder that the same stage with default parameters writes, so that
+the notebooks run by hand, in order, without a path being typed.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dgs_utils.methods import METHODS
+
+Device = Annotated[str, Field(json_schema_extra={"machine": True})]  # auto, cpu, cuda or cuda:N
+Workers = Annotated[int, Field(ge=0, json_schema_extra={"machine": True})]  # threads that read files; 0 = one per core
+Folder = Annotated[str, Field(json_schema_extra={"folder": True})]  # a stage's output folder; "" = the default node
+Folders = Annotated[list[str], Field(json_schema_extra={"folder": True})]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Precision = Literal["fp32", "bf16"]
+
+
+class Input(BaseModel):
+    """One input folder of a stage: which stage writes it, and which of that stage's parameters the reader dictates."""
+
+    model_config = ConfigDict(frozen=True)
+    stage: str
+    overrides: dict[str, Any] = {}
+    any_folder: bool = False  # an image folder that this kit did not write is accepted too
+
+
+class StageParams(BaseModel):
+    """Base of the parameter models: strict, immutable, and refusing unknown names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+    stage: ClassVar[str]
+
+    output: Folder = ""
+
+    def inputs(self) -> dict[str, Input]:
+        """Return the input folders that these parameters call for, by parameter name."""
+        return {}
+
+    def label(self, inputs: dict[str, str]) -> str:
+        """Return the readable part of the output folder's name; ``inputs`` holds those of the input folders."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters that decide the result: without folders, and without the machine's own settings."""
+        apart = {*self.marked("folder"), *self.marked("machine")}
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in apart}
+
+    @classmethod
+    def marked(cls, mark: Literal["folder", "machine"]) -> list[str]:
+        """Return the names of the parameters that hold folders, or that only suit the machine at hand."""
+        return [name for name, field in cls.model_fields.items() if (field.json_schema_extra or {}).get(mark)]
+
+
+class PrepareParams(StageParams):
+    """00: the originals, the base diffusion model, the autoencoder and the difficulty classifier."""
+
+    stage: ClassVar[str] = "00_prepare"
+
+    dataset: Literal["digits", "fashion", "imagewoof", "imagenette", "imageidc", "folder"] = "digits"
+    root: str = ""  # folder, .zip or .tgz with the pictures; "" = the package's own data or a download
+    archive: Literal["full", "320", "160"] = "full"  # which fastai archive is downloaded
+    split: Literal["holdout", "given", "fastai", "imagenet"] = "holdout"
+    val_per_class: Count = 50  # held-out pictures a class, for split "holdout"
+    classes: list[str] = []  # class folder names in label order; [] = all
+    class_index: str = ""  # CSV with columns class,index: the classifier's output of each class
+    image_size: Annotated[int, Field(ge=4)] = 8  # pixels that the autoencoder sees
+    channels: Literal[1, 3] = 1
+    autoencoder: Literal["none", "taesd", "sd-vae-ft-ema", "sd-vae-ft-mse"] = "none"
+    autoencoder_path: str = ""  # local folder or files; "" = the hub
+    base_model: str = "train"  # "train", "none", or a DiT checkpoint: file, diffusers folder or hub name
+    dit_size: str = ""  # "DiT-S/2" … "DiT-XL/2"; "" = the four numbers below
+    patch_size: Positive = 2
+    hidden_size: Positive = 128
+    depth: Positive = 5
+    num_heads: Positive = 4
+    label_dropout: Fraction = 0.1
+    flip: bool = False  # mirror pictures while training diffusion models
+    train_steps: Positive = 1000
+    train_batch: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    ema_decay: Fraction = 0.995
+    classifier: str = "convnet3"  # one of ours, trained here, or a torchvision name
+    classifier_weights: str = "train"  # "train", a torchvision weights name, or a local file
+    classifier_size: Positive = 16
+    classifier_epochs: Positive = 15
+    seed: Count = 0
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    workers: Workers = 0
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return self.dataset
+
+
+class FineTuneParams(StageParams):
+    """01: DiffFit fine-tuning with the minimax criteria (Eqs. 1–4)."""
+
+    stage: ClassVar[str] = "01_fine_tune"
+
+    prepare: Folder = ""
+    epochs: Positive = 8
+    steps: Count = 0  # 0 = epochs × (images // batch_size)
+    batch_size: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    ema_decay: Fraction = 0.99
+    scaled_blocks: Count = 0  # blocks that carry DiffFit scales; 0 = the first half
+    memory_size: Positive = 64
+    weight_representative: Annotated[float, Field(ge=0)] = 0.002
+    weight_diverse: Annotated[float, Field(ge=0)] = 0.008
+    sampled_step: Count = 0  # the step whose EMA is sampled; 0 = the last
+    checkpoint_every: Positive = 1000
+    gradient_checkpointing: bool = False
+    tracker: Literal["", "tensorboard"] = ""
+    seed: Count = 0
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    workers: Workers = 0
+
+    def inputs(self) -> dict[str, Input]:
+        return {"prepare": Input(stage="00_prepare")}
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return f"{inputs['prepare']}-minimax"
+
+
+class PoolParams(StageParams):
+    """02: the pool of generated pictures (§2.2)."""
+
+    stage: ClassVar[str] = "02_pool"
+
+    prepare: Folder = ""
+    fine_tune: Folder = ""
+    generator: Literal["minimax", "dit", "mgd3", "folder"] = "minimax"
+    root: str = ""  # the image folder of generator "folder"
+    images_per_class: Positive = 50
+    seed: Count = 0
+    steps: Positive = 50
+    solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
+    guidance: Annotated[float, Field(ge=0)] = 4.0
+    guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
+    guidance_interval: list[Fraction] = [0.0, 1.0]  # part of the noise range that is guided
+    batch_size: Positive = 50
+    classes: list[str] = []  # [] = all
+    compile: bool = False
+    precision: Precision = "fp32"
+    shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", json_schema_extra={"machine": True})] = "1/1"
+    device: Device = "auto"
+
+    def inputs(self) -> dict[str, Input]:
+        found = {"prepare": Input(stage="00_prepare")}
+        if self.generator == "minimax":
+            found["fine_tune"] = Input(stage="01_fine_tune")
+        return found
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return f"{inputs['prepare']}-{self.generator}-{self.seed}"
+
+
+class DifficultyParams(StageParams):
+    """03: difficulty of the pool's or the originals' pictures (Eq. 6)."""
+
+    stage: ClassVar[str] = "03_difficulty"
+
+    prepare: Folder = ""
+    pool: Folder = ""
+    originals: Folder = ""
+    source: Literal["pool", "originals"] = "pool"
+    measure: Literal["difficulty", "margin", "cross_entropy", "entropy", "el2n"] = "difficulty"
+    classifiers: list[str] = []  # further classifiers whose scores are averaged with 00's
+    round_scores: Count = 0  # decimals; 0 = full precision, 4 = as published
+    batch_size: Positive = 128
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    workers: Workers = 0
+
+    def inputs(self) -> dict[str, Input]:
+        found = {"prepare": Input(stage="00_prepare")}
+        if self.source == "pool":
+            found["pool"] = Input(stage="02_pool")
+            found["originals"] = Input(stage="03_difficulty", overrides={"source": "originals"})
+        return found
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return inputs["pool"] if self.source == "pool" else f"{inputs['prepare']}-originals"
+
+
+class TransformParams(StageParams):
+    """04: thresholds and log transform per class (Eqs. 7–9)."""
+
+    stage: ClassVar[str] = "04_transform"
+
+    pool_scores: Folder = ""
+    original_scores: Folder = ""
+    ipc: Positive = 10
+    pool_factor: Count = 5  # the first ipc × pool_factor images of a class are the pool; 0 = all
+    objective: Literal["code", "paper"] = "code"
+    weight: Fraction = 0.5  # λ of Eq. 9
+    bins: Annotated[int, Field(ge=2)] = 10
+    limit: Count = 0  # thresholds searched below this count; 0 = ipc // 2
+    search_on: Literal["pool", "originals"] = "pool"
+    shared_scale: bool = False  # both sets transformed with the pool's own bounds
+
+    def inputs(self) -> dict[str, Input]:
+        return {
+            "pool_scores": Input(stage="03_difficulty", overrides={"source": "pool"}),
+            "original_scores": Input(stage="03_difficulty", overrides={"source": "originals"}),
+        }
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return f"{inputs['pool_scores']}-ipc{self.ipc}"
+
+
+class SampleParams(StageParams):
+    """05: the distilled set, by difficulty-guided sampling or one of its rivals (§2.2)."""
+
+    stage: ClassVar[str] = "05_sample"
+
+    prepare: Folder = ""
+    pool: Folder = ""
+    scores: Folder = ""
+    transform: Folder = ""
+    method: str = "dgs"  # a name of dgs_utils.methods.METHODS
+    ipc: Positive = 10
+    pool_factor: Count = 5
+    distribution: str = "scale"  # scale, hill, ground, slope, cliff, uniform, own
+    counts: list[Count] = []  # images per bin, for distribution "own"
+    seed: Count = 0
+    device: Device = "auto"
+    workers: Workers = 0
+
+    @model_validator(mode="after")
+    def _known_method(self):
+        selectors = [name for name, method in METHODS.items() if method.source != "condense"]
+        if self.method not in selectors:
+            raise ValueError(f"sample.method is {self.method!r}; choose one of {', '.join(selectors)}")
+        return self
+
+    def inputs(self) -> dict[str, Input]:
+        method = METHODS[self.method]
+        generator = {"generator": method.generator} if method.generator else {}
+        size = {"ipc": self.ipc, "pool_factor": self.pool_factor}
+        found = {"prepare": Input(stage="00_prepare")}
+        if method.source == "pool":
+            found["pool"] = Input(stage="02_pool", overrides=generator)
+        if method.needs == "scores":
+            found["scores"] = Input(stage="03_difficulty", overrides={"source": "pool"})
+        if method.needs == "transformed":
+            found["transform"] = Input(stage="04_transform", overrides=size)
+        return found
+
+    def label(self, inputs: dict[str, str]) -> str:
+        source = inputs.get("pool", inputs["prepare"])
+        return f"{source}-{self.method}-ipc{self.ipc}"
+
+
+class EvaluateParams(StageParams):
+    """06: classifiers trained on the distilled set, tested on real pictures (§3.1)."""
+
+    stage: ClassVar[str] = "06_evaluate"
+
+    prepare: Folder = ""
+    distilled: Folder = ""
+    network: str = "convnet3"
+    norm: Literal["instance", "batch"] = "instance"
+    image_size: Positive = 16
+    protocol: Literal["idc", "rded"] = "idc"
+    epochs: Count = 0  # 0 = the protocol's own table by IPC
+    epoch_factor: Annotated[float, Field(gt=0)] = 0.01  # scales the protocol's epochs for small machines
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    flip: bool = False
+    evaluations: Positive = 100
+    repeats: Positive = 3
+    seed: Count = 0  # training seeds are seed, seed + 1, …
+    teacher: str = ""  # protocol "rded": a classifier; "" = the one of 00
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    workers: Workers = 0
+
+    def inputs(self) -> dict[str, Input]:
+        return {"prepare": Input(stage="00_prepare"), "distilled": Input(stage="05_sample", any_folder=True)}
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return f"{inputs['distilled']}-{self.network}"
+
+
+class FiguresParams(StageParams):
+    """07: figures and tables of any number of finished stages."""
+
+    stage: ClassVar[str] = "07_figures"
+
+    evaluations: Folders = []  # 06 folders; [] = the default node
+    samples: Folders = []  # 05 and 08 folders; [] = the default node
+    title: str = "quickstart"
+    figure_classes: list[str] = []  # classes shown in Figures 2 and 3; [] = the first two
+    tables: list[Literal["comparison", "table1", "table2", "table3", "table4"]] = ["comparison"]
+
+    def inputs(self) -> dict[str, Input]:
+        return {"evaluations": Input(stage="06_evaluate"), "samples": Input(stage="05_sample")}
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return self.title
+
+
+class CondenseParams(StageParams):
+    """08: distilled sets by pixel optimisation: DM and IDC-1."""
+
+    stage: ClassVar[str] = "08_condense"
+
+    prepare: Folder = ""
+    method: Literal["dm", "idc"] = "dm"
+    ipc: Positive = 10
+    network: str = "convnet3"
+    image_size: Positive = 16
+    iterations: Positive = 200
+    inner_loops: Positive = 10
+    real_batch: Positive = 64
+    image_learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    seed: Count = 0
+    device: Device = "auto"
+    workers: Workers = 0
+
+    def inputs(self) -> dict[str, Input]:
+        return {"prepare": Input(stage="00_prepare")}
+
+    def label(self, inputs: dict[str, str]) -> str:
+        return f"{inputs['prepare']}-{self.method}-ipc{self.ipc}"
+
+
+STAGES: dict[str, type[StageParams]] = {
+    model.stage: model
+    for model in (PrepareParams, FineTuneParams, PoolParams, DifficultyParams, TransformParams, SampleParams,
+                  EvaluateParams, FiguresParams, CondenseParams)
+}
+
+
+def validate(stage: str, values: dict[str, Any]) -> StageParams:
+    """Check a stage's parameters.
+
+    Args:
+        stage: a key of `STAGES`.
+        values: parameter values by name; missing ones take their defaults.
+
+    Raises:
+        ValueError: one sentence a wrong parameter, naming it, what was given, and the nearest valid name.
+    """
+    model = STAGES[stage]
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ValueError("; ".join(_sentence(model, e) for e in error.errors())) from None
+
+
+def _sentence(model: type[StageParams], error: dict) -> str:
+    section = model.stage.split("_", 1)[1]
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{section}.{name} is not a parameter of {model.stage}{nearest(name, model.model_fields)}"
+    if not name:  # a model validator already wrote a whole sentence
+        return error["msg"].removeprefix("Value error, ")
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{section}.{name} is {error['input']!r}, but {message}"
+
+
+def nearest(name: str, valid) -> str:
+    """Return "; did you mean 'x'?" for the valid names closest to ``name``, or the list of all where none is close."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(valid), n=2, cutoff=0.6)
+    if close:
+        return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "; valid names are " + ", ".join(valid)
+
+
+def node_key(params: StageParams, input_keys: dict[str, str]) -> str:
+    """Return the 8 hex digits that identify a stage's result: its stage, its own parameters and its inputs' keys."""
+    payload = json.dumps([params.stage, params.identity(), input_keys], sort_keys=True)
+    return hashlib.sha256(payload.encode()).hexdigest()[:8]

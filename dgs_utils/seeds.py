@@ -1,0 +1,28 @@
+"""Named seeds: every random draw of the kit comes from a generator that is named after what it is for.
+
+A name such as ``("pool", 0, 3, 17)`` (purpose, pool seed, class, image) is hashed into a seed, so that two draws share
+a stream only if they share a name, and no draw depends on how many others came before it.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+
+
+def named_seed(*parts: str | int | float) -> int:
+    """Hash a name into an integer in [0, 2**63), the same on every machine and in every session."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def numpy_rng(*parts: str | int | float) -> np.random.Generator:
+    """Return NumPy's default generator, seeded by name."""
+    return np.random.default_rng(named_seed(*parts))
+
+
+def torch_generator(*parts: str | int | float, device="cpu"):
+    """Return a `torch.Generator` on ``device``, seeded by name."""
+    import torch  # here, so that planning a grid never imports torch
+
+    return torch.Generator(device=device).manual_seed(named_seed(*parts))
