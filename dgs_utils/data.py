@@ -61,9 +61,9 @@ SUBSETS: dict[str, list[tuple[str, int, str]]] = {
 }
 
 
-def natural_key(name: str) -> list:
-    """Return a sort key that puts ``2.png`` before ``10.png``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+def natural_key(name: str) -> str:
+    """Return a sort key that puts ``2.png`` before ``10.png``: every number padded to the same width."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), name)
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -99,7 +99,7 @@ def load_rgb(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; make the folder's list of files anew or restore the picture") from None
+        raise ValueError(f"{path} does not exist; restore the picture or list the folder's files anew") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error}); replace or remove that file") from None
 
@@ -171,8 +171,8 @@ class ImageSet:
         for name in classes or []:
             if not (table["class"] == name).any():
                 raise ValueError(f"class {name} has no pictures in {folder}; add some or leave the class out")
-        order = sorted(range(len(table)), key=lambda i: (table["label"].iloc[i], natural_key(table["file_name"].iloc[i])))
-        return cls(root, table.iloc[order].reset_index(drop=True))
+        table = table.assign(order=table["file_name"].map(natural_key)).sort_values(["label", "order"])
+        return cls(root, table.drop(columns="order").reset_index(drop=True))
 
 
 def _listing(folder: Path) -> tuple[Path, pd.DataFrame]:

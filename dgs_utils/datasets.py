@@ -1,0 +1,254 @@
+"""The originals: fetch or open a dataset, settle its class table, and split it into train and val.
+
+Whatever the source (arrays inside scikit-learn, torchvision's Fashion-MNIST, fastai's archives, an ImageNet root, any
+tree of class folders), the result is the same three files in the stage folder: ``dataset.json`` (where the pictures
+are), ``classes.csv`` (label, class, index, name) and ``originals.csv`` (file_name, split, class, label).
+"""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from dgs_utils.artifacts import atomic, locate, silent, write_csv, write_json
+from dgs_utils.data import SUBSETS, ImageSet, natural_key
+from dgs_utils.params import PrepareParams
+from dgs_utils.seeds import numpy_rng
+
+FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
+ARCHIVES = {
+    (dataset, size): f"{FASTAI}{stem}{'' if size == 'full' else '-' + size}.tgz"
+    for dataset, stem in (("imagewoof", "imagewoof2"), ("imagenette", "imagenette2"))
+    for size in ("full", "320", "160")
+}
+FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+# Pictures per split that the published protocols have [F §1.2].
+EXPECTED = {
+    ("imagewoof", "imagenet"): (12_454, 500),
+    ("imagewoof", "fastai"): (9_025, 3_929),
+    ("imagenette", "imagenet"): (12_894, 500),
+    ("imagenette", "fastai"): (9_469, 3_925),
+}
+
+
+def index_originals(params: PrepareParams, folder: Path, progress: Callable = silent) -> list[str]:
+    """Write a dataset's class table and split index into a stage folder, and its pictures where it has no files.
+
+    Args:
+        params: parameters of stage 00; used are dataset, root, archive, split, val_per_class, classes, class_index,
+            channels and seed.
+        folder: the stage folder.
+        progress: wraps iterables that take long, as `artifacts.Run.progress`.
+
+    Returns:
+        Warnings, one sentence each (counts that differ from the published protocol).
+
+    Raises:
+        ValueError: unknown root, a class without pictures, or a split that the pictures do not allow.
+    """
+    sources = {"digits": _digits, "fashion": _fashion}
+    root = sources.get(params.dataset, _files)(params, folder, progress)
+    table = _list_files(root)
+    classes = class_table(params, table)
+    table = table[table["class"].isin(classes["class"])].merge(classes[["class", "label"]], on="class")
+    for name in classes["class"]:
+        if not (table["class"] == name).any():
+            raise ValueError(f"class {name} has no pictures in {root}; add some or leave it out of prepare.classes")
+    table = table.assign(order=table["file_name"].map(natural_key)).sort_values(["label", "order"])
+    table = split_table(table.drop(columns="order").reset_index(drop=True), params, root)
+    inside = root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
+    write_csv(folder / "classes.csv", classes)
+    write_csv(folder / "originals.csv", table[["file_name", "split", "class", "label"]])
+    write_json(folder / "dataset.json", {"dataset": params.dataset, "root": inside, "channels": params.channels,
+                                         "split": params.split})
+    return _count_warnings(params, table)
+
+
+def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
+    """Return label, class, index and name of every class.
+
+    The index is the class's column in the difficulty classifier's output: of ImageNet for its subsets, the label where
+    the classifier is trained here, or whatever ``class_index`` says.
+    """
+    subset = SUBSETS.get(params.dataset)
+    if subset:
+        rows = [(wnid, index, name) for wnid, index, name in subset if not params.classes or wnid in params.classes]
+    else:
+        names = params.classes or sorted(table["class"].unique(), key=natural_key)
+        known = {wnid: (index, name) for rows in SUBSETS.values() for wnid, index, name in rows}
+        titles = dict(enumerate(FASHION)) if params.dataset == "fashion" else {}
+        rows = [(name, *known.get(name, (label, titles.get(label, name)))) for label, name in enumerate(names)]
+    classes = pd.DataFrame(rows, columns=["class", "index", "name"])
+    if params.class_index:
+        path = locate(params.class_index)
+        given = pd.read_csv(path, dtype={"class": str}).set_index("class")["index"]
+        missing = sorted(set(classes["class"]) - set(given.index))
+        if missing:
+            raise ValueError(f"{path} has no row for class {missing[0]}; add one with its index in the classifier")
+        classes["index"] = classes["class"].map(given)
+    elif params.classifier_weights == "train":
+        classes["index"] = range(len(classes))
+    classes.insert(0, "label", range(len(classes)))
+    return classes
+
+
+def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.DataFrame:
+    """Return ``table`` with its column ``split`` settled (train or val) by the rule that ``params.split`` names.
+
+    "given" and "fastai" keep the train and val folders; "imagenet" rebuilds the official split from file names, since
+    ``ILSVRC2012_val_*`` files are ImageNet's validation pictures wherever fastai put them [F §1.3]; "holdout" draws
+    ``val_per_class`` pictures of each class at random (seeded) as val.
+    """
+    if params.split == "imagenet":
+        held_out = table["file_name"].str.rsplit("/", n=1).str[-1].str.startswith("ILSVRC2012_val_")
+        # An ImageNet root already has the official folders; fastai's archives mix both kinds of names in train.
+        table = table.assign(split=np.where(held_out, "val", "train"))
+    elif params.split == "holdout":
+        table = table.assign(split="train")
+        for name, rows in table.groupby("class", sort=False):
+            if len(rows) <= params.val_per_class:
+                raise ValueError(f"class {name} has {len(rows)} pictures, too few to hold out {params.val_per_class}; "
+                                 f"lower prepare.val_per_class")
+            order = numpy_rng("holdout", params.seed, str(name)).permutation(rows.index)
+            table.loc[order[: params.val_per_class], "split"] = "val"
+    for split in ("train", "val"):
+        empty = set(table["class"]) - set(table.loc[table["split"] == split, "class"])
+        if empty and not (split == "val" and params.split == "given"):
+            raise ValueError(f"class {min(empty)} has no {split} pictures in {root} under split {params.split!r}; "
+                             f"choose another prepare.split")
+    return table
+
+
+def _count_warnings(params: PrepareParams, table: pd.DataFrame) -> list[str]:
+    expected = EXPECTED.get((params.dataset, params.split))
+    found = tuple(int((table["split"] == split).sum()) for split in ("train", "val"))
+    if expected is None or params.classes or found == expected:
+        return []
+    return [f"{params.dataset} with split {params.split!r} has {found[0]} train and {found[1]} val pictures here, "
+            f"{expected[0]} and {expected[1]} in the published protocol"]
+
+
+# ---- Where the pictures come from ------------------------------------------------------------------------------------
+
+def _digits(params: PrepareParams, folder: Path, progress: Callable) -> Path:
+    """Write scikit-learn's 1,797 scanned digits (8 × 8 pixels, 17 grey levels) as PNG files."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pictures = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    return _write_pictures(folder / "images", pictures, bunch.target, progress)
+
+
+def _fashion(params: PrepareParams, folder: Path, progress: Callable) -> Path:
+    """Write Fashion-MNIST as PNG files, from torchvision's download or a local copy of its archives."""
+    from torchvision.datasets import FashionMNIST
+
+    scratch = folder / ".fashion"  # torchvision unpacks beside the archives, so it gets a copy
+    if params.root:
+        archives = list(locate(params.root).rglob("*-ubyte.gz"))
+        if len(archives) != 4:
+            raise ValueError(f"{locate(params.root)} holds {len(archives)} of the four Fashion-MNIST archives "
+                             f"(*-ubyte.gz); point prepare.root at the folder that has them")
+        (scratch / "FashionMNIST" / "raw").mkdir(parents=True, exist_ok=True)
+        for archive in archives:
+            shutil.copy(archive, scratch / "FashionMNIST" / "raw")
+    for split, train in (("train", True), ("val", False)):
+        data = FashionMNIST(str(scratch), train=train, download=True)
+        _write_pictures(folder / "images" / split, data.data.numpy(), data.targets.numpy(), progress)
+    shutil.rmtree(scratch)
+    return folder / "images"
+
+
+def _write_pictures(root: Path, pictures: np.ndarray, labels: np.ndarray, progress: Callable) -> Path:
+    if root.is_dir():
+        return root
+    with atomic(root) as partial:
+        for label in np.unique(labels):
+            (partial / str(label)).mkdir(parents=True)
+        numbers = pd.Series(labels).groupby(labels).cumcount()
+        for picture, label, number in progress(list(zip(pictures, labels, numbers, strict=True)), label="pictures"):
+            Image.fromarray(picture).save(partial / str(label) / f"{number}.png")
+    return root
+
+
+def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
+    """Open a folder of pictures; archives (given, inside the given folder, or downloaded) are unpacked first."""
+    if params.root:
+        root = locate(params.root)
+        if not root.exists():
+            raise ValueError(f"prepare.root is {root}, which does not exist; give a folder, a .zip or a .tgz")
+    elif (params.dataset, params.archive) in ARCHIVES:
+        root = download(ARCHIVES[params.dataset, params.archive])
+    else:
+        raise ValueError(f"prepare.root is empty and {params.dataset} cannot be downloaded; "
+                         f"give the folder with its pictures")
+    archives = [root] if root.is_file() else sorted(root.glob("*.zip"))
+    if not archives:
+        return root
+    target = folder / "images"
+    if not target.is_dir():
+        with atomic(target) as partial:
+            for archive in progress(archives, label="archives"):
+                unpack(archive, partial)
+    return target
+
+
+def download(url: str) -> Path:
+    """Fetch an archive once into the user's cache folder and return its path.
+
+    Raises:
+        ValueError: no network; the sentence tells where to put the file by hand.
+    """
+    import pooch
+
+    cache = Path(pooch.os_cache("dgs-utils"))
+    name = url.rsplit("/", 1)[-1]
+    try:
+        return Path(pooch.retrieve(url, known_hash=None, fname=name, path=cache, progressbar=True))
+    except OSError as error:
+        raise ValueError(f"{url} could not be downloaded ({error}); fetch it on another machine, put it at "
+                         f"{cache / name}, or set prepare.root to it") from None
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar archive; members that would land outside ``target`` are refused.
+
+    Raises:
+        ValueError: not an archive, damaged, or with an unsafe member.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as source:
+                unsafe = [n for n in source.namelist() if not (target / n).resolve().is_relative_to(target.resolve())]
+                if unsafe:
+                    raise ValueError(f"{archive} holds {unsafe[0]}, which would land outside its folder; do not use it")
+                source.extractall(target)
+        else:
+            with tarfile.open(archive) as source:
+                source.extractall(target, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{archive} cannot be unpacked ({error}); fetch it again") from None
+
+
+def _list_files(root: Path) -> pd.DataFrame:
+    """List the pictures of a root: file_name, class, and the split of its ``train`` and ``val`` folders."""
+    nested = [d for d in sorted(root.iterdir()) if d.is_dir() and not (d / "train").exists()]
+    tops = [root] + ([nested[0]] if len(nested) == 1 else [])  # an archive may add one folder around the two
+    for top in tops:
+        if (top / "train").is_dir():
+            parts = [_subtree(top / split, split) for split in ("train", "val") if (top / split).is_dir()]
+            table = pd.concat(parts, ignore_index=True)
+            return table.assign(file_name=f"{(top / 'x').relative_to(root).parent.as_posix()}/" + table["file_name"]
+                                if top != root else table["file_name"])
+    return ImageSet.read(root).table[["file_name", "class"]].assign(split="train")
+
+
+def _subtree(folder: Path, split: str) -> pd.DataFrame:
+    table = ImageSet.read(folder).table[["file_name", "class"]]
+    return table.assign(file_name=f"{split}/" + table["file_name"], split=split)
