@@ -293,6 +293,7 @@ class Run:
             "key": self.key,
             "label": self.node.label,
             "params": self.params.model_dump(mode="json"),
+            "identity": self.params.identity(),
             "inputs": self.sources,
             "files": files,
             "content": _content(self.node.stage, self.key, files),

@@ -19,6 +19,7 @@ class Method:
         generator: which pool (`pool.generator`); "" for the experiment's own, or where no pool is used.
         needs: what the rule looks at: "" (nothing), "scores" (notebook 03), "transformed" (notebook 04),
             or "features" of the difficulty classifier.
+        uses: the parameters of stage 05 that matter to it, beside method and ipc; the others do not tell results apart.
     """
 
     label: str
@@ -26,31 +27,32 @@ class Method:
     selector: str
     generator: str = ""
     needs: str = ""
+    uses: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
     # Real images
-    "random": Method("Random", "originals", "random"),
+    "random": Method("Random", "originals", "random", uses=("seed",)),
     "first": Method("First files", "originals", "first"),
     "k_center": Method("K-Center", "originals", "k_center", needs="features"),
     "herding": Method("Herding", "originals", "herding", needs="features"),
-    "rded": Method("RDED crops", "originals", "rded", needs="classifier"),
+    "rded": Method("RDED crops", "originals", "rded", needs="features", uses=("seed",)),
     "full": Method("Full", "originals", "all"),
     # Generated images, first IPC of the pool
     "dit": Method("DiT", "pool", "first", generator="dit"),
     "minimax": Method("Minimax", "pool", "first", generator="minimax"),
     "mgd3": Method("MGD3", "pool", "first", generator="mgd3"),
     # Generated images, chosen out of the pool
-    "dgs": Method("DGS", "pool", "draw", needs="transformed"),
-    "match": Method("DGS (match)", "pool", "match", needs="transformed"),
-    "pool_random": Method("Random of pool", "pool", "random"),
-    "easiest": Method("Easiest", "pool", "easiest", needs="scores"),
-    "hardest": Method("Hardest", "pool", "hardest", needs="scores"),
-    "middle": Method("Middle", "pool", "middle", needs="scores"),
-    "confidence": Method("Confidence (CaO2)", "pool", "confidence", needs="scores"),
-    "s3": Method("S3 groups", "pool", "s3", needs="features"),
-    "pool_k_center": Method("K-Center of pool", "pool", "k_center", needs="features"),
-    "pool_herding": Method("Herding of pool", "pool", "herding", needs="features"),
+    "dgs": Method("DGS", "pool", "draw", needs="transformed", uses=("pool_factor", "distribution", "counts", "seed")),
+    "match": Method("DGS (match)", "pool", "match", needs="transformed", uses=("pool_factor", "distribution", "counts")),
+    "pool_random": Method("Random of pool", "pool", "random", uses=("pool_factor", "seed")),
+    "easiest": Method("Easiest", "pool", "easiest", needs="scores", uses=("pool_factor",)),
+    "hardest": Method("Hardest", "pool", "hardest", needs="scores", uses=("pool_factor",)),
+    "middle": Method("Middle", "pool", "middle", needs="scores", uses=("pool_factor",)),
+    "confidence": Method("Confidence (CaO2)", "pool", "confidence", needs="scores", uses=("pool_factor",)),
+    "s3": Method("S3 groups", "pool", "s3", needs="features", uses=("pool_factor",)),
+    "pool_k_center": Method("K-Center of pool", "pool", "k_center", needs="features", uses=("pool_factor",)),
+    "pool_herding": Method("Herding of pool", "pool", "herding", needs="features", uses=("pool_factor",)),
     # Optimised pixels
     "dm": Method("DM", "condense", "dm"),
     "idc": Method("IDC-1", "condense", "idc"),

@@ -247,6 +247,11 @@ class SampleParams(StageParams):
             raise ValueError(f"sample.method is {self.method!r}; choose one of {', '.join(selectors)}")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters that decide the result; those that the method ignores are left out."""
+        known = {"method", "ipc", *METHODS[self.method].uses}
+        return {name: value for name, value in super().identity().items() if name in known}
+
     def inputs(self) -> dict[str, Input]:
         method = METHODS[self.method]
         generator = {"generator": method.generator} if method.generator else {}
