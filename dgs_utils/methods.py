@@ -30,6 +30,8 @@ class Method:
     uses: tuple[str, ...] = ()
 
 
+TARGET = ("pool_factor", "distribution", "counts")  # what decides a target distribution
+
 METHODS: dict[str, Method] = {
     # Real images
     "random": Method("Random", "originals", "random", uses=("seed",)),
@@ -43,8 +45,8 @@ METHODS: dict[str, Method] = {
     "minimax": Method("Minimax", "pool", "first", generator="minimax"),
     "mgd3": Method("MGD3", "pool", "first", generator="mgd3"),
     # Generated images, chosen out of the pool
-    "dgs": Method("DGS", "pool", "draw", needs="transformed", uses=("pool_factor", "distribution", "counts", "seed")),
-    "match": Method("DGS (match)", "pool", "match", needs="transformed", uses=("pool_factor", "distribution", "counts")),
+    "dgs": Method("DGS", "pool", "draw", needs="transformed", uses=(*TARGET, "seed")),
+    "match": Method("DGS (match)", "pool", "match", needs="transformed", uses=TARGET),
     "pool_random": Method("Random of pool", "pool", "random", uses=("pool_factor", "seed")),
     "easiest": Method("Easiest", "pool", "easiest", needs="scores", uses=("pool_factor",)),
     "hardest": Method("Hardest", "pool", "hardest", needs="scores", uses=("pool_factor",)),

@@ -1,0 +1,117 @@
+"""The repository keeps its own promises: notebooks are clean, parameters agree, dependencies stand in one place."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dgs_utils.params import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGE_MODULES = {stage.split("_", 1)[1] for stage in STAGES} | {"tables"}
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request) -> Path:
+    return request.param
+
+
+def test_every_stage_has_its_notebook_and_module():
+    assert {path.stem for path in NOTEBOOKS} == set(STAGES)
+    for stage in STAGES:
+        assert (ROOT / "dgs_utils" / f"{stage.split('_', 1)[1]}.py").exists()
+
+
+def test_parameters_cell_equals_the_model(notebook):
+    [cell] = [c for c in code_cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+    statements = ast.parse(source(cell)).body
+    assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
+    found = {statement.target.id: ast.literal_eval(statement.value) for statement in statements}
+    fields = STAGES[notebook.stem].model_fields
+    assert found == {name: field.default for name, field in fields.items()}
+
+
+def test_notebook_is_stripped_and_short(notebook):
+    content = json.loads(notebook.read_text())
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    assert not {"papermill", "widgets"} & content["metadata"].keys()
+    for cell in code_cells(notebook):
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        is_parameters = "parameters" in cell["metadata"].get("tags", [])
+        assert is_parameters or len(source(cell).splitlines()) <= 25
+
+
+def test_notebook_opens_and_ends_like_the_others(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    head = source(cells[0])
+    assert re.match(r"# 0\d · ", head)
+    for column in ("Reads", "Writes", "Paper", "Time"):
+        assert column in head
+    code = code_cells(notebook)
+    assert any(f'begin("{notebook.stem}", globals())' in source(cell) for cell in code)
+    assert "run.finish()" in source(code[-1])
+
+
+def test_nothing_names_a_machine_path():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True).stdout.split()
+    wrong = re.compile(r"(?<![\w.])/(?:work|root|tmp|home/\w+)/[\w.]")
+    for name in listed:
+        if name.endswith((".py", ".ipynb", ".md", ".yaml", ".yml", ".toml")) and name != "tests/test_repository.py":
+            assert not wrong.search((ROOT / name).read_text()), name
+
+
+def test_environment_is_a_front_for_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    plain = [d for d in environment["dependencies"] if isinstance(d, str)]
+    [pip] = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert plain == [f"python{project['requires-python']}", "pip"]
+    assert pip == ["-e .[all]"]
+    others = sorted(set(project["optional-dependencies"]) - {"all"})
+    assert project["optional-dependencies"]["all"] == [f"dgs-utils[{','.join(others)}]"]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the package's own modules that a file imports, as dotted names below dgs_utils."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dgs_utils"):
+            base = node.module.removeprefix("dgs_utils").lstrip(".")
+            found |= {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("dgs_utils.") for a in node.names if a.name.startswith("dgs_utils.")}
+    return found
+
+
+def test_stage_modules_do_not_import_each_other():
+    for stage in STAGE_MODULES:
+        path = ROOT / "dgs_utils" / f"{stage}.py"
+        others = {name.split(".")[0] for name in imports_of(path)} & (STAGE_MODULES - {stage})
+        assert not others - {"tables", "figures"}, f"{stage} imports {others}"
+
+
+@pytest.mark.parametrize("module", ["params", "artifacts", "methods", "batch.plan", "cli"])
+def test_planning_imports_neither_torch_nor_pandas(module):
+    check = f"import sys, dgs_utils.{module}; sys.exit(bool({{'torch', 'pandas'}} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_ruff_finds_nothing():
+    result = subprocess.run([sys.executable, "-m", "ruff", "check", ROOT], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
