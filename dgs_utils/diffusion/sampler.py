@@ -1,0 +1,114 @@
+"""Sampling: from noise to latents, with classifier-free guidance, by the published ancestral steps or a fast solver."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import diffusers
+import torch
+from torch import Tensor
+
+from dgs_utils.artifacts import silent
+from dgs_utils.device import autocast
+from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.process import NoiseProcess
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance.
+
+    Attributes:
+        scale: 1 is none.
+        channels: guided noise channels; 0 as published (see `DiT.forward_with_guidance`).
+        interval: part of the noise range, as fractions of its 1,000 steps, in which guidance acts.
+    """
+
+    scale: float = 4.0
+    channels: int = 0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def at(self, t: int, total: int = 1000) -> float:
+        """Return the scale at full-process timestep ``t``."""
+        low, high = self.interval
+        return self.scale if low <= t / (total - 1) <= high else 1.0
+
+
+@dataclass(frozen=True)
+class ModeGuidance:
+    """MGD3: pull each image towards a mode of the real data during the first, noisy steps [F §11].
+
+    Attributes:
+        modes: (N, C, H, W), one target latent an image.
+        scale: strength λ.
+        stop: step index at and below which the pull ends.
+    """
+
+    modes: Tensor
+    scale: float = 0.1
+    stop: int = 25
+
+
+def _scheduler(solver: str, steps: int):
+    """Return diffusers' scheduler of a fast solver for the same β; it sees noise predictions only."""
+    betas = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+    if solver == "ddim":  # with "linspace" it would step to the wrong predecessor
+        scheduler = diffusers.DDIMScheduler(**betas, clip_sample=False, timestep_spacing="trailing")
+    elif solver == "dpm++":
+        scheduler = diffusers.DPMSolverMultistepScheduler(**betas, timestep_spacing="linspace")
+    else:
+        scheduler = diffusers.UniPCMultistepScheduler(**betas, timestep_spacing="linspace")
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@torch.inference_mode()
+def sample(model: DiT, labels: Tensor, generators: Sequence[torch.Generator], *, steps: int = 50,
+           guidance: Guidance = Guidance(), solver: str = "ancestral", modes: ModeGuidance | None = None,
+           precision: str = "fp32", progress: Callable = silent) -> Tensor:
+    """Generate latents.
+
+    Image i draws its first latent and all its noise from ``generators[i]``, a CPU generator, so that it does not depend
+    on the other images of the batch (up to the rounding of batched arithmetic).
+
+    Args:
+        model: in evaluation mode, on its device.
+        labels: (N,) int64.
+        generators: N CPU generators.
+        steps: sampling steps.
+        guidance: classifier-free guidance.
+        solver: "ancestral" (DDPM with learned variance, as published), "ddim", "dpm++" or "unipc".
+        modes: mode guidance, for the ancestral solver only.
+        precision: "fp32" or "bf16" for the network; the latents stay float32.
+        progress: wraps the steps.
+
+    Returns:
+        (N, C, H, W) float32 on the model's device.
+    """
+    config, device = model.config, next(model.parameters()).device
+    shape = (config.in_channels, config.input_size, config.input_size)
+    labels = labels.to(device)
+
+    def noise() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+
+    def predict(x: Tensor, t: int) -> Tensor:
+        times = torch.full((len(x),), t, device=device)
+        with autocast(device, precision):
+            return model.forward_with_guidance(x, times, labels, guidance.at(t), guidance.channels).float()
+
+    x = noise()
+    if solver != "ancestral":
+        scheduler = _scheduler(solver, steps)
+        for t in progress(scheduler.timesteps.tolist(), label="steps"):
+            x = scheduler.step(predict(x, t)[:, : shape[0]], t, x).prev_sample
+        return x
+    process = NoiseProcess().respaced(steps)
+    for i in progress(range(steps - 1, -1, -1), label="steps"):
+        times = torch.full((len(x),), i, device=device)
+        step = process.posterior(x, predict(x, int(process.timesteps[i])), times)
+        x = step.mean
+        if modes is not None and i > modes.stop:
+            x = x + modes.scale * step.variance.sqrt() * (modes.modes.to(device) - step.pred_x0)
+        if i > 0:
+            x = x + step.variance.sqrt() * noise()
+    return x

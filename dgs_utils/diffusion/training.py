@@ -1,0 +1,178 @@
+"""The training loop of diffusion models: from scratch (00) and fine-tuning with the minimax criteria (01).
+
+Every step draws from a generator that is named after the seed and the step, so that a run that was stopped and resumed
+from a checkpoint equals an undisturbed one bit for bit (on the CPU).
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from dgs_utils.artifacts import atomic, silent
+from dgs_utils.device import autocast
+from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.latents import Latents
+from dgs_utils.diffusion.minimax import MinimaxCriterion
+from dgs_utils.diffusion.process import NoiseProcess
+from dgs_utils.seeds import torch_generator
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how a diffusion model is trained.
+
+    Attributes:
+        steps: optimiser steps in all.
+        batch_size: pictures a step; an incomplete last batch of an epoch is dropped.
+        learning_rate: of AdamW, constant, without weight decay.
+        ema_decay: of the exponential moving average, from the first step, without warm-up.
+        seed: names every draw.
+        precision: "fp32" or "bf16" for the network's forward pass.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    ema_decay: float
+    seed: int = 0
+    precision: str = "fp32"
+    checkpoint_every: int = 1000
+
+
+class Trainer:
+    """Trains some parameters of a DiT on cached latents and keeps their moving average.
+
+    Args:
+        model: the DiT, on its device.
+        parameters: what is trained, by name.
+        latents: the training set.
+        conditions: (classes,) int64: the DiT's label of each of the set's classes.
+        schedule: see `Schedule`.
+        criterion: minimax criteria, or None for plain diffusion training.
+        checkpoint: file of the checkpoint; one that is there is resumed from.
+    """
+
+    def __init__(self, model: DiT, parameters: dict[str, nn.Parameter], latents: Latents, conditions: Tensor,
+                 schedule: Schedule, criterion: MinimaxCriterion | None, checkpoint: Path):
+        self.model, self.parameters, self.latents, self.conditions = model, parameters, latents, conditions
+        self.schedule, self.criterion, self.checkpoint = schedule, criterion, checkpoint
+        self.batch_size = min(schedule.batch_size, len(latents))
+        self.process = NoiseProcess()
+        self.step = 0
+        self.losses: list[tuple[float, ...]] = []
+        self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0,
+                                           foreach=True)
+        if checkpoint.exists():
+            self._resume()
+
+    def run(self, until: int | None = None, progress: Callable = silent) -> dict[str, Tensor]:
+        """Train up to a step (default: all) and return the moving average by parameter name.
+
+        Interrupted by SIGTERM or Ctrl-C, it writes a checkpoint first.
+
+        Raises:
+            FloatingPointError: the loss became NaN or infinite; names step, pictures and the last good checkpoint.
+        """
+        until = self.schedule.steps if until is None else until
+        average = get_ema_multi_avg_fn(self.schedule.ema_decay)
+        self.model.train()
+        with _stop_signals() as stop:
+            for _ in progress(range(self.step, until), label="training", total=until - self.step):
+                self.losses.append(self._train_step())
+                average(list(self.ema.values()), list(self.parameters.values()), None)
+                self.step += 1
+                if stop.is_set() or self.step % self.schedule.checkpoint_every == 0:
+                    self.save()
+                if stop.is_set():
+                    raise KeyboardInterrupt(f"stopped after step {self.step}; run again to continue from there")
+        self.model.eval()
+        return self.ema
+
+    def loss_table(self) -> pd.DataFrame:
+        """Return the losses so far: step (from 1), mse, vb, representative, diverse."""
+        table = pd.DataFrame(self.losses, columns=["mse", "vb", "representative", "diverse"])
+        table.insert(0, "step", range(1, len(table) + 1))
+        return table
+
+    def _batch(self) -> Tensor:
+        """Return the indices of this step's pictures: epoch e walks through its own permutation."""
+        per_epoch = len(self.latents) // self.batch_size
+        epoch, place = divmod(self.step, per_epoch)
+        order = torch.randperm(len(self.latents), generator=torch_generator("order", self.schedule.seed, epoch))
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _train_step(self) -> tuple[float, ...]:
+        device = next(iter(self.parameters.values())).device
+        indices = self._batch()
+        draw = torch_generator("train", self.schedule.seed, self.step)
+        latents = self.latents.draw(indices, draw).to(device)
+        t = torch.randint(len(self.process), indices.shape, generator=draw).to(device)
+        noise = torch.randn(latents.shape, generator=draw).to(device)
+        labels = self.latents.labels[indices]
+        with autocast(device, self.schedule.precision):
+            noisy = self.process.add_noise(latents, t, noise)
+            output = self.model(noisy, t, self.conditions[labels].to(device), generator=draw)
+        loss = self.process.training_loss(output, latents, t, noise)
+        total, representative, diverse = loss.loss.mean(), torch.zeros(()), torch.zeros(())
+        if self.criterion is not None:
+            representative, diverse = self.criterion(loss.pred_x0, latents, labels.to(device))
+            total = total + representative + diverse
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the loss is {total.item()} at step {self.step + 1} (pictures {indices.tolist()}); lower the learning "
+                f"rate or use precision fp32; the last good checkpoint is {self.checkpoint}")
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimiser.step()
+        return loss.mse.mean().item(), loss.vb.mean().item(), float(representative), float(diverse)
+
+    def save(self) -> None:
+        """Write the checkpoint, atomically."""
+        state = {
+            "step": self.step,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "parameters": {name: parameter.detach() for name, parameter in self.parameters.items()},
+            "ema": self.ema,
+            "optimiser": self.optimiser.state_dict(),
+            "criterion": self.criterion.state_dict() if self.criterion is not None else {},
+        }
+        with atomic(self.checkpoint) as partial:
+            torch.save(state, partial)
+
+    def _resume(self) -> None:
+        device = next(iter(self.parameters.values())).device
+        state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        self.step = state["step"]
+        self.losses = [tuple(row) for row in state["losses"].tolist()]
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+                self.ema[name].copy_(state["ema"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.criterion is not None:
+            self.criterion.load_state_dict(state["criterion"])
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGTERM and SIGINT into an event, so that a step is never cut in two."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+"""Figures of results and pictures. Every function takes plain arrays or frames and returns a matplotlib Figure.
+
+The figures about difficulty (the paper's Figures 2–4) are in `dgs_utils.plots_difficulty`.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from dgs_utils.artifacts import atomic
+from dgs_utils.data import load_rgb
+from dgs_utils.methods import METHODS
+from dgs_utils.tables import LABELS, NETWORKS
+
+
+def use_style() -> None:
+    """Switch matplotlib to the kit's style sheet."""
+    plt.style.use(str(files("dgs_utils") / "dgs.mplstyle"))
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as ``<name>.pdf`` and ``<name>.png``; no dates go in, so the same figure gives the same bytes."""
+    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        with atomic(folder / f"{name}.{suffix}") as partial:
+            figure.savefig(partial, format=suffix, metadata=metadata)
+
+
+def contact_sheet(rows: dict[str, Sequence[Path | np.ndarray]], captions: dict[str, Sequence[str]] | None = None,
+                  cell: float = 0.55) -> Figure:
+    """Show pictures in named rows.
+
+    Args:
+        rows: pictures by row name: paths, or arrays (H, W) or (H, W, 3), uint8 or float in [0, 1].
+        captions: a short text under each picture, by row name.
+        cell: side of a picture in inches.
+    """
+    width = max(len(pictures) for pictures in rows.values())
+    height = cell * (1.35 if captions else 1.05)
+    figure, axes = plt.subplots(len(rows), width, figsize=(cell * width + 1.2, height * len(rows)), squeeze=False)
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for place, picture in enumerate(pictures):
+            array = np.asarray(load_rgb(picture)) if isinstance(picture, Path) else np.asarray(picture)
+            line[place].imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1)
+            if captions:
+                line[place].set_title(captions[name][place], fontsize=6, pad=1.5, y=-0.28)
+        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def training_curves(curves: pd.DataFrame, x: str, ys: Sequence[str], smooth: float = 0.97) -> Figure:
+    """Plot losses over steps, one panel each: every step pale, an exponential average (of weight ``smooth``) strong."""
+    figure, axes = plt.subplots(1, len(ys), figsize=(3.2 * len(ys), 2.4), squeeze=False)
+    for axis, y in zip(axes[0], ys, strict=True):
+        axis.plot(curves[x], curves[y], alpha=0.25, linewidth=0.6)
+        axis.plot(curves[x], curves[y].ewm(alpha=1 - smooth).mean(), color="C0")
+        axis.set(xlabel=x, title=y)
+    return figure
+
+
+def accuracy_by_method(results: pd.DataFrame) -> Figure:
+    """Show best top-1 accuracy of each method, a panel a network: bars for the mean, dots for single runs."""
+    data = results.assign(
+        Method=results["method"].map(LABELS), Network=results["network"].replace(NETWORKS), IPC=results["ipc"])
+    order = [METHODS[name].label for name in METHODS if name in set(results["method"])]
+    networks = list(dict.fromkeys(data["Network"]))
+    figure, axes = plt.subplots(1, len(networks), figsize=(1.2 + 2.9 * len(networks), 3.0), sharey=True, squeeze=False)
+    for axis, network in zip(axes[0], networks, strict=True):
+        part = data[data["Network"] == network]
+        options = {"data": part, "x": "best", "y": "Method", "order": order, "hue": "IPC", "ax": axis}
+        colors = sns.color_palette("Blues_d", part["IPC"].nunique())
+        sns.barplot(**options, errorbar=None, palette=colors, alpha=0.75)
+        dots = ["0.15"] * part["IPC"].nunique()
+        sns.stripplot(**options, palette=dots, dodge=True, jitter=False, size=3, legend=False)
+        axis.set(xlabel="best top-1 accuracy (%)", ylabel="", title=network)
+        axis.get_legend().remove()
+    if data["IPC"].nunique() > 1:
+        axes[0, -1].legend(title="IPC", loc="lower right")
+    return figure
+
+
+def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
+    """Show mean best accuracy against images per class, a panel a network, with 95 % intervals over runs (t)."""
+    from scipy import stats
+
+    networks = list(dict.fromkeys(summary["network"]))
+    figure, axes = plt.subplots(1, len(networks), figsize=(1.0 + 2.8 * len(networks), 3.0), sharey=True, squeeze=False)
+    for axis, network in zip(axes[0], networks, strict=True):
+        for method, part in summary[summary["network"] == network].groupby("method", sort=False):
+            part = part.sort_values("ipc")
+            half = stats.t.ppf(0.975, (part["n"] - 1).clip(lower=1)) * part["std"] / np.sqrt(part["n"])
+            axis.errorbar(part["ipc"], part["best"], yerr=half.fillna(0), marker="o", markersize=3, capsize=2,
+                          label=LABELS[method])
+        axis.set(xlabel="images per class (IPC)", title=NETWORKS.get(network, network),
+                 xticks=sorted(summary["ipc"].unique()))
+    axes[0, 0].set_ylabel("best top-1 accuracy (%)")
+    axes[0, -1].legend()
+    return figure
