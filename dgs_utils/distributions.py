@@ -1,0 +1,138 @@
+"""Which difficulties a distilled class should have: counts per bin, and the difficulties themselves.
+
+A target distribution is an int array of counts per equal bin of transformed difficulty, bin 0 the easiest, summing to
+IPC. It is the originals' own distribution scaled to IPC ("scale", §2.2), one of the paper's predefined shapes (§3.3,
+Fig. 4), or anybody's list.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dgs_utils.bins import bin_of, check_scores, divergence, edges, histogram, largest_remainder
+
+# Images per bin, by IPC [F §8.2].
+PREDEFINED: dict[str, dict[int, tuple[int, ...]]] = {
+    "hill": {10: (1, 0, 1, 0, 3, 3, 1, 0, 0, 1), 20: (1, 1, 1, 2, 5, 5, 2, 1, 1, 1),
+             50: (1, 3, 5, 6, 10, 10, 6, 5, 3, 1)},
+    "ground": {10: (1,) * 10, 20: (2,) * 10, 50: (5,) * 10},
+    "slope": {10: (3, 3, 1, 1, 0, 0, 1, 1, 0, 0), 20: (5, 5, 2, 2, 1, 1, 1, 1, 1, 1),
+              50: (10, 10, 6, 6, 5, 5, 3, 3, 1, 1)},
+    "cliff": {10: (6, 3, 0, 1, 0, 0, 0, 0, 0, 0), 20: (9, 6, 1, 1, 1, 1, 1, 0, 0, 0),
+              50: (20, 15, 3, 3, 2, 2, 2, 1, 1, 1)},
+    "uniform": {10: (1,) * 10},
+}
+
+
+class Draw(NamedTuple):
+    """Result of `draw`.
+
+    Attributes:
+        indices: int64 array of shape (IPC,), the drawn images, bin by bin from easy to hard, then the filler.
+        shortage: int64 array of shape (bins,), how many images each bin lacked.
+    """
+
+    indices: np.ndarray
+    shortage: np.ndarray
+
+
+def scale_counts(transformed_scores, ipc: int, bins: int = 10) -> np.ndarray:
+    """Scale a distribution of transformed difficulty down to ``ipc`` images [F §8.1].
+
+    Args:
+        transformed_scores: shape (N,), each in [0, 1]; the originals' in the published method.
+        ipc: images per class, ≥ 1.
+        bins: number of equal bins.
+
+    Returns:
+        int64 array of shape (bins,), summing to ``ipc``: floors of ipc · n_k / N, then one more for the largest
+        remainders, the lowest bin first among equal ones (integer arithmetic).
+    """
+    check_ipc(ipc)
+    return largest_remainder(histogram(check_scores(transformed_scores, "transformed_scores"), bins), ipc)
+
+
+def predefined_counts(name: str, ipc: int) -> np.ndarray:
+    """Return one of the predefined distributions of §3.3: hill, ground, slope, cliff; or uniform.
+
+    Published are IPC 10, 20 and 50. For another IPC the table whose IPC is nearest (as a ratio) is resized by largest
+    remainder, the lowest bin first among equal remainders.
+
+    Returns:
+        int64 array of shape (10,), easiest bin first, summing to ``ipc``.
+    """
+    if name not in PREDEFINED:
+        raise ValueError(f"distribution is {name!r}; the predefined ones are {', '.join(PREDEFINED)}")
+    check_ipc(ipc)
+    tables = PREDEFINED[name]
+    nearest = min(tables, key=lambda published: (abs(np.log(published / ipc)), published))
+    return largest_remainder(tables[nearest], ipc)
+
+
+def draw(transformed_scores, counts, rng: np.random.Generator) -> Draw:
+    """Draw images so that their difficulties follow ``counts`` [F §8.3].
+
+    From the easiest bin to the hardest, the wanted number is drawn uniformly without replacement; a bin with fewer
+    images gives all it has. What is lacking at the end is drawn uniformly from all images left, whatever their bin.
+
+    Args:
+        transformed_scores: shape (N,), each in [0, 1].
+        counts: shape (bins,), images wanted per equal bin of [0, 1]; their number sets the number of bins.
+        rng: NumPy generator, the only source of chance.
+
+    Raises:
+        ValueError: fewer images than wanted, or a bad score or count.
+    """
+    scores = check_scores(transformed_scores, "transformed_scores")
+    counts = check_counts(counts)
+    if len(scores) < counts.sum():
+        raise ValueError(f"{counts.sum()} images are wanted and only {len(scores)} are there; "
+                         f"generate a larger pool or lower the IPC")
+    members = bin_of(scores, len(counts))
+    shortage = np.maximum(counts - np.bincount(members, minlength=len(counts)), 0)
+    chosen = [rng.choice(np.flatnonzero(members == k), counts[k] - shortage[k], replace=False)
+              for k in np.flatnonzero(counts - shortage)]
+    indices = np.concatenate([np.empty(0, dtype=np.int64), *chosen])
+    rest = np.setdiff1d(np.arange(len(scores)), indices)
+    filler = rng.choice(rest, shortage.sum(), replace=False) if shortage.any() else []
+    return Draw(np.concatenate([indices, filler]).astype(np.int64), shortage)
+
+
+def quantiles_of_scores(transformed_scores, ipc: int) -> np.ndarray:
+    """Return the ``ipc`` difficulties that stand for a distribution: its (j + ½)/IPC quantiles, float64, ascending."""
+    check_ipc(ipc)
+    scores = check_scores(transformed_scores, "transformed_scores")
+    return np.quantile(scores, (np.arange(ipc) + 0.5) / ipc, method="hazen")
+
+
+def quantiles_of_counts(counts) -> np.ndarray:
+    """Return the difficulties that stand for counts per bin: each bin's images spread evenly over it, ascending."""
+    counts = check_counts(counts)
+    lower = np.repeat(edges(len(counts))[:-1], counts)
+    within = np.concatenate([(np.arange(n) + 0.5) / n for n in counts if n])
+    return lower + within / len(counts)
+
+
+def distance(found_scores: np.ndarray, quantiles: np.ndarray) -> float:
+    """Return the Wasserstein-1 distance between two sets of as many difficulties: the mean gap of sorted values."""
+    return float(np.abs(np.sort(found_scores) - np.sort(quantiles)).mean())
+
+
+def divergence_to_target(found: np.ndarray, target: np.ndarray) -> float:
+    """Return KL(found ‖ target) in bits of counts per bin, with one image spread evenly over the bins of each."""
+    spread = 1 / len(target)
+    return float(divergence(np.asarray(found) + spread, np.asarray(target) + spread))
+
+
+def check_ipc(ipc: int) -> None:
+    """Raise ValueError for an IPC below 1."""
+    if ipc < 1:
+        raise ValueError(f"ipc is {ipc}; at least one image per class is needed")
+
+
+def check_counts(counts) -> np.ndarray:
+    """Return counts per bin as an int64 array after checking that they are whole, not negative, and not all zero."""
+    found = np.asarray(counts)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer) or (found < 0).any() or not found.any():
+        raise ValueError(f"counts is {found.tolist()}; give a whole number of images for each bin, not all zero")
+    return found.astype(np.int64)
