@@ -1,0 +1,47 @@
+"""Networks that are trained on distilled sets, by name."""
+
+from functools import partial
+
+from dgs_utils.networks.convnet import ConvNet
+from dgs_utils.networks.layers import Network, stem_of
+from dgs_utils.networks.resnet import ResNet
+from dgs_utils.networks.resnet_ap import ResNetAP
+from dgs_utils.params import nearest
+
+NETWORKS = {
+    **{f"convnet{depth}": partial(ConvNet, depth) for depth in (3, 4, 5, 6)},
+    "resnet_ap10": partial(ResNetAP, (1, 1, 1, 1)),
+    "resnet18": partial(ResNet, (2, 2, 2, 2)),
+}
+
+
+def build(name: str, num_classes: int, image_size: int, norm: str = "instance", channels: int = 3) -> Network:
+    """Return a freshly initialised network.
+
+    Args:
+        name: a key of `NETWORKS`.
+        num_classes: outputs.
+        image_size: side of the pictures in pixels; it also decides the stem of the ResNets.
+        norm: "instance" or "batch".
+        channels: of the pictures.
+
+    Raises:
+        ValueError: an unknown name, or pictures so small that a pool or an instance norm would see a single pixel.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"{name!r} is no network{nearest(name, NETWORKS)}")
+    smallest = smallest_size(name, norm)
+    if image_size < smallest:
+        raise ValueError(f"{name} with {norm} norm needs pictures of at least {smallest} pixels, not {image_size}; "
+                         f"raise image_size or choose a shallower network")
+    return NETWORKS[name](num_classes, image_size, norm, channels)
+
+
+def smallest_size(name: str, norm: str) -> int:
+    """Return the smallest picture side on which every pool and every norm of a network still sees 2 × 2 pixels."""
+    if name.startswith("convnet"):
+        return 2 ** int(name.removeprefix("convnet"))
+    return 16 if norm == "instance" else 8
+
+
+__all__ = ["NETWORKS", "Network", "build", "smallest_size", "stem_of"]
