@@ -7,6 +7,7 @@ below the third of ten edges (0.30000000000000004) and belongs to the bin below 
 """
 
 import numpy as np
+from scipy.special import rel_entr
 
 
 def check_scores(scores, name: str = "scores") -> np.ndarray:
@@ -43,6 +44,12 @@ def bin_of(values: np.ndarray, bins: int = 10) -> np.ndarray:
 def histogram(values: np.ndarray, bins: int = 10) -> np.ndarray:
     """Return how many of the values in [0, 1] each bin holds: int64 array of shape (bins,)."""
     return np.bincount(bin_of(values, bins), minlength=bins)
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return KL(p ‖ q) in bits over the last axis; histograms need not be normalised."""
+    p, q = (h / np.maximum(h.sum(axis=-1, keepdims=True), 1) for h in (p, q))
+    return rel_entr(p, q).sum(axis=-1) / np.log(2)
 
 
 def largest_remainder(shares, total: int) -> np.ndarray:

@@ -22,9 +22,8 @@ import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import rel_entr
 
-from dgs_utils.bins import check_scores, edges, histogram
+from dgs_utils.bins import check_scores, divergence, edges, histogram
 
 EPSILON = 1e-4
 Reading = Literal["code", "paper"]
@@ -142,9 +141,9 @@ def search_thresholds(scores, limit: int, weight: float = 0.5, objective: Readin
     counts = _transformed_counts(scores, limit, objective, bins)
     raw, uniform = histogram(scores, bins), np.ones(bins)
     if objective == "code":
-        terms = _divergence(raw, counts), _divergence(uniform, counts)
+        terms = divergence(raw, counts), divergence(uniform, counts)
     else:
-        terms = _divergence(counts + 1, raw + 1), _divergence(counts + 1, uniform)
+        terms = divergence(counts + 1, raw + 1), divergence(counts + 1, uniform)
     surface = sum(w * term for w, term in zip((weight, 1 - weight), terms, strict=True) if w)  # 0 · inf is NaN
     surface = np.where(counts.any(axis=-1), surface, np.inf)
     if not np.isfinite(surface).any():
@@ -199,9 +198,3 @@ def _transformed_counts(ordered: np.ndarray, limit: int, reading: Reading, bins:
     within = np.diff(np.stack([np.zeros_like(below[0]), *below, np.full_like(below[0], len(ordered))], axis=-1))
     counts[: len(rank), : len(rank)] = np.where(usable[..., None], within, 0)
     return counts
-
-
-def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Return KL(p ‖ q) in bits over the last axis; histograms need not be normalised."""
-    p, q = (h / np.maximum(h.sum(axis=-1, keepdims=True), 1) for h in (p, q))
-    return rel_entr(p, q).sum(axis=-1) / np.log(2)
