@@ -208,7 +208,9 @@ def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def read_classes(prepare: Path) -> pd.DataFrame:
-    """Return a 00 folder's class table: label, class (folder name), index (of the difficulty classifier), name."""
+    """Return a 00 folder's class table: label, class (folder name), index (in the difficulty classifier's output),
+    condition (label of the diffusion model), name.
+    """
     return pd.read_csv(prepare / "classes.csv", dtype={"class": str, "name": str})
 
 

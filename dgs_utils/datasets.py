@@ -2,7 +2,7 @@
 
 Whatever the source (arrays inside scikit-learn, torchvision's Fashion-MNIST, fastai's archives, an ImageNet root, any
 tree of class folders), the result is the same three files in the stage folder: ``dataset.json`` (where the pictures
-are), ``classes.csv`` (label, class, index, name) and ``originals.csv`` (file_name, split, class, label).
+are), ``classes.csv`` (label, class, index, condition, name) and ``originals.csv`` (file_name, split, class, label).
 """
 
 import shutil
@@ -71,31 +71,47 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = si
 
 
 def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
-    """Return label, class, index and name of every class.
+    """Return the classes in label order: label, class (folder name), index, condition, name.
 
-    The index is the class's column in the difficulty classifier's output: of ImageNet for its subsets, the label where
-    the classifier is trained here, or whatever ``class_index`` says.
+    ``index`` is the class's column in the difficulty classifier's output, ``condition`` its label in the diffusion
+    model. Both are the label for models that are trained here, and the ImageNet index for pre-trained ones; that is
+    known for the three subsets, and read from ``class_index`` for any other class.
+
+    Raises:
+        ValueError: a pre-trained model is used and a class's index is not known.
     """
-    subset = SUBSETS.get(params.dataset)
-    if subset:
-        rows = [(wnid, index, name) for wnid, index, name in subset if not params.classes or wnid in params.classes]
+    known = {wnid: (index, name) for rows in SUBSETS.values() for wnid, index, name in rows}
+    if params.dataset in SUBSETS:
+        names = [row[0] for row in SUBSETS[params.dataset] if not params.classes or row[0] in params.classes]
     else:
         names = params.classes or sorted(table["class"].unique(), key=natural_key)
-        known = {wnid: (index, name) for rows in SUBSETS.values() for wnid, index, name in rows}
-        titles = dict(enumerate(FASHION)) if params.dataset == "fashion" else {}
-        rows = [(name, *known.get(name, (label, titles.get(label, name)))) for label, name in enumerate(names)]
-    classes = pd.DataFrame(rows, columns=["class", "index", "name"])
-    if params.class_index:
-        path = locate(params.class_index)
-        given = pd.read_csv(path, dtype={"class": str}).set_index("class")["index"]
-        missing = sorted(set(classes["class"]) - set(given.index))
+    titles = dict(zip(names, FASHION, strict=True)) if params.dataset == "fashion" else {}
+    classes = pd.DataFrame({"label": range(len(names)), "class": names})
+    classes["index"] = classes["condition"] = classes["label"]
+    classes["name"] = [known[name][1] if name in known else titles.get(name, name) for name in names]
+    indices = {name: index for name, (index, _) in known.items()} | _given_indices(params)
+    for column, trained in (("index", params.classifier_weights == "train"),
+                            ("condition", params.base_model in ("train", "none"))):
+        if trained:
+            continue
+        missing = [name for name in names if name not in indices]
         if missing:
-            raise ValueError(f"{path} has no row for class {missing[0]}; add one with its index in the classifier")
-        classes["index"] = classes["class"].map(given)
-    elif params.classifier_weights == "train":
-        classes["index"] = range(len(classes))
-    classes.insert(0, "label", range(len(classes)))
+            raise ValueError(f"class {missing[0]} has no known index in the pre-trained model; give "
+                             f"prepare.class_index, a CSV file with the columns class and index")
+        classes[column] = [indices[name] for name in names]
     return classes
+
+
+def _given_indices(params: PrepareParams) -> dict[str, int]:
+    if not params.class_index:
+        return {}
+    path = locate(params.class_index)
+    if not path.is_file():
+        raise ValueError(f"prepare.class_index is {path}, which does not exist; give a CSV with class and index")
+    table = pd.read_csv(path, dtype={"class": str})
+    if not {"class", "index"} <= set(table.columns):
+        raise ValueError(f"{path} has the columns {', '.join(table.columns)}; it needs class and index")
+    return dict(zip(table["class"], table["index"], strict=True))
 
 
 def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.DataFrame:

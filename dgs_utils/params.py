@@ -83,14 +83,14 @@ class PrepareParams(StageParams):
     dit_size: str = ""  # "DiT-S/2" … "DiT-XL/2"; "" = the four numbers below
     patch_size: Positive = 2
     hidden_size: Positive = 128
-    depth: Positive = 5
+    depth: Positive = 4
     num_heads: Positive = 4
     label_dropout: Fraction = 0.1
     flip: bool = False  # mirror pictures while training diffusion models
     train_steps: Positive = 1000
-    train_batch: Positive = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    ema_decay: Fraction = 0.995
+    train_batch: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    ema_decay: Fraction = 0.99
     classifier: str = "convnet3"  # one of ours, trained here, or a torchvision name
     classifier_weights: str = "train"  # "train", a torchvision weights name, or a local file
     classifier_size: Positive = 16
@@ -110,7 +110,7 @@ class FineTuneParams(StageParams):
     stage: ClassVar[str] = "01_fine_tune"
 
     prepare: Folder = ""
-    epochs: Positive = 8
+    epochs: Positive = 2
     steps: Count = 0  # 0 = epochs × (images // batch_size)
     batch_size: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -155,7 +155,6 @@ class PoolParams(StageParams):
     classes: list[str] = []  # [] = all
     compile: bool = False
     precision: Precision = "fp32"
-    shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$", json_schema_extra={"machine": True})] = "1/1"
     device: Device = "auto"
 
     def inputs(self) -> dict[str, Input]:
@@ -179,6 +178,7 @@ class DifficultyParams(StageParams):
     source: Literal["pool", "originals"] = "pool"
     measure: Literal["difficulty", "margin", "cross_entropy", "entropy", "el2n"] = "difficulty"
     classifiers: list[str] = []  # further classifiers whose scores are averaged with 00's
+    published_scores: bool = False  # take scores from the metadata.jsonl beside each class's pictures
     round_scores: Count = 0  # decimals; 0 = full precision, 4 = as published
     batch_size: Positive = 128
     precision: Precision = "fp32"
@@ -280,7 +280,7 @@ class EvaluateParams(StageParams):
     network: str = "convnet3"
     norm: Literal["instance", "batch"] = "instance"
     image_size: Positive = 16
-    protocol: Literal["idc", "rded"] = "idc"
+    protocol: Literal["idc"] = "idc"
     epochs: Count = 0  # 0 = the protocol's own table by IPC
     epoch_factor: Annotated[float, Field(gt=0)] = 0.01  # scales the protocol's epochs for small machines
     batch_size: Positive = 64
@@ -289,7 +289,6 @@ class EvaluateParams(StageParams):
     evaluations: Positive = 100
     repeats: Positive = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
-    teacher: str = ""  # protocol "rded": a classifier; "" = the one of 00
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0

@@ -3,14 +3,18 @@
 Every epoch still draws a fresh sample and a fresh flip from them, at no cost.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dgs_utils.artifacts import atomic
+from dgs_utils.artifacts import atomic, silent
+from dgs_utils.data import ImageSet, load_squares
+from dgs_utils.diffusion.autoencoder import Autoencoder
 
 
 @dataclass
@@ -47,3 +51,41 @@ class Latents:
     def load(cls, path: Path) -> "Latents":
         """Read what `save` wrote."""
         return cls(**load_file(path))
+
+
+@torch.inference_mode()
+def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, workers: int = 0, batch_size: int = 64,
+           progress: Callable = silent) -> Latents:
+    """Encode a set of pictures, centre-cropped to ``size`` [F §3.5], with their mirror images where asked.
+
+    Args:
+        images: the pictures.
+        autoencoder: on its device.
+        size: side in pixels that the autoencoder sees.
+        mirror: encode mirror images too.
+        workers: threads that read files.
+        batch_size: pictures encoded at once.
+        progress: wraps the pictures.
+    """
+    squares = progress(load_squares(images, size, workers), label="latents", total=len(images))
+    means, stds = [], []
+    for squares_batch in _batches(squares, batch_size):
+        pixels = torch.from_numpy(np.stack(squares_batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        views = [pixels, pixels.flip(3)] if mirror else [pixels]
+        pairs = [autoencoder.encode(view) for view in views]
+        means.append(torch.stack([mean.cpu() for mean, _ in pairs], dim=1))
+        if pairs[0][1] is not None:
+            stds.append(torch.stack([std.cpu() for _, std in pairs], dim=1))
+    std = torch.cat(stds) if stds else torch.empty(0)
+    return Latents(torch.cat(means).clone(), std.clone(), torch.tensor(images.labels))
+
+
+def _batches(items, size: int):
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

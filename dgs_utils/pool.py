@@ -1,0 +1,167 @@
+"""Stage 02: the pool of generated pictures (§2.2) [F §5].
+
+Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300.
+Work goes in fixed blocks of indices; a block whose files are all there is never generated again.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from dgs_utils.artifacts import Run, atomic, locate, read_manifest, write_csv
+from dgs_utils.data import ImageSet, read_classes
+from dgs_utils.device import resolve
+from dgs_utils.diffusion import DiT, add_difffit, autoencoder, fold
+from dgs_utils.diffusion.latents import Latents
+from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
+from dgs_utils.seeds import named_seed, torch_generator
+
+
+def load_generator(run: Run) -> DiT:
+    """Return the diffusion model of this pool: the raw base model, or with its DiffFit weights folded in."""
+    model = DiT.from_pretrained(run.inputs["prepare"] / "dit")
+    if run.params.generator == "minimax":
+        state = load_file(run.inputs["fine_tune"] / "difffit.safetensors")
+        scaled = {int(name.split(".")[1]) for name in state if "gamma" in name}
+        add_difffit(model, max(scaled, default=-1) + 1)
+        model.load_state_dict(state, strict=False)
+        fold(model)
+    model = model.to(resolve(run.params.device)).eval()
+    return torch.compile(model) if run.params.compile else model
+
+
+def generate(run: Run) -> pd.DataFrame:
+    """Generate the pool, and write ``images/<class>/<i>.png`` and ``metadata.csv``; return the latter.
+
+    Generator "folder" only lists pictures that exist already.
+
+    Raises:
+        ValueError: an unknown class, or a folder without pictures of some class.
+    """
+    classes = chosen_classes(run)
+    if run.params.generator == "folder":
+        table = list_folder(run, classes)
+    else:
+        missing = [block for block in blocks(run, classes) if not all(file.exists() for file in block.files)]
+        if missing:
+            _generate_blocks(run, missing)
+        table = _pool_table(run, classes)
+    write_csv(run.folder / "metadata.csv", table)
+    return table
+
+
+def chosen_classes(run: Run) -> pd.DataFrame:
+    """Return the rows of the class table that this pool is made for."""
+    classes = read_classes(run.inputs["prepare"])
+    unknown = sorted(set(run.params.classes) - set(classes["class"]))
+    if unknown:
+        raise ValueError(f"pool.classes names {unknown[0]}, which {run.inputs['prepare']} does not have; "
+                         f"its classes are {', '.join(classes['class'])}")
+    return classes[classes["class"].isin(run.params.classes)] if run.params.classes else classes
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fixed run of one class's images that is generated at once.
+
+    Attributes:
+        name: class folder.
+        condition: the class's label in the diffusion model.
+        files: the images' paths.
+        start: index of the first.
+    """
+
+    name: str
+    condition: int
+    files: tuple[Path, ...]
+    start: int
+
+
+def blocks(run: Run, classes: pd.DataFrame) -> list[Block]:
+    """Return all blocks of a pool, class by class."""
+    count, size = run.params.images_per_class, run.params.batch_size
+    found = []
+    for name, condition in zip(classes["class"], classes["condition"], strict=True):
+        paths = [run.folder / "images" / name / f"{i}.png" for i in range(count)]
+        found += [Block(name, int(condition), tuple(paths[i : i + size]), i) for i in range(0, count, size)]
+    return found
+
+
+def _generate_blocks(run: Run, missing: list[Block]) -> None:
+    """Sample block by block; decoding and writing of one block overlap with the sampling of the next."""
+    params = run.params
+    model = load_generator(run)
+    channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
+    codec = autoencoder.load(run.inputs["prepare"], channels).to(resolve(params.device))
+    guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
+    modes = class_modes(run) if params.generator == "mgd3" else {}
+    steps = run.progress(range(len(missing) * params.steps), label="pool")
+    with ThreadPoolExecutor(1) as writer:
+        pending = []
+        for block in missing:
+            labels = torch.full((len(block.files),), block.condition)
+            generators = [torch_generator("pool", params.seed, block.name, block.start + i)
+                          for i in range(len(block.files))]
+            mode = ModeGuidance(modes[block.name][block.start : block.start + len(labels)]) if modes else None
+            latents = sample(model, labels, generators, steps=params.steps, guidance=guidance, solver=params.solver,
+                             modes=mode, precision=params.precision,
+                             progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
+            pending.append(writer.submit(_write_pictures, codec, latents, block.files))
+            if len(pending) > 1:
+                pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
+        for future in pending:
+            future.result()
+
+
+@torch.inference_mode()
+def _write_pictures(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...]) -> None:
+    pixels = codec.decode(latents).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    for picture, file in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), files, strict=True):
+        with atomic(file) as partial:
+            Image.fromarray(picture).save(partial, format="PNG")
+
+
+def class_modes(run: Run) -> dict[str, Tensor]:
+    """Return MGD3's modes: k-means centres of each class's real latents, one an image of the pool [F §11]."""
+    latents = Latents.load(run.inputs["prepare"] / "latents.safetensors")
+    classes = read_classes(run.inputs["prepare"])
+    modes = {}
+    for name, label in zip(classes["class"], classes["label"], strict=True):
+        real = latents.mean[latents.labels == label, 0]
+        if len(real) < run.params.images_per_class:
+            raise ValueError(f"class {name} has {len(real)} originals, too few for {run.params.images_per_class} "
+                             f"modes; lower pool.images_per_class or use another generator")
+        found = KMeans(run.params.images_per_class, random_state=0, n_init="auto").fit(real.flatten(1).numpy())
+        modes[name] = torch.from_numpy(found.cluster_centers_).view(-1, *real.shape[1:]).float()
+    return modes
+
+
+def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
+    params = run.params
+    source, weights = ("fine_tune", "difffit.safetensors") if "fine_tune" in run.inputs else ("prepare", "dit")
+    rows = [
+        (f"images/{name}/{i}.png", name, label, i, named_seed("pool", params.seed, name, i))
+        for name, label in zip(classes["class"], classes["label"], strict=True)
+        for i in range(params.images_per_class)
+    ]
+    table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index", "seed"])
+    return table.assign(generator=params.generator, solver=params.solver, steps=params.steps, guidance=params.guidance,
+                        model=read_manifest(run.inputs[source])["files"][weights]["sha256"][:12])
+
+
+def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
+    """List a pool that exists already; ``file_name`` is an absolute path, ``index`` counts by natural file order."""
+    images = ImageSet.read(locate(run.params.root), classes=list(classes["class"]))
+    table = images.table[["class"]].copy()
+    table.insert(0, "file_name", [str(path) for path in images.paths])
+    table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))
+    table["index"] = table.groupby("class").cumcount()
+    return table.assign(generator="folder")
