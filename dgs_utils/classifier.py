@@ -1,0 +1,261 @@
+"""Classifiers that judge pictures: for difficulty scores (Eq. 6), for coreset features, as teachers.
+
+A classifier is a network with its own preprocessing, which is saved beside its weights: a folder with ``config.json``
+and ``model.safetensors``. It comes from torchvision (weights by enum name or from a local file) or was trained here.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from dgs_utils.artifacts import atomic, locate, write_json
+from dgs_utils.data import load_rgb
+from dgs_utils.networks import NETWORKS, build
+from dgs_utils.params import nearest
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What a classifier is, apart from its weights.
+
+    Attributes:
+        network: a name of `dgs_utils.networks` or of `torchvision.models`.
+        num_classes: outputs.
+        resize: shorter side in pixels to which pictures are scaled (bilinear).
+        crop: side in pixels of the central square that the network sees.
+        mean: subtracted from RGB values in [0, 1], per channel.
+        std: divides what is left.
+        norm: "instance" or "batch", for our own networks.
+        tensorflow_padding: strided convolutions pad right and below first, as weights converted from TensorFlow expect.
+    """
+
+    network: str
+    num_classes: int
+    resize: int
+    crop: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    norm: str = "instance"
+    tensorflow_padding: bool = False
+
+
+class Classifier(nn.Module):
+    """A network with its preprocessing, for evaluation only.
+
+    Args:
+        network: maps normalised pictures (N, 3, crop, crop) to logits (N, num_classes).
+        config: its description.
+    """
+
+    def __init__(self, network: nn.Module, config: ClassifierConfig):
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
+        if config.tensorflow_padding:
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
+                    module.padding = (0, 0)
+                    module.register_forward_pre_hook(_pad_like_tensorflow)
+        self.eval().requires_grad_(False)
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """Return an RGB picture scaled and cropped: uint8 tensor (3, crop, crop)."""
+        image = transforms.resize(image, [self.config.resize], interpolation=InterpolationMode.BILINEAR)
+        return transforms.pil_to_tensor(transforms.center_crop(image, [self.config.crop]))
+
+    def read(self, path: Path) -> Tensor:
+        """Read and `prepare` a picture file."""
+        return self.prepare(load_rgb(path))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of prepared pictures (uint8, (N, 3, crop, crop))."""
+        return self.network(self.normalise(pixels))
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return what enters the last linear layer, (N, D), of prepared pictures."""
+        if hasattr(self.network, "features") and self.config.network in NETWORKS:
+            return self.network.features(self.normalise(pixels))
+        caught = []
+        hook = _last_linear(self.network)[1].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        try:
+            self.forward(pixels)
+        finally:
+            hook.remove()
+        return caught[0].flatten(1)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return prepared pictures as the network's float input."""
+        return (pixels.to(self.mean.dtype) - self.mean) / self.std
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, in one step."""
+        with atomic(folder) as partial:
+            partial.mkdir(parents=True)
+            state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+            save_file(state, partial / "model.safetensors")
+            write_json(partial / "config.json", asdict(self.config))
+
+
+def load(folder: Path) -> Classifier:
+    """Open a classifier that `Classifier.save` wrote.
+
+    Raises:
+        ValueError: no such folder, or its files do not belong together.
+    """
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / "config.json").read_text())
+        config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{folder} holds no classifier (config.json); finish stage 00_prepare first") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a classifier: {error}") from None
+    network = build_network(config)
+    load_state(network, load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    return Classifier(network, config)
+
+
+def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
+    """Open a torchvision classifier with weights by enum name or from a local file.
+
+    Args:
+        name: such as "resnet50".
+        weights: such as "IMAGENET1K_V1", or the path of a state dict: ``.safetensors``, ``.pth``/``.pt`` (read with
+            ``weights_only=True``) or ``.npz`` (one array per parameter). A ``.json`` of the same name beside it
+            may hold fields of `ClassifierConfig`. Arrays with ``background.*`` (class 0 of TensorFlow's 1,001)
+            are taken for TensorFlow's: its padding, pixels in [−1, 1].
+        size: side of the square that the network sees; pictures are scaled to 256/224 of it first, or as the enum says.
+
+    Raises:
+        ValueError: unknown name, weights that cannot be had, or that do not fit the network.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(f"{name!r} is no classifier of torchvision{nearest(name, known)}")
+    if Path(weights).suffix in READERS:
+        return _from_file(name, locate(weights), size)
+    enum = torchvision.models.get_model_weights(name)
+    if weights not in enum.__members__:
+        raise ValueError(f"{name} has no weights {weights!r}; choose one of {', '.join(enum.__members__)}, "
+                         f"or a file ending in {', '.join(READERS)}")
+    try:
+        network = torchvision.models.get_model(name, weights=enum[weights])
+    except OSError as error:
+        raise ValueError(f"the weights {weights} of {name} could not be downloaded ({error}); "
+                         f"fetch {enum[weights].url} elsewhere and give the path of the file") from None
+    preset = enum[weights].transforms()
+    resize = round(size * preset.resize_size[0] / preset.crop_size[0])
+    config = ClassifierConfig(name, _last_linear(network)[1].out_features, resize, size,
+                              tuple(preset.mean), tuple(preset.std), norm="batch")
+    return Classifier(network, config)
+
+
+def named(text: str, size: int = 224) -> Classifier:
+    """Open a classifier by one string: a folder that `Classifier.save` wrote, or ``name:weights`` of `pretrained`."""
+    if (locate(text) / "config.json").exists():
+        return load(locate(text))
+    name, colon, weights = text.partition(":")
+    if not colon:
+        raise ValueError(f"{text!r} names no classifier; give a folder with config.json, or name:weights, "
+                         f"such as resnet50:IMAGENET1K_V1")
+    return pretrained(name, weights, size)
+
+
+def build_network(config: ClassifierConfig) -> nn.Module:
+    """Return the network of a description, with random weights."""
+    if config.network in NETWORKS:
+        return build(config.network, config.num_classes, config.crop, config.norm)
+    return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
+
+
+# ---- Weights from files ----------------------------------------------------------------------------------------------
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _read_numpy(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+READERS = {".safetensors": load_file, ".pth": _read_torch, ".pt": _read_torch, ".npz": _read_numpy}
+
+
+def _from_file(name: str, path: Path, size: int) -> Classifier:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give the file with the weights of {name}")
+    try:
+        state = READERS[path.suffix](path)
+    except Exception as error:  # each reader has its own kinds of errors for a damaged file
+        raise ValueError(f"{path} cannot be read as the weights of {name} ({error})") from None
+    tensorflow = any(key.startswith("background.") for key in state)
+    state = {key: value for key, value in state.items() if not key.startswith("background.")}
+    head = _last_linear(torchvision.models.get_model(name, weights=None))[0]
+    if f"{head}.weight" not in state:
+        raise ValueError(f"{path} has no {head}.weight, so it does not hold the weights of {name}")
+    values = {"network": name, "num_classes": len(state[f"{head}.weight"]), "resize": round(size * 256 / 224),
+              "crop": size, "norm": "batch"}
+    if tensorflow:
+        values |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "tensorflow_padding": True}
+    beside = path.with_suffix(".json")
+    if beside.exists():
+        given = json.loads(beside.read_text())
+        unknown = sorted(given.keys() - ClassifierConfig.__dataclass_fields__.keys())
+        if unknown:
+            raise ValueError(f"{beside}: {unknown[0]} is unknown{nearest(unknown[0], values)}")
+        values |= {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    config = ClassifierConfig(**values)
+    network = build_network(config)
+    load_state(network, state, path)
+    return Classifier(network, config)
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Copy a state dict into a network; only counters of batch norm may be missing from it.
+
+    Raises:
+        ValueError: a missing or superfluous name, or another shape; the sentence names it and ``path``.
+    """
+    wanted = network.state_dict()
+    missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked"))
+    extra = sorted(state.keys() - wanted.keys())
+    wrong = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
+    for names, what in ((missing, "lacks"), (extra, "has the unknown"), (wrong, "has another shape of")):
+        if names:
+            raise ValueError(f"{path} {what} {names[0]}; these are not the weights of this network")
+    network.load_state_dict(state, strict=False)
+
+
+def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(f"{type(network).__name__} has no linear layer at its end; choose another classifier")
+    return layers[-1]
+
+
+def _pad_like_tensorflow(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Pad so that the output has ceil(size / stride) pixels, the odd one on the right and below."""
+    x, = inputs
+    pads = []
+    sides = zip(x.shape[:1:-1], convolution.kernel_size[::-1], convolution.stride[::-1], strict=True)
+    for size, kernel, stride in sides:
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    return (F.pad(x, pads),)

@@ -1,0 +1,87 @@
+"""A small real data set with everything stages 03–05 need: digit scans, a quickly trained classifier, a "pool"."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from dgs_utils import artifacts
+from dgs_utils.classifier import Classifier, ClassifierConfig
+from dgs_utils.networks import build
+from dgs_utils.params import validate
+
+CLASSES = ("0", "1", "2")
+
+
+def write_digits(root: Path, start: int, stop: int, classes=CLASSES) -> Path:
+    """Write the start-th to stop-th scan of each class as ``root/<class>/<i>.png``."""
+    bunch = load_digits()
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        scans = bunch.images[bunch.target == int(name)][start:stop]
+        for i, scan in enumerate(np.round(scans * 255 / 16).astype(np.uint8)):
+            Image.fromarray(scan).save(root / name / f"{i}.png")
+    return root
+
+
+@cache
+def small_classifier(classes: int = 3, steps: int = 30) -> Classifier:
+    """Train a ConvNet-3 at 8 pixels on scans that no test uses otherwise; takes about a second."""
+    bunch = load_digits()
+    config = ClassifierConfig("convnet3", classes, resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3, norm="batch")
+    torch.manual_seed(0)
+    network = build("convnet3", classes, 8, "batch")
+    judge = Classifier(network, config)
+    keep = bunch.target < classes
+    pixels = torch.from_numpy(np.round(bunch.images[keep][-200:] * 255 / 16)).unsqueeze(1).repeat(1, 3, 1, 1)
+    targets = torch.from_numpy(bunch.target[keep][-200:])
+    network.train().requires_grad_(True)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.cross_entropy(judge(pixels), targets).backward()
+        optimiser.step()
+    return Classifier(network, config)
+
+
+def open_stage(stage: str, **values) -> artifacts.Run:
+    """Open a stage with parameters, as a notebook does."""
+    return artifacts.open_node(validate(stage, values))
+
+
+def make_prepare(root: Path, classes=CLASSES) -> Path:
+    """Write a finished 00 folder over the pictures in ``root`` and return it."""
+    run = open_stage("00_prepare", dataset="folder", root=str(root), base_model="none")
+    table = pd.DataFrame({"class": classes, "index": range(len(classes)), "name": classes})
+    table.insert(0, "label", range(len(classes)))
+    artifacts.write_csv(run.folder / "classes.csv", table)
+    rows = [(f"{name}/{file.name}", "train", name, label)
+            for label, name in enumerate(classes) for file in sorted((root / name).iterdir())]
+    originals = pd.DataFrame(rows, columns=["file_name", "split", "class", "label"])
+    artifacts.write_csv(run.folder / "originals.csv", originals)
+    artifacts.write_json(run.folder / "dataset.json",
+                         {"dataset": "folder", "root": str(root), "channels": 1, "split": "holdout"})
+    small_classifier(len(classes)).save(run.folder / "classifier")
+    run.finish()
+    return run.folder
+
+
+def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
+    """Write a finished 02 folder with the pictures in ``root`` and return it."""
+    run = open_stage("02_pool", generator="folder", root=str(root), prepare=str(prepare))
+    rows = []
+    for label, name in enumerate(classes):
+        (run.folder / "images" / name).mkdir(parents=True)
+        for file in sorted((root / name).iterdir()):
+            target = run.folder / "images" / name / file.name
+            target.write_bytes(file.read_bytes())
+            rows.append((f"images/{name}/{file.name}", name, label, int(file.stem)))
+    table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index"])
+    artifacts.write_csv(run.folder / "metadata.csv", table)
+    run.finish()
+    return run.folder
