@@ -1,0 +1,314 @@
+"""Notebook 03: how difficult each picture is for a classifier (Eq. 6).
+
+Difficulty is 1 − the probability of the picture's own class among all classes that the classifier knows. Other measures
+share the interface; each is mapped onto [0, 1], 0 the easiest, so that every later stage works with it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dgs_utils import classifier as classifiers
+from dgs_utils.artifacts import Run, atomic, silent, write_csv
+from dgs_utils.data import ImageSet, map_files, natural_key, read_classes
+from dgs_utils.device import autocast, resolve
+
+CHUNK = 16  # pictures that one thread reads at a time
+BLOCK = 4096  # pictures after which progress is safe on disk, about
+
+
+# ---- Measures --------------------------------------------------------------------------------------------------------
+
+def difficulty_scores(logits, target) -> np.ndarray:
+    """Return 1 − softmax(logits)[target] over all classes (Eq. 6).
+
+    Args:
+        logits: shape (N, classes), or (classes,) for one picture; NumPy or torch, any float type.
+        target: index of the true class among the logits: one for all, or shape (N,).
+
+    Returns:
+        float64 array of shape (N,), or () for one picture, in [0, 1]; computed so that scores near 0 keep their digits.
+
+    Raises:
+        ValueError: logits that are not finite, or a target out of range.
+    """
+    log_p, target = _log_softmax(logits, target)
+    return np.clip(-np.expm1(_of_target(log_p, target)), 0, 1)
+
+
+def cross_entropy(logits, target) -> np.ndarray:
+    """Return c / (1 + c) with c = −ln p(target): cross-entropy, compressed onto [0, 1)."""
+    log_p, target = _log_softmax(logits, target)
+    loss = np.maximum(-_of_target(log_p, target), 0)
+    return loss / (1 + loss)
+
+
+def margin(logits, target) -> np.ndarray:
+    """Return (1 − m) / 2 with m = p(target) − the largest other probability; above 1/2 the picture is misclassified."""
+    log_p, target = _log_softmax(logits, target)
+    p = np.exp(log_p)
+    own = _of_target(p, target)
+    np.put_along_axis(p, target[..., None], -1, axis=-1)
+    return np.clip((1 - (own - p.max(axis=-1))) / 2, 0, 1)
+
+
+def entropy(logits, target) -> np.ndarray:
+    """Return the entropy of the prediction over the logarithm of the number of classes; the target plays no part."""
+    log_p, _ = _log_softmax(logits, target)
+    return np.clip(-(np.exp(log_p) * log_p).sum(axis=-1) / np.log(log_p.shape[-1]), 0, 1)
+
+
+def el2n(logits, target) -> np.ndarray:
+    """Return ‖p − one-hot(target)‖₂ / √2, the error norm of Paul et al. (2021) over its largest value."""
+    log_p, target = _log_softmax(logits, target)
+    p = np.exp(log_p)
+    np.put_along_axis(p, target[..., None], _of_target(p, target)[..., None] - 1, axis=-1)
+    return np.clip(np.sqrt((p**2).sum(axis=-1) / 2), 0, 1)
+
+
+MEASURES: dict[str, Callable] = {"difficulty": difficulty_scores, "margin": margin, "cross_entropy": cross_entropy,
+                                 "entropy": entropy, "el2n": el2n}
+
+
+def _log_softmax(logits, target) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(logits, torch.Tensor):
+        logits = logits.detach().double().cpu().numpy()
+    logits = np.asarray(logits, dtype=np.float64)
+    if isinstance(target, torch.Tensor):
+        target = target.detach().cpu().numpy()
+    target = np.broadcast_to(np.asarray(target), logits.shape[:-1])
+    if not np.isfinite(logits).all():
+        raise ValueError("the classifier's output holds NaN or infinity; use precision 'fp32' or check its weights")
+    if not np.issubdtype(target.dtype, np.integer) or (target < 0).any() or (target >= logits.shape[-1]).any():
+        raise ValueError(f"a target is no class index from 0 to {logits.shape[-1] - 1}; check the class index table")
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), target
+
+
+def _of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(values, target[..., None], axis=-1)[..., 0]
+
+
+# ---- Scoring pictures ------------------------------------------------------------------------------------------------
+
+def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: np.ndarray, folder: Path,
+                 measure: str = "difficulty", batch_size: int = 128, precision: str = "fp32", device: str = "auto",
+                 workers: int = 0, progress: Callable = silent) -> pd.DataFrame:
+    """Score every picture of a set, in a stream: memory does not grow with the set, and a killed run resumes.
+
+    Blocks of about 4,096 pictures are written to ``folder/checkpoints`` as they finish; blocks found there are not
+    computed again.
+
+    Args:
+        images: the pictures, with labels from 0.
+        judges: one or more classifiers; scores are their mean.
+        index: shape (classes,), the classifiers' output index of each label.
+        folder: where blocks go.
+        measure: a key of `MEASURES`.
+        batch_size: pictures per forward pass.
+        precision: "fp32" or "bf16".
+        device: where the classifiers run.
+        workers: threads that read pictures; 0 = one per core.
+        progress: wraps an iterable as `artifacts.Run.progress` does.
+
+    Returns:
+        ``images.table`` with score, and the first classifier's prediction (output index) and confidence (its largest
+        probability).
+    """
+    where = resolve(device)
+    judges = [judge.to(where, memory_format=torch.channels_last) for judge in judges]
+    score = partial(_score_batch, judges=judges, measure=MEASURES[measure], precision=precision)
+    targets = index[images.labels]
+    names = images.table["file_name"].to_numpy()
+    step = batch_size * max(1, BLOCK // batch_size)
+    starts = range(0, len(images), step)
+    batches = iter(progress(range(0, len(images), batch_size), label="pictures scored",
+                            total=-(-len(images) // batch_size)))
+    parts = []
+    for start in starts:
+        stop = min(start + step, len(images))
+        file = folder / "checkpoints" / f"scores-{start:09d}.npy"
+        if file.exists():
+            part = np.load(file)
+            for _ in range(start, stop, batch_size):
+                next(batches)
+        else:
+            pixels = read_batches(images.root, names[start:stop], judges, batch_size, workers)
+            part = np.concatenate([score(found, targets[begin : begin + batch_size])
+                                   for found, begin in zip(pixels, batches, strict=False)])
+            with atomic(file) as unfinished, unfinished.open("wb") as stream:
+                np.save(stream, part)
+        parts.append(part)
+    for _ in batches:  # lets the progress bar reach its end
+        pass
+    scored = np.concatenate(parts)
+    return images.table.assign(score=scored[:, 0], prediction=scored[:, 1].astype(int), confidence=scored[:, 2])
+
+
+def read_batches(root: Path, names: np.ndarray, judges: list[classifiers.Classifier], batch_size: int,
+                 workers: int = 0) -> Iterator[list[torch.Tensor]]:
+    """Yield batches of prepared pictures, one uint8 tensor (n, 3, crop, crop) per classifier, reading ahead in threads.
+
+    Classifiers with the same preprocessing share one tensor.
+    """
+    sizes = [(judge.config.resize, judge.config.crop) for judge in judges]
+    readers = dict(zip(sizes, judges, strict=True))
+
+    def read(chunk: np.ndarray) -> dict:
+        pictures = [classifiers.load_rgb(root / name) for name in chunk]
+        return {size: torch.stack([judge.prepare(p) for p in pictures]) for size, judge in readers.items()}
+
+    batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
+    chunks = map_files(read, (batch[c : c + CHUNK] for batch in batches for c in range(0, len(batch), CHUNK)), workers)
+    for batch in batches:
+        parts = list(islice(chunks, -(-len(batch) // CHUNK)))
+        yield [torch.cat([part[size] for part in parts]) for size in sizes]
+
+
+@torch.inference_mode()
+def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[classifiers.Classifier],
+                 measure: Callable, precision: str) -> np.ndarray:
+    """Return float64 (n, 3): mean score, and the first classifier's prediction and confidence."""
+    outputs = []
+    for judge, batch in zip(judges, pixels, strict=True):
+        with autocast(judge.mean.device, precision):
+            batch = batch.to(judge.mean.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            outputs.append(judge(batch).double().cpu().numpy())
+    scores = np.mean([measure(logits, target) for logits in outputs], axis=0)
+    prediction = outputs[0].argmax(axis=1)
+    return np.stack([scores, prediction, 1 - difficulty_scores(outputs[0], prediction)], axis=1)
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
+
+def score_source(run: Run) -> pd.DataFrame:
+    """Carry out stage 03: score the pool's or the originals' training pictures and write ``scores.csv``.
+
+    Returns:
+        file_name, class, label, score, and prediction and confidence where a classifier made the scores.
+
+    Raises:
+        ValueError: no pictures of a class, a doubled file name, or classifiers that lack a class.
+    """
+    params, prepare = run.params, run.inputs["prepare"]
+    classes = read_classes(prepare)
+    if params.source == "originals":
+        images = ImageSet.read(prepare, split="train")
+    else:
+        images = keep_classes(ImageSet.read(run.inputs["pool"]), classes, run.warn)
+    check_names(images.table, run.inputs[params.source] if params.source == "pool" else prepare)
+    if params.published_scores:
+        scores = read_metadata(images)
+    else:
+        judges = [classifiers.load(prepare / "classifier")]
+        judges += [classifiers.named(text, judges[0].config.crop) for text in params.classifiers]
+        index = classes["index"].to_numpy()
+        for judge in judges:
+            if index.max() >= judge.config.num_classes:
+                raise ValueError(f"class {classes['class'][index.argmax()]} has index {index.max()}, and classifier "
+                                 f"{judge.config.network} has {judge.config.num_classes} outputs; correct classes.csv "
+                                 f"through prepare.class_index, or choose a classifier of the same classes")
+        scores = score_images(images, judges, index, run.folder, params.measure, params.batch_size, params.precision,
+                              params.device, params.workers, run.progress)
+    if params.round_scores:
+        scores["score"] = scores["score"].round(params.round_scores)
+    kept = ["file_name", "class", "label", "score", "prediction", "confidence"]
+    scores = scores[[name for name in kept if name in scores]]
+    write_csv(run.folder / "scores.csv", scores)
+    write_metadata(run.folder / "metadata", scores)
+    return scores
+
+
+def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:
+    """Return the pictures of the originals' classes, with their labels.
+
+    Classes that the originals lack are left out with a warning, since nothing tells their target.
+
+    Args:
+        images: any pictures with class names.
+        classes: class table of 00 (label, class).
+
+    Raises:
+        ValueError: a class of the originals has no pictures.
+    """
+    labels = classes.set_index("class")["label"]
+    known = images.table["class"].isin(labels.index)
+    for name in sorted(set(images.table.loc[~known, "class"]), key=natural_key):
+        warn(f"class {name} of {images.root} is not among the originals, so its pictures are left out")
+    for name in labels.index:
+        if not (images.table["class"] == name).any():
+            raise ValueError(f"class {name} has no pictures in {images.root}; generate some, or leave the class out "
+                             f"of prepare.classes")
+    table = images.table[known]
+    table = table.assign(label=table["class"].map(labels), order=table["file_name"].map(natural_key))
+    return ImageSet(images.root, table.sort_values(["label", "order"]).drop(columns="order").reset_index(drop=True))
+
+
+def check_names(table: pd.DataFrame, folder: Path) -> None:
+    """Raise ValueError where a file name stands twice in a table."""
+    doubled = table["file_name"][table["file_name"].duplicated()]
+    if len(doubled):
+        raise ValueError(f"{doubled.iloc[0]} is listed twice in {folder}; keep one row of its list")
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """Return the ``scores.csv`` of a 03 folder."""
+    return pd.read_csv(Path(folder) / "scores.csv", dtype={"class": str, "file_name": str})
+
+
+# ---- Published score files -------------------------------------------------------------------------------------------
+
+def read_metadata(images: ImageSet) -> pd.DataFrame:
+    """Take scores from the published form: a ``metadata.jsonl`` beside each class's pictures [F §6].
+
+    Its lines hold file_name (within the folder), label (ignored: classes come from the class table) and score.
+
+    Returns:
+        ``images.table`` with a column score.
+
+    Raises:
+        ValueError: a folder without the file, a damaged line, a picture without score, or a score for no picture.
+    """
+    parents = images.table["file_name"].str.rpartition("/")[0]
+    known = {}
+    for parent in parents.unique():
+        path = images.root / parent / "metadata.jsonl"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; score these pictures with a classifier, or add the file")
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                name, score = f"{parent}/{row['file_name']}".removeprefix("/"), float(row["score"])
+            except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+                raise ValueError(f"{path}, line {number} is not a JSON object with file_name and score; "
+                                 f"make the file anew") from None
+            if name in known:
+                raise ValueError(f"{path} lists {row['file_name']} twice; keep one line of it")
+            if not 0 <= score <= 1:
+                raise ValueError(f"{path}, line {number}: the score of {row['file_name']} is {score}, and difficulty "
+                                 f"lies in [0, 1]; score the pictures again")
+            known[name] = score
+    scores = images.table["file_name"].map(known)
+    if scores.isna().any():
+        raise ValueError(f"{images.root / images.table['file_name'][scores.isna()].iloc[0]} has no score in its "
+                         f"folder's metadata.jsonl; score the pictures again")
+    gone = known.keys() - set(images.table["file_name"])
+    if gone:
+        raise ValueError(f"{images.root / min(gone)} has a score and no picture; restore it or remove its line")
+    return images.table.assign(score=scores)
+
+
+def write_metadata(folder: Path, scores: pd.DataFrame) -> None:
+    """Write scores in the published form: ``folder/<class>/metadata.jsonl`` with file_name, label and score."""
+    with atomic(folder) as unfinished:
+        for name, rows in scores.groupby("class", sort=False):
+            (unfinished / name).mkdir(parents=True)
+            lines = [json.dumps({"file_name": file.rpartition("/")[2], "label": int(label), "score": float(score)})
+                     for file, label, score in rows[["file_name", "label", "score"]].itertuples(index=False)]
+            (unfinished / name / "metadata.jsonl").write_text("\n".join(lines) + "\n")
