@@ -103,3 +103,30 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("best top-1 accuracy (%)")
     axes[0, -1].legend()
     return figure
+
+
+def accuracy_curves(curves: pd.DataFrame) -> Figure:
+    """Plot test accuracy over epochs, a line a training; the best test is marked, which is what the protocol reports."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.8))
+    for place, (seed, curve) in enumerate(curves.groupby("training_seed")):
+        best = curve.loc[curve["top1"].idxmax()]
+        axis.plot(curve["epoch"], curve["top1"], color=f"C{place}", label=f"seed {seed}")
+        axis.plot(best["epoch"], best["top1"], "*", color=f"C{place}", markersize=8)
+    axis.set(xlabel="epoch", ylabel="top-1 accuracy (%)")
+    axis.legend()
+    return figure
+
+
+def accuracy_by_class(per_class: pd.DataFrame, confusion: pd.DataFrame) -> Figure:
+    """Show accuracy per class (mean and single runs) beside the confusion matrix, summed over runs, rows in percent."""
+    names = list(dict.fromkeys(per_class["class"].astype(str)))
+    matrix = confusion.groupby("true", sort=False)[names].sum()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(1, 1.25))
+    sns.barplot(per_class.astype({"class": str}), x="top1", y="class", errorbar=None, color="C0", alpha=0.75, ax=left)
+    sns.stripplot(per_class.astype({"class": str}), x="top1", y="class", color="0.15", size=3, jitter=False, ax=left)
+    left.set(xlabel="top-1 accuracy (%)", ylabel="")
+    shares = 100 * matrix.div(matrix.sum(axis=1), axis=0)
+    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=100, annot=len(names) <= 12, fmt=".0f", annot_kws={"size": 6},
+                cbar_kws={"label": "% of the true class"}, ax=right)
+    right.set(xlabel="predicted", ylabel="true")
+    return figure

@@ -148,7 +148,7 @@ class PoolParams(StageParams):
     seed: Count = 0
     steps: Positive = 50
     solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
-    guidance: Annotated[float, Field(ge=0)] = 4.0
+    guidance: Annotated[float, Field(ge=0)] = 2.0
     guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
     guidance_interval: list[Fraction] = [0.0, 1.0]  # part of the noise range that is guided
     batch_size: Positive = 50
