@@ -5,7 +5,9 @@ and ``model.safetensors``. It comes from torchvision (weights by enum name or fr
 """
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,13 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from dgs_utils.artifacts import atomic, locate, write_json
-from dgs_utils.data import load_rgb
+from dgs_utils.artifacts import atomic, locate, silent, write_json
+from dgs_utils.data import ImageSet, load_rgb, map_files
+from dgs_utils.device import resolve
 from dgs_utils.networks import NETWORKS, build
 from dgs_utils.params import nearest
 
+CHUNK = 16  # pictures that one thread reads at a time
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -180,6 +184,47 @@ def build_network(config: ClassifierConfig) -> nn.Module:
     if config.network in NETWORKS:
         return build(config.network, config.num_classes, config.crop, config.norm)
     return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
+
+
+# ---- Many pictures ---------------------------------------------------------------------------------------------------
+
+def read_batches(root: Path, names: Sequence[str], judges: Sequence[Classifier], batch_size: int,
+                 workers: int = 0) -> Iterator[list[Tensor]]:
+    """Yield batches of prepared pictures, read ahead in threads: memory does not grow with their number.
+
+    Args:
+        root: folder that the names start from.
+        names: file names.
+        judges: classifiers; those with the same preprocessing share one tensor.
+        batch_size: pictures per batch.
+        workers: threads; 0 = one per core.
+
+    Yields:
+        One uint8 tensor (n, 3, crop, crop) per classifier.
+    """
+    sizes = [(judge.config.resize, judge.config.crop) for judge in judges]
+    readers = dict(zip(sizes, judges, strict=True))
+
+    def read(chunk: Sequence[str]) -> dict[tuple[int, int], Tensor]:
+        pictures = [load_rgb(root / name) for name in chunk]
+        return {size: torch.stack([judge.prepare(p) for p in pictures]) for size, judge in readers.items()}
+
+    batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
+    chunks = map_files(read, (batch[c : c + CHUNK] for batch in batches for c in range(0, len(batch), CHUNK)), workers)
+    for batch in batches:
+        parts = list(islice(chunks, -(-len(batch) // CHUNK)))
+        yield [torch.cat([part[size] for part in parts]) for size in sizes]
+
+
+@torch.inference_mode()
+def features_of(images: ImageSet, judge: Classifier, device: str = "auto", batch_size: int = 128, workers: int = 0,
+                progress: Callable = silent) -> np.ndarray:
+    """Return the features of every picture of a set, in table order: float32 array (N, D)."""
+    judge = judge.to(resolve(device), memory_format=torch.channels_last)
+    names = images.table["file_name"].to_numpy()
+    batches = progress(read_batches(images.root, names, [judge], batch_size, workers), label="features",
+                       total=-(-len(names) // batch_size))
+    return np.concatenate([judge.features(batch.to(judge.mean.device)).float().cpu().numpy() for batch, in batches])
 
 
 # ---- Weights from files ----------------------------------------------------------------------------------------------

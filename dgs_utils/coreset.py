@@ -1,7 +1,7 @@
 """Coresets: images that represent a class in feature space [F §10.2–10.3].
 
-Both functions choose within one class, greedily and without chance; among equally good images (to 1e-9, so that rounding
-noise decides nothing) the first wins.
+Both functions choose within one class, greedily and without chance; among equally good images (to 1e-9, so that
+rounding noise decides nothing) the first wins.
 """
 
 import numpy as np

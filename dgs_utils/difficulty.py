@@ -5,9 +5,8 @@ share the interface; each is mapped onto [0, 1], 0 the easiest, so that every la
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ import torch
 
 from dgs_utils import classifier as classifiers
 from dgs_utils.artifacts import Run, atomic, silent, write_csv
-from dgs_utils.data import ImageSet, map_files, natural_key, read_classes
+from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import autocast, resolve
+from dgs_utils.scores import check_names, keep_classes
 
-CHUNK = 16  # pictures that one thread reads at a time
 BLOCK = 4096  # pictures after which progress is safe on disk, about
 
 
@@ -139,7 +138,7 @@ def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: 
             for _ in range(start, stop, batch_size):
                 next(batches)
         else:
-            pixels = read_batches(images.root, names[start:stop], judges, batch_size, workers)
+            pixels = classifiers.read_batches(images.root, names[start:stop], judges, batch_size, workers)
             part = np.concatenate([score(found, targets[begin : begin + batch_size])
                                    for found, begin in zip(pixels, batches, strict=False)])
             with atomic(file) as unfinished, unfinished.open("wb") as stream:
@@ -149,26 +148,6 @@ def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: 
         pass
     scored = np.concatenate(parts)
     return images.table.assign(score=scored[:, 0], prediction=scored[:, 1].astype(int), confidence=scored[:, 2])
-
-
-def read_batches(root: Path, names: np.ndarray, judges: list[classifiers.Classifier], batch_size: int,
-                 workers: int = 0) -> Iterator[list[torch.Tensor]]:
-    """Yield batches of prepared pictures, one uint8 tensor (n, 3, crop, crop) per classifier, reading ahead in threads.
-
-    Classifiers with the same preprocessing share one tensor.
-    """
-    sizes = [(judge.config.resize, judge.config.crop) for judge in judges]
-    readers = dict(zip(sizes, judges, strict=True))
-
-    def read(chunk: np.ndarray) -> dict:
-        pictures = [classifiers.load_rgb(root / name) for name in chunk]
-        return {size: torch.stack([judge.prepare(p) for p in pictures]) for size, judge in readers.items()}
-
-    batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
-    chunks = map_files(read, (batch[c : c + CHUNK] for batch in batches for c in range(0, len(batch), CHUNK)), workers)
-    for batch in batches:
-        parts = list(islice(chunks, -(-len(batch) // CHUNK)))
-        yield [torch.cat([part[size] for part in parts]) for size in sizes]
 
 
 @torch.inference_mode()
@@ -223,43 +202,6 @@ def score_source(run: Run) -> pd.DataFrame:
     write_csv(run.folder / "scores.csv", scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
-
-
-def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:
-    """Return the pictures of the originals' classes, with their labels.
-
-    Classes that the originals lack are left out with a warning, since nothing tells their target.
-
-    Args:
-        images: any pictures with class names.
-        classes: class table of 00 (label, class).
-
-    Raises:
-        ValueError: a class of the originals has no pictures.
-    """
-    labels = classes.set_index("class")["label"]
-    known = images.table["class"].isin(labels.index)
-    for name in sorted(set(images.table.loc[~known, "class"]), key=natural_key):
-        warn(f"class {name} of {images.root} is not among the originals, so its pictures are left out")
-    for name in labels.index:
-        if not (images.table["class"] == name).any():
-            raise ValueError(f"class {name} has no pictures in {images.root}; generate some, or leave the class out "
-                             f"of prepare.classes")
-    table = images.table[known]
-    table = table.assign(label=table["class"].map(labels), order=table["file_name"].map(natural_key))
-    return ImageSet(images.root, table.sort_values(["label", "order"]).drop(columns="order").reset_index(drop=True))
-
-
-def check_names(table: pd.DataFrame, folder: Path) -> None:
-    """Raise ValueError where a file name stands twice in a table."""
-    doubled = table["file_name"][table["file_name"].duplicated()]
-    if len(doubled):
-        raise ValueError(f"{doubled.iloc[0]} is listed twice in {folder}; keep one row of its list")
-
-
-def read_scores(folder: Path) -> pd.DataFrame:
-    """Return the ``scores.csv`` of a 03 folder."""
-    return pd.read_csv(Path(folder) / "scores.csv", dtype={"class": str, "file_name": str})
 
 
 # ---- Published score files -------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from small_world import make_pool, make_prepare, open_stage, small_classifier, w
 from dgs_utils import difficulty
 from dgs_utils.classifier import load
 from dgs_utils.data import ImageSet
-from dgs_utils.difficulty import MEASURES, difficulty_scores, read_scores, score_images, score_source
+from dgs_utils.difficulty import MEASURES, difficulty_scores, score_images, score_source
+from dgs_utils.scores import read_scores
 
 logits_lists = st.lists(st.floats(-30, 30), min_size=2, max_size=8)
 
@@ -155,7 +156,8 @@ def test_stage_scores_the_pool_at_each_classs_own_index(world):
     judge, images = load(world[0] / "classifier"), ImageSet.read(world[1])
     with torch.inference_mode():
         logits = judge(torch.stack([judge.read(path) for path in images.paths]))
-    np.testing.assert_allclose(found["score"], 1 - logits.softmax(1)[range(len(images)), images.labels.tolist()], atol=1e-5)
+    own = logits.softmax(dim=1)[range(len(images)), images.labels.tolist()]
+    np.testing.assert_allclose(found["score"], 1 - own, atol=1e-5)
     assert (found["prediction"] == found["label"]).mean() > 0.8
 
 
