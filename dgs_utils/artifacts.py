@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,12 @@ class Node:
         """Stage name, such as ``05_sample``."""
         return self.params.stage
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Eight hex digits: stage, own parameters, inputs' keys."""
         return node_key(self.params, {name: key_of(value) for name, value in self.inputs.items()})
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The readable part of the folder's name."""
         return self.params.label({n: label_of(v) for n, v in self.inputs.items() if not isinstance(v, list)})

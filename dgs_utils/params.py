@@ -25,6 +25,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "bf16"]
+Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
 
 
 class Input(BaseModel):
@@ -69,12 +70,12 @@ class PrepareParams(StageParams):
     stage: ClassVar[str] = "00_prepare"
 
     dataset: Literal["digits", "fashion", "imagewoof", "imagenette", "imageidc", "folder"] = "digits"
-    root: str = ""  # folder, .zip or .tgz with the pictures; "" = the package's own data or a download
+    root: str = ""  # folder, .zip or .tgz with the pictures; "" = data inside a package, or a download
     archive: Literal["full", "320", "160"] = "full"  # which fastai archive is downloaded
     split: Literal["holdout", "given", "fastai", "imagenet"] = "holdout"
     val_per_class: Count = 50  # held-out pictures a class, for split "holdout"
     classes: list[str] = []  # class folder names in label order; [] = all
-    class_index: str = ""  # CSV with columns class,index: the classifier's output of each class
+    class_index: str = ""  # CSV with columns class,index: the output of a pre-trained model that stands for each class
     image_size: Annotated[int, Field(ge=4)] = 8  # pixels that the autoencoder sees
     channels: Literal[1, 3] = 1
     autoencoder: Literal["none", "taesd", "sd-vae-ft-ema", "sd-vae-ft-mse"] = "none"
@@ -277,16 +278,16 @@ class EvaluateParams(StageParams):
 
     prepare: Folder = ""
     distilled: Folder = ""
-    network: str = "convnet3"
+    network: Network = "convnet3"
     norm: Literal["instance", "batch"] = "instance"
     image_size: Positive = 16
     protocol: Literal["idc"] = "idc"
-    epochs: Count = 0  # 0 = the protocol's own table by IPC
+    epochs: Count = 0  # 0 = the published number for this IPC
     epoch_factor: Annotated[float, Field(gt=0)] = 0.01  # scales the protocol's epochs for small machines
     batch_size: Positive = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     flip: bool = False
-    evaluations: Positive = 100
+    evaluations: Positive = 5  # tests during a training; 100 as published
     repeats: Positive = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
     precision: Precision = "fp32"
@@ -326,7 +327,7 @@ class CondenseParams(StageParams):
     prepare: Folder = ""
     method: Literal["dm", "idc"] = "dm"
     ipc: Positive = 10
-    network: str = "convnet3"
+    network: Network = "convnet3"
     image_size: Positive = 16
     iterations: Positive = 200
     inner_loops: Positive = 10

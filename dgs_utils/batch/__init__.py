@@ -1,0 +1,1 @@
+"""Grids of notebooks: an experiment file is planned into nodes, and each node is one notebook's run."""

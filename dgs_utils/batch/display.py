@@ -1,0 +1,94 @@
+"""Live progress of a run: which notebook, which step, how long left."""
+
+import json
+import shutil
+import statistics
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+from dgs_utils.artifacts import Node, is_done, outputs_root, read_manifest
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as "0:42" or "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Display:
+    """Shows one line that is kept up to date on a terminal, and one line a notebook elsewhere."""
+
+    def __init__(self, stream=None):
+        self.stream = stream or sys.stdout
+        self.live = self.stream.isatty()
+        self.total = self.place = 0
+        self.left: list[Node] = []
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def start(self, left: list[Node], total: int) -> None:
+        """Begin a run of which ``left`` nodes out of ``total`` have to be done."""
+        self.left, self.total, self.place = list(left), total, total - len(left)
+        for path in outputs_root().glob("*/*/manifest.json"):
+            if is_done(path.parent):
+                manifest = read_manifest(path.parent)
+                self.seconds[manifest["stage"]].append(manifest.get("seconds", 0.0))
+        if left:
+            self._print(f"{len(left)} of {total} notebooks to run{self._time_left(0)}")
+
+    @contextmanager
+    def node(self, node: Node):
+        """Show a node while it runs."""
+        self.place += 1
+        stop = threading.Event()
+        started = time.monotonic()
+        watcher = threading.Thread(target=self._watch, args=(node, started, stop), daemon=True)
+        if self.live:
+            watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if self.live:
+                watcher.join()
+                self._rewrite("")
+            self.left = [other for other in self.left if other.key != node.key]
+
+    def finished(self, report) -> None:
+        """Report the end of a node."""
+        self.seconds[report.node.stage].append(report.seconds)
+        word = "done in" if report.outcome == "done" else "FAILED after"
+        self._print(f"[{self.place}/{self.total}] {report.node.stage} {report.node.label}: {word} "
+                    f"{duration(report.seconds)}{self._time_left(0)}")
+
+    def _watch(self, node: Node, started: float, stop: threading.Event) -> None:
+        while not stop.wait(0.5):
+            elapsed = time.monotonic() - started
+            self._rewrite(f"[{self.place}/{self.total}] {node.stage} {node.label} · {duration(elapsed)}"
+                          f"{self._step(node)}{self._time_left(elapsed)}")
+
+    @staticmethod
+    def _step(node: Node) -> str:
+        try:
+            state = json.loads((node.folder / "progress.json").read_text())
+            return f" · {state['label']} {state['step']}/{state['total'] or '?'}"
+        except (OSError, ValueError, KeyError):
+            return ""  # not there yet, or between two writes
+
+    def _time_left(self, elapsed: float) -> str:
+        """Return what is left by the median time of each stage's earlier runs; nothing where a stage has none."""
+        stages = [node.stage for node in self.left]
+        if not stages or any(not self.seconds[stage] for stage in stages):
+            return ""
+        expected = sum(statistics.median(self.seconds[stage]) for stage in stages) - elapsed
+        return f" · about {duration(max(expected, 0))} left"
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)
+
+    def _rewrite(self, line: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:<{width}}\r", end="", file=self.stream, flush=True)
