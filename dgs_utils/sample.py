@@ -1,0 +1,242 @@
+"""Notebook 05: the distilled set, drawn by difficulty or by one of the rivals (§2.2).
+
+A method (`dgs_utils.methods`) says which pictures are the candidates and which rule (`dgs_utils.selectors`) picks among
+them. The result is an image folder in Hugging Face's layout: ``images/<class>/<file>`` and ``metadata.csv``, with a
+report of what was wanted and what was found.
+"""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dgs_utils import classifier as classifiers
+from dgs_utils.artifacts import Run, atomic, read_manifest, write_csv
+from dgs_utils.bins import histogram, largest_remainder
+from dgs_utils.data import ImageSet, read_classes
+from dgs_utils.distributions import (
+    PREDEFINED,
+    Draw,
+    check_counts,
+    distance,
+    divergence_to_target,
+    draw,
+    predefined_counts,
+    quantiles_of_counts,
+    quantiles_of_scores,
+    scale_counts,
+)
+from dgs_utils.methods import METHODS
+from dgs_utils.scores import check_names, first_of_class, keep_classes, read_scores
+from dgs_utils.seeds import numpy_rng
+from dgs_utils.selectors import SELECTORS, Candidates, select
+
+__all__ = ["Draw", "draw", "predefined_counts", "scale_counts"]
+
+REAL_PICTURES = 200  # real pictures a class that S3 takes its centroid from [B §3.3]
+
+
+class Target(NamedTuple):
+    """The difficulties that one class of the distilled set should have.
+
+    Attributes:
+        counts: images per bin of transformed difficulty, int64, summing to IPC.
+        quantiles: IPC difficulties, ascending.
+    """
+
+    counts: np.ndarray
+    quantiles: np.ndarray
+
+
+def class_target(originals: np.ndarray, ipc: int, distribution: str, counts: list[int], bins: int = 10) -> Target:
+    """Return the target of a class.
+
+    Args:
+        originals: transformed difficulties of the class's originals, shape (N,).
+        ipc: images per class.
+        distribution: "scale" (the originals' own), a name of `distributions.PREDEFINED`, or "own".
+        counts: images per bin for "own"; resized to ``ipc`` by largest remainder where they sum to something else.
+        bins: number of bins, for "scale".
+
+    Raises:
+        ValueError: an unknown distribution.
+    """
+    if distribution == "scale":
+        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
+    if distribution == "own":
+        found = largest_remainder(check_counts(np.array(counts, dtype=np.int64)), ipc)
+    elif distribution in PREDEFINED:
+        found = predefined_counts(distribution, ipc)
+    else:
+        raise ValueError(f"sample.distribution is {distribution!r}; choose scale, own, {', '.join(PREDEFINED)}")
+    return Target(found, quantiles_of_counts(found))
+
+
+class Source(NamedTuple):
+    """What stage 05 chooses from.
+
+    Attributes:
+        images: the candidates, ordered by class and within a class as rule "first" takes them; the table holds what
+            the method needs (score, transformed, prediction, confidence).
+        targets: by class name; empty where the method follows no target.
+    """
+
+    images: ImageSet
+    targets: dict[str, Target]
+
+
+def read_source(run: Run) -> Source:
+    """Open the candidates of the run's method with their scores and targets.
+
+    Raises:
+        ValueError: a class without pictures, a picture without score, a doubled file name, or an unknown distribution.
+    """
+    params, method = run.params, METHODS[run.params.method]
+    if method.selector not in SELECTORS:
+        raise ValueError(f"method {params.method} needs selector {method.selector!r}, which dgs_utils.selectors lacks")
+    if method.source == "originals":
+        images = ImageSet.read(run.inputs["prepare"], split="train")
+        # "First files" are the first in plain order of names (0, 1, 10, 11, …), as published [F §10.1].
+        images = ImageSet(images.root, images.table.sort_values(["label", "file_name"]).reset_index(drop=True))
+    else:
+        images = keep_classes(ImageSet.read(run.inputs["pool"]), read_classes(run.inputs["prepare"]), run.warn)
+        size = params.ipc * params.pool_factor if "pool_factor" in method.uses else 0
+        images = ImageSet(images.root, first_of_class(images.table, size))
+    check_names(images.table, images.root)
+    if method.needs == "scores":
+        images = _with_columns(images, read_scores(run.inputs["scores"]), ["score", "prediction", "confidence"])
+    if method.needs != "transformed":
+        return Source(images, {})
+    folder = run.inputs["transform"]
+    scores = pd.read_csv(folder / "transformed.csv", dtype={"class": str, "file_name": str})
+    bins = read_manifest(folder)["params"]["bins"]
+    targets = {name: class_target(part.to_numpy(), params.ipc, params.distribution, params.counts, bins)
+               for name, part in scores[scores["set"] == "original"].groupby("class", sort=False)["transformed"]}
+    return Source(_with_columns(images, scores[scores["set"] == "pool"], ["score", "transformed"]), targets)
+
+
+def _with_columns(images: ImageSet, scores: pd.DataFrame, columns: list[str]) -> ImageSet:
+    """Add columns of a score table to an image set, by file name."""
+    columns = [name for name in columns if name in scores]  # published scores come without prediction
+    table = images.table.drop(columns=columns, errors="ignore")
+    table = table.merge(scores[["file_name", *columns]], on="file_name", how="left", validate="one_to_one")
+    bare = table["file_name"][table["score"].isna()]
+    if len(bare):
+        raise ValueError(f"{images.root / bare.iloc[0]} has no score; run notebooks 03 and 04 for this pool and ipc, "
+                         f"with the same pool_factor")
+    return ImageSet(images.root, table)
+
+
+def select_images(run: Run, source: Source) -> pd.DataFrame:
+    """Choose the distilled set by the run's method.
+
+    Returns:
+        The chosen rows of ``source.images.table``, class by class, in the rule's own order.
+
+    Raises:
+        ValueError: a class with fewer images than IPC, or scores that lack what the rule needs.
+    """
+    params, method = run.params, METHODS[run.params.method]
+    table = source.images.table
+    features = real = None
+    if method.needs == "features":
+        judge = classifiers.load(run.inputs["prepare"] / "classifier")
+        options = {"device": params.device, "workers": params.workers, "progress": run.progress}
+        features = classifiers.features_of(source.images, judge, **options)
+        if SELECTORS[method.selector].whole_set:
+            real = _real_features(run, judge, options)
+    if method.selector == "confidence" and "confidence" not in table:
+        raise ValueError(f"method {params.method} needs the classifier's confidence, and {run.inputs['scores']} holds "
+                         f"published scores only; run notebook 03 with published_scores = False")
+    index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
+    candidates, rows = [], []
+    for name, part in table.groupby("class", sort=False):
+        values = {column: part[column].to_numpy() for column in ("confidence",) if column in part}
+        if "prediction" in part:
+            values["correct"] = (part["prediction"] == index[name]).to_numpy()
+        if "score" in part:
+            values["scores"] = part["transformed" if "transformed" in part else "score"].to_numpy()
+        if name in source.targets:
+            values |= source.targets[name]._asdict()
+        if features is not None:
+            values["features"] = features[part.index]
+        if real is not None:
+            values["real_features"] = real[name]
+        rng = numpy_rng("sample", params.seed, params.method, name)
+        candidates.append(Candidates(name, len(part), rng, **values))
+        rows.append(part.index.to_numpy())
+    chosen = select(method.selector, candidates, params.ipc)
+    return table.loc[np.concatenate([row[indices] for row, indices in zip(rows, chosen, strict=True)])]
+
+
+def _real_features(run: Run, judge: classifiers.Classifier, options: dict) -> dict[str, np.ndarray]:
+    """Return features of up to 200 training pictures of each class, chosen once and for all by the class's name."""
+    images = ImageSet.read(run.inputs["prepare"], split="train")
+    parts = []
+    for name, part in images.table.groupby("class", sort=False):
+        order = numpy_rng("real pictures", name).permutation(len(part))[:REAL_PICTURES]
+        parts.append(part.iloc[np.sort(order)])
+    images = ImageSet(images.root, pd.concat(parts, ignore_index=True))
+    found = classifiers.features_of(images, judge, **options)
+    return {name: found[part.index] for name, part in images.table.groupby("class", sort=False)}
+
+
+def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
+    """Compare what was chosen with what was wanted, class by class.
+
+    Returns:
+        class, label, images; for methods that look at scores also found (images per bin of the score that the method
+        works on); for methods with a target also target, shortage (both per bin), wasserstein (W1 of found difficulties
+        to the target's) and divergence (KL(found ‖ target) in bits, one image spread over the bins of each). Lists per
+        bin are texts such as "1 0 2", as `counts_of` reads them.
+    """
+    scores = source.images.table.groupby("class", sort=False)
+    rows = []
+    for name, part in chosen.groupby("class", sort=False):
+        row = {"class": name, "label": part["label"].iloc[0], "images": len(part)}
+        values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
+        target = source.targets.get(name)
+        if target:
+            bins = len(target.counts)
+            found, there = histogram(values, bins), histogram(scores.get_group(name)["transformed"].to_numpy(), bins)
+            row |= {"target": _text(target.counts), "found": _text(found),
+                    "shortage": _text(np.maximum(target.counts - there, 0)),
+                    "wasserstein": distance(values, target.quantiles),
+                    "divergence": divergence_to_target(found, target.counts)}
+        elif values is not None:
+            row["found"] = _text(histogram(values))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _text(counts: np.ndarray) -> str:
+    return " ".join(map(str, counts))
+
+
+def counts_of(column: pd.Series) -> np.ndarray:
+    """Return a column of per-bin texts of `report` as an int64 array of shape (rows, bins)."""
+    return np.array([[int(n) for n in text.split()] for text in column])
+
+
+def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Copy the chosen pictures and write ``metadata.csv`` and ``report.csv``; everything has been checked before.
+
+    Returns:
+        The metadata: file_name, class, label, what is known of each picture's score, and source (its former file name).
+    """
+    names = "images/" + chosen["class"] + "/" + chosen["file_name"].str.rpartition("/")[2]
+    doubled = names.duplicated(keep=False)  # same name in two subfolders of the originals
+    names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
+    kept = [name for name in ("class", "label", "score", "transformed", "prediction", "confidence") if name in chosen]
+    metadata = chosen[kept].assign(file_name=names, source=chosen["file_name"])
+    metadata = metadata[["file_name", *kept, "source"]]
+    with atomic(run.folder / "images") as partial:
+        for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="pictures"):
+            target = partial / Path(new).relative_to("images")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.images.root / old, target)
+    write_csv(run.folder / "report.csv", report(chosen, source))
+    write_csv(run.folder / "metadata.csv", metadata)
+    return metadata

@@ -1,0 +1,317 @@
+"""Target distributions and the draw, against the published code's numbers; stage 05 on real scans."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_world import CLASSES, make_pool, make_prepare, open_stage, write_digits
+
+from dgs_utils.bins import bin_of, histogram
+from dgs_utils.data import ImageSet
+from dgs_utils.difficulty import score_source
+from dgs_utils.distributions import distance, divergence_to_target, quantiles_of_counts, quantiles_of_scores
+from dgs_utils.methods import METHODS
+from dgs_utils.sample import (
+    counts_of,
+    draw,
+    predefined_counts,
+    read_source,
+    report,
+    scale_counts,
+    select_images,
+    write_set,
+)
+from dgs_utils.transform import log_transform, read_sets, transform_sets
+
+DATA = json.loads((Path(__file__).parent / "data" / "transform_cases.json").read_text())
+CASES = {case["id"]: case for case in DATA["cases"]}
+DRAWN = {name: case for name, case in CASES.items() if "pool_bins" in case}
+
+scores_lists = st.lists(st.integers(0, 10_000), min_size=1, max_size=80).map(lambda k: np.array(k) / 1e4)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_scaled_counts_are_the_published_ones(case):
+    transformed = log_transform(np.array(case["original"]) / 1e4, case["bottom"], case["top"])
+    np.testing.assert_array_equal(scale_counts(transformed, case["ipc"]), case["target"])
+
+
+@pytest.mark.parametrize("case", DRAWN.values(), ids=DRAWN)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_draw_takes_the_published_numbers_from_the_published_bins(case, seed):
+    transformed = log_transform(np.array(case["pool"]) / 1e4, case["bottom"], case["top"])
+    members = bin_of(transformed)
+    assert [np.flatnonzero(members == k).tolist() for k in range(10)] == case["pool_bins"]
+    target = np.array(case["target"])
+    indices, shortage = draw(transformed, target, np.random.default_rng(seed))
+    np.testing.assert_array_equal(shortage, case["shortage"])
+    drawn = indices[: case["ipc"] - shortage.sum()]
+    np.testing.assert_array_equal(histogram(transformed[drawn]), target - shortage)
+    assert len(set(indices.tolist())) == len(indices) == case["ipc"]
+    for k in np.flatnonzero(shortage):
+        assert set(case["pool_bins"][k]) <= set(indices.tolist())  # a short bin gives all it has
+
+
+@given(scores_lists, st.integers(1, 60), st.integers(1, 30), st.randoms())
+def test_scaled_counts_sum_to_ipc_and_stay_within_one_of_the_share(scores, ipc, bins, random):
+    found = scale_counts(scores, ipc, bins)
+    assert found.sum() == ipc
+    assert (found >= 0).all()
+    assert (np.abs(found - ipc * histogram(scores, bins) / len(scores)) < 1).all()
+    shuffled = scores.tolist()
+    random.shuffle(shuffled)
+    np.testing.assert_array_equal(scale_counts(shuffled, ipc, bins), found)
+
+
+@given(scores_lists, st.lists(st.integers(0, 8), min_size=1, max_size=12).filter(any), st.integers(0, 5))
+def test_draw_keeps_its_contract(scores, counts, seed):
+    if len(scores) < sum(counts):
+        with pytest.raises(ValueError, match=f"{sum(counts)} images are wanted and only {len(scores)} are there"):
+            draw(scores, counts, np.random.default_rng(seed))
+        return
+    indices, shortage = draw(scores, counts, np.random.default_rng(seed))
+    again = draw(scores, counts, np.random.default_rng(seed))
+    np.testing.assert_array_equal(indices, again.indices)
+    assert indices.dtype == np.int64
+    assert len(set(indices.tolist())) == len(indices) == sum(counts)
+    assert set(indices.tolist()) <= set(range(len(scores)))
+    there = histogram(scores, len(counts))
+    np.testing.assert_array_equal(shortage, np.maximum(np.array(counts) - there, 0))
+    found = histogram(scores[indices], len(counts))
+    assert (found >= np.minimum(counts, there)).all()
+
+
+def test_draw_is_uniform_within_a_bin_and_fills_from_anywhere():
+    scores = np.array([0.05] * 4 + [0.95] * 6)
+    rng = np.random.default_rng(0)
+    drawn = np.zeros(10)
+    for _ in range(4000):
+        drawn[draw(scores, [1, *[0] * 8, 1], rng).indices] += 1
+    np.testing.assert_allclose(drawn[:4] / 4000, 1 / 4, atol=0.04)
+    np.testing.assert_allclose(drawn[4:] / 4000, 1 / 6, atol=0.04)
+    filler = np.zeros(10)
+    for _ in range(4000):
+        filler[draw(scores, [0, 2, *[0] * 8], rng).indices] += 1  # an empty bin: both come from all ten images
+    np.testing.assert_allclose(filler / 4000, 2 / 10, atol=0.04)
+
+
+def test_values_on_edges_zeros_and_ones_are_drawn_from_one_bin():
+    values = np.array([0.0, 0.1, 0.2, 0.4, 0.5, 0.8, 0.9, 1.0])
+    counts = histogram(values)
+    indices, shortage = draw(values, counts, np.random.default_rng(0))
+    assert sorted(indices.tolist()) == list(range(8))
+    assert not shortage.any()
+    np.testing.assert_array_equal(bin_of(values), [0, 1, 2, 4, 5, 8, 9, 9])
+
+
+PUBLISHED = {
+    "hill": {10: "1010331001", 20: "1112552111", 50: "1 3 5 6 10 10 6 5 3 1"},
+    "ground": {10: "1111111111", 20: "2222222222", 50: "5555555555"},
+    "slope": {10: "3311001100", 20: "5522111111", 50: "10 10 6 6 5 5 3 3 1 1"},
+    "cliff": {10: "6301000000", 20: "9611111000", 50: "20 15 3 3 2 2 2 1 1 1"},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_predefined_counts_are_the_published_tables(name):
+    for ipc, text in PUBLISHED[name].items():
+        expected = text.split() if " " in text else list(text)
+        assert predefined_counts(name, ipc).tolist() == [int(n) for n in expected]
+
+
+@given(st.sampled_from(["hill", "ground", "slope", "cliff", "uniform"]), st.integers(1, 300))
+def test_other_ipcs_resize_the_nearest_table(name, ipc):
+    found = predefined_counts(name, ipc)
+    assert found.sum() == ipc
+    assert found.shape == (10,)
+    nearest = min((10, 20, 50), key=lambda published: max(published / ipc, ipc / published))
+    share = predefined_counts(name, nearest) * ipc / nearest
+    assert (np.abs(found - share) < 1).all()
+
+
+def test_predefined_counts_name_what_is_wrong():
+    with pytest.raises(ValueError, match="the predefined ones are hill, ground, slope, cliff, uniform"):
+        predefined_counts("scale", 10)
+    with pytest.raises(ValueError, match="ipc is 0"):
+        predefined_counts("hill", 0)
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0], [1, -1], [0.5, 1], [[1, 2]]])
+def test_bad_counts_are_named(counts):
+    with pytest.raises(ValueError, match="give a whole number of images for each bin"):
+        draw([0.1, 0.9], counts, np.random.default_rng(0))
+
+
+def test_bad_scores_are_named():
+    for function in (lambda s: scale_counts(s, 2), lambda s: draw(s, [1], np.random.default_rng(0))):
+        with pytest.raises(ValueError, match=r"transformed_scores\[1\] is nan"):
+            function([0.1, np.nan])
+
+
+def test_quantiles_stand_for_their_distribution():
+    np.testing.assert_allclose(quantiles_of_counts([2, 0, 1, 1]), [0.0625, 0.1875, 0.625, 0.875])
+    scores = np.random.default_rng(0).random(8)
+    np.testing.assert_allclose(quantiles_of_scores(scores, 8), np.sort(scores))
+    assert quantiles_of_scores(scores, 1)[0] == pytest.approx(np.median(scores))
+
+
+def test_distances_equal_scipys():
+    from scipy.stats import entropy, wasserstein_distance
+
+    one, other = np.random.default_rng(0).random((2, 12))
+    assert distance(one, other) == pytest.approx(wasserstein_distance(one, other))
+    found, target = np.array([3, 0, 2]), np.array([1, 4, 0])
+    assert divergence_to_target(found, target) == pytest.approx(entropy(found + 1 / 3, target + 1 / 3, base=2))
+    assert divergence_to_target(target, target) == 0
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folders of stages 00, 02, 03 (twice) and 04 over real scans: 3 classes, 25 images a class in the pool, IPC 5."""
+    root = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+        prepare = make_prepare(write_digits(root / "originals", 0, 60))
+        pool = make_pool(write_digits(root / "pool", 60, 90), prepare)
+        folders = {"prepare": prepare, "pool": pool}
+        for source, inputs in (("originals", {}), ("pool", {"pool": str(pool)})):
+            if source == "pool":
+                inputs["originals"] = str(folders["originals"])
+            run = open_stage("03_difficulty", source=source, prepare=str(prepare), **inputs)
+            score_source(run)
+            run.finish()
+            folders["scores" if source == "pool" else "originals"] = run.folder
+        run = open_stage("04_transform", pool_scores=str(folders["scores"]), original_scores=str(folders["originals"]),
+                         ipc=5)
+        transform_sets(run, read_sets(run))
+        run.finish()
+        return folders | {"transform": run.folder}
+
+
+@pytest.fixture
+def sampled(world, outputs):
+    def run_method(method: str, **values):
+        inputs = {name: str(world[name]) for name in ("prepare", "pool", "scores", "transform")}
+        run = open_stage("05_sample", method=method, **({"ipc": 5} | inputs | values))
+        source = read_source(run)
+        chosen = select_images(run, source)
+        return run, write_set(run, source, chosen), report(chosen, source)
+    return run_method
+
+
+RUNNABLE = [name for name, m in METHODS.items() if m.source != "condense" and m.selector != "rded"]
+
+
+@pytest.mark.parametrize("method", RUNNABLE)
+def test_every_method_makes_an_image_folder(sampled, method):
+    run, metadata, _ = sampled(method)
+    images = ImageSet.read(run.folder)
+    assert images.classes == list(CLASSES)
+    assert len(images) == (180 if method == "full" else 15)
+    assert (images.table["class"].value_counts() == (60 if method == "full" else 5)).all()
+    source = run.inputs["pool" if METHODS[method].source == "pool" else "prepare"]
+    root = source if METHODS[method].source == "pool" else ImageSet.read(source).root
+    for row in metadata.itertuples():
+        assert (run.folder / row.file_name).read_bytes() == (root / row.source).read_bytes()
+    assert {f.name for f in run.folder.iterdir()} >= {"images", "metadata.csv", "report.csv"}
+
+
+@pytest.mark.parametrize("method", RUNNABLE)
+def test_same_seed_gives_the_same_bytes_and_another_seed_another_set(sampled, method):
+    def content(**values):
+        run, *_ = sampled(method, **values)
+        return {f.relative_to(run.folder): f.read_bytes() for f in sorted(run.folder.rglob("*")) if f.is_file()}
+
+    first = content()
+    assert content() == first
+    if "seed" in METHODS[method].uses:
+        assert content(seed=1) != first
+
+
+@pytest.mark.parametrize("method", ["dgs", "match", "pool_random", "easiest"])
+def test_order_of_files_on_disk_changes_nothing(sampled, world, method, tmp_path, monkeypatch):
+    _, expected, _ = sampled(method)
+    table = pd.read_csv(world["pool"] / "metadata.csv", dtype={"class": str})
+    monkeypatch.setattr("dgs_utils.data._listing",
+                        lambda folder: (world["pool"], table.sample(frac=1, random_state=1).reset_index(drop=True)))
+    _, found, _ = sampled(method)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_pool_factor_limits_the_pool_and_zero_takes_all(sampled):
+    _, metadata, _ = sampled("hardest", pool_factor=2)
+    assert {int(Path(name).stem) for name in metadata["source"]} <= set(range(10))
+    run, metadata, _ = sampled("hardest", pool_factor=0)
+    scores = pd.read_csv(run.inputs["scores"] / "scores.csv")
+    for label, part in metadata.groupby("label"):
+        hardest = scores[scores["label"] == label]["score"].nlargest(5)
+        np.testing.assert_allclose(sorted(part["score"]), sorted(hardest))
+
+
+def test_first_files_are_lexicographic_in_the_originals_and_natural_in_the_pool(sampled):
+    _, metadata, _ = sampled("first")
+    assert [Path(name).name for name in metadata["source"][:5]] == ["0.png", "1.png", "10.png", "11.png", "12.png"]
+    _, metadata, _ = sampled("minimax")
+    assert [Path(name).name for name in metadata["source"][:5]] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+
+
+def test_report_says_what_was_wanted_and_found(sampled, world):
+    _, metadata, found = sampled("dgs")
+    transformed = pd.read_csv(world["transform"] / "transformed.csv", dtype={"class": str})
+    target, got, shortage = (counts_of(found[column]) for column in ("target", "found", "shortage"))
+    for row, name in enumerate(CLASSES):
+        original = transformed[(transformed["set"] == "original") & (transformed["class"] == name)]["transformed"]
+        np.testing.assert_array_equal(target[row], scale_counts(original, 5))
+        chosen = metadata[metadata["class"] == name]["transformed"].to_numpy()
+        np.testing.assert_array_equal(got[row], histogram(chosen))
+        assert found["wasserstein"][row] == pytest.approx(distance(chosen, quantiles_of_scores(original, 5)))
+    assert (got >= target - shortage).all()
+
+
+def test_match_is_closer_to_the_target_than_the_draw(sampled):
+    *_, drawn = sampled("dgs")
+    *_, matched = sampled("match")
+    assert (matched["wasserstein"] <= drawn["wasserstein"] + 1e-12).all()
+
+
+@pytest.mark.parametrize(("distribution", "counts", "expected"), [
+    ("hill", [], predefined_counts("hill", 5)),
+    ("uniform", [], [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]),
+    ("own", [0, 2, 3], [0, 2, 3]),
+    ("own", [1, 1], [3, 2]),
+])
+def test_other_distributions_set_the_target(sampled, distribution, counts, expected):
+    _, _, found = sampled("dgs", distribution=distribution, counts=counts)
+    np.testing.assert_array_equal(counts_of(found["target"]), [expected] * 3)
+
+
+def test_ipc_1(sampled, world, outputs):
+    run = open_stage("04_transform", pool_scores=str(world["scores"]), original_scores=str(world["originals"]), ipc=1,
+                     pool_factor=25)
+    transform_sets(run, read_sets(run))
+    run.finish()
+    _, metadata, _ = sampled("dgs", ipc=1, pool_factor=25, transform=str(run.folder))
+    assert metadata["class"].tolist() == list(CLASSES)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"distribution": "mountain"}, "sample.distribution is 'mountain'; choose scale, own, hill"),
+    ({"distribution": "own", "counts": [0, 0]}, "give a whole number of images for each bin"),
+    ({"pool_factor": 6}, "has no score; run notebooks 03 and 04 for this pool and ipc, with the same pool_factor"),
+    ({"ipc": 31, "pool_factor": 0}, "has no score; run notebooks 03 and 04"),
+])
+def test_bad_requests_stop_before_anything_is_written(sampled, values, message, outputs):
+    with pytest.raises(ValueError, match=message):
+        sampled("dgs", **values)
+    assert [f for f in (outputs / "05_sample").rglob("*") if f.is_file()] == []
+
+
+def test_too_large_an_ipc_is_named(sampled):
+    with pytest.raises(ValueError, match="class 0 has 30 images for ipc 31"):
+        sampled("pool_random", ipc=31)
