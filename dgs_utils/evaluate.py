@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import confusion_matrix
 
 from dgs_utils.artifacts import MANIFEST, Run, atomic, input_folder, read_manifest, write_csv
 from dgs_utils.augment import Augmentation
@@ -140,7 +139,8 @@ def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.Data
         rows.append(row | {"training_seed": seed, "best": outcome.best, "last": outcome.last, "best_epoch": best_epoch,
                            "n_test": len(test)})
         curves.append(curve.assign(training_seed=seed))
-        matrix = confusion_matrix(test.labels, predictions, labels=range(len(test.classes)))
+        matrix = np.zeros((len(test.classes),) * 2, dtype=np.int64)
+        np.add.at(matrix, (test.labels, predictions), 1)  # rows: true class
         shares = 100 * matrix.diagonal() / matrix.sum(1)
         per_class.append(pd.DataFrame({"training_seed": seed, "class": test.classes, "top1": shares}))
         confusion.append(pd.DataFrame(matrix, columns=test.classes).assign(training_seed=seed, true=test.classes))

@@ -13,9 +13,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dgs_utils.artifacts import atomic
-from dgs_utils.data import load_rgb
+from dgs_utils.artifacts import atomic, input_folder, read_manifest
+from dgs_utils.data import ImageSet, load_rgb
+from dgs_utils.distributions import sampling_panels
 from dgs_utils.methods import METHODS
+from dgs_utils.scores import read_scores
+from dgs_utils.seeds import numpy_rng
 from dgs_utils.tables import LABELS, NETWORKS
 
 
@@ -106,7 +109,7 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
 
 
 def accuracy_curves(curves: pd.DataFrame) -> Figure:
-    """Plot test accuracy over epochs, a line a training; the best test is marked, which is what the protocol reports."""
+    """Plot test accuracy over epochs, a line a training; a star marks the best test, which the protocol reports."""
     figure, axis = plt.subplots(figsize=(4.2, 2.8))
     for place, (seed, curve) in enumerate(curves.groupby("training_seed")):
         best = curve.loc[curve["top1"].idxmax()]
@@ -130,3 +133,60 @@ def accuracy_by_class(per_class: pd.DataFrame, confusion: pd.DataFrame) -> Figur
                 cbar_kws={"label": "% of the true class"}, ax=right)
     right.set(xlabel="predicted", ylabel="true")
     return figure
+
+
+# ---- What Figures 2 and 3 are made of --------------------------------------------------------------------------------
+
+def guided_set(samples: Sequence[Path]) -> Path | None:
+    """Return the first 05 folder that difficulty-guided sampling wrote, or None."""
+    found = [folder for folder in samples if read_manifest(folder)["identity"].get("method") == "dgs"]
+    return found[0] if found else None
+
+
+def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Return the scores of Figure 2 for a set that difficulty-guided sampling drew.
+
+    The row with transform shows the set itself; the row without shows what the same draw would take.
+
+    Args:
+        distilled: its 05 folder.
+        names: classes; empty for the first two.
+
+    Returns:
+        By class, row and set, as `plots_difficulty.figure2` takes them.
+    """
+    manifest = read_manifest(distilled)
+    folder = input_folder(manifest, "transform")
+    text = {"class": str, "file_name": str}
+    scores = pd.read_csv(folder / "transformed.csv", dtype=text)
+    drawn = pd.read_csv(distilled / "metadata.csv", dtype=text)
+    panels = {}
+    for name in names or list(drawn["class"].unique()[:2]):
+        sets = scores[scores["class"] == name].groupby("set")
+        arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
+                  for which in ("original", "pool")]
+        panels[name] = sampling_panels(*arrays, manifest["params"]["ipc"], numpy_rng("figure 2", name),
+                                       read_manifest(folder)["params"]["bins"])
+        panels[name]["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
+    return panels
+
+
+def pictures_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, tuple[list[Path], np.ndarray]]:
+    """Return the pictures of Figure 3, original and distilled, with their scores, by row name.
+
+    Args:
+        distilled: a 05 folder that difficulty-guided sampling wrote.
+        names: classes; empty for the first two.
+    """
+    scored = input_folder(read_manifest(input_folder(read_manifest(distilled), "transform")), "original_scores")
+    originals = ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train")
+    sets = {
+        "original": (originals.root, read_scores(scored)),
+        "distilled": (distilled, pd.read_csv(distilled / "metadata.csv", dtype={"class": str, "file_name": str})),
+    }
+    rows = {}
+    for name in names or list(sets["distilled"][1]["class"].unique()[:2]):
+        for which, (root, table) in sets.items():
+            part = table[table["class"] == name]
+            rows[f"{name}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy())
+    return rows

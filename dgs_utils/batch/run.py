@@ -9,7 +9,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,10 +99,8 @@ def execute(node: Node) -> str:
         (node.folder / "log.txt").write_text("".join(error.traceback))
         return f"{error.ename}: {error.evalue}"
     except Exception as error:  # a missing notebook, a kernel that died, a full disk: the siblings go on
-        try:
+        with suppress(OSError):  # where the disk is full, the returned line still tells
             (node.folder / "log.txt").write_text(traceback.format_exc())
-        except OSError:
-            pass  # the disk is full; the returned line still tells
         return f"{type(error).__name__}: {error}"
     return "" if is_done(node.folder) else f"the notebook ended without a {MANIFEST}; its last cell must finish the run"
 
@@ -178,7 +176,8 @@ def results_table(nodes: list[Node]) -> list[str]:
         if is_done(node.folder) and path.exists():
             with path.open() as file:
                 for row in csv.DictReader(file):
-                    runs[row["network"], int(row["ipc"]), row["method"]].append((float(row["best"]), float(row["last"])))
+                    cell = row["network"], int(row["ipc"]), row["method"]
+                    runs[cell].append((float(row["best"]), float(row["last"])))
     if not runs:
         return []
     order = {name: place for place, name in enumerate(METHODS)}
