@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.display import Display
-    from dgs_utils.batch.plan import plan, read_experiment
+    from dgs_utils.batch.experiment import read_experiment
+    from dgs_utils.batch.plan import plan
     from dgs_utils.batch.run import run_plan, summary
     from dgs_utils.batch.status import node_table
 
@@ -56,7 +57,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from dgs_utils.batch.plan import plan, read_experiment
+    from dgs_utils.batch.experiment import read_experiment
+    from dgs_utils.batch.plan import plan
     from dgs_utils.batch.status import node_table
 
     print(node_table(plan(read_experiment(options.file)), each=True))
@@ -64,7 +66,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _stage(name: str) -> str:
-    from dgs_utils.batch.plan import SECTIONS
+    from dgs_utils.batch.experiment import SECTIONS
     from dgs_utils.params import STAGES, nearest
 
     if name in STAGES:

@@ -1,0 +1,201 @@
+"""Experiment files: one YAML that says what a paper's worth of runs consists of.
+
+An experiment file holds one section a stage (``prepare``, ``fine_tune``, …, without the number) with that stage's own
+parameters, and under ``grid`` the axes to sweep, such as ``sample.method: [random, dgs]``. Every name and value is
+checked when the file is read.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dgs_utils.artifacts import locate
+from dgs_utils.methods import METHODS
+from dgs_utils.params import STAGES, nearest, validate
+
+SECTIONS = {stage.split("_", 1)[1]: stage for stage in STAGES}
+# The order of the road: 08 makes distilled sets as 05 does, so both stand before 06.
+ORDER = ("00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform", "08_condense", "05_sample",
+         "06_evaluate", "07_figures")
+
+Axis = tuple[str, str]  # stage, parameter
+Point = dict[Axis, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file that has been read and checked.
+
+    Attributes:
+        name: what it is called; the file's name unless it says otherwise.
+        sections: parameters by stage.
+        grid: values by axis.
+    """
+
+    name: str
+    sections: dict[str, dict[str, Any]]
+    grid: dict[Axis, list]
+
+    @property
+    def target(self) -> str:
+        """The last stage that is wanted: the last one on the road that has a section (an empty one counts) or axis."""
+        return max([*self.sections, *(stage for stage, _ in self.grid)], key=ORDER.index)
+
+    def points(self) -> Iterator[Point]:
+        """Yield the grid's points, the last axis running fastest."""
+        for values in product(*self.grid.values()):
+            yield dict(zip(self.grid, values, strict=True))
+
+    def values(self, stage: str, point: Point) -> dict[str, Any]:
+        """Return what the file and a grid point say about a stage's parameters."""
+        return self.sections.get(stage, {}) | {name: v for (owner, name), v in point.items() if owner == stage}
+
+
+def stage_named(name: str) -> str:
+    """Return the stage that a name such as "evaluate" or "06_evaluate" stands for.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    if name not in STAGES and name not in SECTIONS:
+        raise ValueError(f"{name} is not a stage{nearest(name, SECTIONS)}")
+    return SECTIONS.get(name, name)
+
+
+def read_experiment(path: str | Path, changes: list[str] | None = None) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        path: the YAML file.
+        changes: further settings, each "stage.name=value". A list of values makes an axis of the grid, unless the
+            parameter itself takes a list; a single value replaces an axis.
+
+    Raises:
+        ValueError: the file cannot be read, or a name or value in it is wrong; the sentence names it and the remedy.
+    """
+    path = locate(path)
+    content = _load(path)
+    name = content.pop("name", path.stem)
+    axes = content.pop("grid", None) or {}
+    if not isinstance(axes, dict):
+        raise ValueError(f"{path}: grid is {axes!r}; give axes with their values, such as sample.method: [random, dgs]")
+    grid = {_axis(axis): _options(axis, options) for axis, options in axes.items()}
+    sections = {}
+    for section, values in content.items():
+        if section not in SECTIONS:
+            raise ValueError(f"{path}: {section} is not a section{nearest(str(section), [*SECTIONS, 'name', 'grid'])}")
+        if not isinstance(values, dict | None):
+            raise ValueError(f"{path}: section {section} is {values!r}; give parameters and their values below it")
+        sections[SECTIONS[section]] = dict(values or {})
+    for change in changes or []:
+        _change(change, sections, grid)
+    if not sections and not grid:
+        raise ValueError(f"{path} asks for nothing; add a section, such as evaluate: {{}}")
+    experiment = Experiment(str(name), sections, grid)
+    _check_values(experiment)
+    return experiment
+
+
+# ---- YAML ------------------------------------------------------------------------------------------------------------
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, refusing keys that are given twice, and reading 1e-3 as the number that it is."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+                              list("-+0123456789"))
+
+
+def _load(path: Path) -> dict:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        files = [file.name for file in sorted(path.parent.glob("*.yaml"))] or ["params/quickstart.yaml"]
+        raise ValueError(f"the experiment file {path} does not exist{nearest(path.name, files)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a text file: {error}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {_where(error)}") from None
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{path} holds no sections; see params/quickstart.yaml for the form of an experiment file")
+    return content or {}
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """Return a YAML error as one phrase with its line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"{problem} in line {mark.line + 1}" if mark and problem else " ".join(str(error).split())
+
+
+# ---- Names and values ------------------------------------------------------------------------------------------------
+
+def _axis(text: str) -> Axis:
+    """Split "section.parameter" and check both names."""
+    section, _, name = str(text).partition(".")
+    if section not in SECTIONS:
+        raise ValueError(f"{text}: {section} is not a section{nearest(section, SECTIONS)}")
+    model = STAGES[SECTIONS[section]]
+    if name not in model.model_fields:
+        raise ValueError(f"{text} is not a parameter of {model.stage}{nearest(name, model.model_fields)}")
+    return model.stage, name
+
+
+def _options(axis: str, options: Any) -> list:
+    stage, name = _axis(axis)
+    if not isinstance(options, list) or not options:
+        raise ValueError(f"grid axis {axis} is {options!r}; give a list of at least one value")
+    if name in STAGES[stage].marked("machine"):
+        raise ValueError(f"grid axis {axis} does not change the result; set it in the section {axis.split('.')[0]}")
+    if stage == "07_figures":
+        raise ValueError(f"grid axis {axis} cannot be, since one stage 07 shows the whole grid; set it in the section")
+    return options
+
+
+def _change(change: str, sections: dict, grid: dict) -> None:
+    text, equals, value = change.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text} has no value; write --set {text}=VALUE")
+    stage, name = _axis(text)
+    try:
+        value = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {change} is not valid YAML: {_where(error)}") from None
+    takes_list = isinstance(STAGES[stage].model_fields[name].default, list)
+    if isinstance(value, list) and not takes_list:
+        grid[stage, name] = _options(text, value)
+    else:
+        grid.pop((stage, name), None)
+        sections.setdefault(stage, {})[name] = value
+
+
+def _check_values(experiment: Experiment) -> None:
+    """Validate every section with every combination of its own axes, whether or not the plan will use it."""
+    for stage in STAGES:
+        axes = {axis: options for axis, options in experiment.grid.items() if axis[0] == stage}
+        for options in product(*axes.values()):
+            values = experiment.values(stage, dict(zip(axes, options, strict=True)))
+            if "output" in values:
+                raise ValueError(f"{stage[3:]}.output cannot be set in an experiment file, where folders are named "
+                                 f"after their parameters; remove it, or give --outputs")
+            if stage == "05_sample" and is_condensed(values):
+                values = {name: value for name, value in values.items() if name != "method"}
+            validate(stage, values)
+
+
+def is_condensed(sample: dict[str, Any]) -> bool:
+    """Return whether a ``sample`` section names a method that optimises pixels, whose set notebook 08 makes."""
+    method = sample.get("method")
+    return isinstance(method, str) and method in METHODS and METHODS[method].source == "condense"
