@@ -23,8 +23,11 @@ DIT_SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def sinusoid(positions: Tensor, width: int) -> Tensor:
-    """Return sinusoidal features (N, width) of positions (N,), with frequencies 10000^(−i/(width/2)), in float64."""
+def sinusoid_angles(positions: Tensor, width: int) -> Tensor:
+    """Return the angles (N, width/2) of ``width`` sinusoidal features of positions (N,), in float64.
+
+    Their frequencies are 10000^(−i/(width/2)).
+    """
     half = width // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float64, device=positions.device) / half)
     return positions.double()[:, None] * frequencies
@@ -34,7 +37,7 @@ def position_table(grid: int, width: int) -> Tensor:
     """Return the fixed position embedding (1, grid², width) float32: columns in the first half, rows in the second."""
     axis = torch.arange(grid)
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-    halves = [sinusoid(place.flatten(), width // 2) for place in (columns, rows)]
+    halves = [sinusoid_angles(place.flatten(), width // 2) for place in (columns, rows)]
     return torch.cat([part for angles in halves for part in (angles.sin(), angles.cos())], dim=1)[None].float()
 
 
@@ -53,7 +56,7 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed timesteps (N,), in steps of the full process, as (N, hidden_size)."""
-        angles = sinusoid(t, self.frequencies)
+        angles = sinusoid_angles(t, self.frequencies)
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         return self.mlp(features.to(self.mlp[0].weight.dtype))
 
