@@ -17,7 +17,7 @@ from dgs_utils import classifier as classifiers
 from dgs_utils.artifacts import Run, atomic, silent, write_csv
 from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import autocast, resolve
-from dgs_utils.scores import check_names, keep_classes
+from dgs_utils.scores import check_names, keep_classes, read_scores
 
 BLOCK = 4096  # pictures after which progress is safe on disk, about
 
@@ -202,6 +202,36 @@ def score_source(run: Run) -> pd.DataFrame:
     write_csv(run.folder / "scores.csv", scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
+
+
+def pictures_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return the pictures of some classes with their scores, of what was scored and of the originals beside it.
+
+    Args:
+        run: the stage.
+        scores: what `score_source` returned.
+        names: class names.
+
+    Returns:
+        set ("original", "pool"), class, name, path, score; and where a classifier made the scores, correct, and text:
+        what the picture is → what the classifier takes it for. Class by class, originals first.
+    """
+    classes = read_classes(run.inputs["prepare"])
+    readable = dict(zip(classes["index"], classes["name"], strict=True))
+    sets = {"original" if run.params.source == "originals" else "pool": scores}
+    if "originals" in run.inputs:
+        sets["original"] = read_scores(run.inputs["originals"])
+    roots = {"original": ImageSet.read(run.inputs["prepare"], "train").root, "pool": run.inputs.get("pool")}
+    parts = []
+    for which, table in sets.items():
+        part = table[table["class"].isin(names)].merge(classes[["class", "index", "name"]], on="class")
+        part = part.assign(set=which, path=[roots[which] / file for file in part["file_name"]])
+        if "prediction" in part:
+            taken = part["prediction"].map(readable).fillna(part["prediction"].map("no. {}".format))
+            part = part.assign(correct=part["prediction"] == part["index"],
+                               text=part["index"].map(readable) + " → " + taken)
+        parts.append(part)
+    return pd.concat(parts).sort_values(["label", "set"], kind="stable").reset_index(drop=True)
 
 
 # ---- Published score files -------------------------------------------------------------------------------------------

@@ -113,6 +113,21 @@ def quantiles_of_counts(counts) -> np.ndarray:
     return lower + within / len(counts)
 
 
+def sampling_panels(original: np.ndarray, pool: np.ndarray, original_transformed: np.ndarray,
+                    pool_transformed: np.ndarray, ipc: int, rng: np.random.Generator,
+                    bins: int = 10) -> dict[str, dict[str, np.ndarray]]:
+    """Return what the paper's Fig. 2 shows of one class: sampling without and with the transform.
+
+    Returns:
+        By row ("without transform", "with transform") and set (original, pool, distilled): scores in [0, 1]. In each
+        row the distilled set is drawn from that row's pool to that row's scaled distribution.
+    """
+    rows = {"without transform": (original, pool), "with transform": (original_transformed, pool_transformed)}
+    return {row: {"original": real, "pool": made,
+                  "distilled": made[draw(made, scale_counts(real, ipc, bins), rng).indices]}
+            for row, (real, made) in rows.items()}
+
+
 def distance(found_scores: np.ndarray, quantiles: np.ndarray) -> float:
     """Return the Wasserstein-1 distance between two sets of as many difficulties: the mean gap of sorted values."""
     return float(np.abs(np.sort(found_scores) - np.sort(quantiles)).mean())

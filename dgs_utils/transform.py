@@ -21,6 +21,7 @@ untransformed scores, and U is uniform. The result is floored at 1e-4 in both.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ import pandas as pd
 
 from dgs_utils.artifacts import Run, atomic, write_csv
 from dgs_utils.bins import check_scores, divergence, edges, histogram
+from dgs_utils.distributions import scale_counts
 from dgs_utils.params import TransformParams
 from dgs_utils.scores import first_of_class, in_order, read_scores
 
@@ -281,6 +283,12 @@ def transform_sets(run: Run, sets: Sets) -> tuple[pd.DataFrame, pd.DataFrame]:
     return thresholds, transformed
 
 
+def read_surfaces(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Return the objective surfaces of some classes from a 04 folder, each (limit, limit), indexed [bottom, top]."""
+    with np.load(folder / "objective.npz", allow_pickle=False) as surfaces:
+        return {name: surfaces[name] for name in names}
+
+
 class TransformedClass(NamedTuple):
     """Result of `transform_class`.
 
@@ -366,3 +374,22 @@ def compare_readings(sets: Sets, params: TransformParams) -> pd.DataFrame:
                          "top": found.thresholds.top, "pool mean": found.pool.mean(),
                          "original mean": found.originals.mean()})
     return pd.DataFrame(rows)
+
+
+def compare_scales(sets: Sets, params: TransformParams, names: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the target counts of some classes with each set's own bounds and with the pool's bounds for both.
+
+    Returns:
+        By class name, by setting ("own bounds", "shared scale"): images per bin, summing to ``params.ipc``.
+    """
+    found = {}
+    for name in names:
+        pool, originals = (part.loc[part["class"] == name, "score"].to_numpy() for part in sets)
+        found[name] = {}
+        for setting, shared in (("own bounds", False), ("shared scale", True)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                changed = params.model_copy(update={"shared_scale": shared})
+                transformed = transform_class(pool, originals, changed).originals
+            found[name][setting] = scale_counts(transformed, params.ipc, params.bins)
+    return found

@@ -1,0 +1,257 @@
+"""Figures about difficulty: the paper's Figures 2–4, and what notebooks 03–05 show besides.
+
+Every function takes plain arrays or frames and returns a matplotlib Figure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dgs_utils.figures import contact_sheet
+
+COLORS = {"original": "C0", "pool": "C1", "distilled": "C2"}
+Pictures = tuple[Sequence[Path], np.ndarray]  # files, and a score for each
+
+
+def gallery(rows: Mapping[str, Pictures], columns: int = 12) -> Figure:
+    """Show pictures by difficulty, a row a set, easiest left and hardest right, at even steps of rank (Fig. 3).
+
+    Args:
+        rows: by row name, picture files and their scores.
+        columns: pictures per row.
+    """
+    pictures, captions = {}, {}
+    for name, (paths, scores) in rows.items():
+        order = np.argsort(scores, kind="stable")
+        steps = order[np.linspace(0, len(order) - 1, min(columns, len(order))).round().astype(int)]
+        pictures[name] = [paths[i] for i in steps]
+        captions[name] = [_short(scores[i]) for i in steps]
+    return contact_sheet(pictures, captions)
+
+
+def gallery_slider(rows: Mapping[str, Pictures], columns: int = 8):
+    """Return widgets that show the pictures of one row nearest to a difficulty (arguments of `gallery`)."""
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    def show(row: str, difficulty: float) -> None:
+        paths, scores = rows[row]
+        nearest = np.argsort(np.abs(scores - difficulty), kind="stable")[:columns]
+        figure = gallery({row: ([paths[i] for i in nearest], scores[nearest])}, columns)
+        display(figure)
+        plt.close(figure)
+
+    return widgets.interactive(show, row=list(rows), difficulty=widgets.FloatSlider(0.5, min=0, max=1, step=0.01))
+
+
+def sheet_of(metadata: pd.DataFrame, folder: Path, columns: int = 20) -> tuple[dict, dict | None]:
+    """Return rows and captions for `figures.contact_sheet`: a distilled set by class, from easy to hard.
+
+    Args:
+        metadata: of a 05 folder.
+        folder: that folder.
+        columns: pictures per row at the most, at even steps of rank.
+    """
+    rows, captions = {}, {}
+    for name, part in list(metadata.groupby("class", sort=False))[:10]:
+        part = part.sort_values("score", kind="stable") if "score" in part else part
+        part = part.iloc[np.unique(np.linspace(0, len(part) - 1, columns).round().astype(int))]
+        rows[name] = [folder / file for file in part["file_name"]]
+        if "score" in part:
+            captions[name] = [_short(score) for score in part["score"]]
+    return rows, captions or None
+
+
+def mistakes(rows: Mapping[str, pd.DataFrame], columns: int = 12) -> Figure:
+    """Show the hardest pictures that the classifier takes for something else.
+
+    Args:
+        rows: by row name, a frame with ``path``, ``score`` and ``text`` (what it is → what it is taken for).
+        columns: pictures per row.
+    """
+    parts = {name: part.nlargest(columns, "score") for name, part in rows.items() if len(part)}
+    if not parts:
+        figure = plt.figure(figsize=(4, 0.5))
+        figure.text(0.5, 0.5, "the classifier makes no mistakes here", ha="center", va="center")
+        return figure
+    return contact_sheet({name: list(part["path"]) for name, part in parts.items()},
+                         {name: [f"{text}\n{_short(score)}" for text, score in zip(part["text"], part["score"],
+                                                                                   strict=True)]
+                          for name, part in parts.items()}, cell=0.75)
+
+
+def score_histograms(scores: pd.DataFrame, bins: int = 10) -> Figure:
+    """Show how difficulty is distributed, a panel a class, as fractions of each set.
+
+    Args:
+        scores: columns class, set ("original", "pool") and score.
+        bins: number of equal bins.
+    """
+    classes = list(dict.fromkeys(scores["class"]))
+    figure, axes = _grid(len(classes), 2.1, 1.7)
+    for axis, name in zip(axes, classes, strict=False):
+        sns.histplot(scores[scores["class"] == name], x="score", hue="set", hue_order=["original", "pool"], bins=bins,
+                     binrange=(0, 1), stat="probability", common_norm=False, multiple="dodge", shrink=0.9, ax=axis,
+                     palette=COLORS)
+        axis.set(title=name, xlabel="difficulty", ylabel="")
+    _one_legend(figure, axes)
+    return figure
+
+
+def figure2(panels: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], bins: int = 10) -> Figure:
+    """Show the difficulty distributions of original, pool and distilled set, without and with transform (Fig. 2).
+
+    Args:
+        panels: by class name, by row name ("without transform", "with transform"), by set name (original, pool,
+            distilled): scores in [0, 1].
+        bins: number of equal bins.
+    """
+    rows, sets = list(next(iter(panels.values()))), ("original", "pool", "distilled")
+    columns = [(name, which) for name in panels for which in sets]
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=(1.9 * len(columns), 1.7 * len(rows)), squeeze=False,
+                                sharex=True)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, (name, which) in zip(line, columns, strict=True):
+            scores = panels[name][row][which]
+            sns.histplot(x=scores, bins=bins, binrange=(0, 1), color=COLORS[which], ax=axis)
+            axis.set(title=f"{name} {which}\nmean {np.mean(scores):.2f}", ylabel="", xlabel="difficulty", xlim=(0, 1))
+        line[0].set_ylabel(row)
+    return figure
+
+
+def objective_map(surfaces: Mapping[str, np.ndarray], chosen: Mapping[str, tuple[int, int]]) -> Figure:
+    """Show the objective of Eq. 9 over (bottom, top), a panel a class; grey is infinite, the cross is the choice.
+
+    Args:
+        surfaces: by class name, shape (limit, limit), indexed [bottom, top].
+        chosen: by class name, (bottom, top).
+    """
+    figure, axes = _grid(len(surfaces), 2.3, 2.0)
+    for axis, (name, surface) in zip(axes, surfaces.items(), strict=False):
+        axis.set_facecolor("0.85")
+        finite = np.where(np.isfinite(surface), surface, np.nan)
+        sns.heatmap(finite, ax=axis, cmap="viridis_r", cbar=True, mask=np.isnan(finite), square=True)
+        bottom, top = chosen[name]
+        axis.plot(top + 0.5, bottom + 0.5, marker="x", color="C3", markersize=9, markeredgewidth=2)
+        axis.set(title=f"{name}: bottom {bottom}, top {top}", xlabel="top", ylabel="bottom")
+    return figure
+
+
+def transformed_histograms(sets: Mapping[str, np.ndarray], title: str = "", bins: int = 10) -> Figure:
+    """Show transformed difficulties of several sets side by side, in counts.
+
+    Args:
+        sets: transformed scores by set name (original, pool, distilled).
+        title: above the figure.
+        bins: number of equal bins.
+    """
+    figure, axes = plt.subplots(1, len(sets), figsize=(2.9 * len(sets), 2.0), sharex=True, squeeze=False)
+    for axis, (name, scores) in zip(axes[0], sets.items(), strict=True):
+        sns.histplot(x=scores, bins=bins, binrange=(0, 1), color=COLORS.get(name, "C3"), ax=axis)
+        axis.set(title=f"{name} (mean {np.mean(scores):.2f})", xlabel="transformed difficulty", ylabel="")
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def compare_targets(targets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Compare target counts per bin under several settings, a panel a class.
+
+    Args:
+        targets: by class name, by setting: images per bin.
+    """
+    figure, axes = _grid(len(targets), 2.4, 1.8)
+    for axis, (name, settings) in zip(axes, targets.items(), strict=False):
+        table = pd.DataFrame([(bin_, count, setting) for setting, counts in settings.items()
+                              for bin_, count in enumerate(counts)], columns=["bin", "images", "setting"])
+        sns.barplot(table, x="bin", y="images", hue="setting", ax=axis)
+        axis.set(title=name, ylabel="")
+    _one_legend(figure, axes)
+    return figure
+
+
+def target_and_found(names: Sequence[str], target: np.ndarray, found: np.ndarray) -> Figure:
+    """Compare the images that each bin should have with those it got, a panel a class.
+
+    Args:
+        names: class names.
+        target: shape (classes, bins).
+        found: shape (classes, bins).
+    """
+    return compare_targets({name: {"target": t, "found": f} for name, t, f in zip(names, target, found, strict=True)})
+
+
+def figure4(counts: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
+    """Show predefined distributions, a column a shape and a row an IPC (Fig. 4).
+
+    Args:
+        counts: by name of the shape, by IPC: images per bin.
+    """
+    ipcs = list(next(iter(counts.values())))
+    figure, axes = plt.subplots(len(ipcs), len(counts), figsize=(1.9 * len(counts), 1.4 * len(ipcs)), squeeze=False,
+                                sharex=True, sharey="row")
+    for column, (name, tables) in enumerate(counts.items()):
+        for axis, (ipc, table) in zip(axes[:, column], tables.items(), strict=True):
+            sns.barplot(x=np.arange(len(table)), y=table, color="C0", ax=axis)
+            axis.set(ylabel=f"IPC {ipc}" if column == 0 else "", xlabel="", title=name if ipc == ipcs[0] else "")
+    for axis in axes[-1]:
+        axis.set_xlabel("bin")
+    return figure
+
+
+def sliders(redraw: Callable[[int, int], Figure], search: Callable[[float], tuple[int, int]], limit: int,
+            weight: float = 0.5):
+    """Return widgets for bottom, top and λ; moving λ searches anew, and any change redraws at once.
+
+    Args:
+        redraw: makes the figure of a pair (bottom, top).
+        search: returns the best pair for a λ.
+        limit: thresholds are below this.
+        weight: λ to begin with.
+    """
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    start = search(weight)
+    bottom, top = (widgets.IntSlider(value, 0, max(limit - 1, 1), description=name)
+                   for name, value in zip(("bottom", "top"), start, strict=True))
+    lam = widgets.FloatSlider(weight, min=0, max=1, step=0.05, description="λ")
+
+    def on_weight(change: dict) -> None:
+        bottom.value, top.value = search(change["new"])
+
+    def show(bottom: int, top: int) -> None:
+        figure = redraw(bottom, top)
+        display(figure)
+        plt.close(figure)
+
+    lam.observe(on_weight, "value")
+    return widgets.VBox([widgets.HBox([bottom, top, lam]), widgets.interactive_output(show, {"bottom": bottom,
+                                                                                             "top": top})])
+
+
+def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with one panel for each of ``count`` things, up to five in a row."""
+    columns = min(count, 5)
+    lines = -(-count // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(width * columns + 0.4, height * lines), squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def _one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Replace the panels' equal legends by one beside them."""
+    legend = axes[0].get_legend()
+    figure.legend(legend.legend_handles, [text.get_text() for text in legend.get_texts()], loc="outside right upper")
+    for axis in axes:
+        axis.get_legend().remove()
+
+
+def _short(score: float) -> str:
+    return f"{score:.2f}".removeprefix("0") if score < 0.995 else "1.0"

@@ -1,0 +1,118 @@
+"""Figures about difficulty show the numbers they are given."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from dgs_utils import plots_difficulty as plots
+from dgs_utils.distributions import predefined_counts, sampling_panels
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twenty pictures whose grey value tells their number, and shuffled scores."""
+    for i in range(20):
+        Image.new("L", (4, 4), i * 10).save(tmp_path / f"{i}.png")
+    scores = np.random.default_rng(0).permutation(20) / 20
+    return [tmp_path / f"{i}.png" for i in range(20)], scores
+
+
+def bars(axis):
+    return [patch.get_height() for patch in axis.patches]
+
+
+def test_gallery_goes_from_easiest_to_hardest(pictures):
+    figure = plots.gallery({"row": pictures}, columns=5)
+    shown = [axis.images[0].get_array()[0, 0, 0] / 10 for axis in figure.axes]
+    order = np.argsort(pictures[1])
+    assert shown == [order[i] for i in (0, 5, 10, 14, 19)]
+    assert [axis.get_title() for axis in figure.axes] == [".00", ".25", ".50", ".70", ".95"]
+
+
+def test_mistakes_are_the_hardest_first(pictures):
+    table = pd.DataFrame({"path": pictures[0], "score": pictures[1], "text": ["a → b"] * 20})
+    figure = plots.mistakes({"row": table}, columns=3)
+    assert [axis.get_title() for axis in figure.axes] == ["a → b\n.95", "a → b\n.90", "a → b\n.85"]
+    assert "no mistakes" in plots.mistakes({"row": table.head(0)}).texts[0].get_text()
+
+
+def test_figure_2_counts_and_names_the_mean():
+    rng = np.random.default_rng(0)
+    scores = [rng.random(60) for _ in range(4)]
+    panels = sampling_panels(*scores, ipc=10, rng=rng)
+    figure = plots.figure2({"a": panels, "b": panels})
+    assert len(figure.axes) == 12
+    for axis, (row, which) in zip(figure.axes[:3], [("without transform", s) for s in panels["without transform"]],
+                                  strict=True):
+        values = panels[row][which]
+        assert bars(axis) == np.histogram(values, bins=10, range=(0, 1))[0].tolist()
+        assert axis.get_title() == f"a {which}\nmean {values.mean():.2f}"
+    assert sum(bars(figure.axes[2])) == 10
+
+
+def test_objective_map_marks_the_choice():
+    surface = np.array([[1.0, np.inf], [0.5, 2.0]])
+    axis = plots.objective_map({"a": surface}, {"a": (1, 0)}).axes[0]
+    assert axis.lines[0].get_xydata().tolist() == [[0.5, 1.5]]
+    assert axis.get_title() == "a: bottom 1, top 0"
+    assert np.ma.getmaskarray(axis.collections[0].get_array()).ravel().tolist() == [False, True, False, False]
+
+
+def test_target_and_found_stand_side_by_side():
+    target, found = np.array([[1, 0, 2], [0, 3, 0]]), np.array([[0, 1, 2], [1, 1, 1]])
+    figure = plots.target_and_found(["a", "b"], target, found)
+    assert bars(figure.axes[0])[:6] == [1, 0, 2, 0, 1, 2]
+    assert bars(figure.axes[1])[:6] == [0, 3, 0, 1, 1, 1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["target", "found"]
+
+
+def test_figure_4_shows_the_tables():
+    counts = {name: {ipc: predefined_counts(name, ipc) for ipc in (10, 20)} for name in ("hill", "cliff")}
+    figure = plots.figure4(counts)
+    assert [bars(axis) for axis in figure.axes] == [
+        predefined_counts(name, ipc).tolist() for ipc in (10, 20) for name in ("hill", "cliff")]
+
+
+def test_histograms_are_fractions_of_each_set():
+    table = pd.DataFrame({"class": "a", "set": ["pool"] * 4 + ["original"] * 2,
+                          "score": [0.05, 0.05, 0.05, 0.95, 0.05, 0.95]})
+    heights = bars(plots.score_histograms(table).axes[0])
+    assert sorted(h for h in heights if h) == [0.25, 0.5, 0.5, 0.75]
+
+
+def test_sheet_of_a_distilled_set_goes_from_easy_to_hard(tmp_path):
+    table = pd.DataFrame({"class": ["a"] * 3 + ["b"] * 2, "file_name": list("pqrst"),
+                          "score": [0.3, 0.1, 0.2, 1.0, 0.5]})
+    rows, captions = plots.sheet_of(table, tmp_path)
+    assert [path.name for path in rows["a"]] == ["q", "r", "p"]
+    assert captions == {"a": [".10", ".20", ".30"], "b": [".50", "1.0"]}
+    assert plots.sheet_of(table.drop(columns="score"), tmp_path)[1] is None
+
+
+def test_moving_the_weight_searches_anew_and_redraws():
+    drawn = []
+
+    def redraw(bottom, top):
+        drawn.append((bottom, top))
+        return plt.figure()
+
+    box = plots.sliders(redraw, lambda weight: (1, 2) if weight < 0.9 else (3, 0), limit=5)
+    bottom, top, weight = box.children[0].children
+    assert (bottom.value, top.value) == (1, 2)
+    weight.value = 1.0
+    assert (bottom.value, top.value) == (3, 0)
+    assert drawn[0] == (1, 2)
+    assert drawn[-1] == (3, 0)
+    bottom.value = 0
+    assert drawn[-1] == (0, 0)
