@@ -68,12 +68,12 @@ class NoiseProcess:
         β are recomputed from the ᾱ that remain.
 
         Raises:
-            ValueError: more steps than the process has, or none.
+            ValueError: more steps than the process has, or fewer than the first and the last.
         """
         total = len(self)
-        if not 1 <= steps <= total:
-            raise ValueError(f"{steps} sampling steps are asked of a process of {total}; choose 1 to {total}")
-        places = torch.tensor([round(k * (total - 1) / max(steps - 1, 1)) for k in range(steps)])
+        if not 2 <= steps <= total:
+            raise ValueError(f"{steps} sampling steps are asked of a process of {total}; choose 2 to {total}")
+        places = torch.tensor([round(k * (total - 1) / (steps - 1)) for k in range(steps)])
         kept = self.alphas_cumprod[places]
         before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         process = object.__new__(NoiseProcess)
@@ -119,11 +119,11 @@ class NoiseProcess:
         The VB term, in bits per entry, trains the variance alone: the mean that it sees is detached. It has weight 1.
 
         Args:
-            model_output: (N, 2C, H, W) prediction for `add_noise` (x_start, t, noise).
+            model_output: (N, 2C, H, W) prediction for `add_noise` (x_start, t, noise); taken in noise's dtype.
             x_start, noise: (N, C, H, W).
             t: (N,) int64.
         """
-        model_output = model_output.float()
+        model_output = model_output.to(noise.dtype)
         predicted = model_output[:, : noise.shape[1]]
         x_t = self.add_noise(x_start, t, noise)
         mse = (noise - predicted).square().flatten(1).mean(1)
