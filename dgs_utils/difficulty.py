@@ -270,7 +270,8 @@ def read_metadata(images: ImageSet) -> pd.DataFrame:
     if scores.isna().any():
         raise ValueError(f"{images.root / images.table['file_name'][scores.isna()].iloc[0]} has no score in its "
                          f"folder's metadata.jsonl; score the pictures again")
-    gone = known.keys() - set(images.table["file_name"])
+    others = known.keys() - set(images.table["file_name"])  # of another split, or gone
+    gone = [name for name in others if not (images.root / name).exists()]
     if gone:
         raise ValueError(f"{images.root / min(gone)} has a score and no picture; restore it or remove its line")
     return images.table.assign(score=scores)
