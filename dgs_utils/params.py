@@ -310,7 +310,7 @@ class FiguresParams(StageParams):
     samples: Folders = []  # 05 and 08 folders; [] = the default node
     title: str = "quickstart"
     figure_classes: list[str] = []  # classes shown in Figures 2 and 3; [] = the first two
-    tables: list[Literal["comparison", "table1", "table2", "table3", "table4"]] = ["comparison"]
+    table_names: list[Literal["comparison", "table1", "table2", "table3", "table4"]] = ["comparison"]
 
     def inputs(self) -> dict[str, Input]:
         return {"evaluations": Input(stage="06_evaluate"), "samples": Input(stage="05_sample")}

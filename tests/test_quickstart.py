@@ -1,0 +1,133 @@
+"""The whole road on real digit scans, through the same runner and notebooks as the quickstart."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dgs_utils.artifacts import read_manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHANCE = 10.0  # percent, ten classes
+
+
+def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "dgs_utils.cli", *arguments], cwd=ROOT, text=True,
+                          capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(outputs)})
+
+
+def only(outputs: Path, stage: str, part: str = "") -> Path:
+    [folder] = [path for path in (outputs / stage).iterdir() if part in path.name and path.is_dir()]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory) -> Path:
+    """Outputs of the quickstart with three of its methods and one training each."""
+    outputs = tmp_path_factory.mktemp("road")
+    result = dgs(outputs, "run", "params/quickstart.yaml", "--set", "sample.method=[random, minimax, dgs]",
+                 "--set", "evaluate.repeats=1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Figures and tables:" in result.stdout
+    return outputs
+
+
+@pytest.mark.slow  # the real quickstart takes minutes
+def test_pool_shows_digits(road):
+    scores = pd.read_csv(only(road, "03_difficulty", "minimax") / "scores.csv", dtype={"class": str})
+    classes = pd.read_csv(only(road, "00_prepare") / "classes.csv", dtype={"class": str}).set_index("class")["index"]
+    right = scores["prediction"] == scores["class"].map(classes)
+    assert len(scores) == 500
+    assert right.mean() >= 0.9
+
+
+@pytest.mark.slow  # needs the road above
+@pytest.mark.parametrize("network", ["convnet3", "resnet_ap10"])
+def test_networks_learn_from_the_guided_set(road, network):
+    results = pd.read_csv(only(road, "06_evaluate", f"dgs-ipc10-{network}") / "results.csv")
+    assert results["method"].tolist() == ["dgs"]
+    assert results["last"].min() > 4 * CHANCE
+    assert (results["best"] >= results["last"]).all()
+
+
+@pytest.mark.slow  # needs the road above
+def test_distilled_set_follows_its_target(road):
+    folder = only(road, "05_sample", "dgs")
+    report = pd.read_csv(folder / "report.csv")
+    metadata = pd.read_csv(folder / "metadata.csv")
+    assert report["images"].tolist() == [10] * 10
+    assert metadata["source"].is_unique or metadata.groupby("class")["source"].nunique().eq(10).all()
+    for row in report.itertuples():
+        target, found, short = ([int(n) for n in text.split()] for text in (row.target, row.found, row.shortage))
+        assert all(f >= t - s for t, f, s in zip(target, found, short, strict=True))
+
+
+@pytest.mark.slow  # needs the road above
+def test_figures_and_tables_are_there(road):
+    folder = only(road, "07_figures")
+    for name in ("accuracy", "figure2", "figure3", "figure4"):
+        assert (folder / f"{name}.png").stat().st_size > 10_000
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    table = (folder / "comparison.md").read_text()
+    for label in ("Random", "Minimax", "DGS", "ConvNet-3", "ResNetAP-10"):
+        assert label in table
+
+
+@pytest.mark.slow  # needs the road above
+def test_second_run_has_nothing_to_do(road):
+    result = dgs(road, "run", "params/quickstart.yaml", "--set", "sample.method=[random, minimax, dgs]",
+                 "--set", "evaluate.repeats=1")
+    assert result.returncode == 0
+    assert "othing was left to do" in result.stdout
+
+
+@pytest.mark.slow  # runs six notebooks twice
+def test_same_seeds_give_the_same_files(tmp_path):
+    small = ["--set", "prepare.train_steps=20", "--set", "prepare.classifier_epochs=1", "--set", "fine_tune.steps=10",
+             "--set", "pool.images_per_class=4", "--set", "pool.steps=5", "--set", "sample.ipc=2",
+             "--set", "sample.pool_factor=2", "--set", "sample.method=dgs", "--set", "evaluate.epochs=2",
+             "--set", "evaluate.network=convnet3", "--set", "evaluate.repeats=1"]
+    contents = []
+    for name in ("first", "second"):
+        result = dgs(tmp_path / name, "run", "params/quickstart.yaml", *small)
+        assert result.returncode == 0, result.stdout + result.stderr
+        manifests = [read_manifest(path.parent) for path in sorted((tmp_path / name).glob("*/*/manifest.json"))]
+        contents.append({(m["stage"], m["key"]): {n: f["sha256"] for n, f in m["files"].items()} for m in manifests})
+    assert len(contents[0]) == 9
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.slow  # starts kernels
+@pytest.mark.parametrize(("arguments", "names"), [
+    (["evaluate.repeat=1"], ["evaluate.repeat", "repeats"]),
+    (["sample.ipc=30"], ["images_per_class", "30"]),
+    (["sample.ipc=ten"], ["sample.ipc", "ten"]),
+    (["prepare.dataset=folder", "prepare.root=nowhere"], ["nowhere"]),
+])
+def test_bad_input_stops_before_any_notebook(tmp_path, arguments, names):
+    changes = [part for argument in arguments for part in ("--set", argument)]
+    result = dgs(tmp_path, "run", "params/quickstart.yaml", *changes)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert all(name in result.stderr for name in names)
+    assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.slow  # starts kernels
+def test_plain_papermill_refuses_unknown_and_unfinished_input(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "papermill", "notebooks/05_sample.ipynb", str(tmp_path / "out.ipynb"),
+                   "-k", "python3", *arguments]
+        return subprocess.run(command, cwd=ROOT, text=True, capture_output=True,
+                              env=os.environ | {"DGS_OUTPUTS": str(tmp_path)})
+
+    unknown = run("-p", "ipcc", "20")
+    assert unknown.returncode != 0
+    assert "ipcc is not a parameter of 05_sample; did you mean 'ipc'" in unknown.stderr
+    unfinished = run("-p", "ipc", "5")
+    assert unfinished.returncode != 0
+    assert "does not exist; run the stage that writes it first" in unfinished.stderr
