@@ -1,15 +1,19 @@
 """The ``dgs`` command."""
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return its exit status (0 success, 1 a notebook failed, 2 a wrong input)."""
+    """Run the command line; return its exit status: 0 success, 1 a notebook failed, 2 a wrong input, 130 stopped."""
     options = _parser().parse_args(arguments)
+    if getattr(options, "outputs", ""):
+        os.environ["DGS_OUTPUTS"] = str(Path(options.outputs).expanduser().absolute())
     try:
         return options.command(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"dgs: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -18,18 +22,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dgs", description="Difficulty-guided sampling: run experiments.")
+    parser = argparse.ArgumentParser(prog="dgs", description="Difficulty-guided sampling: run grids of notebooks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run what an experiment file asks for and is not finished yet")
+    places = argparse.ArgumentParser(add_help=False)
+    places.add_argument("--outputs", default="", metavar="DIR", help="folder for all results (outputs)")
+    experiment = argparse.ArgumentParser(add_help=False, parents=[places])
+    experiment.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", dest="changes",
+                            help="change a parameter; a list of values makes a grid axis; may be repeated")
+    how = argparse.ArgumentParser(add_help=False)
+    how.add_argument("--force", action="append", default=[], metavar="STAGE",
+                     help="make this stage's results anew; 'stale': those whose inputs have changed; may be repeated")
+    how.add_argument("--limit", type=float, default=0, metavar="MINUTES", help="stop a notebook that sits in one cell "
+                     "for longer (no limit)")
+    how.add_argument("--per-gpu", type=int, default=1, metavar="N", help="notebooks that may share a GPU (1)")
+
+    run = commands.add_parser("run", parents=[experiment, how], help="run what an experiment file asks for")
     run.add_argument("file", help="experiment file, such as params/quickstart.yaml")
-    run.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", dest="changes",
-                     help="change a parameter; a list of values makes a grid axis")
-    run.add_argument("--only", metavar="STAGE", help="run this stage only")
+    run.add_argument("--only", metavar="STAGE", help="run this stage only, on inputs that are finished")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    run.add_argument("--force", action="append", default=[], metavar="STAGE", help="run this stage again")
-    run.add_argument("--dry-run", action="store_true", help="show what would run")
+    run.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
     run.set_defaults(command=_run)
-    status = commands.add_parser("status", help="show what is finished, missing or stale")
+
+    status = commands.add_parser("status", parents=[experiment], help="show what is done, running, failed or missing")
     status.add_argument("file", nargs="?", default="params/quickstart.yaml", help="experiment file")
     status.set_defaults(command=_status)
     return parser
@@ -37,43 +51,56 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.display import Display
-    from dgs_utils.batch.experiment import read_experiment
-    from dgs_utils.batch.plan import plan
-    from dgs_utils.batch.run import run_plan, summary
-    from dgs_utils.batch.status import node_table
+    from dgs_utils.batch.report import summary
+    from dgs_utils.batch.run import run_plan
+    from dgs_utils.batch.status import details, node_table
 
-    nodes = plan(read_experiment(options.file, options.changes))
-    force = {_stage(name) for name in options.force}
-    if options.until:
-        nodes = [node for node in nodes if node.stage <= _stage(options.until)]
-    if options.only:
-        nodes = [node for node in nodes if node.stage == _stage(options.only)]
+    nodes = _chosen(options)
     if options.dry_run:
-        print(node_table(nodes))
+        print("\n".join([*node_table(nodes), *details(nodes)]))
         return 0
-    reports = run_plan(nodes, Display(), force)
+    reports = run_plan(nodes, Display(), _how(options))
     print("\n" + summary(reports))
-    return int(any(report.outcome in ("failed", "blocked") for report in reports))
+    return int(any(report.outcome not in ("done", "skipped") for report in reports))
 
 
 def _status(options: argparse.Namespace) -> int:
-    from dgs_utils.batch.experiment import read_experiment
-    from dgs_utils.batch.plan import plan
-    from dgs_utils.batch.status import node_table
+    from dgs_utils.batch.status import details, node_table
 
-    print(node_table(plan(read_experiment(options.file)), each=True))
+    nodes = _nodes(options)
+    print("\n".join([*node_table(nodes, disk=True), *details(nodes)]))
     return 0
 
 
-def _stage(name: str) -> str:
-    from dgs_utils.batch.experiment import SECTIONS
-    from dgs_utils.params import STAGES, nearest
+def _nodes(options: argparse.Namespace) -> list:
+    """Return the plan of the experiment file."""
+    from dgs_utils.batch.experiment import read_experiment
+    from dgs_utils.batch.plan import plan
 
-    if name in STAGES:
-        return name
-    if name not in SECTIONS:
-        raise ValueError(f"{name} is no stage{nearest(name, [*STAGES, *SECTIONS])}")
-    return SECTIONS[name]
+    return plan(read_experiment(options.file, options.changes))
+
+
+def _chosen(options: argparse.Namespace) -> list:
+    """Return the part of the plan that --only and --until leave."""
+    from dgs_utils.batch.experiment import ORDER, stage_named
+
+    nodes = _nodes(options)
+    if options.until:
+        last = ORDER.index(stage_named(options.until))
+        nodes = [node for node in nodes if ORDER.index(node.stage) <= last]
+    if options.only:
+        nodes = [node for node in nodes if node.stage == stage_named(options.only)]
+    if not nodes:
+        raise ValueError(f"{options.file} plans no {options.only or options.until}; leave --only and --until out")
+    return nodes
+
+
+def _how(options: argparse.Namespace):
+    from dgs_utils.batch.experiment import stage_named
+    from dgs_utils.batch.node import STALE, Options
+
+    force = frozenset(name if name == STALE else stage_named(name) for name in options.force)
+    return Options(force, options.limit, options.per_gpu)
 
 
 if __name__ == "__main__":

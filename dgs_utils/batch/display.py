@@ -9,7 +9,8 @@ import time
 from collections import defaultdict
 from contextlib import contextmanager
 
-from dgs_utils.artifacts import Node, is_done, outputs_root, read_manifest
+from dgs_utils.artifacts import MANIFEST, Node, outputs_root
+from dgs_utils.batch.state import manifest_in
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +18,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def earlier_seconds(stages: set[str]) -> dict[str, list[float]]:
+    """Return how long finished nodes of each stage took, whichever experiment they belong to."""
+    seconds = defaultdict(list)
+    for stage in stages:
+        found = (manifest_in(path.parent) for path in (outputs_root() / stage).glob(f"*/{MANIFEST}"))
+        seconds[stage] = [entry["seconds"] for entry in found if entry and "seconds" in entry]
+    return seconds
 
 
 class Display:
@@ -32,10 +42,7 @@ class Display:
     def start(self, left: list[Node], total: int) -> None:
         """Begin a run of which ``left`` nodes out of ``total`` have to be done."""
         self.left, self.total, self.place = list(left), total, total - len(left)
-        for path in outputs_root().glob("*/*/manifest.json"):
-            if is_done(path.parent):
-                manifest = read_manifest(path.parent)
-                self.seconds[manifest["stage"]].append(manifest.get("seconds", 0.0))
+        self.seconds = earlier_seconds({node.stage for node in left})
         if left:
             self._print(f"{len(left)} of {total} notebooks to run{self._time_left(0)}")
 

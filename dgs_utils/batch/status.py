@@ -1,48 +1,64 @@
-"""What is finished, what is missing, what is stale."""
+"""What is finished, running, failed, stale or missing; what it took and what it will take."""
 
 import statistics
 from collections import Counter, defaultdict
+from pathlib import Path
 
-from dgs_utils.artifacts import Node, code_hashes, is_done, read_manifest
-from dgs_utils.batch.display import duration
-from dgs_utils.batch.run import is_finished
-
-
-def state_of(node: Node) -> str:
-    """Return "done", "done, other code" (finished by another version of the code), "stale" or "missing".
-
-    Stale is a node whose inputs were made anew since; it runs again. Other code never makes a node run again.
-    """
-    if not is_done(node.folder):
-        return "missing"
-    if not is_finished(node):
-        return "stale"
-    manifest = read_manifest(node.folder)
-    return "done" if manifest["code"] == code_hashes(node.stage) else "done, other code"
+from dgs_utils.artifacts import Node
+from dgs_utils.batch.display import duration, earlier_seconds
+from dgs_utils.batch.run import stale_line
+from dgs_utils.batch.state import STATES, failure, made_by_other_code, manifest, state
 
 
-def node_table(nodes: list[Node], each: bool = False) -> str:
-    """Return a table with a line a stage (how many nodes, how many in which state, time spent or expected).
-
-    Args:
-        nodes: the plan.
-        each: add a line for every node that is not simply done.
-    """
-    stages: dict[str, Counter] = defaultdict(Counter)
-    spent: dict[str, list[float]] = defaultdict(list)
-    details = []
+def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
+    """Return a line a stage: nodes by state, time spent, time expected by earlier runs, and on request disk use."""
+    stages: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
-        state = state_of(node)
-        stages[node.stage][state] += 1
-        if state != "missing":
-            spent[node.stage].append(read_manifest(node.folder)["seconds"])
-        if each and state != "done":
-            details.append(f"  {state:<18}{node.stage} {node.folder.name}")
-    lines = [f"{'stage':<16}{'nodes':>6}{'done':>6}{'missing':>9}{'stale':>7}{'spent':>9}{'to come':>9}"]
-    for stage, states in stages.items():
-        total, missing, stale = states.total(), states["missing"], states["stale"]
-        times = spent[stage]
-        expected = duration(statistics.median(times) * (missing + stale)) if times else "?" if missing else "0:00"
-        lines.append(f"{stage:<16}{total:>6}{total - missing - stale:>6}{missing:>9}{stale:>7}"
-                     f"{duration(sum(times)):>9}{expected:>9}")
-    return "\n".join([*lines, *details])
+        stages[node.stage].append(node)
+    earlier = earlier_seconds(set(stages))
+    header = [f"{name:>9}" for name in ("nodes", *STATES, "spent", "to come", *(["disk"] if disk else []))]
+    lines = [f"{'stage':<14}" + "".join(header)]
+    for stage, group in stages.items():
+        states = Counter(state(node) for node in group)
+        spent = sum(found.get("seconds", 0) for node in group if (found := manifest(node)))
+        to_come = len(group) - states["done"]
+        cells = [len(group), *(states[name] or "·" for name in STATES), duration(spent),
+                 _expected(earlier[stage], to_come), *([size(disk_use(group))] if disk else [])]
+        lines.append(f"{stage:<14}" + "".join(f"{cell:>9}" for cell in cells))
+    return lines
+
+
+def details(nodes: list[Node]) -> list[str]:
+    """Return a line for each failed or stale node, and one for results that another version of the code made."""
+    lines = [failure(node) for node in nodes if state(node) == "failed"]
+    lines += [stale_line(node) for node in nodes if state(node) == "stale"]
+    old = Counter(node.stage for node in nodes if made_by_other_code(node))
+    if old:
+        counts = ", ".join(f"{count} of {stage}" for stage, count in old.items())
+        lines.append(f"Made by another version of the code, and kept: {counts}. To make them anew, use --force STAGE.")
+    return lines
+
+
+def _expected(seconds: list[float], nodes: int) -> str:
+    if not nodes:
+        return "·"
+    return duration(statistics.median(seconds) * nodes) if seconds else "?"
+
+
+def disk_use(nodes: list[Node]) -> int:
+    """Return the bytes that nodes' folders hold."""
+    return sum(folder_size(node.folder) for node in nodes)
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as "12.3 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

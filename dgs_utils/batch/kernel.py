@@ -1,0 +1,57 @@
+"""Kernels of batch runs: this very interpreter, no open ports, and gone as soon as their runner is gone.
+
+jupyter_client would start whatever interpreter is registered as ``python3``, listen on TCP ports, and leave a kernel
+that computes to itself for a while when its runner is killed. Run as a program, this module is such a kernel.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def manager_class() -> type:
+    """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+    from traitlets import default
+
+    class Manager(AsyncKernelManager):
+        """Starts this module with the running interpreter and talks to it through sockets in a folder of its own."""
+
+        kernel_spec = KernelSpec(argv=[sys.executable, "-m", __name__, "-f", "{connection_file}"],
+                                 display_name="Python 3", language="python")
+
+        @default("transport")
+        def _sockets_not_ports(self) -> str:
+            return "ipc"
+
+        @default("connection_file")
+        def _own_folder(self) -> str:
+            self._scratch = tempfile.TemporaryDirectory(prefix="dgs-")  # short: a socket's path has 100 bytes at most
+            return str(Path(self._scratch.name) / "k.json")
+
+    return Manager
+
+
+def die_with_parent() -> None:
+    """Have the system kill this process when the one that started it ends, however that happens.
+
+    Outside Linux, ipykernel's own check, once a second, has to do.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ.get("JPY_PARENT_PID", os.getppid())):
+            os._exit(1)  # it had ended before
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance()

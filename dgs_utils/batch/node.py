@@ -1,0 +1,165 @@
+"""One node: a notebook in a fresh kernel, into its own folder. Calling it twice does no harm."""
+
+import os
+import re
+import shutil
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dgs_utils.artifacts import MANIFEST, Node, outputs_root, workspace, write_json
+from dgs_utils.batch.display import Display
+from dgs_utils.batch.gpu import leased_gpu
+from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, manifest
+
+STALE = "stale"  # what --force takes beside stages
+
+
+@dataclass(frozen=True)
+class Options:
+    """How nodes are run.
+
+    Attributes:
+        force: stages that run again even if they are finished; `STALE` stands for stale nodes of any stage.
+        limit: minutes that one cell may take; 0 = any.
+        per_gpu: how many notebooks may share a GPU.
+    """
+
+    force: frozenset[str] = frozenset()
+    limit: float = 0
+    per_gpu: int = 1
+
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a node: done, skipped (finished before), stale, failed, or blocked (an input is not there)."""
+
+    node: Node
+    outcome: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+def run_node(node: Node, display: Display, options: Options = DEFAULTS) -> Report | None:
+    """Run one node unless it is finished; return None at once where another process is running it.
+
+    Raises:
+        OSError: the node's folder cannot be written.
+    """
+    folder = node.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            found = manifest(node)
+            is_stale = bool(found and changed_inputs(found))
+            again = node.stage in options.force or (is_stale and STALE in options.force)
+            if found and not again:
+                return Report(node, "stale" if is_stale else "skipped")
+            if again:
+                _clear(folder)
+            return _run(node, display, options)
+    except Timeout:
+        return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what earlier runs left, the manifest first, since finished files in it would be taken up again."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry.name != LOCK:
+            _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _run(node: Node, display: Display, options: Options) -> Report:
+    for name in (MANIFEST, FAILURE, "progress.json"):  # a manifest that is here is damaged
+        (node.folder / name).unlink(missing_ok=True)
+    for unfinished in list(node.folder.rglob(".*.partial")):  # of a notebook that was killed while it wrote
+        _remove(unfinished)
+    started = time.monotonic()
+    with display.node(node), leased_gpu(node.params, options.per_gpu):
+        error = execute(node, options.limit)
+    report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
+    if error:
+        with suppress(OSError):  # on a full disk the line on the terminal has to do
+            write_json(node.folder / FAILURE, {"line": failure_line(report)})
+    display.finished(report)
+    return report
+
+
+def execute(node: Node, limit: float = 0) -> str:
+    """Execute a node's notebook; return "" or what went wrong, in one line.
+
+    The executed notebook stays in the node's folder as ``notebook.ipynb``, what it printed in ``log.txt``.
+    """
+    import papermill  # here, because it takes a while to import
+
+    from dgs_utils.batch.kernel import manager_class
+
+    notebook = workspace() / "notebooks" / f"{node.stage}.ipynb"
+    try:
+        with (node.folder / "log.txt").open("w") as log:
+            try:
+                papermill.execute_notebook(
+                    notebook, node.folder / "notebook.ipynb", _parameters(node), kernel_name="python3",
+                    kernel_manager_class=manager_class(), shutdown_kernel="immediate", cwd=workspace(),
+                    progress_bar=False, stdout_file=log, stderr_file=log, execution_timeout=round(limit * 60) or None)
+            except papermill.PapermillExecutionError as error:
+                log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
+                return f"{error.ename}: {error.evalue}"
+            except Exception:
+                log.write(traceback.format_exc())
+                raise
+    except Exception as error:  # a missing notebook, a kernel that was killed, a full disk: the siblings go on
+        return _reason(error, limit)
+    return "" if manifest(node) else "the notebook ended without a manifest; its last cell must call run.finish()"
+
+
+def _reason(error: Exception, limit: float) -> str:
+    name = type(error).__name__
+    if name == "CellTimeoutError":
+        return f"a cell took longer than the limit of {limit:g} minutes"
+    if name == "DeadKernelError":
+        return "the kernel died; it was killed, or ran out of memory"
+    return f"{name}: {error}"
+
+
+def _parameters(node: Node) -> dict[str, Any]:
+    """Return all parameters of a notebook, with its input folders filled in."""
+    values = node.params.model_dump(mode="json")
+    for name, source in node.inputs.items():
+        values[name] = [_path(item) for item in source] if isinstance(source, list) else _path(source)
+    return values
+
+
+def _path(source: Node | Path) -> str:
+    """Return a folder as notebooks take it: below ``outputs/`` where it is there, so that results can be moved."""
+    folder = source.folder if isinstance(source, Node) else source
+    root = outputs_root()
+    return f"outputs/{folder.relative_to(root).as_posix()}" if folder.is_relative_to(root) else str(folder)
+
+
+def failure_line(report: Report) -> str:
+    """Return one line: stage, parameters that are not the default, the error, the executed notebook to open."""
+    node = report.node
+    fields = type(node.params).model_fields
+    changed = {name: value for name, value in node.params.identity().items() if value != fields[name].default}
+    given = ", ".join(f"{name}={value}" for name, value in changed.items()) or "defaults"
+    return (f"FAILED {node.stage} ({given}): {' '.join(report.error.split())[:400]}; "
+            f"open {shown(node.folder / 'notebook.ipynb')}")
+
+
+def shown(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,98 @@
+"""What has become of a node, told from its folder alone.
+
+A runner holds `LOCK` in the folder while it works; the system frees it when that process ends, however it ends.
+"""
+
+import json
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dgs_utils.artifacts import MANIFEST, Node, code_hashes, outputs_root, read_manifest
+
+LOCK = ".lock"
+FAILURE = "failure.json"
+STATES = ("done", "running", "failed", "stale", "missing")
+
+
+def state(node: Node) -> str:
+    """Return one of `STATES`.
+
+    done: a readable manifest with the node's key. stale: done, but an input was made anew with another content.
+    running: another process holds it. failed: its last run ended with an error. missing: none of these.
+    """
+    folder = node.folder
+    if not folder.is_dir():
+        return "missing"
+    found = manifest(node)
+    if found:
+        return "stale" if changed_inputs(found) else "done"
+    if _is_held(folder):
+        return "running"
+    return "failed" if (folder / FAILURE).exists() else "missing"
+
+
+def manifest(node: Node) -> dict[str, Any] | None:
+    """Return the manifest of a node's finished result; None where it is unfinished, damaged or another node's."""
+    found = manifest_in(node.folder)
+    return found if found and found["key"] == node.key else None
+
+
+def manifest_in(folder: Path) -> dict[str, Any] | None:
+    """Return a folder's manifest, or None where there is no readable one."""
+    path = folder / MANIFEST
+    try:
+        status = path.stat()
+        return _parsed(path, status.st_mtime_ns, status.st_ino)
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=20_000)
+def _parsed(path: Path, modified: int, inode: int) -> dict[str, Any]:
+    return read_manifest(path.parent)
+
+
+def changed_inputs(found: dict[str, Any]) -> list[str]:
+    """Return the input folders that hold another content now than a finished result was made from."""
+    root = outputs_root()
+    changed = []
+    for source in found["inputs"]:
+        now = manifest_in(root / source["folder"]) if source["content"] else None
+        if now and now["content"] != source["content"]:
+            changed.append(source["folder"])
+    return changed
+
+
+def made_by_other_code(node: Node) -> bool:
+    """Return whether a finished result was made by another version of the notebook or the package."""
+    found = manifest(node)
+    return found is not None and found.get("code") != _code(node.stage)
+
+
+@cache
+def _code(stage: str) -> dict[str, str]:
+    return code_hashes(stage)
+
+
+def failure(node: Node) -> str:
+    """Return the line that a node's last, failed run left."""
+    try:
+        return json.loads((node.folder / FAILURE).read_text())["line"]
+    except (OSError, ValueError, KeyError):
+        return f"{node.stage} {node.folder.name} failed"
+
+
+def _is_held(folder: Path) -> bool:
+    lock = folder / LOCK
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # read-only outputs: nobody works there
+        return False

@@ -1,0 +1,91 @@
+"""A workspace whose notebooks do next to nothing, so that running them as real ones is quick."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+from dgs_utils.params import STAGES
+
+WORK = """
+import time
+from dgs_utils import artifacts
+for step in run.progress(range(3), label="steps"):
+    with artifacts.atomic(run.folder / f"part{step}.txt") as partial:
+        partial.write_text(f"{run.key} {step}")
+    time.sleep(float("SECONDS"))
+"""
+RESULTS = """
+import csv
+with open(run.folder / "results.csv", "w", newline="") as file:
+    rows = csv.writer(file)
+    rows.writerow(["method", "ipc", "network", "training_seed", "best", "last"])
+    label = artifacts.read_manifest(run.inputs["distilled"])["identity"]["method"]
+    for seed in range(run.params.repeats):
+        rows.writerow([label, 10, run.params.network, seed, 50 + 2 * seed, 49 + seed])
+"""
+EXPERIMENT = """
+name: small
+evaluate: {}
+figures: {}
+grid:
+  sample.method: [random, dgs]
+"""
+
+
+def build(folder: Path, seconds: float = 0.0) -> Path:
+    """Make a workspace; its notebooks open and finish their stages as the real ones do."""
+    (folder / "params").mkdir(parents=True)
+    (folder / "notebooks").mkdir()
+    (folder / "params" / "small.yaml").write_text(EXPERIMENT)
+    for stage, model in STAGES.items():
+        fields = model.model_fields.items()
+        cells = [nbformat.v4.new_code_cell("\n".join(f"{name} = {field.default!r}" for name, field in fields)),
+                 nbformat.v4.new_code_cell("from dgs_utils.artifacts import begin\n"
+                                           f"run = begin({stage!r}, globals())"),
+                 nbformat.v4.new_code_cell(WORK.replace("SECONDS", str(seconds))),
+                 nbformat.v4.new_code_cell(RESULTS if stage == "06_evaluate" else "print('looked at')"),
+                 nbformat.v4.new_code_cell("run.finish();")]
+        cells[0].metadata["tags"] = ["parameters"]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, folder / "notebooks" / f"{stage}.ipynb")
+    return folder
+
+
+def replace_cell(workspace: Path, stage: str, place: int, source: str) -> None:
+    """Change one cell of a stage's notebook."""
+    path = workspace / "notebooks" / f"{stage}.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[place].source = source
+    nbformat.write(notebook, path)
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line of ``dgs`` with this interpreter."""
+    return [sys.executable, "-m", "dgs_utils.cli", *arguments]
+
+
+def environment(workspace: Path) -> dict[str, str]:
+    """Return the environment in which ``dgs`` writes below a workspace, whatever the test run's own is."""
+    return os.environ | {"DGS_OUTPUTS": str(workspace / "outputs"), "OMP_NUM_THREADS": "1"}
+
+
+def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run ``dgs`` in a workspace and return what it did."""
+    return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True, text=True,
+                          timeout=120, **options)
+
+
+def manifests(workspace: Path) -> dict[str, dict]:
+    """Return all manifests below a workspace's outputs, by folder."""
+    found = sorted((workspace / "outputs").glob("*/*/manifest.json"))
+    return {path.parent.relative_to(workspace / "outputs").as_posix(): json.loads(path.read_text()) for path in found}
+
+
+def contents(workspace: Path) -> dict[str, dict]:
+    """Return what all finished stages wrote: checksums by folder."""
+    return {folder: manifest["files"] for folder, manifest in manifests(workspace).items()}
