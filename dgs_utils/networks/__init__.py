@@ -3,7 +3,7 @@
 from functools import partial
 
 from dgs_utils.networks.convnet import ConvNet
-from dgs_utils.networks.layers import Network, stem_of
+from dgs_utils.networks.layers import NORMS, Network, stem_of
 from dgs_utils.networks.resnet import ResNet
 from dgs_utils.networks.resnet_ap import ResNetAP
 from dgs_utils.params import nearest
@@ -26,10 +26,13 @@ def build(name: str, num_classes: int, image_size: int, norm: str = "instance", 
         channels: of the pictures.
 
     Raises:
-        ValueError: an unknown name, or pictures so small that a pool or an instance norm would see a single pixel.
+        ValueError: an unknown name or norm, or pictures so small that a pool finds a single pixel to average, or that
+            an instance norm finds one to normalise, which would leave nothing of it.
     """
     if name not in NETWORKS:
         raise ValueError(f"{name!r} is no network{nearest(name, NETWORKS)}")
+    if norm not in NORMS:
+        raise ValueError(f"{norm!r} is no norm of {name}{nearest(norm, NORMS)}")
     smallest = smallest_size(name, norm)
     if image_size < smallest:
         raise ValueError(f"{name} with {norm} norm needs pictures of at least {smallest} pixels, not {image_size}; "
@@ -38,10 +41,12 @@ def build(name: str, num_classes: int, image_size: int, norm: str = "instance", 
 
 
 def smallest_size(name: str, norm: str) -> int:
-    """Return the smallest picture side on which every pool and every norm of a network still sees 2 × 2 pixels."""
-    if name.startswith("convnet"):
+    """Return the smallest picture side, in pixels, on which every pool and every instance norm sees 2 × 2 or more."""
+    if name.startswith("convnet"):  # the last pool, and the norm before it
         return 2 ** int(name.removeprefix("convnet"))
-    return 16 if norm == "instance" else 8
+    if name.startswith("resnet_ap"):  # three pools that round down; a norm follows the last one
+        return 16 if norm == "instance" else 8
+    return 9 if norm == "instance" else 1  # three strides, which round up
 
 
 __all__ = ["NETWORKS", "Network", "build", "smallest_size", "stem_of"]

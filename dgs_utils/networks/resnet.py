@@ -1,5 +1,7 @@
 """ResNet-18 in its usual form, with instance or batch norm [F §9.3]."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from dgs_utils.networks.layers import NORMS, Network, initialise, stem_of
 class Block(nn.Module):
     """Basic block with strided convolutions."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: type[nn.Module]):
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = norm(outputs)

@@ -1,5 +1,7 @@
 """ResNetAP: a ResNet whose strides are average pools; ResNetAP-10 has one basic block a stage [F §9.3]."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from dgs_utils.networks.layers import NORMS, Network, initialise, stem_of
 class BlockAP(nn.Module):
     """Basic block; where it down-samples, an average pool follows its first ReLU and its shortcut's convolution."""
 
-    def __init__(self, inputs: int, outputs: int, pool: int, norm: type[nn.Module]):
+    def __init__(self, inputs: int, outputs: int, pool: int, norm: Callable[[int], nn.Module]):
         super().__init__()
         self.pool = pool
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
