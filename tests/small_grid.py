@@ -76,8 +76,8 @@ def environment(workspace: Path) -> dict[str, str]:
 
 def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run ``dgs`` in a workspace and return what it did."""
-    return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True, text=True,
-                          timeout=120, **options)
+    return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True,
+                          text=True, timeout=120, **options)
 
 
 def manifests(workspace: Path) -> dict[str, dict]:

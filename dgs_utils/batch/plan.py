@@ -119,7 +119,10 @@ def _check_pool_size(node: Node) -> None:
 
 
 def _check_originals(params: PrepareParams) -> None:
-    """A given folder of pictures must be there, and no class of it empty."""
+    """A given folder of pictures must be there, and no class of it empty; a given class table must be there."""
+    if params.class_index and not locate(params.class_index).is_file():
+        raise ValueError(f"prepare.class_index is {locate(params.class_index)}, which does not exist; "
+                         f"give a CSV file with the columns class and index")
     if params.root:
         names = params.classes if params.dataset == "folder" else []
         for name, count in _class_counts("prepare.root", params.root, names, 1).items():

@@ -1,0 +1,279 @@
+"""Experiment files and the nodes that they are planned into."""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgs_utils.artifacts import default_node
+from dgs_utils.batch.experiment import ORDER, SECTIONS, read_experiment
+from dgs_utils.batch.plan import plan
+from dgs_utils.batch.run import input_nodes
+from dgs_utils.params import STAGES
+
+BASE = {"evaluate": {}, "figures": {}, "grid": {"sample.method": ["random", "dgs"]}}
+
+
+@pytest.fixture
+def experiment(tmp_path, outputs, monkeypatch):
+    """Return a function that writes an experiment file and reads it."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(content, changes=()):
+        text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+        (tmp_path / "experiment.yaml").write_text(text)
+        return read_experiment(tmp_path / "experiment.yaml", list(changes))
+
+    return write
+
+
+def stages(nodes):
+    return Counter(node.stage for node in nodes)
+
+
+# ---- Plans -----------------------------------------------------------------------------------------------------------
+
+def test_shared_nodes_exist_once(experiment):
+    nodes = plan(experiment(BASE | {"grid": {
+        "sample.method": ["random", "dit", "minimax", "dgs"], "evaluate.network": ["convnet3", "resnet_ap10"],
+        "pool.seed": [0, 1], "evaluate.seed": [0, 1]}}))
+    # One fine-tuning; two pools (raw and fine-tuned) a pool seed; random draws from the originals, whatever the pool.
+    assert stages(nodes) == {"00_prepare": 1, "01_fine_tune": 1, "02_pool": 4, "03_difficulty": 3, "04_transform": 2,
+                             "05_sample": 7, "06_evaluate": 28, "07_figures": 1}
+    assert len({node.key for node in nodes}) == len(nodes)
+
+
+def test_inputs_stand_before_what_needs_them(experiment):
+    nodes = plan(experiment(BASE | {"grid": {"sample.method": ["random", "dgs", "dm", "hardest"]}}))
+    seen = set()
+    for node in nodes:
+        assert {source.key for source in input_nodes(node)} <= seen
+        seen.add(node.key)
+
+
+def test_default_grid_point_is_what_notebooks_compute_by_hand(experiment):
+    nodes = plan(experiment(BASE | {"grid": {"sample.method": ["dgs"]}, "figures": {"title": "quickstart"}}))
+    for stage, overrides in [("00_prepare", {}), ("01_fine_tune", {}), ("02_pool", {}), ("03_difficulty", {}),
+                             ("03_difficulty", {"source": "originals"}), ("04_transform", {}), ("05_sample", {}),
+                             ("06_evaluate", {}), ("07_figures", {})]:
+        assert default_node(stage, overrides).folder in [node.folder for node in nodes]
+    assert len(nodes) == 9
+
+
+def test_seed_makes_no_second_node_where_the_method_ignores_it(experiment):
+    nodes = plan(experiment(BASE | {"grid": {"sample.method": ["k_center", "dgs"], "sample.seed": [0, 1, 2]}}))
+    assert Counter(node.params.method for node in nodes if node.stage == "05_sample") == {"k_center": 1, "dgs": 3}
+
+
+def test_methods_that_optimise_pixels_come_from_08(experiment):
+    nodes = plan(experiment(BASE | {"sample": {"seed": 3}, "condense": {"iterations": 7}, "grid": {
+        "sample.method": ["dm", "random"], "sample.ipc": [5, 10]}}))
+    condensed = [node for node in nodes if node.stage == "08_condense"]
+    assert [(n.params.method, n.params.ipc, n.params.seed, n.params.iterations) for n in condensed] == [
+        ("dm", 5, 3, 7), ("dm", 10, 3, 7)]
+    fed = {node.inputs["distilled"].key for node in nodes if node.stage == "06_evaluate"}
+    assert {node.key for node in condensed} < fed
+    [figures] = [node for node in nodes if node.stage == "07_figures"]
+    assert {node.key for node in figures.inputs["samples"]} == fed
+
+
+@pytest.mark.parametrize(("sections", "last"), [
+    (["prepare"], "00_prepare"), (["prepare", "condense"], "08_condense"), (["sample", "condense"], "05_sample"),
+    (["difficulty"], "03_difficulty"), (["sample", "pool"], "05_sample"), (["evaluate"], "06_evaluate"),
+])
+def test_plan_goes_as_far_as_there_are_sections(experiment, sections, last):
+    assert plan(experiment({section: {} for section in sections}))[-1].stage == last
+
+
+def test_a_grid_axis_alone_sets_the_target(experiment):
+    assert stages(plan(experiment({"grid": {"pool.seed": [0, 1]}})))["02_pool"] == 2
+
+
+def test_given_folder_stands_for_a_stage(experiment, tmp_path):
+    (tmp_path / "mine" / "cat").mkdir(parents=True)
+    nodes = plan(experiment({"evaluate": {"distilled": str(tmp_path / "mine")}}))
+    assert stages(nodes) == {"00_prepare": 1, "06_evaluate": 1}
+    with pytest.raises(ValueError, match=r"evaluate\.distilled: the folder .*nowhere does not exist"):
+        plan(experiment({"evaluate": {"distilled": str(tmp_path / "nowhere")}}))
+
+
+def test_grid_of_two_thousand_nodes_is_planned_at_once(experiment):
+    started = time.monotonic()
+    nodes = plan(experiment(BASE | {"grid": {
+        "sample.method": ["random", "dgs", "dit", "minimax"], "evaluate.network": ["convnet3", "resnet_ap10"],
+        "pool.seed": [*range(5)], "sample.seed": [*range(5)], "evaluate.seed": [*range(26)]}}))
+    assert len(nodes) > 2000
+    assert time.monotonic() - started < 10  # a second at most; ten where a machine is busy with something else
+
+
+SEEDS = st.sampled_from([f"{section}.seed" for section in ("pool", "sample", "evaluate", "fine_tune", "condense")])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(SEEDS, st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True), max_size=4),
+       st.randoms())
+def test_order_of_axes_and_values_does_not_matter(tmp_path_factory, axes, random):
+    file = tmp_path_factory.mktemp("plan") / "grid.yaml"
+
+    def keys(grid):
+        file.write_text(yaml.safe_dump({"evaluate": {}, "grid": {"sample.method": ["dgs", "dm"], **grid}}))
+        return {node.key for node in plan(read_experiment(file))}
+
+    items = [(axis, random.sample(values, len(values))) for axis, values in axes.items()]
+    assert keys(axes) == keys(dict(random.sample(items, len(items))))
+
+
+# ---- Wrong files -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    ("prepare: [", "is not valid YAML"),
+    ("prepare: {}\nprepare: {}", "prepare is given twice in line 2"),
+    ("evaluate:\n  seed: 1\n  seed: 2", "seed is given twice in line 3"),
+    ("just words", "holds no sections"),
+    ("", "asks for nothing"),
+    ("evaluate: 3", "section evaluate is 3"),
+    ("grid: [1]\nevaluate: {}", "grid is \\[1\\]"),
+    ("evaluat: {}", "evaluat is not a section; did you mean 'evaluate'"),
+    ("06_evaluate: {}", "06_evaluate is not a section; did you mean 'evaluate'"),
+    ("evaluate: {epoch: 3}", "evaluate.epoch is not a parameter .* did you mean 'epochs'"),
+    ("evaluate: {epochs: many}", "evaluate.epochs is 'many', but"),
+    ("evaluate: {epochs: 1.5}", "evaluate.epochs is 1.5, but"),
+    ("evaluate: {epochs: true}", "evaluate.epochs is True, but"),
+    ("evaluate: {network: resnet_ap11}", "evaluate.network is 'resnet_ap11'"),
+    ("evaluate: {}\ncondense: {method: mtt}", "condense.method is 'mtt'"),  # checked though nothing here needs it
+    ("sample: {output: here}", "sample.output cannot be set in an experiment file"),
+    ("sample: {method: dg}", "sample.method is 'dg'"),
+    ("grid: {sample.methd: [dgs]}", "sample.methd is not a parameter .* did you mean 'method'"),
+    ("grid: {sampl.method: [dgs]}", "sampl is not a section; did you mean 'sample'"),
+    ("grid: {sample.method: dgs}", "grid axis sample.method is 'dgs'; give a list"),
+    ("grid: {sample.method: []}", "give a list of at least one value"),
+    ("grid: {sample.ipc: [1, two]}", "sample.ipc is 'two', but"),
+    ("grid: {evaluate.device: [cpu, cuda]}", "evaluate.device does not change the result"),
+    ("grid: {figures.title: [a, b]}", "one stage 07 shows the whole grid"),
+])
+def test_wrong_file_is_one_sentence(experiment, content, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        experiment(content)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_or_binary_file_is_one_sentence(tmp_path):
+    (tmp_path / "table1.yaml").write_text("evaluate: {}")
+    with pytest.raises(ValueError, match=r"tabel1\.yaml does not exist; did you mean 'table1.yaml'"):
+        read_experiment(tmp_path / "tabel1.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="cannot be read as a text file"):
+        read_experiment(tmp_path / "binary.yaml")
+    with pytest.raises(ValueError, match="cannot be read as a text file"):
+        read_experiment(tmp_path)
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    (["evaluate.repeat=1"], "evaluate.repeat is not a parameter .* did you mean 'repeats'"),
+    (["evaluate=1"], "evaluate is not a parameter"),
+    (["evaluate.repeats"], "--set evaluate.repeats has no value"),
+    (["evaluate.repeats=["], "is not valid YAML"),
+    (["evaluate.repeats=one"], "evaluate.repeats is 'one', but"),
+    (["evaluate.repeats=[]"], "give a list of at least one value"),
+])
+def test_wrong_change_is_one_sentence(experiment, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        experiment(BASE, changes)
+
+
+def test_changes_replace_values_and_axes(experiment):
+    found = experiment(BASE, ["evaluate.repeats=1", "sample.method=dit", "pool.seed=[0,1]", "prepare.classes=[a,b]",
+                              "prepare.learning_rate=1e-3"])
+    assert found.sections["06_evaluate"] == {"repeats": 1}
+    assert found.sections["05_sample"] == {"method": "dit"}
+    assert found.grid == {("02_pool", "seed"): [0, 1]}
+    assert found.sections["00_prepare"] == {"classes": ["a", "b"], "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize(("sample", "pool", "sentence"), [
+    ({"ipc": 20}, {}, "sample.ipc 20 × sample.pool_factor 5 asks for 100 images of each class, but "
+                      "pool.images_per_class is 50; raise it to 100"),
+    ({"ipc": 60, "method": "minimax"}, {}, "sample.ipc 60 asks for 60 images of each class"),
+    ({"pool_factor": 0}, {"images_per_class": 5}, "sample.ipc 10 asks for 10 images of each class, but "
+                                                  "pool.images_per_class is 5"),
+])
+def test_pool_must_hold_what_is_drawn(experiment, sample, pool, sentence):
+    with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
+        plan(experiment({"pool": pool, "sample": sample}))
+    plan(experiment({"pool": {"images_per_class": 100}, "sample": sample}))
+
+
+def test_pictures_must_be_on_disk(experiment, tmp_path):
+    with pytest.raises(ValueError, match=r"prepare\.root is .*photos, which does not exist"):
+        plan(experiment({"prepare": {"dataset": "folder", "root": "photos"}}))
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
+    (tmp_path / "photos" / "train" / "cat" / "0.JPEG").touch()
+    content = {"prepare": {"dataset": "folder", "root": "photos"}}
+    with pytest.raises(ValueError, match="class dog has no pictures"):
+        plan(experiment(content))
+    assert plan(experiment(content, ["prepare.classes=[cat]"]))
+    with pytest.raises(ValueError, match="class cow has no pictures"):
+        plan(experiment(content, ["prepare.classes=[cat,cow]"]))
+
+
+def test_class_table_must_be_there(experiment):
+    with pytest.raises(ValueError, match=r"prepare\.class_index is .*table\.csv, which does not exist"):
+        plan(experiment({"prepare": {"class_index": "table.csv"}}))
+
+
+def test_own_pool_must_be_large_enough(experiment, tmp_path):
+    content = {"pool": {"generator": "folder", "root": "pool"}, "sample": {"ipc": 2, "pool_factor": 2}}
+    with pytest.raises(ValueError, match=r"pool\.root is .*pool, which does not exist"):
+        plan(experiment(content))
+    (tmp_path / "pool" / "cat").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "pool" / "cat" / f"{number}.png").touch()
+    with pytest.raises(ValueError, match="asks for 4 images of each class, but class cat has 3"):
+        plan(experiment(content))
+    assert "01_fine_tune" not in stages(plan(experiment(content, ["sample.pool_factor=1"])))
+
+
+# ---- The package's own files -----------------------------------------------------------------------------------------
+
+def test_order_holds_every_stage():
+    assert sorted(ORDER) == sorted(STAGES)
+
+
+def test_quickstart_spells_out_the_defaults(request):
+    found = read_experiment(request.config.rootpath / "params" / "quickstart.yaml")
+    for stage, values in found.sections.items():
+        fields = STAGES[stage].model_fields
+        assert values == {name: fields[name].default for name in values}, stage
+    assert set(found.sections) == set(SECTIONS.values()) - {"08_condense"}
+    assert found.name == STAGES["07_figures"].model_fields["title"].default
+    assert {("05_sample", "method"), ("06_evaluate", "network")} == set(found.grid)
+
+
+def test_every_experiment_file_plans(request, outputs, tmp_path):
+    for file in sorted((request.config.rootpath / "params").glob("*.yaml")):
+        experiment = read_experiment(file)
+        if experiment.sections.get("00_prepare", {}).get("class_index"):
+            experiment.sections["00_prepare"]["class_index"] = str(file)
+        for stage in ("00_prepare", "02_pool"):  # the user's own pictures
+            section = experiment.sections.get(stage, {})
+            if section.get("root"):
+                section["root"] = str(tmp_path / file.stem / stage)
+                for name in section.get("classes") or ["a", "b"]:
+                    folder = tmp_path / file.stem / stage / name
+                    folder.mkdir(parents=True)
+                    for number in range(500):
+                        (folder / f"{number}.png").touch()
+        assert plan(experiment)[-1].stage == experiment.target, file.name
+
+
+def test_planning_stays_light():
+    check = ("import sys, dgs_utils.batch.plan, dgs_utils.batch.run, dgs_utils.batch.status, dgs_utils.batch.report;"
+             "sys.exit(str({'torch', 'pandas', 'numpy', 'papermill', 'IPython'} & sys.modules.keys() or ''))")
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert not result.stderr.strip()

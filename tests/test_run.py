@@ -1,0 +1,207 @@
+"""Runs of a small grid, with real kernels and real processes."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+import small_grid
+from small_grid import contents, dgs, manifests
+
+from dgs_utils.batch.display import duration
+from dgs_utils.batch.gpu import leased_gpu
+from dgs_utils.params import EvaluateParams, TransformParams
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A workspace whose grid has been run, and what the runner printed; tests leave it as they found it."""
+    workspace = small_grid.build(tmp_path_factory.mktemp("grid") / "finished")
+    result = dgs(workspace, "run", "params/small.yaml")
+    assert result.returncode == 0, result.stderr + result.stdout
+    return workspace, result.stdout
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished workspace of the test's own."""
+    return shutil.copytree(finished[0], tmp_path / "copy")
+
+
+def test_a_run_finishes_every_node_and_tells_where_to_look(finished):
+    workspace, printed = finished
+    assert len(manifests(workspace)) == 11
+    assert "[11/11] 07_figures small: done in" in printed
+    [figures] = (workspace / "outputs" / "07_figures").iterdir()
+    assert f"Figures and tables: outputs/07_figures/{figures.name}" in printed
+    best = f"52.0 ± {statistics.stdev([50, 52, 54]):.1f}"
+    [line] = [line for line in printed.splitlines() if " DGS " in line]
+    assert line.split() == ["convnet3", "10", "DGS", *best.split(), "50.0", "±", "1.0", "3"]
+    assert "\r" not in printed  # plain lines where nobody watches
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    workspace, _ = finished
+    before = manifests(workspace)
+    result = dgs(workspace, "run", "params/small.yaml")
+    assert result.returncode == 0
+    assert result.stdout.endswith("Nothing was left to do.\n")
+    assert manifests(workspace) == before
+
+
+def test_executed_notebook_and_log_stay_in_the_folder(finished):
+    workspace, _ = finished
+    [folder] = (workspace / "outputs" / "04_transform").iterdir()
+    notebook = nbformat.read(folder / "notebook.ipynb", 4)
+    [injected] = [cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    [scores] = (workspace / "outputs" / "03_difficulty").glob("*minimax*")
+    assert f'pool_scores = "outputs/03_difficulty/{scores.name}"' in injected
+    assert "objective = \"code\"" in injected
+    assert "looked at" in (folder / "log.txt").read_text()
+    assert not (folder / "progress.json").exists()
+
+
+def test_kernel_is_this_interpreter_whatever_is_registered(copy, tmp_path):
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
+    small_grid.replace_cell(copy, "07_figures", 3, "import sys; (run.folder / 'which.txt').write_text(sys.executable)")
+    environment = small_grid.environment(copy) | {"JUPYTER_PATH": str(tmp_path / "jupyter")}
+    result = subprocess.run(small_grid.command("run", "params/small.yaml", "--force", "figures"), cwd=copy,
+                            env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    [which] = (copy / "outputs" / "07_figures").glob("*/which.txt")
+    assert which.read_text() == sys.executable
+
+
+def test_force_makes_a_stage_anew_from_nothing(copy):
+    before = manifests(copy)
+    [folder] = (copy / "outputs" / "04_transform").iterdir()
+    (folder / "part1.txt").write_text("from another time")
+    result = dgs(copy, "run", "params/small.yaml", "--force", "transform")
+    assert result.returncode == 0
+    assert "1 of 11 notebooks to run" in result.stdout
+    after = manifests(copy)
+    again = [name for name in after if after[name]["finished"] != before[name]["finished"]]
+    assert again in ([f"04_transform/{folder.name}"], [])  # the clock may not have moved on a whole second
+    assert contents(copy) == {name: manifest["files"] for name, manifest in before.items()}
+
+
+def test_only_and_until(tmp_path):
+    workspace = small_grid.build(tmp_path / "w")
+    result = dgs(workspace, "run", "params/small.yaml", "--only", "fine_tune")
+    assert result.returncode == 2
+    assert "01_fine_tune needs 00_prepare/digits-" in result.stderr
+    assert "which is missing; run it first" in result.stderr
+    assert dgs(workspace, "run", "params/small.yaml", "--until", "00_prepare").returncode == 0
+    assert [name.split("/")[0] for name in manifests(workspace)] == ["00_prepare"]
+    assert dgs(workspace, "run", "params/small.yaml", "--only", "fine_tune").returncode == 0
+    assert [name.split("/")[0] for name in manifests(workspace)] == ["00_prepare", "01_fine_tune"]
+
+
+def test_stale_nodes_are_made_anew_only_when_asked(copy):
+    [prepare] = (copy / "outputs" / "00_prepare").iterdir()
+    manifest = json.loads((prepare / "manifest.json").read_text())
+    (prepare / "manifest.json").write_text(json.dumps(manifest | {"content": "made anew"}))
+    before = manifests(copy)
+    result = dgs(copy, "run", "params/small.yaml")
+    assert result.returncode == 2
+    assert "01_fine_tune" in result.stderr
+    assert "is stale, since its input 00_prepare" in result.stderr
+    assert manifests(copy) == before
+    assert dgs(copy, "status", "params/small.yaml").stdout.count("is stale") == 8  # all that read 00 itself
+    assert dgs(copy, "run", "params/small.yaml", "--force", "stale").returncode == 0
+    assert dgs(copy, "status", "params/small.yaml").stdout.count("is stale") == 0
+
+
+def test_work_done_by_hand_is_accepted(tmp_path):
+    workspace = small_grid.build(tmp_path / "w")
+    script = "from dgs_utils.artifacts import begin; begin('00_prepare', {}).finish()"
+    subprocess.run([sys.executable, "-c", script], cwd=workspace / "notebooks", check=True,
+                   env=small_grid.environment(workspace))
+    result = dgs(workspace, "run", "params/small.yaml", "--until", "prepare")
+    assert "Nothing was left to do." in result.stdout
+
+
+def test_two_runners_share_the_work(tmp_path):
+    workspace = small_grid.build(tmp_path / "w", seconds=0.1)
+    small_grid.replace_cell(workspace, "06_evaluate", 1, "from dgs_utils.artifacts import begin\n"
+                            "run = begin('06_evaluate', globals())\n"
+                            "with open(run.folder / '.runs', 'a') as file: file.write('x')")
+    other = small_grid.EXPERIMENT.replace("small", "more").replace("random, dgs", "dgs, k_center")
+    (workspace / "params" / "more.yaml").write_text(other)
+    runners = [subprocess.Popen(small_grid.command("run", f"params/{name}.yaml"), cwd=workspace, text=True,
+                                env=small_grid.environment(workspace), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+               for name in ("small", "more")]
+    printed = [runner.communicate(timeout=120)[0] for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], printed
+    assert len(manifests(workspace)) == 14
+    ran = [line.split("] ")[1].split(":")[0] for text in printed for line in text.splitlines() if "done in" in line]
+    assert sorted(ran) == sorted(set(ran))
+    assert len(ran) == 14
+    assert all(path.read_text() == "x" for path in (workspace / "outputs").rglob(".runs"))
+
+
+def test_progress_can_be_read_while_a_notebook_runs(tmp_path):
+    workspace = small_grid.build(tmp_path / "w", seconds=1)
+    runner = subprocess.Popen(small_grid.command("run", "params/small.yaml", "--until", "prepare"), cwd=workspace,
+                              env=small_grid.environment(workspace), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (found := list((workspace / "outputs").rglob("progress.json"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert json.loads(found[0].read_text())["label"] == "steps"
+    printed = dgs(workspace, "status", "params/small.yaml").stdout
+    [line] = [line for line in printed.splitlines() if "00_prepare" in line]
+    assert line.split()[1:4] == ["1", "·", "1"]  # one node, none done, one running
+    assert runner.wait(timeout=60) == 0
+
+
+# ---- GPUs ------------------------------------------------------------------------------------------------------------
+
+def test_gpus_are_leased_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    script = ("import sys, time; from pathlib import Path; from dgs_utils.batch.gpu import leased_gpu\n"
+              "from dgs_utils.params import EvaluateParams\n"
+              "with leased_gpu(EvaluateParams(), int(sys.argv[2]), Path(sys.argv[1])) as gpu:\n"
+              "    print(gpu, flush=True); sys.stdin.read()")
+
+    def lease(per_gpu):
+        return subprocess.Popen([sys.executable, "-c", script, tmp_path, str(per_gpu)], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True)
+
+    holders = [lease(1)]
+    first = holders[0].stdout.readline().strip()
+    with leased_gpu(EvaluateParams(), places=tmp_path) as second:
+        assert {first, second} == {"4", "7"}
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == second
+        holders.append(lease(2))  # both are taken, so it shares one
+        assert holders[1].stdout.readline().strip() in ("4", "7")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+    holders[0].kill()  # what a killed holder held is free again
+    holders[0].wait()
+    with leased_gpu(EvaluateParams(), places=tmp_path) as again:
+        assert again == "4"
+    holders[1].communicate()
+
+
+def test_no_gpu_is_leased_where_none_is_wanted_or_a_scheduler_chose(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    for params in (TransformParams(), EvaluateParams(device="cpu"), EvaluateParams(device="cuda:1")):
+        with leased_gpu(params, places=tmp_path) as gpu:
+            assert gpu == ""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with leased_gpu(EvaluateParams(), places=tmp_path) as gpu:
+        assert gpu == ""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
