@@ -134,7 +134,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self.optimiser.step()
-        return loss.mse.mean().item(), loss.vb.mean().item(), float(representative), float(diverse)
+        return loss.mse.mean().item(), loss.vb.mean().item(), representative.item(), diverse.item()
 
     def save(self) -> None:
         """Write the checkpoint, atomically."""

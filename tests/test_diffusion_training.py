@@ -1,0 +1,331 @@
+"""The diffusion trainer: resuming, averaging, order of the data, interruption; and the latents that it trains on."""
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dgs_utils.data import ImageSet
+from dgs_utils.diffusion import DiT, MinimaxCriterion, NoiseProcess, add_difffit, trainable_parameters
+from dgs_utils.diffusion.autoencoder import Autoencoder
+from dgs_utils.diffusion.latents import Latents, encode
+from dgs_utils.diffusion.training import Schedule, Trainer
+from dgs_utils.seeds import torch_generator
+
+STEPS, BATCH, PICTURES = 7, 3, 8
+
+
+def small_latents(pictures: int = PICTURES, noisy: bool = True, mirrors: int = 2) -> Latents:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(pictures, mirrors, 1, 4, 4, generator=generator)
+    return Latents(mean, torch.full_like(mean, 0.1) if noisy else torch.empty(0), torch.arange(pictures) % 2)
+
+
+def small_trainer(folder: Path, steps: int = STEPS, latents: Latents | None = None, seed: int = 0, minimax: bool = True,
+                  **options) -> Trainer:
+    """Build a trainer of a tiny DiT with DiffFit, always from the same weights."""
+    torch.manual_seed(0)
+    model = DiT(input_size=4, patch_size=2, in_channels=1, hidden_size=16, depth=2, num_heads=2, num_classes=5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    schedule = Schedule(**{"steps": steps, "batch_size": BATCH, "learning_rate": 1e-2, "ema_decay": 0.8, "seed": seed,
+                           **options})
+    return Trainer(model, trainable_parameters(add_difffit(model)), latents or small_latents(), torch.tensor([3, 1]),
+                   schedule, MinimaxCriterion(4, 0.5, 0.5) if minimax else None, folder / "checkpoint.pt")
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- Resuming --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 5, STEPS])
+def test_resuming_at_any_step_equals_an_undisturbed_run(tmp_path, stop):
+    undisturbed = small_trainer(tmp_path / "a")
+    expected = undisturbed.run()
+    stopped = small_trainer(tmp_path / "b")
+    stopped.run(until=stop)
+    stopped.save()
+    resumed = small_trainer(tmp_path / "b")
+    assert resumed.step == stop
+    assert equal(resumed.run(), expected)
+    assert equal(resumed.parameters, undisturbed.parameters)
+    assert resumed.losses == undisturbed.losses
+    assert equal(resumed.criterion.state_dict(), undisturbed.criterion.state_dict())
+    assert resumed.loss_table().equals(undisturbed.loss_table())
+
+
+def test_checkpoints_are_written_on_the_way_and_serve_a_killed_run(tmp_path):
+    expected = small_trainer(tmp_path / "a").run()
+    killed = small_trainer(tmp_path / "b", checkpoint_every=2)
+
+    def die_before_step_six(steps, **_):
+        for step in steps:
+            if step == 5:
+                raise MemoryError
+            yield step
+
+    with pytest.raises(MemoryError):
+        killed.run(progress=die_before_step_six)
+    assert [f.name for f in (tmp_path / "b").iterdir()] == ["checkpoint.pt"]
+    resumed = small_trainer(tmp_path / "b")
+    assert resumed.step == 4
+    assert equal(resumed.run(), expected)
+
+
+def test_the_seed_decides(tmp_path):
+    first = small_trainer(tmp_path / "a").run()
+    assert equal(small_trainer(tmp_path / "b").run(), first)
+    assert not equal(small_trainer(tmp_path / "c", seed=1).run(), first)
+
+
+# ---- What a step does ------------------------------------------------------------------------------------------------
+
+def test_moving_average_equals_a_loop(tmp_path):
+    trainer = small_trainer(tmp_path)
+    average = {name: parameter.detach().double() for name, parameter in trainer.parameters.items()}
+    for step in range(1, STEPS + 1):
+        found = trainer.run(until=step)
+        for name, parameter in trainer.parameters.items():
+            average[name] = 0.8 * average[name] + 0.2 * parameter.detach().double()
+            torch.testing.assert_close(found[name].double(), average[name], rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_given_parameters_move(tmp_path):
+    trainer = small_trainer(tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.run()
+    moved = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == trainer.parameters.keys()
+    assert not trainer.model.training
+
+
+def test_conditions_translate_labels_for_the_model(tmp_path):
+    """Classes 0 and 1 are the model's labels 3 and 1: only those rows, and the dropped label's, are ever trained."""
+    trainer = small_trainer(tmp_path, steps=30)
+    table = trainer.model.y_embedder.embedding_table.weight
+    before = table.detach().clone()
+    trainer.run()
+    assert (table != before).any(1).tolist() == [False, True, False, True, False, True]
+
+
+def test_loss_is_the_sum_of_its_terms_at_the_drawn_steps(tmp_path):
+    """The first step without label dropout, by hand: one AdamW step from the same draws."""
+    trainer = small_trainer(tmp_path, latents=small_latents(noisy=False, mirrors=1), minimax=False)
+    trainer.model.y_embedder.dropout = 0.0
+    twin = small_trainer(tmp_path, latents=trainer.latents, minimax=False)
+    trainer.run(until=1)
+    order = torch.randperm(PICTURES, generator=torch_generator("order", 0, 0))[:BATCH]
+    generator = torch_generator("train", 0, 0)
+    torch.randint(1, (BATCH,), generator=generator)  # the draw of mirror images
+    t = torch.randint(1000, (BATCH,), generator=generator)
+    noise = torch.randn(BATCH, 1, 4, 4, generator=generator)
+    x, process = twin.latents.mean[order, 0], NoiseProcess()
+    output = twin.model.eval()(process.add_noise(x, t, noise), t, torch.tensor([3, 1])[twin.latents.labels[order]])
+    loss = process.training_loss(output, x, t, noise)
+    loss.loss.mean().backward()
+    row = trainer.loss_table().iloc[0]
+    assert row["mse"] == pytest.approx(loss.mse.mean().item(), rel=1e-5)
+    assert row["vb"] == pytest.approx(loss.vb.mean().item(), rel=1e-5)
+    assert row[["representative", "diverse"]].tolist() == [0, 0]
+    for name, parameter in twin.parameters.items():  # Adam's first step is lr · sign of the gradient, without decay
+        step = 1e-2 * parameter.grad / (parameter.grad.abs() + 1e-8)
+        torch.testing.assert_close(trainer.parameters[name], parameter - step, rtol=1e-4, atol=1e-5)
+
+
+def test_minimax_terms_come_in_from_the_second_batch_of_a_class(tmp_path):
+    trainer = small_trainer(tmp_path, steps=40)
+    trainer.run()
+    table = trainer.loss_table()
+    assert table.columns.tolist() == ["step", "mse", "vb", "representative", "diverse"]
+    assert table["step"].tolist() == list(range(1, 41))
+    assert table.loc[0, ["representative", "diverse"]].tolist() == [0, 0]
+    assert (table.loc[1:, "representative"] > 0).all()
+    assert table["representative"].max() <= 0.5 * 2  # λ · (1 − cos)
+    assert table["diverse"].abs().max() <= 0.5
+
+
+def test_training_learns(tmp_path):
+    """A single picture is learnt by heart: the noise loss falls far below that of guessing, which is 1."""
+    latents = Latents(torch.ones(8, 1, 1, 4, 4), torch.empty(0), torch.zeros(8, dtype=torch.int64))
+    torch.manual_seed(0)
+    model = DiT(input_size=4, patch_size=2, in_channels=1, hidden_size=32, depth=2, num_heads=2, num_classes=1)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trainer = Trainer(model, parameters, latents, torch.tensor([0]), Schedule(300, 8, 3e-3, 0.9), None,
+                      tmp_path / "checkpoint.pt")
+    trainer.run()
+    mse = trainer.loss_table()["mse"]
+    assert mse[:5].mean() > 0.8
+    assert mse[-50:].mean() < 0.3
+
+
+def test_bf16_trains_with_single_precision_weights(tmp_path):
+    full, half = small_trainer(tmp_path / "a"), small_trainer(tmp_path / "b", precision="bf16")
+    expected, found = full.run(), half.run()
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert not equal(found, expected)
+    torch.testing.assert_close(half.losses[0][0], full.losses[0][0], rtol=0.05, atol=0)
+
+
+# ---- Order of the data -----------------------------------------------------------------------------------------------
+
+class Recorded(Latents):
+    """Latents that remember which pictures were drawn."""
+
+    def draw(self, indices, generator):
+        self.__dict__.setdefault("drawn", []).append(indices.tolist())
+        return super().draw(indices, generator)
+
+
+@pytest.mark.parametrize(("pictures", "batch", "per_epoch"), [(8, 3, 2), (9, 3, 3), (2, 5, 1)])
+def test_epochs_walk_through_permutations_and_drop_the_rest(tmp_path, pictures, batch, per_epoch):
+    plain = small_latents(pictures)
+    latents = Recorded(plain.mean, plain.std, plain.labels)
+    small_trainer(tmp_path, steps=4 * per_epoch, latents=latents, batch_size=batch).run()
+    batches = latents.drawn
+    assert {len(b) for b in batches} == {min(batch, pictures)}
+    epochs = [[*chain(*batches[e * per_epoch:(e + 1) * per_epoch])] for e in range(4)]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch) == per_epoch * min(batch, pictures)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert set(chain(*epochs)) == set(range(pictures))  # what an epoch drops, others take
+
+
+# ---- Things that go wrong --------------------------------------------------------------------------------------------
+
+def test_nan_loss_names_step_pictures_and_checkpoint(tmp_path):
+    latents = small_latents()
+    latents.mean[6] = torch.nan
+    trainer = small_trainer(tmp_path, latents=latents, steps=8, checkpoint_every=1)
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.run()
+    bad = trainer.step
+    message = str(caught.value)
+    assert f"the loss is nan at step {bad + 1} (pictures [" in message
+    assert "6" in message.split("pictures ")[1].split("]")[0]
+    assert f"the last good checkpoint is {tmp_path / 'checkpoint.pt'}" in message
+    assert all(p.isfinite().all() for p in trainer.parameters.values())
+    if bad:
+        assert small_trainer(tmp_path, latents=latents).step == bad
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_diffusion_training import small_trainer
+
+def announce(steps, **_):
+    for step in steps:
+        if step == 3:
+            print("running", flush=True)
+        yield step
+
+small_trainer(Path({folder!r}), steps=10**6, checkpoint_every=10**9).run(progress=announce)
+"""
+
+
+def test_sigterm_writes_a_checkpoint_to_go_on_from(tmp_path):
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
+    assert process.stdout.readline() == "running\n", process.communicate()[1]
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    resumed = small_trainer(tmp_path, steps=10**6)
+    assert resumed.step >= 4
+    assert f"KeyboardInterrupt: stopped after step {resumed.step}; run again to continue from there" in errors
+    undisturbed = small_trainer(tmp_path / "other", steps=10**6)
+    assert equal(resumed.run(until=resumed.step + 2), undisturbed.run(until=resumed.step))
+
+
+def test_ctrl_c_lets_the_step_finish(tmp_path):
+    trainer = small_trainer(tmp_path, checkpoint_every=10**9)
+
+    def interrupt_in_step_three(steps, **_):
+        for step in steps:
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield step
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+        trainer.run(progress=interrupt_in_step_three)
+    expected = small_trainer(tmp_path / "other").run()
+    assert equal(small_trainer(tmp_path).run(), expected)
+
+
+def test_signal_handlers_are_given_back(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    small_trainer(tmp_path).run(until=1)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+# ---- Latents ---------------------------------------------------------------------------------------------------------
+
+def test_latents_draw_mirrors_and_noise():
+    mean = torch.zeros(2, 2, 1, 8, 8)
+    mean[:, 1] = 10
+    latents = Latents(mean, torch.full_like(mean, 0.5), torch.tensor([0, 1]))
+    drawn = latents.draw(torch.zeros(2000, dtype=torch.int64), torch_generator("draw"))
+    mirrored = drawn.mean((1, 2, 3)) > 5
+    assert mirrored.float().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / 2000**0.5)
+    rest = drawn - 10 * mirrored[:, None, None, None]
+    assert rest.mean().item() == pytest.approx(0, abs=5 * 0.5 / rest.numel() ** 0.5)
+    assert rest.std().item() == pytest.approx(0.5, abs=5 * 0.5 / (2 * rest.numel()) ** 0.5)
+    assert torch.equal(drawn, latents.draw(torch.zeros(2000, dtype=torch.int64), torch_generator("draw")))
+    plain = Latents(mean[:, :1], torch.empty(0), latents.labels)
+    assert not plain.draw(torch.tensor([0, 1]), torch_generator("draw")).any()
+
+
+def test_latents_survive_saving(tmp_path):
+    for noisy in (True, False):
+        latents = small_latents(noisy=noisy)
+        latents.save(tmp_path / "latents.safetensors")
+        again = Latents.load(tmp_path / "latents.safetensors")
+        assert len(again) == PICTURES
+        assert all(torch.equal(getattr(again, name), getattr(latents, name)) for name in ("mean", "std", "labels"))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_encoding_pixels(tmp_path, mirror, channels):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        (tmp_path / f"c{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / f"c{i % 2}" / f"{i}.png")
+    found = encode(ImageSet.read(tmp_path), Autoencoder(channels), size=6, mirror=mirror, batch_size=2)
+    expected = torch.from_numpy(pictures[[0, 2, 4, 1, 3]] / 127.5 - 1).permute(0, 3, 1, 2)[:, :channels].float()
+    assert found.labels.tolist() == [0, 0, 0, 1, 1]
+    assert found.mean.shape == (5, 1 + mirror, channels, 6, 6)
+    torch.testing.assert_close(found.mean[:, 0], expected)
+    if mirror:
+        torch.testing.assert_close(found.mean[:, 1], expected.flip(3))
+    assert found.std.numel() == 0
+
+
+class Blurry(Autoencoder):
+    """An autoencoder with a posterior deviation: four times the mean's magnitude."""
+
+    def encode(self, pictures):
+        mean = pictures.mean((2, 3), keepdim=True)
+        return mean, 4 * mean.abs()
+
+
+def test_encoding_keeps_the_posterior_deviation(tmp_path):
+    (tmp_path / "c").mkdir()
+    for i, value in enumerate((0, 255, 51)):
+        Image.new("RGB", (4, 4), (value,) * 3).save(tmp_path / "c" / f"{i}.png")
+    found = encode(ImageSet.read(tmp_path), Blurry(), size=4, mirror=True, batch_size=2)
+    torch.testing.assert_close(found.mean[:, 0, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
+    torch.testing.assert_close(found.std, 4 * found.mean.abs())
