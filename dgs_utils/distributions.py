@@ -69,7 +69,7 @@ def predefined_counts(name: str, ipc: int) -> np.ndarray:
     return largest_remainder(tables[nearest], ipc)
 
 
-def draw(transformed_scores, counts, rng: np.random.Generator) -> Draw:
+def draw(transformed_scores, counts, rng: np.random.Generator | int) -> Draw:
     """Draw images so that their difficulties follow ``counts`` [F §8.3].
 
     From the easiest bin to the hardest, the wanted number is drawn uniformly without replacement; a bin with fewer
@@ -78,7 +78,7 @@ def draw(transformed_scores, counts, rng: np.random.Generator) -> Draw:
     Args:
         transformed_scores: shape (N,), each in [0, 1].
         counts: shape (bins,), images wanted per equal bin of [0, 1]; their number sets the number of bins.
-        rng: NumPy generator, the only source of chance.
+        rng: NumPy generator, or a seed for one: the only source of chance.
 
     Raises:
         ValueError: fewer images than wanted, or a bad score or count.
@@ -88,7 +88,7 @@ def draw(transformed_scores, counts, rng: np.random.Generator) -> Draw:
     if len(scores) < counts.sum():
         raise ValueError(f"{counts.sum()} images are wanted and only {len(scores)} are there; "
                          f"generate a larger pool or lower the IPC")
-    members = bin_of(scores, len(counts))
+    rng, members = np.random.default_rng(rng), bin_of(scores, len(counts))
     shortage = np.maximum(counts - np.bincount(members, minlength=len(counts)), 0)
     chosen = [rng.choice(np.flatnonzero(members == k), counts[k] - shortage[k], replace=False)
               for k in np.flatnonzero(counts - shortage)]

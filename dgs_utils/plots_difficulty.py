@@ -217,13 +217,13 @@ def sliders(redraw: Callable[[int, int], Figure], search: Callable[[float], tupl
     import ipywidgets as widgets
     from IPython.display import display
 
-    start = search(weight)
-    bottom, top = (widgets.IntSlider(value, 0, max(limit - 1, 1), description=name)
-                   for name, value in zip(("bottom", "top"), start, strict=True))
+    most = max(limit - 1, 1)
+    bottom, top = (widgets.IntSlider(min(value, most), 0, most, description=name)
+                   for name, value in zip(("bottom", "top"), search(weight), strict=True))
     lam = widgets.FloatSlider(weight, min=0, max=1, step=0.05, description="λ")
 
     def on_weight(change: dict) -> None:
-        bottom.value, top.value = search(change["new"])
+        bottom.value, top.value = (min(value, most) for value in search(change["new"]))
 
     def show(bottom: int, top: int) -> None:
         figure = redraw(bottom, top)

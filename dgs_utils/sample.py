@@ -81,10 +81,12 @@ class Source(NamedTuple):
         images: the candidates, ordered by class and within a class as rule "first" takes them; the table holds what
             the method needs (score, transformed, prediction, confidence).
         targets: by class name; empty where the method follows no target.
+        notes: what stage 04 had to say about a class, by class name.
     """
 
     images: ImageSet
     targets: dict[str, Target]
+    notes: dict[str, str]
 
 
 def read_source(run: Run) -> Source:
@@ -108,13 +110,15 @@ def read_source(run: Run) -> Source:
     if method.needs == "scores":
         images = _with_columns(images, read_scores(run.inputs["scores"]), ["score", "prediction", "confidence"])
     if method.needs != "transformed":
-        return Source(images, {})
+        return Source(images, {}, {})
     folder = run.inputs["transform"]
     scores = pd.read_csv(folder / "transformed.csv", dtype={"class": str, "file_name": str})
     bins = read_manifest(folder)["params"]["bins"]
     targets = {name: class_target(part.to_numpy(), params.ipc, params.distribution, params.counts, bins)
                for name, part in scores[scores["set"] == "original"].groupby("class", sort=False)["transformed"]}
-    return Source(_with_columns(images, scores[scores["set"] == "pool"], ["score", "transformed"]), targets)
+    thresholds = pd.read_csv(folder / "thresholds.csv", dtype={"class": str, "note": str}, keep_default_na=False)
+    notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
+    return Source(_with_columns(images, scores[scores["set"] == "pool"], ["score", "transformed"]), targets, notes)
 
 
 def _with_columns(images: ImageSet, scores: pd.DataFrame, columns: list[str]) -> ImageSet:
@@ -189,8 +193,8 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
     Returns:
         class, label, images; for methods that look at scores also found (images per bin of the score that the method
         works on); for methods with a target also target, shortage (both per bin), wasserstein (W1 of found difficulties
-        to the target's) and divergence (KL(found ‖ target) in bits, one image spread over the bins of each). Lists per
-        bin are texts such as "1 0 2", as `counts_of` reads them.
+        to the target's), divergence (KL(found ‖ target) in bits, one image spread over the bins of each) and a note
+        where something had to give way. Lists per bin are texts such as "1 0 2", as `counts_of` reads them.
     """
     scores = source.images.table.groupby("class", sort=False)
     rows = []
@@ -201,10 +205,13 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
         if target:
             bins = len(target.counts)
             found, there = histogram(values, bins), histogram(scores.get_group(name)["transformed"].to_numpy(), bins)
-            row |= {"target": _text(target.counts), "found": _text(found),
-                    "shortage": _text(np.maximum(target.counts - there, 0)),
+            shortage = np.maximum(target.counts - there, 0)
+            notes = [source.notes[name]] if source.notes[name] else []
+            if shortage.any():
+                notes.append(f"the pool lacks {shortage.sum()} images in the bins that the target asks for")
+            row |= {"target": _text(target.counts), "found": _text(found), "shortage": _text(shortage),
                     "wasserstein": distance(values, target.quantiles),
-                    "divergence": divergence_to_target(found, target.counts)}
+                    "divergence": divergence_to_target(found, target.counts), "note": "; ".join(notes)}
         elif values is not None:
             row["found"] = _text(histogram(values))
         rows.append(row)

@@ -255,15 +255,16 @@ def transform_sets(run: Run, sets: Sets) -> tuple[pd.DataFrame, pd.DataFrame]:
     Written are ``thresholds.csv``, ``transformed.csv`` and ``objective.npz`` (one surface per class name).
 
     Returns:
-        The thresholds (class, label, bottom, top, objective, pool and original images; bottom and top as used on the
-        originals) and the transformed scores (set, file_name, class, label, score, transformed).
+        The thresholds (class, label, bottom, top, objective, pool and original images, bottom and top as used on the
+        originals, and a note where the class needed a way out) and the transformed scores (set, file_name, class,
+        label, score, transformed).
     """
     originals = dict(list(sets.originals.groupby("class", sort=False)))
     thresholds, transformed, surfaces = [], [], {}
     classes = list(sets.pool.groupby("class", sort=False))
     for name, pool in run.progress(classes, label="classes"):
-        real = originals[name]
-        with _naming(f"class {name}", run.warn):
+        real, notes = originals[name], []
+        with _naming(f"class {name}", notes.append):
             found = transform_class(pool["score"].to_numpy(), real["score"].to_numpy(), run.params)
         surface = found.thresholds.objective
         surfaces[name] = surface
@@ -271,7 +272,10 @@ def transform_sets(run: Run, sets: Sets) -> tuple[pd.DataFrame, pd.DataFrame]:
         thresholds.append({
             "class": name, "label": pool["label"].iloc[0], "bottom": bottom, "top": top,
             "objective": surface[bottom, top], "pool_images": len(pool), "original_images": len(real),
-            "original_bottom": found.on_originals[0], "original_top": found.on_originals[1]})
+            "original_bottom": found.on_originals[0], "original_top": found.on_originals[1],
+            "note": "; ".join(note.removeprefix(f"class {name}: ") for note in notes)})
+        for note in notes:
+            run.warn(note)
         transformed += [pool.assign(set="pool", transformed=found.pool),
                         real.assign(set="original", transformed=found.originals)]
     columns = ["set", "file_name", "class", "label", "score", "transformed"]

@@ -272,6 +272,17 @@ def test_report_says_what_was_wanted_and_found(sampled, world):
         np.testing.assert_array_equal(got[row], histogram(chosen))
         assert found["wasserstein"][row] == pytest.approx(distance(chosen, quantiles_of_scores(original, 5)))
     assert (got >= target - shortage).all()
+    assert ["the pool lacks" in note for note in found["note"]] == shortage.any(axis=1).tolist()
+
+
+def test_a_class_that_needed_a_way_out_says_so_in_the_report(sampled, world, outputs, monkeypatch):
+    table = pd.read_csv(world["transform"] / "thresholds.csv", keep_default_na=False)
+    read = pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda path, **options: (
+        table.assign(**{"class": CLASSES, "note": ["", "no spread", ""]}) if Path(path).name == "thresholds.csv"
+        else read(path, **options)))
+    *_, found = sampled("match")
+    assert found.set_index("class").loc["1", "note"].startswith("no spread")
 
 
 def test_match_is_closer_to_the_target_than_the_draw(sampled):

@@ -332,8 +332,10 @@ def test_ipc_1_searches_the_one_pair_without_clipping(outputs):
 ])
 def test_resolvable_input_is_resolved_with_a_warning(outputs, pool, originals, said):
     run = open_transform(outputs, {"a": pool}, {"a": originals})
-    _, transformed = transform_sets(run, read_sets(run))
+    thresholds, transformed = transform_sets(run, read_sets(run))
     assert any(sentence.startswith(said) for sentence in run.warnings), run.warnings
+    if said.startswith("class a: "):
+        assert said.removeprefix("class a: ") in thresholds["note"][0]
     assert transformed["transformed"].between(1e-4, 1).all()
 
 
