@@ -106,7 +106,7 @@ def published(number: int) -> pd.DataFrame:
     frame["network"] = frame["network"].map({v: k for k, v in NETWORKS.items()})
     names = {method.label: name for name, method in METHODS.items()}
     frame["method"] = frame["method"].replace(PUBLISHED_LABELS).map(names)
-    frame["pool_factor"] = frame["pool_size"].str.extract(r"(\d+)", expand=False).fillna(0).astype(int)
+    frame["pool_factor"] = frame["pool_size"].str.extract(r"(\d+)", expand=False).fillna("0").astype(int)
     return frame.drop(columns="pool_size")
 
 
@@ -159,7 +159,8 @@ def _text_grid(cells: pd.DataFrame, rows: pd.MultiIndex, columns: pd.MultiIndex,
         keys = [(*row, *column) if len(row) + len(column) > 1 else row[0] for column in columns]
         best = max((values[key] for key in keys if key in values), default=np.nan)
         lines.append([_cell(values.get(key), spread.get(key), best, bold) for key in keys])
-    return pd.DataFrame(lines, index=rows, columns=columns)
+    single = [axis.get_level_values(0) if axis.nlevels == 1 else axis for axis in (rows, columns)]
+    return pd.DataFrame(lines, *single)
 
 
 def _cell(mean: float | None, std: float | None, best: float, bold: str) -> str:

@@ -1,0 +1,225 @@
+"""Result tables: statistics by hand, layout, and that published and measured values never mix."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgs_utils.artifacts import write_csv
+from dgs_utils.methods import METHODS
+from dgs_utils.tables import CELL, EMPTY, LAYOUTS, caption, lay_out, published, read_results, summarise, write_table
+
+BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
+        "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
+        "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
+
+
+def rows(*changes: dict) -> pd.DataFrame:
+    return pd.DataFrame([{**BASE, **change} for change in changes])
+
+
+def runs(accuracies, **cell) -> pd.DataFrame:
+    """Return one row a training run of the same cell."""
+    return rows(*[{**cell, "training_seed": seed, "best": best} for seed, best in enumerate(accuracies)])
+
+
+# ---- Statistics ------------------------------------------------------------------------------------------------------
+
+@settings(max_examples=40, deadline=None)
+@given(best=st.lists(st.floats(0, 100), min_size=1, max_size=6), drop=st.floats(0, 5), n_test=st.integers(1, 5000))
+def test_statistics_of_a_cell(best, drop, n_test):
+    results = runs(best, n_test=n_test).assign(last=[b - drop for b in best])
+    [cell] = summarise(results).to_dict("records")
+    n, mean = len(best), sum(best) / len(best)
+    assert cell["best"] == pytest.approx(mean)
+    assert cell["n"] == cell["trainings"] == n
+    if n > 1:
+        spread = (sum((b - mean) ** 2 for b in best) / (n - 1)) ** 0.5
+        assert cell["std"] == pytest.approx(spread, abs=1e-9)
+    else:
+        assert np.isnan(cell["std"])
+    assert cell["optimism"] == pytest.approx(drop, abs=1e-9)
+    assert cell["test_se"] == pytest.approx((mean * max(100 - mean, 0) / n_test) ** 0.5, abs=1e-6)
+
+
+def test_seeds_of_each_kind_are_counted_apart():
+    results = rows({"pool_seed": 0, "selection_seed": 0, "training_seed": 0},
+                   {"pool_seed": 1, "selection_seed": 0, "training_seed": 0},
+                   {"pool_seed": 1, "selection_seed": 7, "training_seed": 0},
+                   {"pool_seed": 1, "selection_seed": 8, "training_seed": 0})
+    [cell] = summarise(results).to_dict("records")
+    assert [cell[name] for name in ("n", "pools", "selections", "trainings")] == [4, 2, 3, 1]
+
+
+@pytest.mark.parametrize("column", CELL)
+def test_runs_that_differ_in_anything_but_seeds_are_never_averaged(column):
+    other = 7 if isinstance(BASE[column], (int, float)) else "other"
+    summary = summarise(pd.concat([runs([40, 50]), runs([60, 80], **{column: other})]))
+    assert summary["best"].tolist() == [45, 70]
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+
+def test_folders_are_joined_and_repeated_rows_counted_once(tmp_path):
+    first, second = rows({"training_seed": 0}, {"training_seed": 1}), rows({"training_seed": 1}, {"training_seed": 2})
+    for name, frame in (("a", first), ("b", second)):
+        write_csv(tmp_path / name / "results.csv", frame)
+    results = read_results([tmp_path / "a", tmp_path / "b"])
+    assert results["training_seed"].tolist() == [0, 1, 2]
+
+
+def test_an_empty_distribution_stays_text(tmp_path):
+    write_csv(tmp_path / "results.csv", rows({"method": "random", "distribution": "", "pool_factor": 0}))
+    [row] = read_results([tmp_path]).to_dict("records")
+    assert row["distribution"] == ""
+    assert len(summarise(read_results([tmp_path]))) == 1
+
+
+def test_no_folders_is_an_error():
+    with pytest.raises(ValueError, match="no evaluation folders were given; run notebook 06 first"):
+        read_results([])
+
+
+# ---- Published values ------------------------------------------------------------------------------------------------
+
+def test_published_tables_are_the_paper_s():
+    sizes = {1: 81, 2: 24, 3: 15, 4: 15}
+    for number, size in sizes.items():
+        frame = published(number)
+        assert len(frame) == size
+        assert not frame[["dataset", "ipc", "network", "method", "mean", "pool_factor"]].isna().any(axis=None)
+        assert set(frame["method"]) <= METHODS.keys()
+    first = published(1).set_index(["network", "ipc", "method"])
+    for key, mean, std in [(("resnet_ap10", 10, "dgs"), 37.4, 0.3), (("convnet6", 50, "minimax"), 51.4, 0.4),
+                           (("resnet18", 10, "idc"), 36.9, 0.4), (("convnet6", 10, "random"), 24.3, 1.1)]:
+        assert first.loc[key, ["mean", "std"]].tolist() == [mean, std]
+    # [F §8.4]: the same three cells stand in three tables
+    woof = first.xs("resnet_ap10").xs("dgs", level="method")["mean"]
+    scale = published(3).query("distribution == 'scale'").set_index("ipc")["mean"]
+    five = published(4).query("pool_factor == 5").set_index("ipc")["mean"]
+    assert woof.to_dict() == scale.to_dict() == five.to_dict() == {10: 37.4, 20: 45.5, 50: 57.1}
+
+
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.published])
+def test_published_values_fill_their_own_columns_completely(name):
+    """Without a single run of ours every measured cell is empty and every published one stands in its place."""
+    layout = LAYOUTS[name]
+    table = lay_out(summarise(rows({"ipc": 999})), name)
+    assert set(table["measured"].to_numpy().ravel()) == {EMPTY}
+    paper = published(layout.published)
+    shown = [cell for cell in table["published"].to_numpy().ravel() if cell != EMPTY]
+    # Spreads are missing where the paper gives none.
+    expected = [f"{m:.1f}" if np.isnan(s) else f"{m:.1f} ± {s:.1f}" for m, s in zip(paper["mean"], paper["std"],
+                                                                                   strict=True)]
+    assert sorted(shown) == sorted(expected)
+
+
+def test_measured_cells_hold_measured_values_only():
+    summary = summarise(pd.concat([runs([11.1, 11.3]), runs([22.2], method="dit", distribution="", pool_factor=0),
+                                   runs([33.3, 33.3], network="convnet6", ipc=50)]))
+    table = lay_out(summary, "table1")
+    found = {(*row, column): text for row, line in table["measured"].iterrows() for column, text in line.items()
+             if text != EMPTY}
+    assert found == {(10, "ResNetAP-10", "DGS"): "11.2 ± 0.1", (10, "ResNetAP-10", "DiT"): "**22.2**",
+                     (50, "ConvNet-6", "DGS"): "**33.3 ± 0.0**"}
+    assert table.loc[(10, "ResNetAP-10"), ("published", "DGS")] == "37.4 ± 0.3"
+    assert table.shape == (9, 18)
+
+
+# ---- Layout ----------------------------------------------------------------------------------------------------------
+
+@settings(max_examples=20, deadline=None)
+@given(st.dictionaries(st.tuples(st.sampled_from([10, 20, 50]), st.sampled_from(["random", "dit", "dgs", "full"])),
+                       st.integers(1, 999).map(lambda tenth: tenth / 10), min_size=1))
+def test_the_best_of_each_line_is_bold_and_all_else_is_there(values):
+    summary = summarise(pd.concat([runs([mean], ipc=ipc, method=method) for (ipc, method), mean in values.items()]))
+    table = lay_out(summary, "comparison")
+    methods = {METHODS[method].label: method for _, method in values}
+    assert list(table.columns) == [method.label for name, method in METHODS.items() if name in methods.values()]
+    assert sorted(table.index.get_level_values("ipc")) == sorted({ipc for ipc, _ in values})
+    for (_, _, ipc), line in table.iterrows():
+        known = {label: values[ipc, methods[label]] for label in line.index if (ipc, methods[label]) in values}
+        for label, text in line.items():
+            if label not in known:
+                assert text == EMPTY
+            elif known[label] == max(known.values()):
+                assert text == f"**{known[label]:.1f}**"
+            else:
+                assert text == f"{known[label]:.1f}"
+
+
+def test_two_results_for_one_cell_are_refused():
+    summary = summarise(pd.concat([runs([40]), runs([50], image_size=128)]))
+    with pytest.raises(ValueError, match=r"comparison has several results for .*dgs.*; give 07 only the runs"):
+        lay_out(summary, "comparison")
+
+
+def test_protocols_are_never_laid_out_together():
+    summary = summarise(pd.concat([runs([40]), runs([50], protocol="other")]))
+    with pytest.raises(ValueError, match="comparison mixes the protocols idc, other; make one table each"):
+        lay_out(summary, "comparison")
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+
+def test_files_of_one_protocol(tmp_path):
+    results = pd.concat([runs([40, 42]), runs([50, 51, 55], method="dit", distribution="", pool_factor=0)])
+    table = write_table(results, "comparison", tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["comparison.csv", "comparison.md", "comparison.tex"]
+    tidy = pd.read_csv(tmp_path / "comparison.csv", keep_default_na=False).set_index("method")
+    assert float(tidy.loc["dgs", "best"]) == 41
+    assert float(tidy.loc["dit", "std"]) == pytest.approx(np.std([50, 51, 55], ddof=1))
+    assert table.loc[("ImageWoof", "ResNetAP-10", 10), "DiT"] == "**52.0 ± 2.6**"
+
+    markdown = (tmp_path / "comparison.md").read_text().splitlines()
+    cells = [[part.strip() for part in line.strip("|").split("|")] for line in markdown[:3]]
+    assert cells == [["Dataset", "Network", "IPC", "DiT", "DGS"], ["---"] * 5,
+                     ["ImageWoof", "ResNetAP-10", "10", "**52.0 ± 2.6**", "41.0 ± 1.4"]]
+    assert markdown[4] == caption(summarise(results))
+
+    latex = (tmp_path / "comparison.tex").read_text()
+    assert latex.startswith("\\begin{tabular}{lllll}\n\\toprule\n")
+    assert r"ImageWoof & ResNetAP-10 & 10 & \textbf{52.0 $\pm$ 2.6} & 41.0 $\pm$ 1.4 \\" in latex
+    assert "±" not in latex
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_line_of_every_file_has_all_its_cells(tmp_path, name):
+    write_table(pd.concat([runs([40, 42], ipc=ipc) for ipc in (10, 20)]), name, tmp_path)
+    lines = [line for line in (tmp_path / f"{name}.md").read_text().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    latex = (tmp_path / f"{name}.tex").read_text()
+    body = [line for line in latex.splitlines() if "&" in line]
+    assert len(body) == len(lines) - 1  # Markdown has a ruler too
+    columns = len(re.search(r"\{(l+)\}", latex)[1])
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {columns - 1} == {lines[0].count("|") - 2}
+    assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
+    assert all(line.rstrip().endswith((r"\\", r"\midrule")) for line in body)
+    assert EMPTY not in latex
+
+
+def test_each_protocol_gets_files_of_its_own(tmp_path):
+    results = pd.concat([runs([40, 42]), runs([90, 92], protocol="other")])
+    table = write_table(results, "comparison", tmp_path)
+    names = [f"comparison-{protocol}.{kind}" for protocol in ("idc", "other") for kind in ("csv", "md", "tex")]
+    assert sorted(f.name for f in tmp_path.iterdir()) == names
+    for protocol, own, others in (("idc", "41.0", "91.0"), ("other", "91.0", "41.0")):
+        text = (tmp_path / f"comparison-{protocol}.md").read_text()
+        assert own in text
+        assert others not in text
+        assert f"protocol {protocol}" in text
+        assert pd.read_csv(tmp_path / f"comparison-{protocol}.csv")["protocol"].unique().tolist() == [protocol]
+    assert table.index.get_level_values(0).tolist() == ["idc", "other"]
+
+
+def test_caption_tells_how_the_numbers_came_about():
+    results = pd.concat([runs([50, 51, 52]), runs([40, 41], ipc=20)])
+    text = caption(summarise(results))
+    assert "protocol idc" in text
+    assert "(ddof 1) of 2 to 3 runs: pool seeds 1, selection seeds 1, training seeds 2 to 3" in text
+    assert "one test (500 pictures) is up to 2.2 points" in text
+    assert "Epochs" not in text
+    assert "Epochs are the protocol's × 0.01." in caption(summarise(runs([50], epoch_factor=0.01)))
