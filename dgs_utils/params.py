@@ -22,6 +22,7 @@ Workers = Annotated[int, Field(ge=0, json_schema_extra={"machine": True})]  # th
 Folder = Annotated[str, Field(json_schema_extra={"folder": True})]  # a stage's output folder; "" = the default node
 Folders = Annotated[list[str], Field(json_schema_extra={"folder": True})]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "bf16"]
@@ -40,7 +41,7 @@ class Input(BaseModel):
 class StageParams(BaseModel):
     """Base of the parameter models: strict, immutable, and refusing unknown names."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
     stage: ClassVar[str]
 
     output: Folder = ""
@@ -151,7 +152,7 @@ class PoolParams(StageParams):
     solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
     guidance: Annotated[float, Field(ge=0)] = 2.0
     guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
-    guidance_interval: list[Fraction] = [0.0, 1.0]  # part of the noise range that is guided
+    guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
     batch_size: Positive = 50
     classes: list[str] = []  # [] = all
     compile: bool = False

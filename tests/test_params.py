@@ -1,0 +1,207 @@
+"""Parameters: every error names the parameter, defaults survive papermill, identities hold what decides a result."""
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dgs_utils.methods import METHODS
+from dgs_utils.params import STAGES, StageParams, nearest, node_key, validate
+
+FIELDS = [(stage, name) for stage, model in STAGES.items() for name in model.model_fields]
+WRONG: dict[type, list[Any]] = {  # values of a wrong type for a field whose default has the given type
+    str: [3, None, ["a"], True], bool: ["yes", 1, None], int: ["3", 2.5, True, None], float: ["0.1", True, None],
+    list: ["a", None, {"a": 1}, [object()]],
+}
+
+
+def section(stage: str) -> str:
+    return stage.split("_", 1)[1]
+
+
+def other_value(model: type[StageParams], name: str) -> Any:
+    """Return a valid value of a field that is not its default."""
+    default = model.model_fields[name].default
+    candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
+                        "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded"],
+                  bool: [not default], int: [default + 1, 3] if isinstance(default, int) else [],
+                  float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
+    for value in candidates[type(default)]:
+        try:
+            model(**{name: value})
+        except ValidationError:
+            continue
+        if value != default:
+            return value
+    raise AssertionError(f"no other value found for {model.stage}.{name}")
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("stage", "name"), FIELDS)
+def test_a_wrong_type_is_refused_by_name(stage, name):
+    default = STAGES[stage].model_fields[name].default
+    for value in WRONG[type(default)]:
+        if name == "channels" and value is True:
+            continue  # Python's True is a 1, and pydantic takes it for one among literals
+        with pytest.raises(ValueError, match=f"{section(stage)}\\.{name}[. ]") as caught:
+            validate(stage, {name: value})
+        assert not isinstance(caught.value, ValidationError)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("stage", "name"), FIELDS)
+def test_a_misspelt_name_brings_the_right_one(stage, name):
+    sentence = rf"{section(stage)}\.{name}z is not a parameter of {stage}; did you mean .*'{name}'"
+    with pytest.raises(ValueError, match=sentence):
+        validate(stage, {f"{name}z": 1})
+
+
+def test_a_name_like_no_other_brings_the_whole_list():
+    with pytest.raises(ValueError, match="qqq is not a parameter of 05_sample; valid names are ") as caught:
+        validate("05_sample", {"qqq": 1})
+    assert all(name in str(caught.value) for name in STAGES["05_sample"].model_fields)
+
+
+@pytest.mark.parametrize(("stage", "name", "value", "sentence"), [
+    ("00_prepare", "seed", -1, "prepare.seed is -1, but input should be greater than or equal to 0"),
+    ("00_prepare", "channels", 2, "prepare.channels is 2, but input should be 1 or 3"),
+    ("00_prepare", "label_dropout", 1.5, "prepare.label_dropout is 1.5, but input should be less than or equal to 1"),
+    ("00_prepare", "image_size", 0, "prepare.image_size is 0, but input should be greater than or equal to 4"),
+    ("00_prepare", "classes", ["a", 1], "prepare.classes.1 is 1, but input should be a valid string"),
+    ("01_fine_tune", "learning_rate", 0.0, "fine_tune.learning_rate is 0.0, but input should be greater than 0"),
+    ("01_fine_tune", "learning_rate", float("inf"), "fine_tune.learning_rate is inf, but input should be a finite"),
+    ("01_fine_tune", "ema_decay", float("nan"), "fine_tune.ema_decay is nan, but input should be "),
+    ("02_pool", "solver", "euler", "pool.solver is 'euler', but input should be 'ancestral', 'ddim', 'dpm++' or"),
+    ("02_pool", "guidance_interval", [0.0, 2.0], "pool.guidance_interval.1 is 2.0, but input should be less than or"),
+    ("02_pool", "guidance_interval", [0.5], "pool.guidance_interval is [0.5], but list should have at least 2 items"),
+    ("02_pool", "guidance_interval", [0.0, 1.0, 1.0], "[0.0, 1.0, 1.0], but list should have at most 2 items"),
+    ("05_sample", "method", "dgz", "sample.method is 'dgz'; choose one of random, first"),
+    ("05_sample", "counts", [1, -2], "sample.counts.1 is -2, but input should be greater than or equal to 0"),
+    ("06_evaluate", "network", "vgg", "evaluate.network is 'vgg', but input should be 'convnet3'"),
+])
+def test_a_wrong_value_is_told_in_a_sentence(stage, name, value, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        validate(stage, {name: value})
+
+
+def test_all_errors_are_told_at_once():
+    with pytest.raises(ValueError, match="; ") as caught:
+        validate("00_prepare", {"seed": "0", "depth": 0, "sead": 1})
+    for name in ("prepare.seed is '0'", "prepare.depth is 0", "prepare.sead is not a parameter"):
+        assert str(caught.value).count(name) == 1
+
+
+def test_whole_numbers_serve_as_real_ones():
+    assert validate("02_pool", {"guidance": 4}).guidance == 4.0
+
+
+def test_parameters_cannot_be_changed():
+    params = validate("02_pool", {})
+    with pytest.raises(ValidationError):
+        params.seed = 1
+
+
+def test_methods_of_stage_05_are_all_that_select():
+    for name, method in METHODS.items():
+        if method.source == "condense":
+            with pytest.raises(ValueError, match=f"sample.method is '{name}'; choose one of"):
+                validate("05_sample", {"method": name})
+        else:
+            assert validate("05_sample", {"method": name}).method == name
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(sorted(METHODS)), st.data())
+def test_nearest_finds_the_name_behind_a_slip(name, data):
+    place = data.draw(st.integers(0, len(name) - 1))
+    slip = name[:place] + name[place + 1:]
+    if len(name) > 4 and slip not in METHODS:
+        assert f"'{name}'" in nearest(slip, METHODS)
+    assert nearest("zzzzzz", METHODS) == "; valid names are " + ", ".join(METHODS)
+
+
+# ---- Defaults --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_defaults_are_plain_json_and_survive_it(stage):
+    model = STAGES[stage]
+    assert model.stage == stage
+    defaults = model().model_dump()
+    assert defaults == {name: field.default for name, field in model.model_fields.items()}
+    assert model(**json.loads(json.dumps(defaults))) == model()
+    assert {type(value) for value in defaults.values()} <= {str, bool, int, float, list}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_inputs_are_folder_parameters_of_existing_stages(stage):
+    model = STAGES[stage]
+    folders = set(model.marked("folder"))
+    assert "output" in folders
+    methods = [name for name, method in METHODS.items() if stage == "05_sample" and method.source != "condense"]
+    for params in (model(), *[model(method=name) for name in methods]):
+        for name, spec in params.inputs().items():
+            assert name in folders
+            assert validate(spec.stage, spec.overrides).stage == spec.stage
+        labels = {name: "x" for name, spec in params.inputs().items()}
+        assert params.label(labels)
+
+
+# ---- Identity --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("stage", "name"), FIELDS)
+def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
+    model = STAGES[stage]
+    method = {"method": "dgs"} if stage == "05_sample" and name != "method" else {}
+    plain, changed = model(**method), model(**method, **{name: other_value(model, name)})
+    apart = name in {*model.marked("folder"), *model.marked("machine")}
+    assert (name in plain.identity()) == (not apart)
+    assert (node_key(plain, {}) == node_key(changed, {})) == apart
+
+
+def test_settings_of_the_machine():
+    machine = {name for model in STAGES.values() for name in model.marked("machine")}
+    assert machine == {"device", "workers"}
+
+
+def test_inputs_decide_the_key_and_their_order_does_not():
+    params = validate("05_sample", {})
+    key = node_key(params, {"pool": "11111111", "transform": "22222222"})
+    assert key == node_key(params, {"transform": "22222222", "pool": "11111111"})
+    assert key != node_key(params, {"pool": "11111111", "transform": "33333333"})
+    assert key != node_key(params, {"pool": "22222222", "transform": "11111111"})
+    assert len(key) == 8
+    assert int(key, 16) >= 0
+
+
+def test_stages_with_equal_parameters_have_keys_of_their_own():
+    keys = [node_key(model(), {}) for model in STAGES.values()]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(("method", "ignored", "matters"), [
+    ("dgs", {}, {"seed": 3, "pool_factor": 4, "distribution": "hill", "counts": [1, 2], "ipc": 7}),
+    ("match", {"seed": 3}, {"distribution": "hill", "pool_factor": 4}),
+    ("random", {"pool_factor": 4, "distribution": "hill", "counts": [9]}, {"seed": 3, "ipc": 7}),
+    ("first", {"seed": 3, "pool_factor": 4}, {"ipc": 7}),
+    ("easiest", {"seed": 3, "distribution": "hill"}, {"pool_factor": 4}),
+])
+def test_parameters_that_a_method_ignores_do_not_tell_results_apart(method, ignored, matters):
+    key = node_key(validate("05_sample", {"method": method}), {})
+    assert node_key(validate("05_sample", {"method": method, **ignored}), {}) == key
+    for name, value in matters.items():
+        assert node_key(validate("05_sample", {"method": method, name: value}), {}) != key, name
+
+
+def test_keys_are_the_same_in_every_process():
+    code = ("from dgs_utils.params import *; "
+            "print(*[node_key(m(), {'b': 'x', 'a': 'y'}) for m in STAGES.values()])")
+    printed = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True,
+                              text=True, check=True).stdout for seed in ("1", "2")}
+    assert printed == {" ".join(node_key(m(), {"a": "y", "b": "x"}) for m in STAGES.values()) + "\n"}
