@@ -48,7 +48,8 @@ def test_one_command_makes_the_distilled_set(tmp_path, outputs, monkeypatch, cap
 
 def test_missing_folder_is_named_before_anything_starts(outputs, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    assert main(["run", "params/my_pool.yaml", "--set", "prepare.root=nowhere"]) == 2
+    changes = ["--set", "prepare.root=nowhere", "--set", "prepare.class_index=''"]
+    assert main(["run", "params/my_pool.yaml", *changes]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert list(outputs.iterdir()) == []
 
