@@ -282,12 +282,12 @@ class EvaluateParams(StageParams):
     network: Network = "convnet3"
     norm: Literal["instance", "batch"] = "instance"
     image_size: Positive = 16
-    protocol: Literal["idc"] = "idc"
+    protocol: Literal["idc", "rded"] = "idc"  # idc: hard labels, the paper's; rded: soft labels of 00's classifier
     epochs: Count = 0  # 0 = the published number for this IPC
     epoch_factor: Annotated[float, Field(gt=0)] = 0.01  # scales the protocol's epochs for small machines
-    batch_size: Positive = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    flip: bool = False
+    batch_size: Count = 0  # 0 = the protocol's
+    learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0 = the protocol's
+    flip: bool = False  # whether mirrored pictures still show their class
     evaluations: Positive = 5  # tests during a training; 100 as published
     repeats: Positive = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
@@ -330,10 +330,13 @@ class CondenseParams(StageParams):
     ipc: Positive = 10
     network: Network = "convnet3"
     image_size: Positive = 16
-    iterations: Positive = 200
-    inner_loops: Positive = 10
-    real_batch: Positive = 64
+    iterations: Positive = 300  # of DM (20,000 as published); outer loops of IDC-1 (500)
     image_learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    real_batch: Positive = 64  # real pictures a class in each comparison
+    inner_loops: Positive = 10  # IDC-1: comparisons for each network (100 as published)
+    pretrain_epochs: Count = 1  # IDC-1: epochs on real pictures before the first comparison (10 as published)
+    net_batches: Count = 8  # IDC-1: training batches of 64 between comparisons
+    flip: bool = False
     seed: Count = 0
     device: Device = "auto"
     workers: Workers = 0

@@ -1,0 +1,215 @@
+"""Stage 08: distilled sets whose pixels are optimised: distribution matching (DM) and IDC-1 [F §10.4–10.5].
+
+Every step's randomness is named after the step, so that a run that was stopped equals an undisturbed one.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from dgs_utils.artifacts import Run, atomic, write_csv
+from dgs_utils.augment import MEAN, STD, Augmentation, augment, cutmix, normalise, to_float
+from dgs_utils.data import ImageSet, read_classes
+from dgs_utils.device import resolve
+from dgs_utils.networks import Network, build
+from dgs_utils.seeds import named_seed, numpy_rng, torch_generator
+from dgs_utils.siamese import FAMILIES, draw_family, draw_numbers, transform
+from dgs_utils.training import Pictures, load_pictures
+
+MATCHED = ("color", "crop", "cutout")  # IDC transforms what it matches by all three, one after the other
+CHECKPOINT_EVERY = 50  # iterations
+
+
+class Condenser:
+    """Common ground of both methods: real pictures, synthetic pictures, their optimiser, and checkpoints.
+
+    Args:
+        run: the stage.
+
+    Attributes:
+        images: (classes · IPC, 3, S, S) float32, class by class. DM keeps them normalised, IDC-1 in [0, 1].
+        losses: one number an iteration.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.params = run, run.params
+        self.device = resolve(run.params.device)
+        self.names = list(read_classes(run.inputs["prepare"])["class"])
+        originals = ImageSet.read(run.inputs["prepare"], "train", classes=self.names)
+        self.real = load_pictures(originals, self.params.image_size, self.params.workers, run.progress).to(self.device)
+        self.by_class = [torch.where(self.real.labels == label)[0] for label in range(len(self.names))]
+        for name, members in zip(self.names, self.by_class, strict=True):
+            if len(members) < self.params.ipc:
+                raise ValueError(f"class {name} has {len(members)} originals, fewer than condense.ipc "
+                                 f"{self.params.ipc}; lower it")
+        self.images = self._start()
+        self.optimiser = torch.optim.SGD([self.images], lr=self.params.image_learning_rate, momentum=0.5)
+        self.iteration, self.losses = 0, []
+        self.checkpoint = run.folder / "checkpoints" / "last.pt"
+        if self.checkpoint.exists():
+            self._resume()
+
+    def _start(self) -> Tensor:
+        """Return the real pictures that the synthetic ones start from: a seeded draw, or the first files for IDC-1."""
+        chosen = []
+        for name, members in zip(self.names, self.by_class, strict=True):
+            order = np.arange(len(members))
+            if self.params.method == "dm":
+                order = numpy_rng("condense start", self.params.seed, name).permutation(len(members))
+            chosen.append(members[torch.from_numpy(order[: self.params.ipc]).to(members.device)])
+        pictures = to_float(self.real.images[torch.cat(chosen)])
+        return (normalise(pictures) if self.params.method == "dm" else pictures).requires_grad_()
+
+    def synthetic(self, label: int) -> Tensor:
+        """Return the synthetic pictures of one class."""
+        return self.images[label * self.params.ipc : (label + 1) * self.params.ipc]
+
+    def real_batch(self, label: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return up to ``count`` random real pictures of one class, normalised."""
+        members = self.by_class[label]
+        order = torch.randperm(len(members), generator=generator)[:count].to(members.device)
+        return normalise(to_float(self.real.images[members[order]]))
+
+    def network(self) -> Network:
+        """Return this iteration's freshly initialised network."""
+        torch.manual_seed(named_seed("condense network", self.params.seed, self.iteration))
+        return build(self.params.network, len(self.names), self.params.image_size).to(self.device)
+
+    def pixels(self) -> Tensor:
+        """Return the pictures as uint8 (N, 3, S, S)."""
+        images = self.images.detach()
+        if self.params.method == "dm":
+            mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+            images = images * std + mean
+        return images.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+
+    def step(self) -> float:
+        """Do one iteration and return its loss."""
+        raise NotImplementedError
+
+    def optimise(self) -> None:
+        """Do all iterations that are left."""
+        for _ in self.run.progress(range(self.iteration, self.params.iterations), label=self.params.method):
+            self.losses.append(self.step())
+            self.iteration += 1
+            if self.iteration % CHECKPOINT_EVERY == 0:
+                self._save()
+
+    def _save(self) -> None:
+        state = {"iteration": self.iteration, "losses": self.losses, "images": self.images.detach(),
+                 "optimiser": self.optimiser.state_dict()}
+        with atomic(self.checkpoint) as partial:
+            torch.save(state, partial)
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.iteration, self.losses = state["iteration"], state["losses"]
+        with torch.no_grad():
+            self.images.copy_(state["images"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+class DistributionMatching(Condenser):
+    """DM: a class's synthetic pictures have the real ones' mean features, in ever new random networks."""
+
+    def step(self) -> float:
+        generator = torch_generator("dm", self.params.seed, self.iteration)
+        network = self.network().requires_grad_(False)
+        self.optimiser.zero_grad()
+        total = 0.0
+        for label in range(len(self.names)):
+            real = self.real_batch(label, self.params.real_batch, generator)
+            family, numbers = draw_family(_families(self.params.flip), generator), draw_numbers(generator)
+            wanted = network.features(transform(real, family, numbers)).mean(0)
+            found = network.features(transform(self.synthetic(label), family, numbers)).mean(0)
+            loss = (wanted - found).square().sum()
+            loss.backward()  # class by class: the gradients add up and memory holds one class
+            total += loss.item()
+        self.optimiser.step()
+        return total
+
+
+class GradientMatching(Condenser):
+    """IDC-1: training on the synthetic pictures gives the gradients that training on real ones gives."""
+
+    def step(self) -> float:
+        params, generator = self.params, torch_generator("idc", self.params.seed, self.iteration)
+        with torch.no_grad():
+            self.images.clamp_(0, 1)
+        network = self.network()
+        trainer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        for _ in range(params.pretrain_epochs):
+            order = torch.randperm(len(self.real.labels), generator=generator).to(self.device)
+            for chosen in order.split(64):
+                self._train(network, trainer, chosen, generator)
+        total = 0.0
+        for _ in range(params.inner_loops):
+            for label in range(len(self.names)):
+                total += self._match(network, label, generator)
+            for _ in range(params.net_batches):
+                chosen = torch.randint(len(self.real.labels), (64,), generator=generator).to(self.device)
+                self._train(network, trainer, chosen, generator)
+        return total / params.inner_loops
+
+    def _match(self, network: Network, label: int, generator: torch.Generator) -> float:
+        """Do one step on a class's pictures: L1 distance of the convolution weights' gradients."""
+        weights = [weight for weight in network.parameters() if weight.dim() == 4]
+        draws = [(family, draw_numbers(generator)) for family in MATCHED]
+
+        def gradients(pictures: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
+            for family, numbers in draws:
+                pictures = transform(pictures, family, numbers)
+            labels = torch.full((len(pictures),), label, device=self.device)
+            return torch.autograd.grad(F.cross_entropy(network(pictures), labels), weights, create_graph=create_graph)
+
+        real = gradients(self.real_batch(label, self.params.real_batch, generator), create_graph=False)
+        found = gradients(normalise(self.synthetic(label)), create_graph=True)
+        loss = sum((r - f).abs().sum() for r, f in zip(real, found, strict=True))
+        self.optimiser.zero_grad()
+        self.images.grad = torch.autograd.grad(loss, self.images)[0]
+        self.optimiser.step()
+        return loss.item()
+
+    def _train(self, network: Network, trainer: torch.optim.Optimizer, chosen: Tensor,
+               generator: torch.Generator) -> None:
+        """Train the network for a step on real pictures, with crops, colour jitter and CutMix."""
+        settings = Augmentation(flip=0.5 if self.params.flip else 0.0, lighting=0.0)
+        pictures, partner, own = cutmix(augment(self.real.images[chosen], settings, generator), generator)
+        labels, logits = self.real.labels[chosen], network(pictures)
+        loss = own * F.cross_entropy(logits, labels) + (1 - own) * F.cross_entropy(logits, labels[partner])
+        trainer.zero_grad()
+        loss.backward()
+        trainer.step()
+
+
+def _families(flip: bool) -> tuple[str, ...]:
+    return FAMILIES if flip else tuple(family for family in FAMILIES if family != "flip")
+
+
+METHODS = {"dm": DistributionMatching, "idc": GradientMatching}
+
+
+def condense(run: Run) -> tuple[Pictures, pd.DataFrame]:
+    """Optimise the distilled set, and write ``images/<class>/<i>.png``, ``metadata.csv`` and ``losses.csv``.
+
+    Returns:
+        The pictures as they were saved, and the losses (iteration, loss).
+
+    Raises:
+        ValueError: a class with fewer originals than IPC, or a network that does not suit the picture size.
+    """
+    condenser = METHODS[run.params.method](run)
+    condenser.optimise()
+    pixels, ipc = condenser.pixels(), run.params.ipc
+    rows = [(f"images/{name}/{i}.png", name, label) for label, name in enumerate(condenser.names) for i in range(ipc)]
+    for picture, (file, *_) in zip(pixels.permute(0, 2, 3, 1).numpy(), rows, strict=True):
+        with atomic(run.folder / file) as partial:
+            Image.fromarray(picture).save(partial, format="PNG")
+    losses = pd.DataFrame({"iteration": range(1, len(condenser.losses) + 1), "loss": condenser.losses})
+    write_csv(run.folder / "losses.csv", losses)
+    write_csv(run.folder / "metadata.csv", pd.DataFrame(rows, columns=["file_name", "class", "label"]))
+    condenser.checkpoint.unlink(missing_ok=True)
+    return Pictures(pixels, torch.arange(len(condenser.names)).repeat_interleave(ipc)), losses
