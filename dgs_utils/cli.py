@@ -13,8 +13,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["DGS_OUTPUTS"] = str(Path(options.outputs).expanduser().absolute())
     try:
         return options.command(options)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"dgs: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"dgs: {error.strerror}: {error.filename}; make room or give access, or choose another folder by "
+              f"--outputs", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped. Finished stages are kept; the same command continues from here.", file=sys.stderr)
@@ -46,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[experiment], help="show what is done, running, failed or missing")
     status.add_argument("file", nargs="?", default="params/quickstart.yaml", help="experiment file")
     status.set_defaults(command=_status)
+
+    clean = commands.add_parser("clean", parents=[places], help="list results that no file in params refers to")
+    clean.add_argument("--yes", action="store_true", help="remove them")
+    clean.set_defaults(command=_clean)
     return parser
 
 
@@ -69,6 +77,22 @@ def _status(options: argparse.Namespace) -> int:
 
     nodes = _nodes(options)
     print("\n".join([*node_table(nodes, disk=True), *details(nodes)]))
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from dgs_utils.batch.clean import remove, unreferenced
+    from dgs_utils.batch.node import shown
+    from dgs_utils.batch.status import folder_size, size
+
+    total = 0
+    for folder in unreferenced():
+        count = folder_size(folder)
+        kept = options.yes and not remove(folder)
+        total += 0 if kept else count
+        print(f"{size(count):>9}  {shown(folder)}{'  kept: a process is working in it' if kept else ''}")
+    hint = "; to remove them: dgs clean --yes" if total else ""
+    print(f"{size(total)} removed" if options.yes else f"{size(total)} that no file in params refers to{hint}")
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -54,6 +55,19 @@ def build(folder: Path, seconds: float = 0.0) -> Path:
         notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
         nbformat.write(notebook, folder / "notebooks" / f"{stage}.ipynb")
     return folder
+
+
+@cache
+def finished(base: Path) -> tuple[Path, str]:
+    """Make a workspace below ``base`` and run its grid, once a test session.
+
+    Returns:
+        The workspace, which no test may change, and what the runner printed.
+    """
+    workspace = build(base / "finished grid")
+    result = dgs(workspace, "run", "params/small.yaml")
+    assert result.returncode == 0, result.stderr + result.stdout
+    return workspace, result.stdout
 
 
 def replace_cell(workspace: Path, stage: str, place: int, source: str) -> None:

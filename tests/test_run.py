@@ -21,10 +21,7 @@ from dgs_utils.params import EvaluateParams, TransformParams
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A workspace whose grid has been run, and what the runner printed; tests leave it as they found it."""
-    workspace = small_grid.build(tmp_path_factory.mktemp("grid") / "finished")
-    result = dgs(workspace, "run", "params/small.yaml")
-    assert result.returncode == 0, result.stderr + result.stdout
-    return workspace, result.stdout
+    return small_grid.finished(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

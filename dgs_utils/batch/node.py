@@ -1,5 +1,6 @@
 """One node: a notebook in a fresh kernel, into its own folder. Calling it twice does no harm."""
 
+import math
 import os
 import re
 import shutil
@@ -54,20 +55,29 @@ def run_node(node: Node, display: Display, options: Options = DEFAULTS) -> Repor
     Raises:
         OSError: the node's folder cannot be written.
     """
+    if report := finished(node, options):
+        return report
     folder = node.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
-            found = manifest(node)
-            is_stale = bool(found and changed_inputs(found))
-            again = node.stage in options.force or (is_stale and STALE in options.force)
-            if found and not again:
-                return Report(node, "stale" if is_stale else "skipped")
-            if again:
+            if report := finished(node, options):  # by another process, just now
+                return report
+            if manifest(node):
                 _clear(folder)
             return _run(node, display, options)
     except Timeout:
         return None
+
+
+def finished(node: Node, options: Options = DEFAULTS) -> Report | None:
+    """Return the report of a node that is not to be run, skipped or stale; None if it is to be run."""
+    found = manifest(node)
+    if not found or node.stage in options.force:
+        return None
+    if changed_inputs(found):
+        return None if STALE in options.force else Report(node, "stale")
+    return Report(node, "skipped")
 
 
 def _clear(folder: Path) -> None:
@@ -114,7 +124,8 @@ def execute(node: Node, limit: float = 0) -> str:
                 papermill.execute_notebook(
                     notebook, node.folder / "notebook.ipynb", _parameters(node), kernel_name="python3",
                     kernel_manager_class=manager_class(), shutdown_kernel="immediate", cwd=workspace(),
-                    progress_bar=False, stdout_file=log, stderr_file=log, execution_timeout=round(limit * 60) or None)
+                    progress_bar=False, stdout_file=log, stderr_file=log,
+                    execution_timeout=math.ceil(limit * 60) or None)
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
                 return f"{error.ename}: {error.evalue}"

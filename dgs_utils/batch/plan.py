@@ -17,10 +17,22 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 def plan(experiment: Experiment) -> list[Node]:
-    """Return all nodes of an experiment, each once, in the order of the stages, inputs before what needs them.
+    """Return all nodes of an experiment (see `expand`), after checking that they can be carried out.
 
     Raises:
         ValueError: parameters of several stages that do not go together, or pictures that are not on disk.
+    """
+    nodes = expand(experiment)
+    for node in nodes:
+        _check(node)
+    return nodes
+
+
+def expand(experiment: Experiment) -> list[Node]:
+    """Return all nodes of an experiment, each once, in the order of the stages, inputs before what needs them.
+
+    Raises:
+        ValueError: a wrong parameter, or an input folder that the file names and that is not there.
     """
     planner = _Planner(experiment)
     last = experiment.target
@@ -28,8 +40,6 @@ def plan(experiment: Experiment) -> list[Node]:
     ends = list({node.key: node for node in (planner.node(wanted, point) for point in experiment.points())}.values())
     if last == "07_figures":
         planner.figures(ends)
-    for node in planner.nodes.values():
-        _check(node)
     # The sort is stable, so that within a stage inputs stay before their readers.
     return sorted(planner.nodes.values(), key=lambda node: ORDER.index(node.stage))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dgs_utils.artifacts import Node
 from dgs_utils.batch.display import Display
-from dgs_utils.batch.node import DEFAULTS, STALE, Options, Report, run_node, shown
+from dgs_utils.batch.node import DEFAULTS, STALE, Options, Report, finished, run_node, shown
 from dgs_utils.batch.state import changed_inputs, manifest, state
 
 GOOD = ("done", "skipped")
@@ -80,7 +80,7 @@ def _attempt(node: Node, planned: dict, reports: dict[str, Report], display: Dis
     """Run a node if its time has come; return whether it has its report now."""
     sources = [reports.get(source.key) for source in input_nodes(node) if source.key in planned]
     if any(report and report.outcome not in GOOD for report in sources):
-        reports[node.key] = Report(node, "blocked")
+        reports[node.key] = finished(node, options) or Report(node, "blocked")
     elif None not in sources:
         report = run_node(node, display, options)
         if report:

@@ -61,7 +61,7 @@ def changed_inputs(found: dict[str, Any]) -> list[str]:
     changed = []
     for source in found["inputs"]:
         now = manifest_in(root / source["folder"]) if source["content"] else None
-        if now and now["content"] != source["content"]:
+        if now and now["key"] == source["key"] and now["content"] != source["content"]:
             changed.append(source["folder"])
     return changed
 

@@ -1,0 +1,137 @@
+"""The ``dgs`` command as its users meet it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import small_grid
+from filelock import FileLock
+from small_grid import dgs, manifests
+
+FILE = "params/small.yaml"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return small_grid.build(tmp_path / "grid")
+
+
+@pytest.fixture
+def copy(tmp_path_factory, tmp_path):
+    """A finished workspace of the test's own."""
+    return shutil.copytree(small_grid.finished(tmp_path_factory.getbasetemp())[0], tmp_path / "copy")
+
+
+def columns(printed, stage):
+    [line] = [line for line in printed.splitlines() if line.startswith(stage)]
+    return line.split()[1:]
+
+
+def test_help_comes_at_once():
+    check = "import sys, dgs_utils.cli; print(*sorted({'yaml', 'pydantic', 'numpy', 'torch'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == ""
+    for command in ([], ["run"], ["status"], ["clean"], ["node"]):
+        result = subprocess.run(small_grid.command(*command, "--help"), capture_output=True, text=True)
+        assert result.returncode == 0
+        assert result.stdout.startswith("usage: dgs")
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["params/smal.yaml"], "does not exist; did you mean 'small.yaml'?"),
+    ([FILE, "--set", "evaluate.repets=1"], "evaluate.repets is not a parameter of 06_evaluate; did you mean 'repeats'"),
+    ([FILE, "--set", "sample.ipc=11"], "asks for 55 images of each class, but pool.images_per_class is 50"),
+    ([FILE, "--only", "evaluat"], "evaluat is not a stage; did you mean 'evaluate'"),
+    ([FILE, "--until", "7"], "7 is not a stage; valid names are prepare"),
+    ([FILE, "--force", "figure"], "figure is not a stage; did you mean 'figures'"),
+    ([FILE, "--only", "condense"], "plans no condense"),
+])
+def test_wrong_calls_end_before_the_first_notebook(workspace, arguments, sentence):
+    result = dgs(workspace, "run", *arguments)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert result.stderr.startswith("dgs: ")
+    assert result.stderr.count("\n") == 1
+    assert not (workspace / "outputs").exists()
+
+
+def test_dry_run_shows_and_does_nothing(workspace):
+    result = dgs(workspace, "run", FILE, "--dry-run")
+    assert result.returncode == 0
+    assert columns(result.stdout, "06_evaluate") == ["2", "·", "·", "·", "·", "2", "0:00", "?"]
+    assert not (workspace / "outputs").exists()
+
+
+def test_dry_run_of_two_thousand_nodes_is_quick(workspace):
+    started = time.monotonic()
+    result = dgs(workspace, "run", FILE, "--dry-run", "--set", f"pool.seed={[*range(5)]}",
+                 "--set", f"sample.seed={[*range(5)]}", "--set", f"evaluate.seed={[*range(70)]}")
+    assert columns(result.stdout, "06_evaluate")[0] == str(70 * (5 + 25))
+    assert time.monotonic() - started < 12  # three seconds on an idle machine
+
+
+def test_dry_run_estimates_from_earlier_runs(copy):
+    for path in (copy / "outputs" / "06_evaluate").glob("*/manifest.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 30.0}))
+    printed = dgs(copy, "run", FILE, "--dry-run", "--set", "evaluate.seed=[0, 1, 2]").stdout
+    assert columns(printed, "06_evaluate") == ["6", "2", "·", "·", "·", "4", "1:00", "2:00"]
+    assert columns(printed, "07_figures")[-1] != "?"  # another node of that stage has been run
+
+
+def test_status_tells_states_time_and_disk(copy):
+    shutil.rmtree(copy / "outputs" / "07_figures")
+    printed = dgs(copy, "status", FILE).stdout
+    assert columns(printed, "05_sample")[:6] == ["2", "2", "·", "·", "·", "·"]
+    assert columns(printed, "05_sample")[-1] == "kB"
+    assert columns(printed, "07_figures")[:6] == ["1", "·", "·", "·", "·", "1"]
+    assert "another version" not in printed
+
+
+def test_status_tells_results_of_other_code_and_run_keeps_them(copy):
+    small_grid.replace_cell(copy, "04_transform", 3, "print('looked at more closely')")
+    assert "another version of the code, and kept: 1 of 04_transform" in dgs(copy, "status", FILE).stdout
+    before = manifests(copy)
+    assert "Nothing was left to do." in dgs(copy, "run", FILE).stdout
+    assert manifests(copy) == before
+
+
+def test_clean_removes_only_what_no_file_refers_to(copy):
+    strangers = [copy / "outputs" / "notes.txt", copy / "outputs" / "05_sample" / "mine" / "picture.png",
+                 copy / "outputs" / "05_sample" / "mine-0123abcd" / "picture.png", copy / "outputs" / "other" / "x"]
+    for path in strangers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    before = manifests(copy)
+    assert dgs(copy, "clean").stdout.startswith("0 B that no file in params refers to")
+    (copy / FILE).write_text(small_grid.EXPERIMENT.replace("random, dgs", "random"))
+    printed = dgs(copy, "clean").stdout
+    listed = {line.split("outputs/")[1] for line in printed.splitlines() if "outputs/" in line}
+    assert {name.split("/")[0] for name in listed} == {
+        "01_fine_tune", "02_pool", "03_difficulty", "04_transform", "05_sample", "06_evaluate", "07_figures"}
+    assert manifests(copy) == before
+    [held] = [name for name in listed if name.startswith("04")]
+    with FileLock(copy / "outputs" / held / ".lock"):
+        assert "kept: a process is working in it" in dgs(copy, "clean", "--yes").stdout
+    assert manifests(copy).keys() == before.keys() - listed | {held}
+    assert "removed" in dgs(copy, "clean", "--yes").stdout
+    assert manifests(copy).keys() == before.keys() - listed
+    assert all(path.exists() for path in strangers)
+
+
+def test_clean_keeps_what_given_folders_were_made_from(copy):
+    [dgs_set] = (copy / "outputs" / "05_sample").glob("*dgs*")
+    (copy / FILE).write_text(f"evaluate: {{distilled: outputs/05_sample/{dgs_set.name}}}")
+    printed = dgs(copy, "clean").stdout
+    assert "06_evaluate" in printed
+    assert "04_transform" not in printed
+
+
+def test_clean_refuses_where_a_file_cannot_be_read(copy):
+    before = manifests(copy)
+    (copy / "params" / "broken.yaml").write_text("evaluate: [")
+    result = dgs(copy, "clean", "--yes")
+    assert result.returncode == 2
+    assert "broken.yaml is not valid YAML" in result.stderr
+    assert manifests(copy) == before

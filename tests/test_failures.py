@@ -1,0 +1,230 @@
+"""What goes wrong leaves a clear line, finished work as it was, and a state that the next call goes on from."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+import small_grid
+from small_grid import contents, dgs, manifests
+
+FILE = "params/small.yaml"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return small_grid.build(tmp_path / "grid")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A workspace whose grid has been run undisturbed."""
+    return small_grid.finished(tmp_path_factory.getbasetemp())[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished):
+    """Checksums of what that run wrote."""
+    return contents(finished)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished workspace of the test's own."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+# ---- Notebooks that fail ---------------------------------------------------------------------------------------------
+
+def test_failure_stops_only_what_depends_on_it(copy, undisturbed):
+    healthy = (copy / "notebooks" / "04_transform.ipynb").read_text()
+    for stage in ("04_transform", "05_sample", "06_evaluate", "07_figures"):
+        shutil.rmtree(copy / "outputs" / stage)
+    small_grid.replace_cell(copy, "04_transform", 3, "raise ValueError('class 3 is\\nodd')")
+    result = dgs(copy, "run", FILE, "--set", "transform.weight=0.25")
+    assert result.returncode == 1
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
+    assert "04_transform (weight=0.25): ValueError: class 3 is odd; open outputs/04_transform/digits" in line
+    assert line.endswith("/notebook.ipynb")
+    done = manifests(copy)
+    assert [name.split("/")[1].rsplit("-", 1)[0] for name in done if name[:2] in ("05", "06")] == [
+        "digits-random-ipc10", "digits-random-ipc10-convnet3"]  # the sibling that needs no transform
+    table = {words[0]: words[1:6] for words in map(str.split, result.stdout.splitlines()) if len(words) == 7}
+    assert table["04_transform"] == ["·", "·", "1", "·", "·"]
+    assert table["05_sample"] == ["1", "·", "·", "·", "1"]
+    [log] = (copy / "outputs" / "04_transform").glob("*/log.txt")
+    assert "raise ValueError" in log.read_text()
+    assert line in dgs(copy, "status", FILE, "--set", "transform.weight=0.25").stdout.splitlines()
+
+    (copy / "notebooks" / "04_transform.ipynb").write_text(healthy)
+    result = dgs(copy, "run", FILE)
+    assert result.returncode == 0
+    assert "4 of 11 notebooks to run" in result.stdout
+    assert all(manifest == done[name] for name, manifest in manifests(copy).items() if name in done)
+    assert contents(copy) == undisturbed
+
+
+def test_each_failure_is_told_in_one_line(copy):
+    failures = [("import time; time.sleep(60)", "a cell took longer than the limit of 0.02 minutes"),
+                ("import os; os.kill(os.getpid(), 9)", "the kernel died; it was killed, or ran out of memory"),
+                ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+                ("run.finish = lambda: None", "the notebook ended without a manifest"),
+                ("begin('07_figures', {'title': 3})", "ValueError: figures.title is 3"),
+                ("import sys; sys.exit('enough')", "SystemExit: enough")]
+    small_grid.replace_cell(copy, "06_evaluate", 3, f"exec({[cell for cell, _ in failures]}[run.params.seed - 10])")
+    seeds = [10 + number for number in range(len(failures))]
+    result = dgs(copy, "run", FILE, "--only", "evaluate", "--set", "sample.method=random", "--limit", "0.02",
+                 "--set", f"evaluate.seed={seeds}")
+    assert result.returncode == 1
+    lines = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
+    assert len(lines) == len(failures)
+    for line, seed, (_, sentence) in zip(lines, seeds, failures, strict=True):
+        assert f"FAILED 06_evaluate (seed={seed}): {sentence}" in line
+
+
+def test_missing_notebook_is_told(copy):
+    shutil.rmtree(copy / "outputs" / "07_figures")
+    (copy / "notebooks" / "07_figures.ipynb").unlink()
+    result = dgs(copy, "run", FILE)
+    assert result.returncode == 1
+    assert "No such file or directory" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+# ---- Manifests and disks ---------------------------------------------------------------------------------------------
+
+def test_damaged_manifests_are_not_done(copy, undisturbed):
+    damages = {"01_fine_tune": "", "02_pool": "{", "04_transform": "[]", "07_figures": "\0" * 100}
+    for stage, damage in damages.items():
+        [folder] = (copy / "outputs" / stage).iterdir()
+        (folder / "manifest.json").write_text(damage)
+    others = [folder for folder in (copy / "outputs" / "05_sample").iterdir()]
+    shutil.copy(others[0] / "manifest.json", others[1])  # of another node
+    result = dgs(copy, "run", FILE)
+    assert result.returncode == 0
+    assert "5 of 11 notebooks to run" in result.stdout
+    assert contents(copy) == undisturbed
+
+
+def test_full_disk_fails_one_notebook_and_can_be_resumed(copy, undisturbed):
+    shutil.rmtree(copy / "outputs" / "07_figures")
+    healthy = (copy / "notebooks" / "07_figures.ipynb").read_text()
+    small_grid.replace_cell(copy, "07_figures", 3, "(run.folder / 'big').write_bytes(bytes(10**6))")
+    result = dgs(copy, "run", FILE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
+    assert result.returncode == 1
+    assert "FAILED 07_figures" in result.stdout
+    assert "File too large" in result.stdout
+    [folder] = (copy / "outputs" / "07_figures").iterdir()
+    (folder / "big").unlink(missing_ok=True)
+    (copy / "notebooks" / "07_figures.ipynb").write_text(healthy)
+    assert dgs(copy, "run", FILE).returncode == 0
+    assert contents(copy) == undisturbed
+
+
+def test_no_room_even_for_the_log_is_told(copy):
+    shutil.rmtree(copy / "outputs" / "07_figures")
+    result = dgs(copy, "run", FILE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)))
+    assert result.returncode == 1
+    assert "FAILED 07_figures" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert dgs(copy, "run", FILE).returncode == 0
+
+
+def test_outputs_that_cannot_be_written_are_told(copy, tmp_path):
+    (tmp_path / "a file").touch()
+    result = dgs(copy, "run", FILE, "--outputs", str(tmp_path / "a file"))
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "a file" in result.stderr
+
+
+def test_read_only_outputs_are_told(copy, tmp_path):
+    outputs = tmp_path / "outputs"
+    outputs.mkdir(mode=0o500)
+    place = outputs if os.getuid() else "/sys/kernel"  # root may write anywhere but there
+    result = dgs(copy, "run", FILE, "--outputs", str(place))
+    assert result.returncode == 2
+    assert "ermi" in result.stderr  # Permission denied, or Operation not permitted
+    assert result.stderr.count("\n") == 1
+
+
+def test_finished_results_can_be_looked_at_where_nothing_can_be_written(copy):
+    for path in copy.rglob(".lock"):
+        path.unlink()
+    result = dgs(copy, "run", FILE)
+    assert result.stdout.endswith("Nothing was left to do.\n")
+    assert not list(copy.rglob(".lock"))
+
+
+# ---- Signals ---------------------------------------------------------------------------------------------------------
+
+PID = "import os, subprocess; (run.folder / '.pid').write_text(str(os.getpid()))\n"
+
+
+def start(workspace, *arguments):
+    return subprocess.Popen(small_grid.command("run", FILE, *arguments), cwd=workspace, text=True,
+                            env=small_grid.environment(workspace), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether a process has ended (as a zombie it only waits for somebody to read its status)."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_kernel_outlives_its_runner(workspace, number):
+    small_grid.replace_cell(workspace, "00_prepare", 3, PID + "while True: pass")  # busy, it cannot look around
+    runner = start(workspace)
+    [pid] = wait_for(lambda: [int(path.read_text() or 0) for path in workspace.rglob(".pid")])
+    time.sleep(0.2)
+    runner.send_signal(number)
+    _, errors = runner.communicate(timeout=20)
+    wait_for(lambda: is_gone(pid), 3)
+    if number in (signal.SIGINT, signal.SIGTERM):
+        assert runner.returncode == 130
+        assert "the same command continues from here" in errors
+        assert "Traceback" not in errors
+    assert manifests(workspace) == {}
+    assert "running" not in dgs(workspace, "status", FILE).stdout.splitlines()[1]
+
+
+@pytest.mark.slow  # twenty kills, each of a runner that had to start first
+def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed):
+    workspace = small_grid.build(tmp_path / "grid", seconds=0.05)
+    chance = random.Random(0)
+    finished = {}
+    for attempt in range(20):
+        runner = start(workspace)
+        time.sleep(chance.uniform(0.3, 1.6))
+        victims = psutil.Process(runner.pid).children() if attempt % 2 and runner.poll() is None else []
+        for victim in victims or [psutil.Process(runner.pid)]:
+            victim.kill()
+        if victims:  # the runner goes on with what does not depend on it; end that too
+            time.sleep(chance.uniform(0.0, 0.5))
+            runner.kill()
+        runner.communicate(timeout=20)
+        for name, stamp in finished.items():
+            assert os.stat(workspace / "outputs" / name / "manifest.json").st_mtime_ns == stamp, name
+        finished = {name: os.stat(workspace / "outputs" / name / "manifest.json").st_mtime_ns
+                    for name in manifests(workspace)}
+    result = dgs(workspace, "run", FILE)
+    assert result.returncode == 0, result.stdout
+    assert contents(workspace) == undisturbed
+    for name, stamp in finished.items():
+        assert os.stat(workspace / "outputs" / name / "manifest.json").st_mtime_ns == stamp, name
