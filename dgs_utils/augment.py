@@ -30,6 +30,7 @@ class Augmentation:
         jitter: largest α of brightness, contrast and saturation.
         lighting: standard deviation of the PCA lighting's α.
         cutmix: mix every batch.
+        tiles: the picture is a mosaic of tiles × tiles parts, whose columns and rows are shuffled before the crop.
     """
 
     crop: float = 0.5
@@ -38,6 +39,7 @@ class Augmentation:
     jitter: float = 0.4
     lighting: float = 0.1
     cutmix: bool = True
+    tiles: int = 1
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -63,6 +65,8 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         (N, 3, S, S) float32, normalised.
     """
     n, size = len(images), images.shape[-1]
+    if settings.tiles > 1:
+        images = shuffle_tiles(images, settings.tiles, generator)
     images = to_float(images)
     if settings.crop < 1 or settings.flip > 0:
         boxes = crop_boxes(n, size, settings.crop, settings.ratio, generator)
@@ -75,6 +79,22 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
     offset = offset + lighting_offset(light.to(images.device))
     mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
     return apply_map(images, matrix / std[:, None], (offset - mean) / std)
+
+
+def shuffle_tiles(images: Tensor, tiles: int, generator: torch.Generator) -> Tensor:
+    """Shuffle the columns of tiles, and the rows, of each picture of a batch (N, C, S, S), as RDED does [B §3.1].
+
+    Raises:
+        ValueError: S is not a multiple of ``tiles``.
+    """
+    n, side = len(images), images.shape[-1] // tiles
+    if side * tiles != images.shape[-1]:
+        raise ValueError(f"pictures of {images.shape[-1]} pixels cannot be cut into {tiles} × {tiles} tiles; "
+                         f"choose an image_size that {tiles} divides")
+    rows, columns = torch.rand(2, n, tiles, generator=generator).argsort(2).to(images.device)
+    parts = images.unflatten(3, (tiles, side)).unflatten(2, (tiles, side)).permute(0, 2, 4, 1, 3, 5)
+    one = torch.arange(n, device=images.device)[:, None, None]
+    return parts[one, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 4, 2, 5).reshape_as(images)
 
 
 def crop_boxes(n: int, size: int, least: float, ratio: float, generator: torch.Generator) -> Tensor:

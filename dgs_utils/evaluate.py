@@ -4,6 +4,7 @@ One node trains one network on one distilled set, `repeats` times with consecuti
 at once, so that a crash costs one training at the most.
 """
 
+import filecmp
 import json
 import time
 from pathlib import Path
@@ -11,14 +12,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
+from dgs_utils import classifier as classifiers
 from dgs_utils.artifacts import MANIFEST, Run, atomic, input_folder, read_manifest, write_csv
-from dgs_utils.augment import Augmentation
+from dgs_utils.augment import MEAN, STD
 from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import resolve
 from dgs_utils.networks import build
+from dgs_utils.protocols import PROTOCOLS, augmentation_of
 from dgs_utils.seeds import named_seed
-from dgs_utils.training import Outcome, Pictures, Recipe, epochs_for, load_pictures, train_classifier
+from dgs_utils.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
+
+TILES = 2  # RDED's mosaics are 2 × 2 crops
 
 
 def describe(run: Run) -> dict:
@@ -42,30 +49,106 @@ def describe(run: Run) -> dict:
 def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     """Return the distilled set and the real test set after checking that they go together.
 
+    Warnings go to the run: classes of unequal size, pictures that are not RGB, or smaller than those of the test.
+
     Raises:
         ValueError: a class is missing from either, or a test picture is among the training pictures.
     """
     names = list(read_classes(run.inputs["prepare"])["class"])
     train = ImageSet.read(run.inputs["distilled"], classes=names)
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)
-    counts = train.table.groupby("class").size()
-    if counts.nunique() > 1 and describe(run)["method"] != "full":
-        run.warn(f"the classes of {run.inputs['distilled']} hold {counts.min()} to {counts.max()} pictures; "
-                 f"epochs follow the largest")
-    if "source" in train.table:
-        shared = set(train.table["source"]) & set(test.table["file_name"])
-        if shared:
-            raise ValueError(f"the test picture {min(shared)} is in the distilled set {run.inputs['distilled']}; "
-                             f"draw that set again from the train split")
+    for images in (train, ImageSet.read(run.inputs["prepare"], "train", classes=names)):
+        check_overlap(images, test)
+    _warn_about_pictures(run, train, test)
     return train, test
 
 
-def recipe_of(run: Run, ipc: int) -> Recipe:
-    """Return the protocol's recipe for ``ipc`` images per class, with this run's own sizes."""
-    params = run.params
-    epochs = params.epochs or epochs_for(ipc, params.epoch_factor)
-    augmentation = Augmentation(flip=0.5 if params.flip else 0.0)
-    return Recipe(epochs, params.batch_size, params.learning_rate, params.evaluations, augmentation, params.precision)
+def check_overlap(train: ImageSet, test: ImageSet) -> None:
+    """Refuse a test picture that is among the training pictures.
+
+    Two pictures are the same if the distilled set names the test picture as its source, or if they bear the same name
+    in the same class and hold the same bytes.
+
+    Raises:
+        ValueError: there is one; the sentence names it.
+    """
+    if "source" in train.table:
+        shared = sorted(set(train.table["source"]) & set(test.table["file_name"]))
+        if shared:
+            raise ValueError(f"the test picture {shared[0]} is in the distilled set {train.root}; "
+                             f"draw that set again from the train split")
+    known = dict(zip(_short_names(train), train.paths, strict=True))
+    for name, path in zip(_short_names(test), test.paths, strict=True):
+        if name in known and filecmp.cmp(known[name], path, shallow=False):
+            raise ValueError(f"the test picture {path} is also the training picture {known[name]}; "
+                             f"take it out of one of the two")
+
+
+def _short_names(images: ImageSet) -> list[tuple[str, str]]:
+    return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
+
+
+def _warn_about_pictures(run: Run, train: ImageSet, test: ImageSet) -> None:
+    folder, counts = run.inputs["distilled"], train.table.groupby("class").size()
+    if counts.nunique() > 1 and describe(run)["method"] != "full":
+        run.warn(f"the classes of {folder} hold {counts.min()} to {counts.max()} pictures; epochs follow the largest")
+    kinds = [_kind(path) for path in train.paths]
+    colours = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
+    others = sorted({mode for mode, _ in kinds} - {"RGB"})
+    if others and colours == 3:
+        count = sum(mode != "RGB" for mode, _ in kinds)
+        run.warn(f"{count} of {len(kinds)} pictures of {folder} are {', '.join(others)}; they are converted to RGB")
+    smallest, wanted = min(side for _, side in kinds), run.params.image_size
+    if smallest < wanted <= min(_kind(path)[1] for path in test.paths):
+        run.warn(f"pictures of {folder} are as small as {smallest} pixels and are enlarged to {wanted}, "
+                 f"but those of the test are not")
+
+
+def _kind(path: Path) -> tuple[str, int]:
+    """Return a picture's mode and shorter side, from its header."""
+    try:
+        with Image.open(path) as image:
+            return image.mode, min(image.size)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); replace or remove that file") from None
+
+
+def recipe_of(run: Run, ipc: int, tiles: int = 1) -> Recipe:
+    """Return the protocol's recipe for ``ipc`` images per class (0: the full set), with this run's own numbers.
+
+    Args:
+        run: the run.
+        ipc: images per class.
+        tiles: the pictures are mosaics of tiles × tiles crops.
+    """
+    params, protocol = run.params, PROTOCOLS[run.params.protocol]
+    return Recipe(
+        epochs=params.epochs or protocol.epochs(ipc, params.epoch_factor),
+        batch_size=params.batch_size or protocol.batch_size(ipc),
+        learning_rate=params.learning_rate or protocol.learning_rate,
+        evaluations=params.evaluations,
+        augmentation=augmentation_of(protocol, params.flip, tiles),
+        precision=params.precision,
+        protocol=protocol,
+    )
+
+
+def open_teacher(run: Run, device: torch.device) -> Teacher | None:
+    """Return 00's classifier as a teacher of the classes at hand, or None where the protocol has hard labels."""
+    if not PROTOCOLS[run.params.protocol].temperature:
+        return None
+    prepare = run.inputs["prepare"]
+    judge = classifiers.load(prepare / "classifier").to(device)
+    columns = torch.tensor(read_classes(prepare)["index"].to_numpy(), device=device)
+    size, mean, std = judge.config.crop, judge.mean.new_tensor(MEAN), judge.mean.new_tensor(STD)
+
+    def teach(images: torch.Tensor) -> torch.Tensor:
+        pixels = 255 * (images * std[:, None, None] + mean[:, None, None])
+        if images.shape[-1] != size:
+            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        return judge(pixels)[:, columns]
+
+    return teach
 
 
 def evaluate(run: Run) -> pd.DataFrame:
@@ -79,21 +162,23 @@ def evaluate(run: Run) -> pd.DataFrame:
         ValueError: the sets do not go together (see `open_sets`), or the network does not suit the picture size.
     """
     params, device = run.params, resolve(run.params.device)
+    build(params.network, 2, params.image_size, params.norm)  # an unsuitable network fails before long work
     train, test = open_sets(run)
-    names = test.classes
-    build(params.network, len(names), params.image_size, params.norm)  # an unsuitable network fails before long work
-    ipc = int(train.table.groupby("class").size().max())
-    row = describe(run)
-    recipe = recipe_of(run, 0 if row["method"] == "full" else ipc)
+    row, ipc = describe(run), int(train.table.groupby("class").size().max())
+    planned = 0 if row["method"] == "full" else ipc
+    recipe = recipe_of(run, planned, TILES if row["method"] == "rded" else 1)
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
-        pictures = [load_pictures(part, params.image_size, params.workers).to(device) for part in (train, test)]
+        pictures = [load_pictures(part, params.image_size, params.workers, zoom=zoom).to(device)
+                    for part, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
+        teacher = open_teacher(run, device)
         for seed in seeds:
             if not _is_done(run, seed):
-                _repeat(run, seed, *pictures, recipe, len(names))
-    row |= {"ipc": row["ipc"] or ipc, "protocol": params.protocol, "network": params.network, "norm": params.norm,
-            "image_size": params.image_size, "epochs": recipe.epochs,
-            "epoch_factor": recipe.epochs / epochs_for(0 if row["method"] == "full" else ipc)}
+                _repeat(run, seed, *pictures, recipe, len(test.classes), teacher)
+    row |= {"ipc": row["ipc"] or ipc, "protocol": params.protocol, "label": recipe.protocol.label,
+            "network": params.network, "norm": params.norm, "image_size": params.image_size, "epochs": recipe.epochs,
+            "epoch_factor": recipe.epochs / recipe.protocol.epochs(planned), "batch_size": recipe.batch_size,
+            "learning_rate": recipe.learning_rate, "flip": params.flip, "precision": params.precision, "key": run.key}
     return _write_results(run, row, seeds, test)
 
 
@@ -105,12 +190,13 @@ def _is_done(run: Run, seed: int) -> bool:
     return all(path.exists() for path in _paths(run, seed))
 
 
-def _repeat(run: Run, seed: int, train: Pictures, test: Pictures, recipe: Recipe, classes: int) -> None:
+def _repeat(run: Run, seed: int, train: Pictures, test: Pictures, recipe: Recipe, classes: int,
+            teacher: Teacher | None) -> None:
     params = run.params
     torch.manual_seed(named_seed("network weights", seed))
     network = build(params.network, classes, params.image_size, params.norm).to(train.images.device)
     started = time.perf_counter()
-    outcome = train_classifier(network, train, test, recipe, seed, run.progress)
+    outcome = train_classifier(network, train, test, recipe, seed, run.progress, teacher)
     seconds = time.perf_counter() - started
     _keep(run, seed, outcome)
     _note_time(run, seed, seconds, recipe.epochs * len(train.labels) / seconds)
@@ -135,9 +221,8 @@ def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.Data
     for seed in seeds:
         curve, predictions = pd.read_csv(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
         outcome = Outcome(curve, predictions)
-        best_epoch = int(curve.loc[curve["top1"].idxmax(), "epoch"])
-        rows.append(row | {"training_seed": seed, "best": outcome.best, "last": outcome.last, "best_epoch": best_epoch,
-                           "n_test": len(test)})
+        rows.append(row | {"training_seed": seed, "best": outcome.best, "last": outcome.last,
+                           "best_epoch": outcome.best_epoch, "n_test": len(test)})
         curves.append(curve.assign(training_seed=seed))
         matrix = np.zeros((len(test.classes),) * 2, dtype=np.int64)
         np.add.at(matrix, (test.labels, predictions), 1)  # rows: true class

@@ -1,4 +1,4 @@
-"""The classifier trainer of the Minimax/IDC protocol (label H-A) [F §9.1].
+"""Training and testing a classifier by one of `dgs_utils.protocols`.
 
 Pictures are decoded once and stay on the device as uint8; transforms, CutMix and evaluation run there in batches.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
 from dgs_utils.artifacts import silent
@@ -18,26 +18,14 @@ from dgs_utils.augment import Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.data import ImageSet, load_squares
 from dgs_utils.device import autocast
 from dgs_utils.networks import Network
+from dgs_utils.protocols import IDC, Protocol
 from dgs_utils.seeds import torch_generator
 
-# Training epochs: the first line whose IPC is not exceeded.
-EPOCHS_BY_IPC = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
-FULL_EPOCHS = 300
-
-
-def epochs_for(ipc: int, factor: float = 1.0) -> int:
-    """Return the protocol's number of epochs for ``ipc`` images per class (0: the full set), scaled by ``factor``."""
-    epochs = next((epochs for most, epochs in EPOCHS_BY_IPC if 0 < ipc <= most), FULL_EPOCHS)
-    return max(round(epochs * factor), 1)
-
-
-def learning_rate(epoch: int, epochs: int, base: float = 0.01) -> float:
-    """Return the rate used during ``epoch`` (from 1): × 0.2 after floor(2E/3) and again after floor(5E/6)."""
-    return base * 0.2 ** ((epoch > 2 * epochs // 3) + (epoch > 5 * epochs // 6))
+Teacher = Callable[[Tensor], Tensor]  # normalised pictures (N, 3, S, S) to logits (N, classes)
 
 
 def evaluation_epochs(epochs: int, evaluations: int) -> set[int]:
-    """Return the epochs (from 1) after which the protocol tests: every ``epochs // evaluations``, and the last."""
+    """Return the epochs (from 1) that a test follows: every ``epochs // evaluations``, and the last."""
     every = max(epochs // evaluations, 1)
     return {*range(every, epochs + 1, every), epochs}
 
@@ -49,10 +37,11 @@ class Recipe:
     Attributes:
         epochs: passes over the set.
         batch_size: the last, smaller batch of an epoch is kept.
-        learning_rate: of SGD with momentum 0.9 and weight decay 5e-4.
+        learning_rate: at the start.
         evaluations: tests during training, evenly spread.
-        augmentation: see `Augmentation`.
+        augmentation: training transforms.
         precision: "fp32" or "bf16".
+        protocol: optimiser, schedule, labels, and which tests count.
     """
 
     epochs: int
@@ -61,6 +50,7 @@ class Recipe:
     evaluations: int = 100
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: str = "fp32"
+    protocol: Protocol = IDC
 
 
 @dataclass
@@ -68,8 +58,9 @@ class Outcome:
     """What a training run came to.
 
     Attributes:
-        curve: one row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent).
-        predictions: (tests,) int64, of the last epoch.
+        curve: one row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent), counts (whether
+            the protocol lets this test compete for the best).
+        predictions: (test pictures,) int64, of the last epoch.
     """
 
     curve: pd.DataFrame
@@ -77,8 +68,13 @@ class Outcome:
 
     @property
     def best(self) -> float:
-        """Highest top-1 of all tests, in percent: what the protocol reports."""
-        return float(self.curve["top1"].max())
+        """Highest top-1 of the tests that count, in percent: what protocols report."""
+        return float(self.curve["top1"][self.curve["counts"]].max())
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch that reached the best."""
+        return int(self.curve["epoch"][self.curve["top1"].where(self.curve["counts"]).idxmax()])
 
     @property
     def last(self) -> float:
@@ -98,11 +94,16 @@ class Pictures:
         return Pictures(self.images.to(device), self.labels.to(device))
 
 
-def load_pictures(images: ImageSet, size: int, workers: int = 0, progress: Callable = silent) -> Pictures:
-    """Decode a set: shorter side scaled to ``size`` (bilinear, antialiased), centre crop, uint8."""
+def load_pictures(images: ImageSet, size: int, workers: int = 0, progress: Callable = silent,
+                  zoom: float = 1.0) -> Pictures:
+    """Decode a set: shorter side scaled to ``size`` × ``zoom`` (bilinear, antialiased), centre crop of ``size``, uint8.
+
+    Raises:
+        ValueError: a picture cannot be read; the sentence names it.
+    """
 
     def crop(picture, side):
-        return tv.center_crop(tv.resize(picture, side, antialias=True), side)
+        return tv.center_crop(tv.resize(picture, round(side * zoom), antialias=True), side)
 
     stack = np.empty((len(images), size, size, 3), dtype=np.uint8)
     squares = load_squares(images, size, workers, crop)
@@ -123,7 +124,7 @@ def logits(network: Network, images: Tensor, batch_size: int = 256, precision: s
 
 
 def train_classifier(network: Network, train: Pictures, test: Pictures, recipe: Recipe, seed: int = 0,
-                     progress: Callable = silent) -> Outcome:
+                     progress: Callable = silent, teacher: Teacher | None = None) -> Outcome:
     """Train a network and test it on the way.
 
     Args:
@@ -132,40 +133,60 @@ def train_classifier(network: Network, train: Pictures, test: Pictures, recipe: 
         recipe: see `Recipe`.
         seed: names every draw of the training (order, augmentation); the initial weights are the caller's.
         progress: wraps the epochs.
+        teacher: for protocols with soft labels.
+
+    Raises:
+        ValueError: the protocol wants soft labels and there is no teacher.
     """
-    optimiser = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, momentum=0.9, weight_decay=5e-4,
-                                foreach=True)
+    protocol = recipe.protocol
+    if protocol.temperature and teacher is None:
+        raise ValueError(f"protocol {protocol.label} trains on soft labels; give train_classifier a teacher")
+    optimiser = protocol.optimiser(network, recipe.learning_rate)
     tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
     rows, predictions = [], torch.empty(0)
     for epoch in progress(range(1, recipe.epochs + 1), label="epochs", total=recipe.epochs):
-        rate = learning_rate(epoch, recipe.epochs, recipe.learning_rate)
-        optimiser.param_groups[0]["lr"] = rate
-        loss = _train_epoch(network, train, recipe, optimiser, torch_generator("classifier", seed, epoch))
+        rate = recipe.learning_rate * protocol.rate(epoch, recipe.epochs)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss = _train_epoch(network, train, recipe, optimiser, torch_generator("classifier", seed, epoch), teacher)
         if epoch in tests:
             predictions = logits(network, test.images, precision=recipe.precision).argmax(1)
             top1 = 100 * (predictions == test.labels).double().mean().item()
-            rows.append((epoch, rate, loss, top1))
-    curve = pd.DataFrame(rows, columns=["epoch", "learning_rate", "loss", "top1"])
+            rows.append((epoch, rate, loss, top1, protocol.counts(epoch, recipe.epochs)))
+    curve = pd.DataFrame(rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
     return Outcome(curve, predictions.cpu().numpy())
 
 
-def _train_epoch(network: Network, train: Pictures, recipe: Recipe, optimiser, generator: torch.Generator) -> float:
+def _train_epoch(network: Network, train: Pictures, recipe: Recipe, optimiser: torch.optim.Optimizer,
+                 generator: torch.Generator, teacher: Teacher | None) -> float:
     network.train()
     losses = []
     order = torch.randperm(len(train.labels), generator=generator).to(train.labels.device)
     for chosen in order.split(recipe.batch_size):
-        images = augment(train.images[chosen], recipe.augmentation, generator)
-        labels = train.labels[chosen]
+        images, labels = augment(train.images[chosen], recipe.augmentation, generator), train.labels[chosen]
         with autocast(images.device, recipe.precision):
-            if recipe.augmentation.cutmix:
-                images, partner, own = cutmix(images, generator)
-                predicted = network(images)
-                loss = own * F.cross_entropy(predicted, labels)
-                loss = loss + (1 - own) * F.cross_entropy(predicted, labels[partner])
-            else:
-                loss = F.cross_entropy(network(images), labels)
+            loss = _loss(network, images, labels, recipe, generator, teacher)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
+
+
+def _loss(network: Network, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator,
+          teacher: Teacher | None) -> Tensor:
+    """Return a batch's loss: cross-entropy to (mixed) labels, or KL(teacher ‖ network) at a temperature."""
+    partner, own = None, 1.0
+    if recipe.augmentation.cutmix:
+        images, partner, own = cutmix(images, generator)
+    temperature = recipe.protocol.temperature
+    if temperature:
+        with torch.no_grad():
+            wanted = (teacher(images).float() / temperature).log_softmax(1)
+            if recipe.protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+                network(images)
+        found = (network(images).float() / temperature).log_softmax(1)
+        return F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    predicted = network(images)
+    loss = own * F.cross_entropy(predicted, labels)
+    return loss if partner is None else loss + (1 - own) * F.cross_entropy(predicted, labels[partner])

@@ -1,5 +1,6 @@
 """Training transforms: each batched operation against a picture-by-picture reference and the published numbers."""
 
+import itertools
 import math
 
 import numpy as np
@@ -228,3 +229,24 @@ def test_cutmix_boxes_are_distributed_as_published():
     theirs = np.array(theirs)
     for measure in (lambda b: (b[:, 1] - b[:, 0]) * (b[:, 3] - b[:, 2]), lambda b: b[:, 0], lambda b: b[:, 3]):
         assert stats.ks_2samp(measure(theirs), measure(ours)).pvalue > 1e-3
+
+
+# ---- Mosaics ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("tiles", [2, 3])
+def test_tiles_are_shuffled_by_columns_and_by_rows(tiles):
+    side, n = 2, 400
+    whole = torch.arange(3 * (side * tiles) ** 2).view(1, 3, side * tiles, side * tiles)
+    found = transforms.shuffle_tiles(whole.expand(n, -1, -1, -1), tiles, generator())
+    orders = list(itertools.permutations(range(tiles)))
+    places = {order: torch.cat([torch.arange(side) + side * i for i in order]) for order in orders}
+    possible = {whole[0][:, places[rows]][:, :, places[columns]].numpy().tobytes(): 0
+                for rows in orders for columns in orders}
+    for picture in found:
+        possible[picture.contiguous().numpy().tobytes()] += 1  # a KeyError means that it is no such shuffle
+    assert stats.chisquare(list(possible.values())).pvalue > 1e-3
+
+
+def test_a_picture_that_tiles_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="15 pixels cannot be cut into 2 × 2 tiles"):
+        augment(pictures(1, 15), Augmentation(tiles=2), generator())

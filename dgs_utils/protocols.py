@@ -1,0 +1,120 @@
+"""Evaluation protocols: how a classifier is trained on a distilled set, and which of its tests counts.
+
+Published tables mix protocols that differ by several points on the same pictures [B §1], so every result names its own
+and results of different protocols never share a table.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from torch import nn, optim
+
+from dgs_utils.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published way to train and test.
+
+    Attributes:
+        label: the family of published numbers that it belongs to [B §1].
+        epochs_by_ipc: (IPC, epochs) pairs; the first whose IPC is not exceeded holds.
+        full_epochs: epochs for more images per class than that, and for the full set.
+        batch_by_ipc: (IPC, batch size) pairs, as above.
+        full_batch: batch size for more.
+        learning_rate: at the start.
+        optimiser: makes the optimiser of a network, at that rate.
+        rate: factor on the learning rate during an epoch (from 1), given the number of epochs.
+        augmentation: training transforms.
+        temperature: of a teacher's soft labels; 0 for hard labels.
+        extra_pass: a second forward pass of each batch, which only moves the running statistics of batch norm.
+        test_zoom: test pictures are scaled to this many times their size before the centre crop.
+        counted_after: share of the epochs after which tests count towards the best.
+    """
+
+    label: str
+    epochs_by_ipc: tuple[tuple[int, int], ...]
+    full_epochs: int
+    batch_by_ipc: tuple[tuple[int, int], ...]
+    full_batch: int
+    learning_rate: float
+    optimiser: Callable[[nn.Module, float], optim.Optimizer]
+    rate: Callable[[int, int], float]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    temperature: float = 0.0
+    extra_pass: bool = False
+    test_zoom: float = 1.0
+    counted_after: float = 0.0
+
+    def epochs(self, ipc: int, factor: float = 1.0) -> int:
+        """Return the number of epochs for ``ipc`` images per class (0: the full set), scaled by ``factor``."""
+        return max(round(_by_ipc(self.epochs_by_ipc, ipc, self.full_epochs) * factor), 1)
+
+    def batch_size(self, ipc: int) -> int:
+        """Return the batch size for ``ipc`` images per class (0: the full set)."""
+        return _by_ipc(self.batch_by_ipc, ipc, self.full_batch)
+
+    def counts(self, epoch: int, epochs: int) -> bool:
+        """Return whether a test after ``epoch`` (from 1) of ``epochs`` counts; the last always does."""
+        return epoch > self.counted_after * epochs or epoch == epochs
+
+
+def _by_ipc(pairs: tuple[tuple[int, int], ...], ipc: int, beyond: int) -> int:
+    return next((value for most, value in pairs if 0 < ipc <= most), beyond)
+
+
+def steps_rate(epoch: int, epochs: int) -> float:
+    """Return the rate's factor during ``epoch`` (from 1): × 0.2 after floor(2E/3) and again after floor(5E/6)."""
+    return 0.2 ** ((epoch > 2 * epochs // 3) + (epoch > 5 * epochs // 6))
+
+
+def half_cosine_rate(epoch: int, epochs: int) -> float:
+    """Return the rate's factor during ``epoch`` (from 1): a cosine that has come down to one half at the end."""
+    return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / (2 * epochs)))
+
+
+def sgd(network: nn.Module, rate: float) -> optim.Optimizer:
+    """Return SGD with momentum 0.9 and weight decay 5e-4 on every parameter."""
+    return optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, foreach=True)
+
+
+def adamw(network: nn.Module, rate: float) -> optim.Optimizer:
+    """Return AdamW with weight decay 0.01 on weight matrices and kernels only."""
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    return optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=rate, weight_decay=0.01)
+
+
+# Minimax and IDC, hard labels [F §9.1]: what the paper's tables are made with.
+IDC = Protocol(
+    label="H-A",
+    epochs_by_ipc=((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500)), full_epochs=300,
+    batch_by_ipc=(), full_batch=64,
+    learning_rate=0.01, optimiser=sgd, rate=steps_rate,
+)
+
+# RDED, soft labels of a teacher [B §3.1]. Its CutMix works in place, so the extra pass sees the mixed pictures.
+RDED = Protocol(
+    label="S-R",
+    epochs_by_ipc=(), full_epochs=300,
+    batch_by_ipc=((1, 10), (10, 50)), full_batch=100,
+    learning_rate=0.001, optimiser=adamw, rate=half_cosine_rate,
+    augmentation=Augmentation(crop=1.0, jitter=0.0, lighting=0.0),
+    temperature=20.0, extra_pass=True, test_zoom=8 / 7, counted_after=0.8,
+)
+
+PROTOCOLS = {"idc": IDC, "rded": RDED}
+
+
+def augmentation_of(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augmentation:
+    """Return a protocol's training transforms for a set.
+
+    Args:
+        protocol: the protocol.
+        mirrored: whether mirror images are still pictures of their class (digits are not).
+        tiles: a picture is a mosaic of tiles × tiles crops, as RDED makes them; its protocol shuffles them and then
+            keeps at least 1/tiles of the area.
+    """
+    found = protocol.augmentation if mirrored else replace(protocol.augmentation, flip=0.0)
+    return replace(found, tiles=tiles, crop=1 / tiles) if protocol.temperature and tiles > 1 else found
