@@ -160,7 +160,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        return manifest if {"stage", "key", "label", "content", "inputs"} <= manifest.keys() else _broken(path)
+        return manifest if {"stage", "key", "label", "content", "inputs", "files"} <= manifest.keys() else _broken(path)
     except FileNotFoundError:
         raise ValueError(f"{folder} has no {MANIFEST}, so its stage was never finished; run that stage first") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
@@ -203,6 +203,12 @@ def _digest(entry: Path) -> dict[str, Any]:
     return {"sha256": total.hexdigest(), "bytes": sum(f.stat().st_size for f in files), "files": len(files)}
 
 
+def _extent(entry: Path) -> dict[str, int]:
+    """Return how many files and bytes an entry holds: what a check can afford to look at each time."""
+    files = [entry] if entry.is_file() else [f for f in entry.rglob("*") if f.is_file()]
+    return {"bytes": sum(f.stat().st_size for f in files), "files": len(files)}
+
+
 def check_input(folder: Path, what: str) -> dict[str, Any]:
     """Return an input folder's manifest after checking that it is there, finished, whole and up to date.
 
@@ -218,7 +224,7 @@ def check_input(folder: Path, what: str) -> dict[str, Any]:
         raise ValueError(f"{what}: {error}") from None
     for name, entry in manifest["files"].items():
         path = folder / name
-        if not path.exists() or (path.is_file() and path.stat().st_size != entry["bytes"]):
+        if not path.exists() or _extent(path) != {"bytes": entry["bytes"], "files": entry.get("files", 1)}:
             raise ValueError(f"{what}: {path} is missing or changed since its stage finished; "
                              f"delete {folder / MANIFEST} and run {manifest['stage']} again")
     for source in manifest["inputs"]:
