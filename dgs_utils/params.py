@@ -36,6 +36,7 @@ class Input(BaseModel):
     stage: str
     overrides: dict[str, Any] = {}
     any_folder: bool = False  # an image folder that this kit did not write is accepted too
+    on_demand: bool = False  # takes seconds, so a notebook run by hand makes it where it is missing
 
 
 class StageParams(BaseModel):
@@ -264,7 +265,7 @@ class SampleParams(StageParams):
         if method.needs == "scores":
             found["scores"] = Input(stage="03_difficulty", overrides={"source": "pool"})
         if method.needs == "transformed":
-            found["transform"] = Input(stage="04_transform", overrides=size)
+            found["transform"] = Input(stage="04_transform", overrides=size, on_demand=True)
         return found
 
     def label(self, inputs: dict[str, str]) -> str:

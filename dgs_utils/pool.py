@@ -159,7 +159,12 @@ def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
 
 def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     """List a pool that exists already; ``file_name`` is an absolute path, ``index`` counts by natural file order."""
-    images = ImageSet.read(locate(run.params.root), classes=list(classes["class"]))
+    root, known = locate(run.params.root), list(classes["class"])
+    unknown = sorted(set(ImageSet.read(root).table["class"]) - set(known))
+    if unknown:
+        run.warn(f"{root} holds pictures of {', '.join(unknown[:5])}, which are no classes of {run.inputs['prepare']}; "
+                 f"they are left out")
+    images = ImageSet.read(root, classes=known)
     table = images.table[["class"]].copy()
     table.insert(0, "file_name", [str(path) for path in images.paths])
     table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))
