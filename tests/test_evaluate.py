@@ -1,0 +1,263 @@
+"""Stage 06: what a row says, what survives a crash, which sets are refused, soft labels of 00's classifier."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from small_world import CLASSES, make_pool, open_stage, small_classifier, write_digits
+
+from dgs_utils import artifacts, evaluate, sample
+from dgs_utils.data import ImageSet
+from dgs_utils.training import load_pictures
+
+SMALL = {"image_size": 8, "epochs": 2, "evaluations": 2, "repeats": 2, "device": "cpu", "workers": 1}
+SPLITS = {"train": (0, 12), "val": (12, 20)}
+
+
+@pytest.fixture
+def prepare(tmp_path, outputs) -> Path:
+    """A finished 00 folder: twelve scans of each of three classes to train on, eight to test on."""
+    root = tmp_path / "originals"
+    for split, (start, stop) in SPLITS.items():
+        write_digits(root / split, start, stop)
+    return finish_prepare(root)
+
+
+def finish_prepare(root: Path, channels: int = 1) -> Path:
+    run = open_stage("00_prepare", dataset="folder", root=str(root), base_model="none", split="given",
+                     channels=channels)
+    places = range(len(CLASSES))
+    classes = pd.DataFrame({"label": places, "class": CLASSES, "index": places, "condition": places, "name": CLASSES})
+    artifacts.write_csv(run.folder / "classes.csv", classes)
+    rows = [(f"{split}/{name}/{file.name}", split, name, label) for split in SPLITS
+            for label, name in enumerate(CLASSES) for file in sorted((root / split / name).iterdir())]
+    artifacts.write_csv(run.folder / "originals.csv",
+                        pd.DataFrame(rows, columns=["file_name", "split", "class", "label"]))
+    artifacts.write_json(run.folder / "dataset.json",
+                         {"dataset": "folder", "root": str(root), "channels": channels, "split": "given"})
+    small_classifier().save(run.folder / "classifier")
+    run.finish()
+    return run.folder
+
+
+@pytest.fixture
+def distilled(tmp_path) -> Path:
+    """Somebody's own folder of pictures, four of each class."""
+    return write_digits(tmp_path / "mine", 30, 34)
+
+
+def open_run(prepare: Path, distilled: Path, **values) -> artifacts.Run:
+    return open_stage("06_evaluate", prepare=str(prepare), distilled=str(distilled), **{**SMALL, **values})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in artifacts.checksums(folder) if (folder / name).is_file()}
+
+
+# ---- Results ---------------------------------------------------------------------------------------------------------
+
+def test_files_of_a_run_agree_with_each_other(prepare, distilled):
+    run = open_run(prepare, distilled, seed=7)
+    results = evaluate.evaluate(run)
+    manifest = run.finish()
+    assert results["training_seed"].tolist() == [7, 8]
+    curves = pd.read_csv(run.folder / "curves.csv")
+    per_class = pd.read_csv(run.folder / "per_class.csv", dtype={"class": str})
+    confusion = pd.read_csv(run.folder / "confusion.csv", dtype={"true": str})
+    labels = ImageSet.read(prepare, "val").labels
+    with np.load(run.folder / "correct.npz") as correct:
+        for row in results.itertuples():
+            bits = np.unpackbits(correct[str(row.training_seed)])[: row.n_test].astype(bool)
+            curve = curves[curves["training_seed"] == row.training_seed]
+            matrix = confusion[confusion["training_seed"] == row.training_seed].set_index("true")[list(CLASSES)]
+            shares = per_class[per_class["training_seed"] == row.training_seed].set_index("class")["top1"]
+            assert row.last == pytest.approx(100 * bits.mean()) == curve["top1"].iloc[-1]
+            assert row.best == curve["top1"].max()
+            assert row.best_epoch == curve["epoch"][curve["top1"].idxmax()]
+            assert (matrix.sum(axis=1) == 8).all()
+            for label, name in enumerate(CLASSES):
+                assert matrix.loc[name, name] == bits[labels == label].sum()
+                assert shares[name] == pytest.approx(100 * bits[labels == label].mean())
+    assert {"results.csv", "curves.csv", "correct.npz", "repeats"} <= manifest["files"].keys()
+    assert "timing.csv" not in manifest["files"]  # seconds differ from run to run
+    timing = pd.read_csv(run.folder / "timing.csv")
+    assert timing["images_per_second"].to_numpy() == pytest.approx(2 * 12 / timing["seconds"].to_numpy())
+
+
+def test_a_row_tells_everything_that_sets_it_apart(prepare, distilled):
+    run = open_run(prepare, distilled, epochs=0, epoch_factor=0.001, norm="batch", learning_rate=0.02, batch_size=5)
+    row = evaluate.evaluate(run).iloc[0]
+    expected = {
+        "method": "mine", "ipc": 4, "dataset": "folder", "split": "given", "distilled": "mine", "protocol": "idc",
+        "label": "H-A", "network": "convnet3", "norm": "batch", "image_size": 8, "epochs": 2, "epoch_factor": 0.001,
+        "batch_size": 5, "learning_rate": 0.02, "flip": False, "precision": "fp32", "key": run.key, "n_test": 24,
+        "pool_seed": "", "selection_seed": "", "distribution": "", "pool_factor": 0}
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, prepare):
+    pool = make_pool(write_digits(tmp_path / "pool", 40, 60), prepare)
+    run = open_stage("05_sample", prepare=str(prepare), pool=str(pool), method="pool_random", ipc=3, pool_factor=4,
+                     seed=11)
+    source = sample.read_source(run)
+    sample.write_set(run, source, sample.select_images(run, source))
+    run.finish()
+    row = evaluate.evaluate(open_run(prepare, run.folder)).iloc[0]
+    found = {name: row[name] for name in ("method", "ipc", "pool_factor", "selection_seed", "pool_seed", "distilled")}
+    assert found == {"method": "pool_random", "ipc": 3, "pool_factor": 4, "selection_seed": 11, "pool_seed": 0,
+                     "distilled": run.folder.name}
+
+
+def test_epochs_follow_the_protocol(prepare, distilled):
+    run = open_run(prepare, distilled, epochs=0, epoch_factor=1.0)
+    assert [evaluate.recipe_of(run, ipc).epochs for ipc in (1, 10, 50, 0)] == [3000, 2000, 1500, 300]
+    recipe = evaluate.recipe_of(open_run(prepare, distilled, protocol="rded", epochs=0, epoch_factor=1.0), 10, tiles=2)
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (300, 50, 0.001)
+    assert (recipe.augmentation.tiles, recipe.augmentation.flip) == (2, 0)
+
+
+# ---- Determinism and crashes -----------------------------------------------------------------------------------------
+
+def test_a_crash_keeps_finished_repeats_and_a_new_start_gives_the_same_files(tmp_path, prepare, distilled):
+    whole = open_run(prepare, distilled, repeats=3, output=str(tmp_path / "whole"))
+    evaluate.evaluate(whole)
+    run = open_run(prepare, distilled, repeats=3, output=str(tmp_path / "parts"))
+    started = []
+
+    def power_cut(iterable, label, total=None):
+        started.append(label)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        yield from iterable
+
+    run.progress = power_cut
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(run)
+    assert sorted(path.name for path in (run.folder / "repeats").iterdir()) == ["0.csv", "0.npy"]
+    assert not (run.folder / "results.csv").exists()
+    before = (run.folder / "repeats" / "0.npy").stat().st_mtime_ns
+    again = open_run(prepare, distilled, repeats=3, output=str(tmp_path / "parts"))
+    evaluate.evaluate(again)
+    assert (again.folder / "repeats" / "0.npy").stat().st_mtime_ns == before
+    assert contents(again.folder) == contents(whole.folder)
+
+
+def test_a_half_written_repeat_is_done_again(prepare, distilled):
+    run = open_run(prepare, distilled)
+    first = evaluate.evaluate(run)
+    (run.folder / "repeats" / "1.npy").unlink()
+    pd.testing.assert_frame_equal(evaluate.evaluate(run), first)
+
+
+# ---- Sets that do not go together ------------------------------------------------------------------------------------
+
+def test_a_missing_class_is_named(prepare, distilled):
+    shutil.rmtree(distilled / "1")
+    with pytest.raises(ValueError, match="class 1 has no pictures in"):
+        evaluate.evaluate(open_run(prepare, distilled))
+
+
+@pytest.mark.parametrize("kept", [0, 60])
+def test_an_unreadable_picture_is_named_before_training(prepare, distilled, kept):
+    path = distilled / "2" / "1.png"
+    path.write_bytes(path.read_bytes()[:kept])
+    run = open_run(prepare, distilled)
+    with pytest.raises(ValueError, match=r"2/1\.png cannot be read as a picture"):
+        evaluate.evaluate(run)
+    assert not (run.folder / "repeats").exists()
+
+
+def test_a_network_that_does_not_suit_the_size_stops_at_once(prepare, distilled):
+    shutil.rmtree(distilled / "1")  # found only later
+    with pytest.raises(ValueError, match="resnet_ap10 with instance norm needs pictures of at least 16 pixels, not 8"):
+        evaluate.evaluate(open_run(prepare, distilled, network="resnet_ap10"))
+
+
+def test_an_unknown_network_is_refused_by_the_parameters(prepare, distilled):
+    with pytest.raises(ValueError, match=r"evaluate\.network is 'convnet9'"):
+        open_run(prepare, distilled, network="convnet9")
+
+
+def test_a_test_picture_in_the_distilled_set_is_refused(tmp_path, prepare, distilled):
+    stolen = tmp_path / "originals" / "val" / "1" / "0.png"
+    shutil.copy(stolen, distilled / "1" / "0.png")
+    with pytest.raises(ValueError, match=r"val/1/0\.png is also the training picture .*mine/1/0\.png"):
+        evaluate.open_sets(open_run(prepare, distilled))
+
+
+def test_a_test_picture_among_the_originals_is_refused(tmp_path, prepare, distilled):
+    root = tmp_path / "originals"
+    shutil.copy(root / "val" / "0" / "3.png", root / "train" / "0" / "3.png")
+    with pytest.raises(ValueError, match=r"val/0/3\.png is also the training picture .*train/0/3\.png"):
+        evaluate.open_sets(open_run(finish_prepare(root), distilled))
+
+
+def test_a_test_picture_as_a_source_is_refused(prepare, distilled):
+    names = [f"{name}/{i}.png" for name in CLASSES for i in range(4)]
+    pd.DataFrame({"file_name": names, "class": [name[0] for name in names],
+                  "source": ["val/2/5.png"] + ["train/0/0.png"] * 11}).to_csv(distilled / "metadata.csv", index=False)
+    with pytest.raises(ValueError, match=r"the test picture val/2/5\.png is in the distilled set"):
+        evaluate.open_sets(open_run(prepare, distilled))
+
+
+def test_unequal_classes_are_a_warning_and_epochs_follow_the_largest(prepare, distilled):
+    (distilled / "1" / "0.png").unlink()
+    run = open_run(prepare, distilled, epochs=0, epoch_factor=0.001)
+    assert evaluate.evaluate(run)["ipc"].iloc[0] == 4
+    assert any("hold 3 to 4 pictures; epochs follow the largest" in warning for warning in run.warnings)
+    assert run.finish()["warnings"] == run.warnings
+
+
+def test_grey_pictures_of_a_coloured_dataset_are_a_warning(tmp_path, prepare, distilled):
+    run = open_run(prepare, distilled)
+    evaluate.open_sets(run)
+    assert not run.warnings  # scans are grey by nature
+    run = open_run(finish_prepare(tmp_path / "originals", channels=3), distilled)
+    evaluate.open_sets(run)
+    assert [w for w in run.warnings if "12 of 12 pictures" in w and "are L; they are converted to RGB" in w]
+
+
+def test_pictures_smaller_than_those_of_the_test_are_a_warning(prepare, distilled):
+    path = distilled / "0" / "2.png"
+    with Image.open(path) as image:
+        small = image.resize((6, 5))
+    small.save(path)
+    run = open_run(prepare, distilled)
+    evaluate.open_sets(run)
+    assert [w for w in run.warnings if "as small as 5 pixels and are enlarged to 8" in w]
+    larger = open_run(prepare, distilled, image_size=16)  # both are enlarged then
+    evaluate.open_sets(larger)
+    assert not larger.warnings
+
+
+# ---- Soft labels -----------------------------------------------------------------------------------------------------
+
+def test_soft_label_protocol(prepare, distilled):
+    run = open_run(prepare, distilled, protocol="rded", epochs=10, evaluations=10, repeats=1)
+    row = evaluate.evaluate(run).iloc[0]
+    curve = pd.read_csv(run.folder / "curves.csv")
+    assert (row["protocol"], row["label"], row["batch_size"]) == ("rded", "S-R", 50)
+    assert curve["counts"].tolist() == [False] * 8 + [True] * 2
+    assert row["best"] == curve["top1"].iloc[-2:].max()
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_the_teacher_sees_pictures_as_it_was_trained_to(prepare, size):
+    classes = pd.read_csv(prepare / "classes.csv", dtype={"class": str})
+    artifacts.write_csv(prepare / "classes.csv", classes.assign(index=[2, 0, 1]))
+    run = open_run(prepare, write_digits(prepare / "more", 50, 52), protocol="rded", image_size=size)
+    teach = evaluate.open_teacher(run, torch.device("cpu"))
+    pictures = load_pictures(ImageSet.read(prepare, "val"), 8).images
+    if size == 16:
+        pictures = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)  # halved again without loss
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = small_classifier()(pictures[:, :, ::size // 8, ::size // 8])[:, [2, 0, 1]]
+    found = teach((pictures / 255 - mean) / std)
+    if size == 8:
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    else:  # antialiasing mixes neighbours, so only the verdicts are compared
+        assert (found.argmax(1) == expected.argmax(1)).double().mean() > 0.8
