@@ -4,6 +4,7 @@ Every stage hands pictures on as an `ImageSet`: a root folder and a table of fil
 explicit class tables, never from the order of folders on disk.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,8 +63,11 @@ SUBSETS: dict[str, list[tuple[str, int, str]]] = {
 
 
 def natural_key(name: str) -> str:
-    """Return a sort key that puts ``2.png`` before ``10.png``: every number padded to the same width."""
-    return re.sub(r"\d+", lambda number: number[0].zfill(20), name)
+    """Return a sort key that puts ``2.png`` before ``10.png``: every number padded to the same width.
+
+    The name itself follows, so that ``1.png`` and ``01.png`` have an order too.
+    """
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), name) + "\0" + name
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -176,14 +180,14 @@ class ImageSet:
 
 
 def _listing(folder: Path) -> tuple[Path, pd.DataFrame]:
-    text = {"class": str, "file_name": str}
     if (folder / "originals.csv").exists():
-        root = pd.read_json(folder / "dataset.json", typ="series")["root"]
-        return folder / root, pd.read_csv(folder / "originals.csv", dtype=text)
-    for name, reader in (("metadata.csv", pd.read_csv), ("metadata.jsonl", pd.read_json)):
-        if (folder / name).exists():
-            options = {"lines": True} if name.endswith("l") else {}
-            return folder, _with_class(reader(folder / name, dtype=text, **options), folder / name)
+        root = json.loads((folder / "dataset.json").read_text())["root"]
+        return folder / root, read_table(folder / "originals.csv")
+    if (folder / "metadata.csv").exists():
+        return folder, _with_class(read_table(folder / "metadata.csv"), folder / "metadata.csv")
+    if (folder / "metadata.jsonl").exists():
+        table = pd.read_json(folder / "metadata.jsonl", lines=True, dtype={"class": str, "file_name": str})
+        return folder, _with_class(table, folder / "metadata.jsonl")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the folder that holds one sub-folder of pictures per class")
     rows = [(f"{d.name}/{f.name}", d.name) for d in folder.iterdir() if d.is_dir() for f in d.iterdir()
@@ -192,26 +196,36 @@ def _listing(folder: Path) -> tuple[Path, pd.DataFrame]:
 
 
 def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Complete a Hugging Face listing: the class is its own column, the label column's text, or the file's folder."""
+    """Complete a Hugging Face listing: the class is its own column, the label column's text, or the file's folder.
+
+    Folders that pictures of several numeric labels share, such as ``train``, tell no class; then the label does.
+    """
     if "file_name" not in table:
         raise ValueError(f"{path} has no column file_name; add one with each picture's path relative to the folder")
     if "class" in table:
         return table
     if "label" in table and not pd.api.types.is_numeric_dtype(table["label"]):
         return table.rename(columns={"label": "class"})
-    parents = [Path(name).parent.name for name in table["file_name"]]
-    if all(parents):
+    parents = table["file_name"].map(lambda name: Path(name).parent.name)
+    shared = "label" in table and table["label"].groupby(parents).nunique().max() > 1
+    if (parents != "").all() and not shared:
         return table.assign(**{"class": parents}).drop(columns="label", errors="ignore")
     if "label" in table:
         return table.assign(**{"class": table["label"].astype(str)})
     raise ValueError(f"{path} tells no class: add a column class, or put the pictures into class folders")
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file about pictures; names stay text, even where a class is called 007 or NA."""
+    text = {"class": str, "file_name": str, "name": str}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+
+
 def read_classes(prepare: Path) -> pd.DataFrame:
     """Return a 00 folder's class table: label, class (folder name), index (in the difficulty classifier's output),
     condition (label of the diffusion model), name.
     """
-    return pd.read_csv(prepare / "classes.csv", dtype={"class": str, "name": str})
+    return read_table(prepare / "classes.csv")
 
 
 def map_files(function: Callable, items: Iterable, workers: int = 0) -> Iterator:
