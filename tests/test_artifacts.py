@@ -232,7 +232,7 @@ def test_damaged_input(outputs):
     lambda folder: (folder / "x.csv").unlink(),
     lambda folder: (folder / "x.csv").write_text("longer than before"),
     lambda folder: (folder / "images" / "a" / "0.png").unlink(),
-    lambda folder: (folder / "images" / "a" / "2.png").write_text("0"),
+    lambda folder: (folder / "images" / "a" / "0.png").write_text(""),
     lambda folder: (folder / "images").rename(folder / "moved"),
 ])
 def test_changed_input(outputs, change):
@@ -245,8 +245,9 @@ def test_changed_input(outputs, change):
 
 
 def test_new_files_beside_the_old_ones_do_no_harm(outputs):
-    folder = finished("00_prepare")
+    folder = finished("00_prepare", {"images/a/0.png": "0"})
     (folder / "notes.txt").write_text("mine")
+    (folder / "images" / "a" / "metadata.jsonl").write_text("{}")
     check_input(folder, "prepare")
 
 
