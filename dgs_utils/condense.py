@@ -15,6 +15,7 @@ from dgs_utils.augment import MEAN, STD, Augmentation, augment, cutmix, normalis
 from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import resolve
 from dgs_utils.networks import Network, build
+from dgs_utils.params import CondenseParams
 from dgs_utils.seeds import named_seed, numpy_rng, torch_generator
 from dgs_utils.siamese import FAMILIES, draw_family, draw_numbers, transform
 from dgs_utils.training import Pictures, load_pictures
@@ -46,7 +47,7 @@ class Condenser:
                 raise ValueError(f"class {name} has {len(members)} originals, fewer than condense.ipc "
                                  f"{self.params.ipc}; lower it")
         self.images = self._start()
-        self.optimiser = torch.optim.SGD([self.images], lr=self.params.image_learning_rate, momentum=0.5)
+        self.optimiser = torch.optim.SGD([self.images], lr=image_learning_rate(self.params), momentum=0.5)
         self.iteration, self.losses = 0, []
         self.checkpoint = run.folder / "checkpoints" / "last.pt"
         if self.checkpoint.exists():
@@ -110,6 +111,13 @@ class Condenser:
         with torch.no_grad():
             self.images.copy_(state["images"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+
+def image_learning_rate(params: CondenseParams) -> float:
+    """Return the step size of the pixels: as given, or the published rule of each method [F §10.4–10.5]."""
+    if params.image_learning_rate:
+        return params.image_learning_rate
+    return 1.0 if params.method == "dm" else 0.003 * params.ipc / 10 * (params.image_size / 224) ** 2
 
 
 class DistributionMatching(Condenser):

@@ -332,7 +332,7 @@ class CondenseParams(StageParams):
     network: Network = "convnet3"
     image_size: Positive = 16
     iterations: Positive = 300  # of DM (20,000 as published); outer loops of IDC-1 (500)
-    image_learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    image_learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0: the published rule of each method
     real_batch: Positive = 64  # real pictures a class in each comparison
     inner_loops: Positive = 10  # IDC-1: comparisons for each network (100 as published)
     pretrain_epochs: Count = 1  # IDC-1: epochs on real pictures before the first comparison (10 as published)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import dgs_utils  # noqa: F401  (before torch: it sets how threads wait)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
