@@ -17,6 +17,7 @@ from dgs_utils.artifacts import silent
 from dgs_utils.augment import Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.data import ImageSet, load_squares
 from dgs_utils.device import autocast
+from dgs_utils.memory import keep_freed_memory
 from dgs_utils.networks import Network
 from dgs_utils.protocols import IDC, Protocol
 from dgs_utils.seeds import torch_generator
@@ -113,9 +114,15 @@ def load_pictures(images: ImageSet, size: int, workers: int = 0, progress: Calla
 
 
 @torch.inference_mode()
-def logits(network: Network, images: Tensor, batch_size: int = 256, precision: str = "fp32") -> Tensor:
-    """Return a network's logits (N, classes), float32, for uint8 pictures (N, 3, S, S), in evaluation mode."""
+def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str = "fp32") -> Tensor:
+    """Return a network's logits (N, classes), float32, for uint8 pictures (N, 3, S, S), in evaluation mode.
+
+    A batch size of 0 stands for as many pictures as keep a GPU busy, or a CPU's caches useful.
+    """
     network.eval()
+    if not batch_size:
+        pixels = 2**22 if images.is_cuda else 2**14
+        batch_size = max(pixels // images.shape[-1] ** 2, 8)
     parts = []
     for batch in images.split(batch_size):
         with autocast(images.device, precision):
@@ -141,6 +148,8 @@ def train_classifier(network: Network, train: Pictures, test: Pictures, recipe: 
     protocol = recipe.protocol
     if protocol.temperature and teacher is None:
         raise ValueError(f"protocol {protocol.label} trains on soft labels; give train_classifier a teacher")
+    if not train.images.is_cuda:
+        keep_freed_memory()
     optimiser = protocol.optimiser(network, recipe.learning_rate)
     tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
     rows, predictions = [], torch.empty(0)

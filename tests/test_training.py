@@ -1,5 +1,6 @@
 """The classifier trainer: its losses and steps by hand, its tests, and what makes two runs the same."""
 
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchvision.transforms import v2
 
 from dgs_utils.augment import Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.data import ImageSet
+from dgs_utils.memory import keep_freed_memory
 from dgs_utils.networks import build
 from dgs_utils.protocols import RDED
 from dgs_utils.seeds import torch_generator
@@ -206,6 +208,10 @@ def test_bf16_learns_as_well():
     recipe = Recipe(3, 20, augmentation=PLAIN, precision="bf16")
     curves = [train_classifier(fresh(), TRAIN, TEST, r).curve for r in (recipe, replace(recipe, precision="fp32"))]
     np.testing.assert_allclose(*[curve["loss"] for curve in curves], rtol=0.03)
+
+
+def test_freed_memory_is_kept_where_the_c_library_is_glibc():
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
 # ---- Loading ---------------------------------------------------------------------------------------------------------
