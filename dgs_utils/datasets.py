@@ -5,9 +5,12 @@ tree of class folders), the result is the same three files in the stage folder: 
 are), ``classes.csv`` (label, class, index, condition, name) and ``originals.csv`` (file_name, split, class, label).
 """
 
+import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,14 +81,22 @@ def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
     known for the three subsets, and read from ``class_index`` for any other class.
 
     Raises:
-        ValueError: a pre-trained model is used and a class's index is not known.
+        ValueError: a pre-trained model is used and a class's index is not known, or ``classes`` names one twice or
+            one that the data set does not have.
     """
     known = {wnid: (index, name) for rows in SUBSETS.values() for wnid, index, name in rows}
+    if len(set(params.classes)) < len(params.classes):
+        raise ValueError(f"prepare.classes names a class twice: {', '.join(params.classes)}")
     if params.dataset in SUBSETS:
-        names = [row[0] for row in SUBSETS[params.dataset] if not params.classes or row[0] in params.classes]
+        names = [row[0] for row in SUBSETS[params.dataset]]
+        foreign = [name for name in params.classes if name not in names]
+        if foreign:
+            raise ValueError(f"prepare.classes names {foreign[0]}, which is no class of {params.dataset}; "
+                             f"its classes are {', '.join(names)}")
+        names = [name for name in names if not params.classes or name in params.classes]
     else:
         names = params.classes or sorted(table["class"].unique(), key=natural_key)
-    titles = dict(zip(names, FASHION, strict=True)) if params.dataset == "fashion" else {}
+    titles = {str(i): title for i, title in enumerate(FASHION)} if params.dataset == "fashion" else {}
     classes = pd.DataFrame({"label": range(len(names)), "class": names})
     classes["index"] = classes["condition"] = classes["label"]
     classes["name"] = [known[name][1] if name in known else titles.get(name, name) for name in names]
@@ -248,23 +259,29 @@ def unpack(archive: Path, target: Path) -> None:
         else:
             with tarfile.open(archive) as source:
                 source.extractall(target, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{archive} cannot be unpacked ({error}); fetch it again") from None
+                while source.fileobj.read(2**20):  # to the checksum, which stands after the last member
+                    pass
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ValueError(f"{archive} cannot be unpacked ({reason}); fetch it again") from None
 
 
 def _list_files(root: Path) -> pd.DataFrame:
     """List the pictures of a root: file_name, class, and the split of its ``train`` and ``val`` folders."""
-    nested = [d for d in sorted(root.iterdir()) if d.is_dir() and not (d / "train").exists()]
-    tops = [root] + ([nested[0]] if len(nested) == 1 else [])  # an archive may add one folder around the two
-    for top in tops:
-        if (top / "train").is_dir():
-            parts = [_subtree(top / split, split) for split in ("train", "val") if (top / split).is_dir()]
-            table = pd.concat(parts, ignore_index=True)
-            return table.assign(file_name=f"{(top / 'x').relative_to(root).parent.as_posix()}/" + table["file_name"]
-                                if top != root else table["file_name"])
-    return ImageSet.read(root).table[["file_name", "class"]].assign(split="train")
+    top = _top(root)
+    splits = [split for split in ("train", "val") if (top / split).is_dir()] if (top / "train").is_dir() else [""]
+    parts = []
+    for split in splits:
+        table = ImageSet.read(top / split).table[["file_name", "class"]]
+        prefix = (top / split).relative_to(root).as_posix().removeprefix(".")
+        file_name = f"{prefix}/" + table["file_name"] if prefix else table["file_name"]
+        parts.append(table.assign(file_name=file_name, split=split or "train"))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _subtree(folder: Path, split: str) -> pd.DataFrame:
-    table = ImageSet.read(folder).table[["file_name", "class"]]
-    return table.assign(file_name=f"{split}/" + table["file_name"], split=split)
+def _top(root: Path) -> Path:
+    """Return where ``train`` and ``val``, or the class folders, lie: an archive may put one folder around them."""
+    inner = [d for d in root.iterdir() if d.is_dir() and not d.name.startswith((".", "__"))]
+    if len(inner) == 1 and inner[0].name != "train" and any(d.is_dir() for d in inner[0].iterdir()):
+        return inner[0]
+    return root
