@@ -44,8 +44,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", help="experiment file, such as params/quickstart.yaml")
     run.add_argument("--only", metavar="STAGE", help="run this stage only, on inputs that are finished")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    run.add_argument("--jobs", type=int, default=0, metavar="N", help="run N notebooks at a time (needs Snakemake)")
+    run.add_argument("--profile", default="", metavar="NAME", help="run by Snakemake with this profile: local, slurm, "
+                     "or a folder with a config.yaml")
     run.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
     run.set_defaults(command=_run)
+
+    node = commands.add_parser("node", parents=[experiment, how], help="run one node, as cluster jobs do")
+    node.add_argument("file", help="experiment file")
+    node.add_argument("key", help="the node's key: the eight characters at the end of its folder's name")
+    node.add_argument("--attempt", type=int, default=1, metavar="N", help="from 2 on, a notebook that failed by itself "
+                      "is left alone; one that was killed goes on")
+    node.set_defaults(command=_node)
 
     status = commands.add_parser("status", parents=[experiment], help="show what is done, running, failed or missing")
     status.add_argument("file", nargs="?", default="params/quickstart.yaml", help="experiment file")
@@ -67,9 +77,38 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join([*node_table(nodes), *details(nodes)]))
         return 0
-    reports = run_plan(nodes, Display(), _how(options))
+    if options.jobs or options.profile:
+        from dgs_utils.batch.engine import run_with_snakemake
+
+        profile = options.profile or "local"
+        reports = run_with_snakemake(options.file, options.changes, nodes, Display(), _how(options), profile,
+                                     options.jobs)
+    else:
+        reports = run_plan(nodes, Display(), _how(options))
     print("\n" + summary(reports))
     return int(any(report.outcome not in ("done", "skipped") for report in reports))
+
+
+def _node(options: argparse.Namespace) -> int:
+    from dgs_utils.batch.display import Display
+    from dgs_utils.batch.node import failure_line, wait_for_node
+    from dgs_utils.batch.run import stale_line, terminate_as_interrupt
+    from dgs_utils.batch.state import failure, state
+
+    found = [node for node in _nodes(options) if node.key == options.key]
+    if not found:
+        raise ValueError(f"{options.file} plans no node {options.key}; see the ends of folder names in dgs status")
+    [node] = found
+    if options.attempt > 1 and state(node) == "failed":
+        print(failure_line(node, failure(node)))
+        return 1
+    with terminate_as_interrupt():
+        report = wait_for_node(node, Display(), _how(options))
+    if report.outcome == "stale":
+        raise ValueError(stale_line(node))
+    if report.outcome == "failed":
+        print(failure_line(node, report.error))
+    return int(report.outcome == "failed")
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -94,6 +94,12 @@ def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProc
                           text=True, timeout=120, **options)
 
 
+def start(workspace: Path, *arguments: str) -> subprocess.Popen:
+    """Start ``dgs`` in a workspace and return its process."""
+    return subprocess.Popen(command(*arguments), cwd=workspace, env=environment(workspace), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def manifests(workspace: Path) -> dict[str, dict]:
     """Return all manifests below a workspace's outputs, by folder."""
     found = sorted((workspace / "outputs").glob("*/*/manifest.json"))

@@ -5,13 +5,12 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import time
 
 import psutil
 import pytest
 import small_grid
-from small_grid import contents, dgs, manifests
+from small_grid import contents, dgs, manifests, start
 
 FILE = "params/small.yaml"
 
@@ -166,11 +165,6 @@ def test_finished_results_can_be_looked_at_where_nothing_can_be_written(copy):
 PID = "import os, subprocess; (run.folder / '.pid').write_text(str(os.getpid()))\n"
 
 
-def start(workspace, *arguments):
-    return subprocess.Popen(small_grid.command("run", FILE, *arguments), cwd=workspace, text=True,
-                            env=small_grid.environment(workspace), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
 def wait_for(condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -190,7 +184,7 @@ def is_gone(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_kernel_outlives_its_runner(workspace, number):
     small_grid.replace_cell(workspace, "00_prepare", 3, PID + "while True: pass")  # busy, it cannot look around
-    runner = start(workspace)
+    runner = start(workspace, "run", FILE)
     [pid] = wait_for(lambda: [int(path.read_text() or 0) for path in workspace.rglob(".pid")])
     time.sleep(0.2)
     runner.send_signal(number)
@@ -210,7 +204,7 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
     chance = random.Random(0)
     finished = {}
     for attempt in range(20):
-        runner = start(workspace)
+        runner = start(workspace, "run", FILE)
         time.sleep(chance.uniform(0.3, 1.6))
         victims = psutil.Process(runner.pid).children() if attempt % 2 and runner.poll() is None else []
         for victim in victims or [psutil.Process(runner.pid)]:

@@ -27,7 +27,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def copy(finished, tmp_path):
     """A finished workspace of the test's own."""
-    return shutil.copytree(finished[0], tmp_path / "copy")
+    return shutil.copytree(finished[0], tmp_path / "a {copy}")
 
 
 def test_a_run_finishes_every_node_and_tells_where_to_look(finished):

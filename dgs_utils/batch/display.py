@@ -35,24 +35,22 @@ class Display:
     def __init__(self, stream=None):
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
-        self.total = self.place = 0
-        self.left: list[Node] = []
+        self.total = 0
+        self.left: dict[str, Node] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def start(self, left: list[Node], total: int) -> None:
         """Begin a run of which ``left`` nodes out of ``total`` have to be done."""
-        self.left, self.total, self.place = list(left), total, total - len(left)
-        self.seconds = earlier_seconds({node.stage for node in left})
+        self.left, self.total = {node.key: node for node in left}, total
+        self.seconds |= earlier_seconds({node.stage for node in left})
         if left:
             self._print(f"{len(left)} of {total} notebooks to run{self._time_left(0)}")
 
     @contextmanager
     def node(self, node: Node):
         """Show a node while it runs."""
-        self.place += 1
         stop = threading.Event()
-        started = time.monotonic()
-        watcher = threading.Thread(target=self._watch, args=(node, started, stop), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(node, stop), daemon=True)
         if self.live:
             watcher.start()
         try:
@@ -62,20 +60,30 @@ class Display:
             if self.live:
                 watcher.join()
                 self._rewrite("")
-            self.left = [other for other in self.left if other.key != node.key]
+
+    def drop(self, node: Node) -> None:
+        """Count a node that need not or cannot be run any more."""
+        self.left.pop(node.key, None)
 
     def finished(self, report) -> None:
         """Report the end of a node."""
-        self.seconds[report.node.stage].append(report.seconds)
-        word = "done in" if report.outcome == "done" else "FAILED after"
-        self._print(f"[{self.place}/{self.total}] {report.node.stage} {report.node.label}: {word} "
+        self.drop(report.node)
+        word = "FAILED after"
+        if report.outcome == "done":
+            self.seconds[report.node.stage].append(report.seconds)
+            word = "done in"
+        self._print(f"{self._counter(0)}{report.node.stage} {report.node.label}: {word} "
                     f"{duration(report.seconds)}{self._time_left(0)}")
 
-    def _watch(self, node: Node, started: float, stop: threading.Event) -> None:
+    def _watch(self, node: Node, stop: threading.Event) -> None:
+        started = time.monotonic()
         while not stop.wait(0.5):
             elapsed = time.monotonic() - started
-            self._rewrite(f"[{self.place}/{self.total}] {node.stage} {node.label} · {duration(elapsed)}"
+            self._rewrite(f"{self._counter(1)}{node.stage} {node.label} · {duration(elapsed)}"
                           f"{self._step(node)}{self._time_left(elapsed)}")
+
+    def _counter(self, running: int) -> str:
+        return f"[{self.total - len(self.left) + running}/{self.total}] " if self.total else ""
 
     @staticmethod
     def _step(node: Node) -> str:
@@ -86,12 +94,12 @@ class Display:
             return ""  # not there yet, or between two writes
 
     def _time_left(self, elapsed: float) -> str:
-        """Return what is left by the median time of each stage's earlier runs; nothing where a stage has none."""
-        stages = [node.stage for node in self.left]
-        if not stages or any(not self.seconds[stage] for stage in stages):
+        """Return what is left by the median time of each stage's earlier runs, or how much at the least."""
+        known = [self.seconds[node.stage] for node in self.left.values() if self.seconds[node.stage]]
+        if not known:
             return ""
-        expected = sum(statistics.median(self.seconds[stage]) for stage in stages) - elapsed
-        return f" · about {duration(max(expected, 0))} left"
+        expected = sum(map(statistics.median, known)) - elapsed
+        return f" · {'about' if len(known) == len(self.left) else 'more than'} {duration(max(expected, 0))} left"
 
     def _print(self, line: str) -> None:
         print(line, file=self.stream, flush=True)

@@ -38,19 +38,23 @@ def manager_class() -> type:
     return Manager
 
 
-def die_with_parent() -> None:
-    """Have the system kill this process when the one that started it ends, however that happens.
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the system signal this process when the one that started it ends, however that happens.
 
     Outside Linux, ipykernel's own check, once a second, has to do.
+
+    Args:
+        parent: process id of the one that started it; if it has ended already, this process ends at once.
+        number: the signal.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ.get("JPY_PARENT_PID", os.getppid())):
-            os._exit(1)  # it had ended before
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    die_with_parent(int(os.environ["JPY_PARENT_PID"]))
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
     from ipykernel.kernelapp import launch_new_instance
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from filelock import FileLock, Timeout
 from dgs_utils.artifacts import MANIFEST, Node, outputs_root, workspace, write_json
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpu
-from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, manifest
+from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, manifest, state
 
+PAUSE = 0.5  # seconds between looks at what another process is running
 STALE = "stale"  # what --force takes beside stages
 
 
@@ -64,10 +66,31 @@ def run_node(node: Node, display: Display, options: Options = DEFAULTS) -> Repor
             if report := finished(node, options):  # by another process, just now
                 return report
             if manifest(node):
-                _clear(folder)
+                clear(node)
             return _run(node, display, options)
     except Timeout:
         return None
+
+
+def wait_for_node(node: Node, display: Display, options: Options = DEFAULTS) -> Report:
+    """Run one node unless it is finished; where another process is running it, wait for that one's result.
+
+    Raises:
+        ValueError: an input is not finished.
+    """
+    for source in input_nodes(node):
+        if state(source) != "done":
+            raise ValueError(f"{node.stage} needs {source.stage}/{source.folder.name}, which is {state(source)}; "
+                             f"run it first")
+    while not (report := run_node(node, display, options)):
+        time.sleep(PAUSE)
+    return report
+
+
+def input_nodes(node: Node) -> Iterator[Node]:
+    """Yield a node's direct inputs, folders that somebody gave left out."""
+    for source in node.inputs.values():
+        yield from (item for item in (source if isinstance(source, list) else [source]) if isinstance(item, Node))
 
 
 def finished(node: Node, options: Options = DEFAULTS) -> Report | None:
@@ -80,10 +103,10 @@ def finished(node: Node, options: Options = DEFAULTS) -> Report | None:
     return Report(node, "skipped")
 
 
-def _clear(folder: Path) -> None:
+def clear(node: Node) -> None:
     """Remove what earlier runs left, the manifest first, since finished files in it would be taken up again."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for entry in folder.iterdir():
+    (node.folder / MANIFEST).unlink(missing_ok=True)
+    for entry in node.folder.iterdir():
         if entry.name != LOCK:
             _remove(entry)
 
@@ -103,7 +126,7 @@ def _run(node: Node, display: Display, options: Options) -> Report:
     report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
     if error:
         with suppress(OSError):  # on a full disk the line on the terminal has to do
-            write_json(node.folder / FAILURE, {"line": failure_line(report)})
+            write_json(node.folder / FAILURE, {"error": error})
     display.finished(report)
     return report
 
@@ -122,9 +145,9 @@ def execute(node: Node, limit: float = 0) -> str:
         with (node.folder / "log.txt").open("w") as log:
             try:
                 papermill.execute_notebook(
-                    notebook, node.folder / "notebook.ipynb", _parameters(node), kernel_name="python3",
-                    kernel_manager_class=manager_class(), shutdown_kernel="immediate", cwd=workspace(),
-                    progress_bar=False, stdout_file=log, stderr_file=log,
+                    _literal(notebook), _literal(node.folder / "notebook.ipynb"), _parameters(node),
+                    kernel_name="python3", kernel_manager_class=manager_class(), shutdown_kernel="immediate",
+                    cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
                     execution_timeout=math.ceil(limit * 60) or None)
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
@@ -135,6 +158,11 @@ def execute(node: Node, limit: float = 0) -> str:
     except Exception as error:  # a missing notebook, a kernel that was killed, a full disk: the siblings go on
         return _reason(error, limit)
     return "" if manifest(node) else "the notebook ended without a manifest; its last cell must call run.finish()"
+
+
+def _literal(path: Path) -> str:
+    """Return a path that papermill, which formats paths, leaves as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _reason(error: Exception, limit: float) -> str:
@@ -161,13 +189,12 @@ def _path(source: Node | Path) -> str:
     return f"outputs/{folder.relative_to(root).as_posix()}" if folder.is_relative_to(root) else str(folder)
 
 
-def failure_line(report: Report) -> str:
+def failure_line(node: Node, error: str) -> str:
     """Return one line: stage, parameters that are not the default, the error, the executed notebook to open."""
-    node = report.node
     fields = type(node.params).model_fields
     changed = {name: value for name, value in node.params.identity().items() if value != fields[name].default}
     given = ", ".join(f"{name}={value}" for name, value in changed.items()) or "defaults"
-    return (f"FAILED {node.stage} ({given}): {' '.join(report.error.split())[:400]}; "
+    return (f"FAILED {node.stage} ({given}): {' '.join(error.split())[:400]}; "
             f"open {shown(node.folder / 'notebook.ipynb')}")
 
 

@@ -19,7 +19,7 @@ def summary(reports: list[Report]) -> str:
     lines = stage_table(reports)
     for report in reports:
         if report.outcome == "failed":
-            lines += ["", failure_line(report)]
+            lines += ["", failure_line(report.node, report.error)]
         elif report.outcome == "stale":
             lines += ["", stale_line(report.node)]
     lines += ["", *results_table([r.node for r in reports if r.node.stage == "06_evaluate"])]

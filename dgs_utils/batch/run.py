@@ -5,15 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from dgs_utils.artifacts import Node
 from dgs_utils.batch.display import Display
-from dgs_utils.batch.node import DEFAULTS, STALE, Options, Report, finished, run_node, shown
+from dgs_utils.batch.node import DEFAULTS, PAUSE, STALE, Options, Report, finished, input_nodes, run_node, shown
 from dgs_utils.batch.state import changed_inputs, manifest, state
 
 GOOD = ("done", "skipped")
-PAUSE = 0.5  # seconds between looks at what another process is running
 
 
 def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULTS) -> list[Report]:
@@ -33,7 +31,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULTS) -
     display.start(left, len(nodes))
     reports: dict[str, Report] = {}
     waiting = list(nodes)
-    with _terminate_as_interrupt():
+    with terminate_as_interrupt():
         while waiting:
             held = [node for node in waiting if not _attempt(node, nodes_by_key(nodes), reports, display, options)]
             if len(held) == len(waiting):
@@ -70,12 +68,6 @@ def stale_line(node: Node) -> str:
             f"another content; make it anew too by --force stale, or --force {node.stage}")
 
 
-def input_nodes(node: Node) -> Iterator[Node]:
-    """Yield a node's direct inputs, folders that somebody gave left out."""
-    for source in node.inputs.values():
-        yield from (item for item in (source if isinstance(source, list) else [source]) if not isinstance(item, Path))
-
-
 def _attempt(node: Node, planned: dict, reports: dict[str, Report], display: Display, options: Options) -> bool:
     """Run a node if its time has come; return whether it has its report now."""
     sources = [reports.get(source.key) for source in input_nodes(node) if source.key in planned]
@@ -85,11 +77,13 @@ def _attempt(node: Node, planned: dict, reports: dict[str, Report], display: Dis
         report = run_node(node, display, options)
         if report:
             reports[node.key] = report
+    if node.key in reports:
+        display.drop(node)
     return node.key in reports
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end a run as Ctrl-C does: kernels and locks are given back on the way out."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -78,11 +78,11 @@ def _code(stage: str) -> dict[str, str]:
 
 
 def failure(node: Node) -> str:
-    """Return the line that a node's last, failed run left."""
+    """Return the error of a node's last, failed run; "" where there is none."""
     try:
-        return json.loads((node.folder / FAILURE).read_text())["line"]
+        return json.loads((node.folder / FAILURE).read_text())["error"]
     except (OSError, ValueError, KeyError):
-        return f"{node.stage} {node.folder.name} failed"
+        return ""
 
 
 def _is_held(folder: Path) -> bool:

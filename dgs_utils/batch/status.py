@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dgs_utils.artifacts import Node
 from dgs_utils.batch.display import duration, earlier_seconds
+from dgs_utils.batch.node import failure_line
 from dgs_utils.batch.run import stale_line
 from dgs_utils.batch.state import STATES, failure, made_by_other_code, manifest, state
 
@@ -30,7 +31,7 @@ def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
 
 def details(nodes: list[Node]) -> list[str]:
     """Return a line for each failed or stale node, and one for results that another version of the code made."""
-    lines = [failure(node) for node in nodes if state(node) == "failed"]
+    lines = [failure_line(node, failure(node)) for node in nodes if state(node) == "failed"]
     lines += [stale_line(node) for node in nodes if state(node) == "stale"]
     old = Counter(node.stage for node in nodes if made_by_other_code(node))
     if old:

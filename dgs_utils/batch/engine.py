@@ -1,0 +1,165 @@
+"""Several nodes at a time, here or on a cluster: Snakemake schedules, `dgs node` does the work.
+
+Snakemake gets one job for each node that is left, and nothing else: what is finished, stale or failed is told from the
+nodes' own folders, as in a run one after another, so that either way of running takes up the other's work.
+"""
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from dgs_utils.artifacts import Node, locate, outputs_root, workspace
+from dgs_utils.batch.display import Display
+from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, shown
+from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
+from dgs_utils.batch.state import failure, manifest, state
+from dgs_utils.params import nearest
+
+HERE = Path(__file__).parent
+THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")] + ["VECLIB_MAXIMUM_THREADS"]
+
+
+def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display: Display, options: Options,
+                       profile: str = "local", jobs: int = 0) -> list[Report]:
+    """Run all nodes that are not finished, several at a time.
+
+    Args:
+        file: the experiment file, and
+        changes: what --set changed in it: each job plans for itself and must find the same nodes.
+        nodes: the plan, or a part of it.
+        display: shows progress.
+        options: how nodes are run.
+        profile: a profile of this package, or the path of a folder with Snakemake's ``config.yaml``.
+        jobs: how many at a time; 0 = what the profile says.
+
+    Raises:
+        ValueError: Snakemake or the profile is missing, or the run cannot begin (see `run.run_plan`).
+    """
+    config = find_profile(profile)
+    left = check_start(nodes, options)
+    before = {node.key for node in nodes if node not in left}
+    for node in left:
+        if manifest(node):
+            clear(node)  # it is forced: from here on it counts as missing, also where this run is interrupted
+    display.start(left, len(nodes))
+    if left:
+        folder = _scratch()
+        _write_plan(folder, left, _command(file, changes, options))
+        limit = ["--cores" if profile == "local" else "--jobs", str(jobs)] if jobs else []
+        _call(["--snakefile", str(HERE / "Snakefile"), "--profile", str(config), "--directory", str(folder),
+               "--config", f"plan={folder / 'plan.json'}", *limit], folder / "snakemake.log", _Watcher(left, display))
+        if all(finished(node) for node in left):
+            shutil.rmtree(folder)
+        else:
+            print(f"What Snakemake and its jobs said is in {shown(folder)}")
+    return _reports(nodes, before)
+
+
+def find_profile(name: str) -> Path:
+    """Return the folder of a Snakemake profile, after checking that what it needs is installed.
+
+    Raises:
+        ValueError: there is no such profile, or a package is missing; the sentence has the command that installs it.
+    """
+    install = "it comes with the extra: pip install 'dgs-utils[cluster]' (in a checkout: pip install -e '.[cluster]')"
+    if importlib.util.find_spec("snakemake") is None:
+        raise ValueError(f"--jobs and --profile need Snakemake; {install}")
+    folder = HERE / "profiles" / name
+    if not folder.is_dir():
+        folder = locate(name)
+    if not (folder / "config.yaml").is_file():
+        known = sorted(path.name for path in (HERE / "profiles").iterdir())
+        raise ValueError(f"there is no profile {name}, nor a folder {folder} with a config.yaml{nearest(name, known)}")
+    executor = yaml.safe_load((folder / "config.yaml").read_text()).get("executor", "local")
+    plugin = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor != "local" and importlib.util.find_spec(plugin) is None:
+        raise ValueError(f"profile {name} needs {plugin.replace('_', '-')}; {install}")
+    return folder
+
+
+def _scratch() -> Path:
+    """Return a new folder for Snakemake's own files, where a cluster's machines see it too."""
+    place = outputs_root() / ".snakemake"
+    place.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="run-", dir=place))
+
+
+def _write_plan(folder: Path, left: list[Node], command: str) -> None:
+    marks = {node.key: f"{node.stage[3:]}/{node.key}" for node in left}
+    inputs = {node.key: [marks[source.key] for source in input_nodes(node) if source.key in marks] for node in left}
+    stages = list(dict.fromkeys(node.stage[3:] for node in left))
+    plan = {"command": command, "stages": stages, "marks": list(marks.values()), "inputs": inputs}
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+def _command(file: str, changes: list[str], options: Options) -> str:
+    """Return the node command up to the key, for a shell that Snakemake formats: braces doubled."""
+    words = [sys.executable, "-m", "dgs_utils.cli", "node", str(locate(file)), "--outputs", str(outputs_root()),
+             "--limit", str(options.limit), "--per-gpu", str(options.per_gpu)]
+    words += [word for change in changes for word in ("--set", change)]
+    # Snakemake tells its jobs to use one thread; results shall not depend on how a notebook was started.
+    unset = [f"-u{name}" for name in THREADS if name not in os.environ]
+    threads = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
+    command = f"cd {shlex.quote(str(workspace()))} && {shlex.join(['env', *unset, *threads, *words])}"
+    return command.replace("{", "{{").replace("}", "}}")
+
+
+def _call(arguments: list[str], log: Path, watch: Callable[[], None]) -> None:
+    """Run Snakemake, looking around now and then; its exit status does not matter, since the nodes' folders tell."""
+    guard = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid())]
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that wait leave the cores to other notebooks
+    with terminate_as_interrupt(), log.open("w") as messages:
+        process = subprocess.Popen([*guard, sys.executable, "-m", "snakemake", *arguments], env=environment,
+                                   start_new_session=True, stdout=messages, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
+                watch()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+
+
+class _Watcher:
+    """Reports nodes as they finish or fail, whichever machine runs them."""
+
+    def __init__(self, left: list[Node], display: Display):
+        self.left, self.display, self.failed = list(left), display, {}
+
+    def __call__(self) -> None:
+        for node in list(self.left):
+            if found := manifest(node):
+                self.left.remove(node)
+                self.display.finished(Report(node, "done", found["seconds"]))
+            elif (error := failure(node)) and self.failed.get(node.key) != error:
+                self.failed[node.key] = error
+                self.display.finished(Report(node, "failed", error=error))
+
+
+def _reports(nodes: list[Node], before: set[str]) -> list[Report]:
+    """Tell what became of nodes from their folders."""
+    reports: dict[str, Report] = {}
+    planned = nodes_by_key(nodes)
+    for node in nodes:
+        report = finished(node)
+        if report and report.outcome == "skipped" and node.key not in before:
+            report = Report(node, "done", manifest(node)["seconds"])
+        elif report is None and any(reports[s.key].outcome not in GOOD for s in input_nodes(node) if s.key in planned):
+            report = Report(node, "blocked")
+        elif report is None:
+            report = Report(node, "failed", error=failure(node) if state(node) == "failed" else
+                            "its job ended without a word, as when it is killed")
+        reports[node.key] = report
+    return list(reports.values())

@@ -1,0 +1,143 @@
+"""The same grids, scheduled by Snakemake."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import small_grid
+import yaml
+from small_grid import contents, dgs, manifests
+
+from dgs_utils.artifacts import default_node
+from dgs_utils.batch.engine import HERE, find_profile
+from dgs_utils.batch.experiment import SECTIONS
+
+pytest.importorskip("snakemake", reason="the extra 'cluster' is not installed")
+FILE = "params/small.yaml"
+
+
+@pytest.fixture
+def copy(tmp_path_factory, tmp_path):
+    """A finished workspace of the test's own."""
+    return shutil.copytree(small_grid.finished(tmp_path_factory.getbasetemp())[0], tmp_path / "a copy")
+
+
+def empty(workspace, *stages):
+    for stage in stages:
+        shutil.rmtree(workspace / "outputs" / stage)
+
+
+def test_either_way_of_running_goes_on_from_the_other(copy):
+    expected = contents(copy)
+    empty(copy, "05_sample", "06_evaluate", "07_figures")
+    before = manifests(copy)
+    result = dgs(copy, "run", FILE, "--jobs", "2")
+    assert result.returncode == 0, result.stderr
+    assert "5 of 11 notebooks to run" in result.stdout
+    assert contents(copy) == expected
+    assert {name: manifests(copy)[name] for name in before} == before
+    assert "52.0 ± 2.0" in result.stdout
+    assert not list((copy / "outputs" / ".snakemake").iterdir())
+    assert "Nothing was left to do." in dgs(copy, "run", FILE, "--jobs", "2").stdout
+    assert "Nothing was left to do." in dgs(copy, "run", FILE).stdout
+
+
+def test_failures_end_in_the_same_summary(copy):
+    empty(copy, "04_transform", "05_sample", "06_evaluate", "07_figures")
+    small_grid.replace_cell(copy, "04_transform", 3, "raise ValueError('class 3 is odd')")
+    small_grid.replace_cell(copy, "05_sample", 3, "assert run.params.method == 'random'")
+    result = dgs(copy, "run", FILE, "--jobs", "2")
+    assert result.returncode == 1
+    summary = result.stdout[result.stdout.index("\nstage "):]
+    table = {words[0]: words[1:6] for words in map(str.split, summary.splitlines()) if len(words) == 7}
+    assert table["04_transform"] == ["·", "·", "1", "·", "·"]
+    assert table["05_sample"] == ["1", "·", "·", "·", "1"]
+    assert table["06_evaluate"] == ["1", "·", "·", "·", "1"]
+    [line] = [line for line in summary.splitlines() if line.startswith("FAILED")]
+    assert "04_transform (defaults): ValueError: class 3 is odd; open outputs/04_transform" in line
+
+
+def test_force_reaches_the_jobs(copy):
+    before = manifests(copy)
+    [folder] = (copy / "outputs" / "07_figures").iterdir()
+    (folder / "part1.txt").write_text("from another time")
+    result = dgs(copy, "run", FILE, "--jobs", "1", "--force", "figures")
+    assert result.returncode == 0, result.stderr
+    assert contents(copy) == {name: manifest["files"] for name, manifest in before.items()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_command(copy, number):
+    empty(copy, "07_figures")
+    small_grid.replace_cell(copy, "07_figures", 3, "(run.folder / '.busy').touch()\nwhile True: pass")
+    runner = small_grid.start(copy, "run", FILE, "--jobs", "2")
+    deadline = time.monotonic() + 60
+    while not list(copy.rglob(".busy")):
+        assert time.monotonic() < deadline
+        assert runner.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(runner.pid).children(recursive=True)
+    assert len(family) >= 4  # guard, Snakemake, dgs node, kernel
+    runner.send_signal(number)
+    runner.wait(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=25)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert "07_figures" not in "".join(manifests(copy))
+
+
+# ---- The node command ------------------------------------------------------------------------------------------------
+
+def test_node_command_runs_one_node_once(tmp_path):
+    workspace = small_grid.build(tmp_path / "grid")
+    key, reader = (default_node(stage).key for stage in ("00_prepare", "01_fine_tune"))
+    result = dgs(workspace, "node", FILE, reader)
+    assert result.returncode == 2
+    assert "01_fine_tune needs 00_prepare/digits" in result.stderr
+    pair = [small_grid.start(workspace, "node", FILE, key) for _ in range(2)]
+    printed = "".join(process.communicate(timeout=60)[0] for process in pair)
+    assert [process.returncode for process in pair] == [0, 0]
+    assert printed.count("done in") == 1
+    assert dgs(workspace, "node", FILE, "01234567").stderr.startswith(f"dgs: {FILE} plans no node 01234567")
+
+
+def test_a_later_attempt_leaves_a_notebook_that_failed_by_itself_alone(copy):
+    [folder] = (copy / "outputs" / "07_figures").iterdir()
+    key = folder.name[-8:]
+    healthy = (copy / "notebooks" / "07_figures.ipynb").read_text()
+    empty(copy, "07_figures")
+    small_grid.replace_cell(copy, "07_figures", 3, "raise ValueError('odd')")
+    assert dgs(copy, "node", FILE, key).returncode == 1
+    (copy / "notebooks" / "07_figures.ipynb").write_text(healthy)
+    result = dgs(copy, "node", FILE, key, "--attempt", "2")
+    assert result.returncode == 1
+    assert "ValueError: odd" in result.stdout
+    (folder / "failure.json").unlink()  # killed notebooks leave none
+    assert dgs(copy, "node", FILE, key, "--attempt", "2").returncode == 0
+
+
+# ---- Profiles --------------------------------------------------------------------------------------------------------
+
+def test_profiles_name_existing_stages():
+    for path in (HERE / "profiles").glob("*/config.yaml"):
+        profile = yaml.safe_load(path.read_text())
+        assert set(profile.get("set-resources", {})) <= set(SECTIONS)
+        assert profile["keep-going"] is True
+        for resources in profile.get("set-resources", {}).values():
+            assert set(resources) <= {"runtime", "mem_mb", "gpu", "cpus_per_task"}
+
+
+def test_unknown_profile_and_missing_packages_are_told(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"there is no profile slrum.*; did you mean 'slurm'"):
+        find_profile("slrum")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("executor: moon-base")
+    with pytest.raises(ValueError, match=r"needs snakemake-executor-plugin-moon-base; it comes with .*pip install"):
+        find_profile(str(tmp_path / "mine"))
+    check = ("import sys; sys.modules['snakemake'] = None\nimport importlib.util\n"
+             "from dgs_utils.batch.engine import find_profile\nfind_profile('local')")
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert "pip install 'dgs-utils[cluster]'" in result.stderr
