@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from dgs_utils.artifacts import atomic, locate, silent, write_csv, write_json
-from dgs_utils.data import SUBSETS, ImageSet, natural_key
+from dgs_utils.data import SUBSETS, ImageSet, natural_key, read_table
 from dgs_utils.params import PrepareParams
 from dgs_utils.seeds import numpy_rng
 
@@ -119,7 +119,7 @@ def _given_indices(params: PrepareParams) -> dict[str, int]:
     path = locate(params.class_index)
     if not path.is_file():
         raise ValueError(f"prepare.class_index is {path}, which does not exist; give a CSV with class and index")
-    table = pd.read_csv(path, dtype={"class": str})
+    table = read_table(path)
     if not {"class", "index"} <= set(table.columns):
         raise ValueError(f"{path} has the columns {', '.join(table.columns)}; it needs class and index")
     return dict(zip(table["class"], table["index"], strict=True))

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dgs_utils.artifacts import atomic, input_folder, read_manifest
-from dgs_utils.data import ImageSet, load_rgb
+from dgs_utils.data import ImageSet, load_rgb, read_table
 from dgs_utils.distributions import sampling_panels
 from dgs_utils.methods import METHODS
 from dgs_utils.scores import read_scores
@@ -157,9 +157,7 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
     """
     manifest = read_manifest(distilled)
     folder = input_folder(manifest, "transform")
-    text = {"class": str, "file_name": str}
-    scores = pd.read_csv(folder / "transformed.csv", dtype=text)
-    drawn = pd.read_csv(distilled / "metadata.csv", dtype=text)
+    scores, drawn = read_table(folder / "transformed.csv"), read_table(distilled / "metadata.csv")
     panels = {}
     for name in names or list(drawn["class"].unique()[:2]):
         sets = scores[scores["class"] == name].groupby("set")
@@ -182,7 +180,7 @@ def pictures_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, tuple[l
     originals = ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train")
     sets = {
         "original": (originals.root, read_scores(scored)),
-        "distilled": (distilled, pd.read_csv(distilled / "metadata.csv", dtype={"class": str, "file_name": str})),
+        "distilled": (distilled, read_table(distilled / "metadata.csv")),
     }
     rows = {}
     for name in names or list(sets["distilled"][1]["class"].unique()[:2]):

@@ -15,7 +15,7 @@ import pandas as pd
 from dgs_utils import classifier as classifiers
 from dgs_utils.artifacts import Run, atomic, read_manifest, write_csv
 from dgs_utils.bins import histogram, largest_remainder
-from dgs_utils.data import ImageSet, read_classes
+from dgs_utils.data import ImageSet, read_classes, read_table
 from dgs_utils.distributions import (
     PREDEFINED,
     Draw,
@@ -112,7 +112,7 @@ def read_source(run: Run) -> Source:
     if method.needs != "transformed":
         return Source(images, {}, {})
     folder = run.inputs["transform"]
-    scores = pd.read_csv(folder / "transformed.csv", dtype={"class": str, "file_name": str})
+    scores = read_table(folder / "transformed.csv")
     bins = read_manifest(folder)["params"]["bins"]
     targets = {name: class_target(part.to_numpy(), params.ipc, params.distribution, params.counts, bins)
                for name, part in scores[scores["set"] == "original"].groupby("class", sort=False)["transformed"]}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.data import ImageSet, natural_key
+from dgs_utils.data import ImageSet, natural_key, read_table
 
 COLUMNS = ("file_name", "class", "label", "score")
 
@@ -20,7 +20,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
     path = Path(folder) / "scores.csv"
     if not path.exists():
         raise ValueError(f"{path} does not exist; run notebook 03 for it")
-    table = pd.read_csv(path, dtype={"class": str, "file_name": str})
+    table = read_table(path)
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]}; run notebook 03 again")
