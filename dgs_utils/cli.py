@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="", metavar="NAME", help="run by Snakemake with this profile: local, slurm, "
                      "or a folder with a config.yaml")
     run.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
+    run.add_argument("--graph", default="", metavar="FILE", help="draw the plan (.svg, .png, .pdf) and run nothing")
     run.set_defaults(command=_run)
 
     node = commands.add_parser("node", parents=[experiment, how], help="run one node, as cluster jobs do")
@@ -74,7 +75,11 @@ def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.status import details, node_table
 
     nodes = _chosen(options)
-    if options.dry_run:
+    if options.graph:
+        from dgs_utils.batch.graph import draw
+
+        draw(nodes, Path(options.graph))
+    if options.dry_run or options.graph:
         print("\n".join([*node_table(nodes), *details(nodes)]))
         return 0
     if options.jobs or options.profile:

@@ -11,6 +11,10 @@ import small_grid
 from filelock import FileLock
 from small_grid import dgs, manifests
 
+from dgs_utils.batch.experiment import Experiment
+from dgs_utils.batch.graph import nearest_inputs
+from dgs_utils.batch.plan import expand
+
 FILE = "params/small.yaml"
 
 
@@ -135,3 +139,27 @@ def test_clean_refuses_where_a_file_cannot_be_read(copy):
     assert result.returncode == 2
     assert "broken.yaml is not valid YAML" in result.stderr
     assert manifests(copy) == before
+
+
+# ---- Graph -----------------------------------------------------------------------------------------------------------
+
+def test_graph_shows_every_node_and_no_line_twice(workspace):
+    result = dgs(workspace, "run", FILE, "--graph", "plan.svg")
+    assert result.returncode == 0
+    picture = (workspace / "plan.svg").read_text()
+    assert picture.count("<!-- digits-minimax-0-dgs-ipc10-convnet3 -->") == 1
+    assert "<!-- 06_evaluate (2) -->" in picture
+    assert not (workspace / "outputs").exists()
+    assert dgs(workspace, "run", FILE, "--graph", "plan.txt").stderr.startswith("dgs: --graph plan.txt: the name must")
+
+
+def test_graph_leaves_out_what_other_lines_imply(outputs):
+    nodes = expand(Experiment("x", {"06_evaluate": {}, "05_sample": {"method": "dgs"}}, {}))
+    names = {node.key: node.label for node in nodes}
+    lines = {(names[source], names[reader]) for source, reader in nearest_inputs(nodes)}
+    assert lines == {("digits", "digits-minimax"), ("digits", "digits-originals"),
+                     ("digits-minimax", "digits-minimax-0"),
+                     ("digits-minimax-0", "digits-minimax-0"), ("digits-originals", "digits-minimax-0"),
+                     ("digits-minimax-0", "digits-minimax-0-ipc10"),
+                     ("digits-minimax-0-ipc10", "digits-minimax-0-dgs-ipc10"),
+                     ("digits-minimax-0-dgs-ipc10", "digits-minimax-0-dgs-ipc10-convnet3")}
