@@ -1,0 +1,351 @@
+"""Statistics that hold up in review: what a ± is, whether A beats B, which noise is whose, how many pools it takes.
+
+Accuracies are in percent and differences in percentage points, except in the two DD-Ranking scores, whose formulas want
+fractions. Three sources of noise are told apart by their seeds: pool, selection and training [B §4].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
+UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
+# Runs that differ in any of these are never compared.
+SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "network", "norm", "ipc"]
+
+
+# ---- Single numbers --------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean with the standard deviation behind it (``ddof`` 1, or 0 as the published tables have it) of n values."""
+
+    mean: float
+    std: float
+    n: int
+    ddof: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if np.isnan(self.std) else f"{self.mean:.1f} ± {self.std:.1f}"
+
+
+def spread(values: Sequence[float], ddof: int = 1) -> Spread:
+    """Return mean and standard deviation; the deviation of fewer than ddof + 1 values is NaN."""
+    values = np.asarray(values, dtype=np.float64)
+    std = float(values.std(ddof=ddof)) if len(values) > ddof else np.nan
+    return Spread(float(values.mean()), std, len(values), ddof)
+
+
+def binomial_error(accuracy: float, n_test: int) -> float:
+    """Return the standard error of a top-1 accuracy (percent) that comes from testing on ``n_test`` pictures only."""
+    share = accuracy / 100
+    return 100 * float(np.sqrt(share * (1 - share) / n_test))
+
+
+# ---- A against B -----------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far A is above B.
+
+    Attributes:
+        difference: mean of A − B, percentage points.
+        low, high: confidence interval; NaN for a single pair, and where all pairs differ by exactly the same.
+        p: two-sided p-value of no difference (paired t test); NaN as above, and for bootstrap intervals.
+        n: independent pairs behind it.
+        unit: what a pair is: "pools", "selections" or "trainings".
+        confidence: of the interval.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    unit: str = "trainings"
+    confidence: float = 0.95
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    def sentence(self, first: str, second: str) -> str:
+        """Return the finding as a plain sentence about A (``first``) and B (``second``)."""
+        if self.n < 2:
+            unit = self.unit.removesuffix("s") if self.n == 1 else self.unit
+            return f"{first} and {second} have {self.n} {unit} in common, and a comparison needs two or more."
+        if np.isnan(self.low):
+            return (f"{first} minus {second} is {self.difference:+.1f} points in each of {self.n} {self.unit}, "
+                    f"which leaves no interval.")
+        interval = f"{100 * self.confidence:.0f} % interval {self.low:+.1f} to {self.high:+.1f}"
+        if not self.distinguishable:
+            return f"{first} and {second} are not distinguishable with {self.n} {self.unit} ({interval})."
+        side = "above" if self.difference > 0 else "below"
+        return f"{first} is {abs(self.difference):.1f} points {side} {second} with {self.n} {self.unit} ({interval})."
+
+
+def compare_paired(first: Sequence[float], second: Sequence[float], method: str = "t", confidence: float = 0.95,
+                   unit: str = "trainings", seed: int = 0) -> Comparison:
+    """Compare values that were measured in pairs, such as accuracies of two methods with the same seeds.
+
+    Args:
+        first, second: accuracies in percent, shape (n,), pair by pair.
+        method: "t" (Student's, right for few pairs) or "bootstrap" (of the mean difference, bias-corrected and
+            accelerated; wants ten pairs or more).
+        confidence: of the interval.
+        unit: what a pair is, for the sentence.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: unequal lengths, no pair, or an unknown method.
+    """
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"a paired comparison needs as many values on either side, not {len(first)} and {len(second)}")
+    if method not in ("t", "bootstrap"):
+        raise ValueError(f"method is {method!r}; choose t or bootstrap")
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    mean, n = float(differences.mean()), len(differences)
+    if n < 2 or np.ptp(differences) < 1e-9:  # equal differences, as coarse accuracies give, tell nothing of the noise
+        return Comparison(mean, np.nan, np.nan, np.nan, n, unit, confidence)
+    if method == "bootstrap":
+        interval = stats.bootstrap((differences,), np.mean, confidence_level=confidence,
+                                   random_state=np.random.default_rng(seed)).confidence_interval
+        return Comparison(mean, float(interval.low), float(interval.high), np.nan, n, unit, confidence)
+    test = stats.ttest_1samp(differences, 0)
+    interval = test.confidence_interval(confidence)
+    return Comparison(mean, float(interval.low), float(interval.high), float(test.pvalue), n, unit, confidence)
+
+
+def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str = "best",
+                    confidence: float = 0.95) -> pd.DataFrame:
+    """Compare two methods in every setting in which both were run.
+
+    Runs are paired by the seeds that both methods have. The pairs' unit is the outermost source of noise of which there
+    are several: with several pools, what happens within a pool is averaged, since it is not independent.
+
+    Args:
+        results: rows of ``results.csv``.
+        first, second: names of methods.
+        measure: column with accuracies in percent.
+        confidence: of the intervals.
+
+    Returns:
+        One row a setting: its columns, difference, low, high, p, n, unit, sentence.
+    """
+    setting = [name for name in SETTING if name in results]
+    rows = []
+    for values, part in results.groupby(setting, sort=False):
+        sides = [part[part["method"] == name] for name in (first, second)]
+        if all(len(side) for side in sides):
+            found = _compare_sides(*sides, measure, confidence)
+            rows.append(dict(zip(setting, values, strict=True)) | vars(found) | {
+                "sentence": found.sentence(first, second)})
+    return pd.DataFrame(rows, columns=None if rows else [*setting, *Comparison.__dataclass_fields__, "sentence"])
+
+
+def _compare_sides(first: pd.DataFrame, second: pd.DataFrame, measure: str, confidence: float) -> Comparison:
+    sides = [side.assign(**{name: _numbers(side[name]) for name in SEEDS}) for side in (first, second)]
+    shared = [name for name in SEEDS if all(side[name].notna().all() for side in sides)]
+    means = [side.groupby(shared)[measure].mean() for side in sides]
+    pairs = pd.concat(means, axis=1, join="inner", keys=["first", "second"])
+    if pairs.empty:
+        return Comparison(np.nan, np.nan, np.nan, np.nan, 0, UNITS[shared[0]], confidence)
+    several = [name for name in shared if pairs.index.get_level_values(name).nunique() > 1]
+    outer = several[0] if several else shared[-1]
+    units = pairs.groupby(level=outer).mean()
+    return compare_paired(units["first"], units["second"], confidence=confidence, unit=UNITS[outer])
+
+
+def _numbers(seeds: pd.Series) -> pd.Series:
+    """Return seeds as numbers, NaN where a method has none of that kind."""
+    return pd.to_numeric(seeds, errors="coerce")
+
+
+# ---- The same test pictures ------------------------------------------------------------------------------------------
+
+def read_correct(folder: Path) -> np.ndarray:
+    """Return which test pictures each training of a 06 folder got right: bool (trainings, pictures)."""
+    results = pd.read_csv(Path(folder) / "results.csv")
+    with np.load(Path(folder) / "correct.npz") as packed:
+        rows = [np.unpackbits(packed[str(seed)], count=int(n))
+                for seed, n in zip(results["training_seed"], results["n_test"], strict=True)]
+    return np.array(rows, dtype=bool)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Test pictures on which two classifiers disagree, and the exact two-sided p-value of that by chance."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Compare two classifiers on the same test pictures (bool arrays (pictures,): right or wrong), by McNemar's test.
+
+    It answers for these two trained classifiers; for the methods behind them see `bootstrap_pictures`.
+    """
+    first, second = _same_pictures(first, second)
+    ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
+    p = stats.binomtest(ahead, ahead + behind).pvalue if ahead + behind else 1.0
+    return McNemar(ahead, behind, float(p))
+
+
+def bootstrap_pictures(first: np.ndarray, second: np.ndarray, resamples: int = 5000, confidence: float = 0.95,
+                       seed: int = 0) -> Comparison:
+    """Compare two methods by resampling test pictures, the same for both, and the trainings of each.
+
+    Args:
+        first, second: bool (trainings, pictures), as `read_correct` returns; trainings may differ in number.
+        resamples: number of bootstrap samples.
+        confidence: of the percentile interval.
+        seed: of the bootstrap.
+    """
+    first, second = _same_pictures(np.atleast_2d(first), np.atleast_2d(second))
+    rng, pictures = np.random.default_rng(seed), first.shape[1]
+    draws = np.empty(resamples)
+    for i in range(resamples):
+        chosen = rng.integers(pictures, size=pictures)
+        shares = [side.mean(0)[chosen].mean() for side in
+                  (side[rng.integers(len(side), size=len(side))] for side in (first, second))]
+        draws[i] = 100 * (shares[0] - shares[1])
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    difference = 100 * (first.mean() - second.mean())
+    return Comparison(float(difference), float(low), float(high), np.nan, pictures, "test pictures", confidence)
+
+
+def _same_pictures(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape[-1] != second.shape[-1]:
+        raise ValueError(f"the two were tested on {first.shape[-1]} and {second.shape[-1]} pictures; "
+                         f"compare results of the same dataset and split")
+    return first, second
+
+
+# ---- Where the noise comes from --------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Components:
+    """Random-effects estimate of a nested design: pools, selections within a pool, trainings within a selection.
+
+    Attributes:
+        mean: grand mean.
+        error: standard error of the grand mean, over the outermost level that was repeated.
+        std: standard deviation that each level adds, by its plural name. NaN where it was not repeated: what it adds is
+            then part of the next outer level that was, or of none. 0 where its estimate came out negative.
+        levels: number of each.
+    """
+
+    mean: float
+    error: float
+    std: dict[str, float]
+    levels: dict[str, int]
+
+
+def variance_components(results: pd.DataFrame, measure: str = "best") -> Components:
+    """Split the spread of one method's runs into what pools, selections and trainings add, by analysis of variance.
+
+    Args:
+        results: rows of one method in one setting, with `SEEDS`; each pool needs the same number of selections, and
+            each selection the same number of trainings.
+        measure: column with accuracies.
+
+    Raises:
+        ValueError: an unbalanced grid, or the same three seeds twice.
+    """
+    frame = results[[*SEEDS, measure]].assign(**{name: _numbers(results[name]).fillna(-1) for name in SEEDS})
+    if frame.duplicated(SEEDS).any():
+        seeds = frame[frame.duplicated(SEEDS)].iloc[0][SEEDS]
+        raise ValueError(f"two rows have {', '.join(f'{name} {seed:.0f}' for name, seed in seeds.items())}; "
+                         f"give the runs of one method in one setting")
+    pools = frame.groupby("pool_seed")["selection_seed"].nunique()
+    selections = frame.groupby(["pool_seed", "selection_seed"]).size()
+    if pools.nunique() > 1 or selections.nunique() > 1:
+        raise ValueError(f"the grid is not balanced: {pools.min()} to {pools.max()} selections a pool and "
+                         f"{selections.min()} to {selections.max()} trainings a selection; run the missing ones")
+    shape = (len(pools), int(pools.iloc[0]), int(selections.iloc[0]))
+    grid = frame.sort_values(SEEDS)[measure].to_numpy(dtype=np.float64).reshape(shape)
+    return _nested_components(grid)
+
+
+def _nested_components(grid: np.ndarray) -> Components:
+    """Estimate from expected mean squares: E[MS] of a level is that of the level within plus (cells below) · σ²."""
+    squares, below = [], grid
+    for axis in (2, 1, 0):  # trainings, selections, pools
+        n = below.shape[axis]
+        means = below.mean(axis, keepdims=True)
+        copies = grid.size // below.size  # runs behind each of these means
+        groups = below.size // n
+        squares.append(copies * ((below - means) ** 2).sum() / (groups * (n - 1)) if n > 1 else np.nan)
+        below = means
+    std, within, size = {}, 0.0, 1
+    for name, square, n in zip(("trainings", "selections", "pools"), squares, grid.shape[::-1], strict=True):
+        std[name] = float(np.sqrt(max(square - within, 0) / size)) if n > 1 else np.nan
+        within = square if n > 1 else within
+        size *= n
+    repeated = [square for square, n in zip(squares, grid.shape[::-1], strict=True) if n > 1]
+    error = float(np.sqrt(repeated[-1] / grid.size)) if repeated else np.nan
+    order = ("pools", "selections", "trainings")
+    return Components(float(grid.mean()), error, {name: std[name] for name in order},
+                      dict(zip(order, grid.shape, strict=True)))
+
+
+def pools_needed(std: float, gain: float = 2.0, power: float = 0.8, level: float = 0.05, paired: bool = False) -> int:
+    """Return how many pools a two-sided t test needs to find a gain (by the noncentral t distribution).
+
+    Args:
+        std: standard deviation between pools (of the differences, if paired), percentage points.
+        gain: true difference, percentage points.
+        power: probability of finding it.
+        level: significance level.
+        paired: both methods share the pools; otherwise each arm has pools of its own, and the number is per arm.
+    """
+    for n in range(2, 100_000):
+        freedom = n - 1 if paired else 2 * n - 2
+        shift = gain / std * np.sqrt(n if paired else n / 2)
+        limit = stats.t.ppf(1 - level / 2, freedom)
+        if stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift) >= power:
+            return n
+    raise ValueError(f"a gain of {gain} with a deviation of {std} needs more than 100,000 pools")
+
+
+# ---- DD-Ranking ------------------------------------------------------------------------------------------------------
+
+def label_robust_score(real_hard: float, distilled_hard: float, distilled: float, random: float,
+                       weight: float = 0.5) -> float:
+    """Return DD-Ranking's label-robust score in [0, 1] (arXiv 2505.13300); 0.269 is no better than random [B §4].
+
+    Args:
+        real_hard: accuracy of the full real set with hard labels, as a fraction.
+        distilled_hard: accuracy of the distilled set with hard labels.
+        distilled: accuracy of the distilled set with any labels.
+        random: accuracy of random real pictures of the same IPC under the same recipe.
+        weight: of the gain over random; the rest weighs the loss to the full set.
+    """
+    _check_fractions(real_hard, distilled_hard, distilled, random)
+    return _scaled(weight * (distilled - random) - (1 - weight) * (real_hard - distilled_hard))
+
+
+def augmentation_robust_score(distilled: float, random: float, distilled_plain: float, random_plain: float,
+                              weight: float = 0.5) -> float:
+    """Return DD-Ranking's augmentation-robust score in [0, 1], from accuracies (fractions) with and without (plain)
+    augmentation of the distilled set and of random real pictures.
+    """
+    _check_fractions(distilled, random, distilled_plain, random_plain)
+    return _scaled(weight * (distilled - random) + (1 - weight) * (distilled_plain - random_plain))
+
+
+def _scaled(value: float) -> float:
+    return float((np.exp(value) - np.exp(-1)) / (np.exp(1) - np.exp(-1)))
+
+
+def _check_fractions(*values: float) -> None:
+    for value in values:
+        if not 0 <= value <= 1:
+            raise ValueError(f"an accuracy is {value}; DD-Ranking's scores want fractions in [0, 1], not percent")
