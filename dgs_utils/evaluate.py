@@ -25,7 +25,6 @@ from dgs_utils.protocols import PROTOCOLS, augmentation_of
 from dgs_utils.seeds import named_seed
 from dgs_utils.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
 
-TILES = 2  # RDED's mosaics are 2 × 2 crops
 
 
 def describe(run: Run) -> dict:
@@ -166,7 +165,7 @@ def evaluate(run: Run) -> pd.DataFrame:
     train, test = open_sets(run)
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
     planned = 0 if row["method"] == "full" else ipc
-    recipe = recipe_of(run, planned, TILES if row["method"] == "rded" else 1)
+    recipe = recipe_of(run, planned)
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
         pictures = [load_pictures(part, params.image_size, params.workers, zoom=zoom).to(device)

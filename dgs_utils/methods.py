@@ -38,7 +38,6 @@ METHODS: dict[str, Method] = {
     "first": Method("First files", "originals", "first"),
     "k_center": Method("K-Center", "originals", "k_center", needs="features"),
     "herding": Method("Herding", "originals", "herding", needs="features"),
-    "rded": Method("RDED crops", "originals", "rded", needs="features", uses=("seed",)),
     "full": Method("Full", "originals", "all"),
     # Generated images, first IPC of the pool
     "dit": Method("DiT", "pool", "first", generator="dit"),

@@ -205,7 +205,7 @@ def sampled(world, outputs):
     return run_method
 
 
-RUNNABLE = [name for name, m in METHODS.items() if m.source != "condense" and m.selector != "rded"]
+RUNNABLE = [name for name, m in METHODS.items() if m.source != "condense"]
 
 
 @pytest.mark.parametrize("method", RUNNABLE)
