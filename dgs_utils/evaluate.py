@@ -26,7 +26,6 @@ from dgs_utils.seeds import named_seed
 from dgs_utils.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
 
 
-
 def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
 
