@@ -1,19 +1,23 @@
 """Experiment files and the nodes that they are planned into."""
 
+import csv
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dgs_utils
 from dgs_utils.artifacts import default_node
 from dgs_utils.batch.experiment import ORDER, SECTIONS, read_experiment
-from dgs_utils.batch.plan import plan
+from dgs_utils.batch.plan import expand, plan
 from dgs_utils.batch.run import input_nodes
+from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES
 
 BASE = {"evaluate": {}, "figures": {}, "grid": {"sample.method": ["random", "dgs"]}}
@@ -186,6 +190,22 @@ def test_wrong_change_is_one_sentence(experiment, changes, sentence):
         experiment(BASE, changes)
 
 
+def test_base_gives_sections_and_grid(experiment, tmp_path):
+    (tmp_path / "below.yaml").write_text("name: below\nbase: lowest.yaml\nevaluate: {repeats: 2, seed: 5}\n"
+                                         "grid: {pool.seed: [0, 1]}")
+    (tmp_path / "lowest.yaml").write_text("pool: {steps: 9}\nevaluate: {seed: 4}\nsample: {}")
+    found = experiment("base: below.yaml\nevaluate: {repeats: 1}\nsample: {ipc: 3}")
+    assert found.name == "experiment"
+    assert found.sections == {"02_pool": {"steps": 9}, "05_sample": {"ipc": 3},
+                              "06_evaluate": {"repeats": 1, "seed": 5}}
+    assert found.grid == {("02_pool", "seed"): [0, 1]}
+    assert list(experiment("base: below.yaml\ngrid: {sample.seed: [1]}").grid) == [("05_sample", "seed")]
+    with pytest.raises(ValueError, match="is its own base"):
+        experiment("base: experiment.yaml")
+    with pytest.raises(ValueError, match=r"nowhere\.yaml does not exist"):
+        experiment("base: nowhere.yaml")
+
+
 def test_changes_replace_values_and_axes(experiment):
     found = experiment(BASE, ["evaluate.repeats=1", "sample.method=dit", "pool.seed=[0,1]", "prepare.classes=[a,b]",
                               "prepare.learning_rate=1e-3"])
@@ -222,7 +242,9 @@ def test_pictures_must_be_on_disk(experiment, tmp_path):
         plan(experiment(content, ["prepare.classes=[cat,cow]"]))
 
 
-def test_class_table_must_be_there(experiment):
+def test_given_files_must_be_there(experiment):
+    with pytest.raises(ValueError, match=r"prepare\.base_model is .*weights\.pt, which does not exist"):
+        plan(experiment({"prepare": {"base_model": "weights.pt"}}))
     with pytest.raises(ValueError, match=r"prepare\.class_index is .*table\.csv, which does not exist"):
         plan(experiment({"prepare": {"class_index": "table.csv"}}))
 
@@ -245,8 +267,8 @@ def test_order_holds_every_stage():
     assert sorted(ORDER) == sorted(STAGES)
 
 
-def test_quickstart_spells_out_the_defaults(request):
-    found = read_experiment(request.config.rootpath / "params" / "quickstart.yaml")
+def test_quickstart_spells_out_the_defaults():
+    found = read_experiment(PARAMS / "quickstart.yaml")
     for stage, values in found.sections.items():
         fields = STAGES[stage].model_fields
         assert values == {name: fields[name].default for name in values}, stage
@@ -255,21 +277,57 @@ def test_quickstart_spells_out_the_defaults(request):
     assert {("05_sample", "method"), ("06_evaluate", "network")} == set(found.grid)
 
 
-def test_every_experiment_file_plans(request, outputs, tmp_path):
-    for file in sorted((request.config.rootpath / "params").glob("*.yaml")):
-        experiment = read_experiment(file)
-        if experiment.sections.get("00_prepare", {}).get("class_index"):
-            experiment.sections["00_prepare"]["class_index"] = str(file)
-        for stage in ("00_prepare", "02_pool"):  # the user's own pictures
-            section = experiment.sections.get(stage, {})
-            if section.get("root"):
-                section["root"] = str(tmp_path / file.stem / stage)
-                for name in section.get("classes") or ["a", "b"]:
-                    folder = tmp_path / file.stem / stage / name
-                    folder.mkdir(parents=True)
-                    for number in range(500):
-                        (folder / f"{number}.png").touch()
-        assert plan(experiment)[-1].stage == experiment.target, file.name
+PARAMS = Path(__file__).resolve().parents[1] / "params"
+TABLES = Path(dgs_utils.__file__).parent / "published"
+
+
+@pytest.mark.parametrize("file", sorted(PARAMS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_experiment_file_plans(file, outputs, tmp_path):
+    experiment = read_experiment(file)
+    prepare = experiment.sections["00_prepare"]
+    for name in ("class_index", "base_model"):  # what a user brings
+        if name in prepare and prepare[name] not in ("train", "none"):
+            prepare[name] = str(tmp_path / name)
+            (tmp_path / name).touch()
+    for stage in ("00_prepare", "02_pool"):
+        if experiment.sections.get(stage, {}).get("root"):
+            experiment.sections[stage]["root"] = str(tmp_path / stage)
+            for number in range(50):
+                path = tmp_path / stage / f"class{number % 2}" / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    assert experiment.name == file.stem
+    assert plan(experiment)[-1].stage == experiment.target
+
+
+def test_tables_of_imagewoof_share_their_pools():
+    pools = [{node.key for node in expand(read_experiment(PARAMS / f"table{number}.yaml"))
+              if node.stage in ("00_prepare", "01_fine_tune", "02_pool", "03_difficulty")} for number in (1, 3, 4)]
+    assert pools[1] == pools[2] < pools[0]  # Table 1 has pools of the raw model too
+    assert len(pools[1]) == 1 + 1 + 3 + 4  # scores of three pools and of the originals
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_tables_have_every_published_cell(number):
+    with (TABLES / f"table{number}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    files = [PARAMS / f"table{number}.yaml", *PARAMS.glob(f"table{number}_*.yaml")]
+    planned = {_cell(node) for file in files for node in expand(read_experiment(file)) if node.stage == "06_evaluate"}
+    names = {"Ours": "DGS", "Full Dataset": "Full"}
+    published = {(row["dataset"], row["model"], int(row["ipc"]), names.get(row["method"], row["method"]),
+                  row["distribution"], row["pool_size"]) for row in rows}
+    assert published <= planned
+
+
+def _cell(node):
+    """Return dataset, model, IPC, method, distribution and pool size of an evaluation in the words of the tables."""
+    networks = {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"}
+    datasets = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC"}
+    chosen = node.inputs["distilled"].params
+    ours = chosen.method == "dgs"
+    return (datasets[node.inputs["prepare"].params.dataset], networks[node.params.network], chosen.ipc,
+            METHODS[chosen.method].label, chosen.distribution if ours else "",
+            f"{chosen.pool_factor}xIPC" if ours else "")
 
 
 def test_planning_stays_light():

@@ -1,8 +1,9 @@
 """Experiment files: one YAML that says what a paper's worth of runs consists of.
 
 An experiment file holds one section a stage (``prepare``, ``fine_tune``, …, without the number) with that stage's own
-parameters, and under ``grid`` the axes to sweep, such as ``sample.method: [random, dgs]``. Every name and value is
-checked when the file is read.
+parameters, and under ``grid`` the axes to sweep, such as ``sample.method: [random, dgs]``. With ``base: other.yaml`` it
+starts from the sections of another file beside it and changes some of their parameters; a grid of its own replaces the
+other's. Every name and value is checked when the file is read.
 """
 
 import re
@@ -22,6 +23,8 @@ SECTIONS = {stage.split("_", 1)[1]: stage for stage in STAGES}
 # The order of the road: 08 makes distilled sets as 05 does, so both stand before 06.
 ORDER = ("00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform", "08_condense", "05_sample",
          "06_evaluate", "07_figures")
+
+OTHERS = ("name", "base", "grid")  # what a file may hold beside sections
 
 Axis = tuple[str, str]  # stage, parameter
 Point = dict[Axis, Any]
@@ -79,7 +82,7 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
         ValueError: the file cannot be read, or a name or value in it is wrong; the sentence names it and the remedy.
     """
     path = locate(path)
-    content = _load(path)
+    content = _load_with_base(path)
     name = content.pop("name", path.stem)
     axes = content.pop("grid", None) or {}
     if not isinstance(axes, dict):
@@ -88,7 +91,7 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
     sections = {}
     for section, values in content.items():
         if section not in SECTIONS:
-            raise ValueError(f"{path}: {section} is not a section{nearest(str(section), [*SECTIONS, 'name', 'grid'])}")
+            raise ValueError(f"{path}: {section} is not a section{nearest(str(section), [*SECTIONS, *OTHERS])}")
         if not isinstance(values, dict | None):
             raise ValueError(f"{path}: section {section} is {values!r}; give parameters and their values below it")
         sections[SECTIONS[section]] = dict(values or {})
@@ -132,6 +135,20 @@ def _load(path: Path) -> dict:
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path} holds no sections; see params/quickstart.yaml for the form of an experiment file")
     return content or {}
+
+
+def _load_with_base(path: Path, readers: tuple[Path, ...] = ()) -> dict:
+    """Return a file's content on top of that of its base, whose name is left out."""
+    if path in readers:
+        raise ValueError(f"{path} is its own base; remove base from it")
+    content = _load(path)
+    if "base" not in content:
+        return content
+    base = _load_with_base(path.parent / str(content.pop("base")), (*readers, path))
+    base.pop("name", None)
+    merged = {section: (base.get(section) or {}) | content[section] for section in SECTIONS
+              if isinstance(content.get(section), dict) and isinstance(base.get(section), dict | None)}
+    return base | content | merged
 
 
 def _where(error: yaml.YAMLError) -> str:

@@ -129,7 +129,10 @@ def _check_pool_size(node: Node) -> None:
 
 
 def _check_originals(params: PrepareParams) -> None:
-    """A given folder of pictures must be there, and no class of it empty; a given class table must be there."""
+    """Given files must be there, and no class of a given folder of pictures empty."""
+    if params.base_model not in ("train", "none") and not locate(params.base_model).exists():
+        raise ValueError(f"prepare.base_model is {locate(params.base_model)}, which does not exist; give published "
+                         f"DiT weights, such as DiT-XL-2-256x256.pt, or train to train a model here")
     if params.class_index and not locate(params.class_index).is_file():
         raise ValueError(f"prepare.class_index is {locate(params.class_index)}, which does not exist; "
                          f"give a CSV file with the columns class and index")
