@@ -177,6 +177,8 @@ def test_content_depends_on_files_but_not_on_when_or_where(outputs, tmp_path):
         contents.append(read_manifest(folder)["content"])
         (folder / MANIFEST).unlink()
     assert contents[0] == contents[1] != contents[2]
+    other = finished("00_prepare", {"x.csv": "a", "sub/y.csv": "y"}, seed=1)
+    assert read_manifest(other)["content"] != contents[0]  # other parameters
 
 
 def test_checksums_ignore_what_differs_from_run_to_run(tmp_path):
