@@ -1,0 +1,138 @@
+"""Stage 08 and its augmentation: transforms by hand, real optimisation on digits, resuming exactly."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from small_world import make_prepare, open_stage, write_digits
+
+from dgs_utils import siamese
+from dgs_utils.condense import METHODS, condense, image_learning_rate
+from dgs_utils.params import validate
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("family", siamese.FAMILIES)
+def test_all_pictures_are_transformed_alike_and_pass_gradients(pictures, family):
+    numbers = [0.3, 0.8, 0.6]
+    alone = torch.cat([siamese.transform(pictures[i : i + 1], family, numbers) for i in range(4)])
+    together = siamese.transform(pictures.requires_grad_(), family, numbers)
+    torch.testing.assert_close(together, alone)
+    together.square().sum().backward()
+    assert pictures.grad.abs().sum() > 0
+
+
+def test_color_by_hand(pictures):
+    found = siamese.transform(pictures, "color", [0.25, 0.75, 0.1])
+    expected = pictures.numpy().astype(np.float64) + (0.25 - 0.5) * 1.0
+    grey = expected.mean(1, keepdims=True)
+    expected = (expected - grey) * (0.75 * 2.0) + grey
+    mean = expected.mean((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(found.numpy(), (expected - mean) * (0.1 + 0.5) + mean, atol=1e-6)
+
+
+def test_cutout_takes_a_hole_of_half_the_side(pictures):
+    ones = torch.ones_like(pictures)
+    inside = siamese.transform(ones, "cutout", [0.5, 0.5, 0.0])
+    assert (inside[0, 0] == 0).sum() == 8 * 8
+    corner = siamese.transform(ones, "cutout", [0.0, 0.0, 0.0])
+    assert (corner[0, 0] == 0).sum() == 4 * 4
+    assert (corner[0, 0, :4, :4] == 0).all()
+
+
+def test_crop_moves_by_an_eighth_at_the_most(pictures):
+    assert torch.equal(siamese.transform(pictures, "crop", [0.5, 0.5, 0.0]), pictures)
+    moved = siamese.transform(pictures, "crop", [0.0, 0.0, 0.0])
+    assert torch.equal(moved[:, :, 2:, 2:], pictures[:, :, :-2, :-2])
+    assert (moved[:, :, :2] == 0).all()
+
+
+def test_flip_scale_and_rotation_at_their_neutral_points(pictures):
+    assert torch.equal(siamese.transform(pictures, "flip", [0.7, 0.0, 0.0]), pictures)
+    assert torch.equal(siamese.transform(pictures, "flip", [0.2, 0.0, 0.0]), pictures.flip(3))
+    torch.testing.assert_close(siamese.transform(pictures, "rotate", [0.5, 0.0, 0.0]), pictures)
+    one = (1 - 1 / siamese.SCALE) / (siamese.SCALE - 1 / siamese.SCALE)
+    torch.testing.assert_close(siamese.transform(pictures, "scale", [one, one, 0.0]), pictures, atol=1e-5, rtol=0)
+
+
+def test_published_step_sizes():
+    idc = validate("08_condense", {"method": "idc", "ipc": 50, "image_size": 224})
+    assert math.isclose(image_learning_rate(idc), 0.015)
+    assert image_learning_rate(validate("08_condense", {"method": "dm"})) == 1.0
+    assert image_learning_rate(validate("08_condense", {"method": "dm", "image_learning_rate": 0.1})) == 0.1
+
+
+@pytest.fixture
+def prepare(outputs, tmp_path):
+    return make_prepare(write_digits(tmp_path / "real", 0, 40))
+
+
+SMALL = {"ipc": 2, "image_size": 8, "real_batch": 16, "iterations": 4, "inner_loops": 2, "net_batches": 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_set_is_written_and_differs_from_its_start(prepare, method):
+    rate = {"dm": 20.0, "idc": 0.05}[method]  # large enough for a few steps to show in 256 grey levels
+    run = open_stage("08_condense", prepare=str(prepare), method=method, image_learning_rate=rate, **SMALL)
+    start = METHODS[method](run).pixels()
+    pictures, losses = condense(run)
+    table = pd.read_csv(run.folder / "metadata.csv", dtype={"class": str})
+    assert table.groupby("class").size().to_dict() == {"0": 2, "1": 2, "2": 2}
+    for name, pixels in zip(table["file_name"], pictures.images, strict=True):
+        saved = np.asarray(Image.open(run.folder / name))
+        np.testing.assert_array_equal(saved, pixels.permute(1, 2, 0).numpy())
+    assert (pictures.images != start).any()
+    assert np.isfinite(losses["loss"]).all()
+    assert len(losses) == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method):
+    options = {"prepare": str(prepare), "method": method} | SMALL
+    whole, halves = (open_stage("08_condense", output=str(tmp_path / name), **options) for name in ("whole", "halves"))
+    expected = METHODS[method](whole)
+    expected.optimise()
+    first = METHODS[method](halves)
+    for _ in range(2):
+        first.losses.append(first.step())
+        first.iteration += 1
+    first._save()
+    resumed = METHODS[method](halves)
+    assert resumed.iteration == 2
+    resumed.optimise()
+    assert torch.equal(resumed.images, expected.images)
+    assert resumed.losses == expected.losses
+
+
+def test_matching_means_come_closer(prepare):
+    """The synthetic pictures' mean features approach the real ones' in networks that were not used for it."""
+    run = open_stage("08_condense", prepare=str(prepare), method="dm", **SMALL | {"image_size": 16, "iterations": 40})
+    condenser = METHODS["dm"](run)
+
+    def gap() -> float:
+        condenser.iteration += 1000
+        network = condenser.network()
+        condenser.iteration -= 1000
+        with torch.no_grad():
+            pairs = [(condenser.real_batch(label, 40, torch.Generator().manual_seed(0)), condenser.synthetic(label))
+                     for label in range(3)]
+            gaps = [(network.features(real).mean(0) - network.features(found).mean(0)).square().sum()
+                    for real, found in pairs]
+        return float(sum(gaps))
+
+    before = gap()
+    condenser.optimise()
+    assert gap() < 0.5 * before
+
+
+def test_too_few_originals_are_named(prepare):
+    run = open_stage("08_condense", prepare=str(prepare), **SMALL | {"ipc": 41})
+    with pytest.raises(ValueError, match=r"class 0 has 40 originals, fewer than condense\.ipc 41"):
+        condense(run)
