@@ -102,16 +102,16 @@ def test_only_and_until(tmp_path):
 
 
 def test_stale_nodes_are_made_anew_only_when_asked(copy):
-    [prepare] = (copy / "outputs" / "00_prepare").iterdir()
-    manifest = json.loads((prepare / "manifest.json").read_text())
-    (prepare / "manifest.json").write_text(json.dumps(manifest | {"content": "made anew"}))
+    [random] = (copy / "outputs" / "05_sample").glob("*random*")
+    manifest = json.loads((random / "manifest.json").read_text())
+    (random / "manifest.json").write_text(json.dumps(manifest | {"content": "made anew"}))
     before = manifests(copy)
     result = dgs(copy, "run", "params/small.yaml")
     assert result.returncode == 2
-    assert "01_fine_tune" in result.stderr
-    assert "is stale, since its input 00_prepare" in result.stderr
+    assert result.stderr.startswith("dgs: outputs/06_evaluate/digits-random")
+    assert f"is stale, since its input 05_sample/{random.name} was made anew" in result.stderr
     assert manifests(copy) == before
-    assert dgs(copy, "status", "params/small.yaml").stdout.count("is stale") == 8  # all that read 00 itself
+    assert dgs(copy, "status", "params/small.yaml").stdout.count("is stale") == 2  # 06 and 07 read it
     assert dgs(copy, "run", "params/small.yaml", "--force", "stale").returncode == 0
     assert dgs(copy, "status", "params/small.yaml").stdout.count("is stale") == 0
 
@@ -125,23 +125,24 @@ def test_work_done_by_hand_is_accepted(tmp_path):
     assert "Nothing was left to do." in result.stdout
 
 
-def test_two_runners_share_the_work(tmp_path):
-    workspace = small_grid.build(tmp_path / "w", seconds=0.1)
-    small_grid.replace_cell(workspace, "06_evaluate", 1, "from dgs_utils.artifacts import begin\n"
+def test_two_runners_share_the_work(copy):
+    for stage in ("05_sample", "06_evaluate", "07_figures"):
+        shutil.rmtree(copy / "outputs" / stage)
+    small_grid.replace_cell(copy, "06_evaluate", 1, "from dgs_utils.artifacts import begin\n"
                             "run = begin('06_evaluate', globals())\n"
                             "with open(run.folder / '.runs', 'a') as file: file.write('x')")
     other = small_grid.EXPERIMENT.replace("small", "more").replace("random, dgs", "dgs, k_center")
-    (workspace / "params" / "more.yaml").write_text(other)
-    runners = [subprocess.Popen(small_grid.command("run", f"params/{name}.yaml"), cwd=workspace, text=True,
-                                env=small_grid.environment(workspace), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    (copy / "params" / "more.yaml").write_text(other)
+    runners = [subprocess.Popen(small_grid.command("run", f"params/{name}.yaml"), cwd=copy, text=True,
+                                env=small_grid.environment(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                for name in ("small", "more")]
     printed = [runner.communicate(timeout=120)[0] for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], printed
-    assert len(manifests(workspace)) == 14
+    assert len(manifests(copy)) == 14
     ran = [line.split("] ")[1].split(":")[0] for text in printed for line in text.splitlines() if "done in" in line]
     assert sorted(ran) == sorted(set(ran))
-    assert len(ran) == 14
-    assert all(path.read_text() == "x" for path in (workspace / "outputs").rglob(".runs"))
+    assert len(ran) == 8
+    assert all(path.read_text() == "x" for path in (copy / "outputs").rglob(".runs"))
 
 
 def test_progress_can_be_read_while_a_notebook_runs(tmp_path):
