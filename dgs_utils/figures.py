@@ -71,8 +71,9 @@ def training_curves(curves: pd.DataFrame, x: str, ys: Sequence[str], smooth: flo
 def accuracy_by_method(results: pd.DataFrame) -> Figure:
     """Show best top-1 accuracy of each method, a panel a network: bars for the mean, dots for single runs."""
     data = results.assign(
-        Method=results["method"].map(LABELS), Network=results["network"].replace(NETWORKS), IPC=results["ipc"])
-    order = [METHODS[name].label for name in METHODS if name in set(results["method"])]
+        Method=results["method"].replace(LABELS), Network=results["network"].replace(NETWORKS), IPC=results["ipc"])
+    known = [METHODS[name].label for name in METHODS if name in set(results["method"])]
+    order = list(dict.fromkeys([*known, *data["Method"]]))  # a foreign folder's set is called after the folder
     networks = list(dict.fromkeys(data["Network"]))
     figure, axes = plt.subplots(1, len(networks), figsize=(1.2 + 2.9 * len(networks), 3.0), sharey=True, squeeze=False)
     for axis, network in zip(axes[0], networks, strict=True):
@@ -100,7 +101,7 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
             part = part.sort_values("ipc")
             half = stats.t.ppf(0.975, (part["n"] - 1).clip(lower=1)) * part["std"] / np.sqrt(part["n"])
             axis.errorbar(part["ipc"], part["best"], yerr=half.fillna(0), marker="o", markersize=3, capsize=2,
-                          label=LABELS[method])
+                          label=LABELS.get(method, method))
         axis.set(xlabel="images per class (IPC)", title=NETWORKS.get(network, network),
                  xticks=sorted(summary["ipc"].unique()))
     axes[0, 0].set_ylabel("best top-1 accuracy (%)")
@@ -112,7 +113,8 @@ def accuracy_curves(curves: pd.DataFrame) -> Figure:
     """Plot test accuracy over epochs, a line a training; a star marks the best test, which the protocol reports."""
     figure, axis = plt.subplots(figsize=(4.2, 2.8))
     for place, (seed, curve) in enumerate(curves.groupby("training_seed")):
-        best = curve.loc[curve["top1"].idxmax()]
+        counting = curve[curve["counts"]]  # the protocol's choice among tests
+        best = counting.loc[counting["top1"].idxmax()]
         axis.plot(curve["epoch"], curve["top1"], color=f"C{place}", label=f"seed {seed}")
         axis.plot(best["epoch"], best["top1"], "*", color=f"C{place}", markersize=8)
     axis.set(xlabel="epoch", ylabel="top-1 accuracy (%)")

@@ -25,8 +25,8 @@ LABELS = {name: method.label for name, method in METHODS.items()}
 PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
 # What one cell of any table stands for; the runs that agree in all of these are averaged.
-CELL = ["protocol", "dataset", "split", "image_size", "epoch_factor", "network", "ipc", "method", "distribution",
-        "pool_factor"]
+CELL = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "flip",
+        "precision", "network", "norm", "ipc", "method", "distribution", "pool_factor"]
 
 
 @dataclass(frozen=True)

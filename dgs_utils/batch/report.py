@@ -53,8 +53,9 @@ def results_table(nodes: list[Node]) -> list[str]:
     rows = [row for node in nodes if manifest(node) for row in _rows(node)]
     if not rows:
         return []
+    methods = {row["method"] for row in rows}
     varying = [name for name in ("dataset", "distribution", "pool_factor")
-               if len({row.get(name) for row in rows if row.get(name)}) > 1]
+               if any(len({row.get(name) for row in rows if row["method"] == method}) > 1 for method in methods)]
     groups = defaultdict(list)
     for row in rows:
         groups[(*(row.get(name) or "" for name in varying), row["network"], int(row["ipc"]), row["method"])].append(row)
