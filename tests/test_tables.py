@@ -12,8 +12,8 @@ from dgs_utils.artifacts import write_csv
 from dgs_utils.methods import METHODS
 from dgs_utils.tables import CELL, EMPTY, LAYOUTS, caption, lay_out, published, read_results, summarise, write_table
 
-BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0, "batch_size": 64, "learning_rate": 0.01,
-        "flip": False, "precision": "fp32", "norm": "instance",
+BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
+        "batch_size": 64, "learning_rate": 0.01, "flip": False, "precision": "fp32", "norm": "instance",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
 
