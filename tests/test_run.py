@@ -2,11 +2,12 @@
 
 import json
 import os
+import pty
 import shutil
 import statistics
 import subprocess
 import sys
-import time
+from contextlib import suppress
 
 import nbformat
 import pytest
@@ -147,15 +148,23 @@ def test_two_runners_share_the_work(copy):
 
 def test_progress_can_be_read_while_a_notebook_runs(tmp_path):
     workspace = small_grid.build(tmp_path / "w", seconds=1)
+    ours, theirs = pty.openpty()
     runner = subprocess.Popen(small_grid.command("run", "params/small.yaml", "--until", "prepare"), cwd=workspace,
-                              env=small_grid.environment(workspace), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not (found := list((workspace / "outputs").rglob("progress.json"))) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert json.loads(found[0].read_text())["label"] == "steps"
+                              env=small_grid.environment(workspace) | {"COLUMNS": "120"}, stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"steps 1/3" not in shown:  # a terminal's line is rewritten as the notebook goes on
+        shown += os.read(ours, 1000)
+    assert b"\r[1/1] 00_prepare digits" in shown
+    assert b"cell 3" in shown
+    [progress] = (workspace / "outputs").rglob("progress.json")
+    assert json.loads(progress.read_text())["label"] == "steps"
     printed = dgs(workspace, "status", "params/small.yaml").stdout
     [line] = [line for line in printed.splitlines() if "00_prepare" in line]
     assert line.split()[1:4] == ["1", "·", "1"]  # one node, none done, one running
+    with suppress(OSError):  # Linux says so when the other end of a terminal is closed
+        while os.read(ours, 1000):
+            pass
     assert runner.wait(timeout=60) == 0
 
 

@@ -35,7 +35,7 @@ class Display:
     def __init__(self, stream=None):
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
-        self.total = 0
+        self.total = self.cell = 0
         self.left: dict[str, Node] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -49,6 +49,7 @@ class Display:
     @contextmanager
     def node(self, node: Node):
         """Show a node while it runs."""
+        self.cell = 0
         stop = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(node, stop), daemon=True)
         if self.live:
@@ -60,6 +61,10 @@ class Display:
             if self.live:
                 watcher.join()
                 self._rewrite("")
+
+    def at_cell(self, cell: dict, cell_index: int) -> None:
+        """Note which cell of the running notebook begins."""
+        self.cell = cell_index + 1
 
     def drop(self, node: Node) -> None:
         """Count a node that need not or cannot be run any more."""
@@ -79,7 +84,8 @@ class Display:
         started = time.monotonic()
         while not stop.wait(0.5):
             elapsed = time.monotonic() - started
-            self._rewrite(f"{self._counter(1)}{node.stage} {node.label} · {duration(elapsed)}"
+            place = f"cell {self.cell}" if self.cell else "starting"
+            self._rewrite(f"{self._counter(1)}{node.stage} {node.label} · {duration(elapsed)} · {place}"
                           f"{self._step(node)}{self._time_left(elapsed)}")
 
     def _counter(self, running: int) -> str:

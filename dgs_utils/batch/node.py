@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,7 @@ def _run(node: Node, display: Display, options: Options) -> Report:
         _remove(unfinished)
     started = time.monotonic()
     with display.node(node), leased_gpu(node.params, options.per_gpu):
-        error = execute(node, options.limit)
+        error = execute(node, options.limit, display.at_cell)
     report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
     if error:
         with suppress(OSError):  # on a full disk the line on the terminal has to do
@@ -131,10 +131,15 @@ def _run(node: Node, display: Display, options: Options) -> Report:
     return report
 
 
-def execute(node: Node, limit: float = 0) -> str:
+def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> str:
     """Execute a node's notebook; return "" or what went wrong, in one line.
 
     The executed notebook stays in the node's folder as ``notebook.ipynb``, what it printed in ``log.txt``.
+
+    Args:
+        node: the node, whose folder exists and whose inputs are finished.
+        limit: minutes that one cell may take; 0 = any.
+        at_cell: called with each ``cell`` and its ``cell_index`` before it runs.
     """
     import papermill  # here, because it takes a while to import
 
@@ -148,7 +153,7 @@ def execute(node: Node, limit: float = 0) -> str:
                     _literal(notebook), _literal(node.folder / "notebook.ipynb"), _parameters(node),
                     kernel_name="python3", kernel_manager_class=manager_class(), shutdown_kernel="immediate",
                     cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
-                    execution_timeout=math.ceil(limit * 60) or None)
+                    execution_timeout=math.ceil(limit * 60) or None, on_cell_start=at_cell)
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
                 return f"{error.ename}: {error.evalue}"

@@ -29,11 +29,12 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULTS) -
     """
     left = check_start(nodes, options)
     display.start(left, len(nodes))
+    planned = nodes_by_key(nodes)
     reports: dict[str, Report] = {}
     waiting = list(nodes)
     with terminate_as_interrupt():
         while waiting:
-            held = [node for node in waiting if not _attempt(node, nodes_by_key(nodes), reports, display, options)]
+            held = [node for node in waiting if not _attempt(node, planned, reports, display, options)]
             if len(held) == len(waiting):
                 time.sleep(PAUSE)
             waiting = held
