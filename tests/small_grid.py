@@ -1,7 +1,8 @@
-"""A workspace whose notebooks do next to nothing, so that running them as real ones is quick."""
+"""Workspaces with a small grid: of notebooks that do next to nothing, so that running them is quick, or of the real ones."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -35,6 +36,25 @@ figures: {}
 grid:
   sample.method: [random, dgs]
 """
+REAL = """
+name: small
+prepare: {train_steps: 60, classifier_epochs: 1}
+fine_tune: {steps: 40, checkpoint_every: 5}
+pool: {images_per_class: 8, batch_size: 2, steps: 5}
+sample: {ipc: 2, pool_factor: 4}
+evaluate: {epochs: 4, repeats: 2}
+figures: {}
+grid:
+  sample.method: [herding, dgs]
+"""
+
+
+def build_real(folder: Path) -> Path:
+    """Make a workspace with the real notebooks and a grid of eleven nodes that is as small as they allow."""
+    shutil.copytree(Path(__file__).resolve().parents[1] / "notebooks", folder / "notebooks")
+    (folder / "params").mkdir()
+    (folder / "params" / "small.yaml").write_text(REAL)
+    return folder
 
 
 def build(folder: Path, seconds: float = 0.0) -> Path:
@@ -88,10 +108,10 @@ def environment(workspace: Path) -> dict[str, str]:
     return os.environ | {"DGS_OUTPUTS": str(workspace / "outputs"), "OMP_NUM_THREADS": "1"}
 
 
-def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+def dgs(workspace: Path, *arguments: str, timeout: float = 120, **options) -> subprocess.CompletedProcess:
     """Run ``dgs`` in a workspace and return what it did."""
     return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True,
-                          text=True, timeout=120, **options)
+                          text=True, timeout=timeout, **options)
 
 
 def start(workspace: Path, *arguments: str) -> subprocess.Popen:

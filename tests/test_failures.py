@@ -198,14 +198,13 @@ def test_no_kernel_outlives_its_runner(workspace, number):
     assert "running" not in dgs(workspace, "status", FILE).stdout.splitlines()[1]
 
 
-@pytest.mark.slow  # twenty kills, each of a runner that had to start first
-def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed):
-    workspace = small_grid.build(tmp_path / "grid", seconds=0.05)
+def kill_at_random(workspace, kills: int, earliest: float, latest: float) -> None:
+    """Start a grid again and again and kill it with -9, the runner and a kernel in turns; what is finished stays so."""
     chance = random.Random(0)
     finished = {}
-    for attempt in range(20):
+    for attempt in range(kills):
         runner = start(workspace, "run", FILE)
-        time.sleep(chance.uniform(0.3, 1.6))
+        time.sleep(chance.uniform(earliest, latest))
         victims = psutil.Process(runner.pid).children() if attempt % 2 and runner.poll() is None else []
         for victim in victims or [psutil.Process(runner.pid)]:
             victim.kill()
@@ -213,12 +212,34 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
             time.sleep(chance.uniform(0.0, 0.5))
             runner.kill()
         runner.communicate(timeout=20)
-        for name, stamp in finished.items():
-            assert os.stat(workspace / "outputs" / name / "manifest.json").st_mtime_ns == stamp, name
-        finished = {name: os.stat(workspace / "outputs" / name / "manifest.json").st_mtime_ns
-                    for name in manifests(workspace)}
-    result = dgs(workspace, "run", FILE)
+        assert_untouched(workspace, finished)
+        finished = stamps(workspace)
+    result = dgs(workspace, "run", FILE, timeout=300)
     assert result.returncode == 0, result.stdout
+    assert_untouched(workspace, finished)
+
+
+def stamps(workspace) -> dict[str, int]:
+    """Return when each manifest was written, in nanoseconds."""
+    return {name: (workspace / "outputs" / name / "manifest.json").stat().st_mtime_ns for name in manifests(workspace)}
+
+
+def assert_untouched(workspace, finished: dict[str, int]) -> None:
+    now = stamps(workspace)
+    assert {name: now.get(name) for name in finished} == finished
+
+
+@pytest.mark.slow  # twenty kills, each of a runner that had to start first
+def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed):
+    workspace = small_grid.build(tmp_path / "grid", seconds=0.05)
+    kill_at_random(workspace, 20, 0.3, 1.6)
     assert contents(workspace) == undisturbed
-    for name, stamp in finished.items():
-        assert os.stat(workspace / "outputs" / name / "manifest.json").st_mtime_ns == stamp, name
+
+
+@pytest.mark.slow  # the same with the real notebooks, which import PyTorch and leave checkpoints and half a pool behind
+def test_real_notebooks_killed_again_and_again_end_as_if_undisturbed(tmp_path):
+    calm, restless = (small_grid.build_real(tmp_path / name) for name in ("calm", "restless"))
+    result = dgs(calm, "run", FILE, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    kill_at_random(restless, 20, 3.0, 9.0)
+    assert contents(restless) == contents(calm)
