@@ -1,4 +1,4 @@
-"""Workspaces with a small grid: of notebooks that do next to nothing, so that running them is quick, or of the real ones."""
+"""Workspaces with a small grid: of notebooks that do next to nothing, so that running is quick, or of the real ones."""
 
 import json
 import os
