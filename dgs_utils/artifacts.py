@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -214,11 +214,16 @@ def _changed(path: Path, entry: dict[str, Any]) -> bool:
     return len(sizes) < entry.get("files", 1) or sum(sizes) < entry["bytes"]
 
 
-def check_input(folder: Path, what: str) -> dict[str, Any]:
-    """Return an input folder's manifest after checking that it is there, finished, whole and up to date.
+def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any]:
+    """Return an input folder's manifest after checking that it is there, of the right stage, whole and up to date.
+
+    Args:
+        folder: the folder.
+        what: the parameter that names it.
+        stages: the stages that write what is wanted.
 
     Raises:
-        ValueError: it is not; the sentence names ``what`` (the parameter), the folder and the remedy.
+        ValueError: it is not; the sentence names the parameter, the folder and the remedy.
     """
     if not folder.is_dir():
         raise ValueError(f"{what}: the folder {folder} does not exist; run the stage that writes it first, "
@@ -227,6 +232,9 @@ def check_input(folder: Path, what: str) -> dict[str, Any]:
         manifest = read_manifest(folder)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
+    if manifest["stage"] not in stages:
+        raise ValueError(f"{what}: {folder} was written by {manifest['stage']}; "
+                         f"give a folder that {' or '.join(stages)} wrote")
     for name, entry in manifest["files"].items():
         path = folder / name
         if _changed(path, entry):
@@ -387,7 +395,7 @@ def _make(node: Node) -> None:
 def _source(name: str, folder: Path, spec: Input) -> dict[str, Any]:
     if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
         return {"name": name, "folder": str(folder), "key": key_of(folder), "content": ""}
-    manifest = check_input(folder, name)
+    manifest = check_input(folder, name, spec.stages)
     root = outputs_root()
     inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
     return {"name": name, "folder": inside, "key": manifest["key"], "content": manifest["content"]}

@@ -35,8 +35,17 @@ class Input(BaseModel):
     model_config = ConfigDict(frozen=True)
     stage: str
     overrides: dict[str, Any] = {}
+    alternative: str = ""  # another stage that writes such folders too
     any_folder: bool = False  # an image folder that this kit did not write is accepted too
     on_demand: bool = False  # takes seconds, so a notebook run by hand makes it where it is missing
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages whose folders are accepted."""
+        return (self.stage, self.alternative) if self.alternative else (self.stage,)
+
+
+DISTILLED = Input(stage="05_sample", alternative="08_condense")
 
 
 class StageParams(BaseModel):
@@ -297,7 +306,7 @@ class EvaluateParams(StageParams):
     workers: Workers = 0
 
     def inputs(self) -> dict[str, Input]:
-        return {"prepare": Input(stage="00_prepare"), "distilled": Input(stage="05_sample", any_folder=True)}
+        return {"prepare": Input(stage="00_prepare"), "distilled": DISTILLED.model_copy(update={"any_folder": True})}
 
     def label(self, inputs: dict[str, str]) -> str:
         return f"{inputs['distilled']}-{self.network}"
@@ -315,7 +324,7 @@ class FiguresParams(StageParams):
     table_names: list[Literal["comparison", "table1", "table2", "table3", "table4"]] = ["comparison"]
 
     def inputs(self) -> dict[str, Input]:
-        return {"evaluations": Input(stage="06_evaluate"), "samples": Input(stage="05_sample")}
+        return {"evaluations": Input(stage="06_evaluate"), "samples": DISTILLED}
 
     def label(self, inputs: dict[str, str]) -> str:
         return self.title

@@ -215,19 +215,19 @@ def test_damaged_manifests_are_told_and_do_not_count(tmp_path, text):
 
 def test_missing_folder(tmp_path):
     with pytest.raises(ValueError, match=f"pool: the folder {tmp_path}/x does not exist; run the stage that writes it"):
-        check_input(tmp_path / "x", "pool")
+        check_input(tmp_path / "x", "pool", ["02_pool"])
 
 
 def test_folder_without_manifest(tmp_path):
     with pytest.raises(ValueError, match=f"pool: {tmp_path} has no manifest.json, so its stage was never finished"):
-        check_input(tmp_path, "pool")
+        check_input(tmp_path, "pool", ["02_pool"])
 
 
 def test_damaged_input(outputs):
     folder = finished("00_prepare")
     (folder / MANIFEST).write_text("{")
     with pytest.raises(ValueError, match=f"prepare: {folder}/manifest.json is damaged; delete that file"):
-        check_input(folder, "prepare")
+        check_input(folder, "prepare", ["00_prepare"])
 
 
 @pytest.mark.parametrize("change", [
@@ -239,33 +239,40 @@ def test_damaged_input(outputs):
 ])
 def test_changed_input(outputs, change):
     folder = finished("00_prepare", {"x.csv": "short", "images/a/0.png": "0", "images/a/1.png": "1"})
-    assert check_input(folder, "prepare")["key"] == folder.name.rsplit("-", 1)[1]
+    assert check_input(folder, "prepare", ["00_prepare"])["key"] == folder.name.rsplit("-", 1)[1]
     change(folder)
     with pytest.raises(ValueError, match=rf"prepare: {folder}/(x\.csv|images) is missing or changed since its stage "
                                          rf"finished; delete {folder}/manifest.json and run 00_prepare again"):
-        check_input(folder, "prepare")
+        check_input(folder, "prepare", ["00_prepare"])
+
+
+def test_input_of_another_stage(outputs):
+    folder = finished("00_prepare")
+    with pytest.raises(ValueError, match=f"distilled: {folder} was written by 00_prepare; give a folder that 05_sample "
+                                         f"or 08_condense wrote"):
+        check_input(folder, "distilled", ["05_sample", "08_condense"])
 
 
 def test_new_files_beside_the_old_ones_do_no_harm(outputs):
     folder = finished("00_prepare", {"images/a/0.png": "0"})
     (folder / "notes.txt").write_text("mine")
     (folder / "images" / "a" / "metadata.jsonl").write_text("{}")
-    check_input(folder, "prepare")
+    check_input(folder, "prepare", ["00_prepare"])
 
 
 def test_stale_input(outputs):
     prepare = finished("00_prepare")
     pool = finished("02_pool", generator="folder", root="x")
-    check_input(pool, "pool")
+    check_input(pool, "pool", ["02_pool"])
     (prepare / MANIFEST).unlink()
-    check_input(pool, "pool")  # an input that is gone tells nothing
+    check_input(pool, "pool", ["02_pool"])  # an input that is gone tells nothing
     assert finished("00_prepare", {"result.csv": "other"}) == prepare
     with pytest.raises(ValueError, match=f"pool: {pool} is stale, since its input {prepare} was made anew with another "
                                          f"content; delete {pool}/manifest.json and run 02_pool again"):
-        check_input(pool, "pool")
+        check_input(pool, "pool", ["02_pool"])
     (prepare / MANIFEST).unlink()
     finished("00_prepare")
-    check_input(pool, "pool")  # the same content again
+    check_input(pool, "pool", ["02_pool"])  # the same content again
 
 
 def test_an_image_folder_of_any_origin_can_be_evaluated(outputs, tmp_path):

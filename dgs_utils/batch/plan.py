@@ -77,7 +77,7 @@ class _Planner:
         if not given:
             return self.node(spec.stage, point, spec.overrides)
         if not (spec.any_folder and given.is_dir()):
-            check_input(given, f"{params.stage[3:]}.{name}")
+            check_input(given, f"{params.stage[3:]}.{name}", spec.stages)
         return given
 
     def _keep(self, node: Node) -> Node:
