@@ -154,7 +154,7 @@ def test_graph_shows_every_node_and_no_line_twice(workspace):
 
 
 def test_graph_leaves_out_what_other_lines_imply(outputs):
-    nodes = expand(Experiment("x", {"06_evaluate": {}, "05_sample": {"method": "dgs"}}, {}))
+    nodes = expand(Experiment("x", {"06_evaluate": {}, "05_sample": {"method": "dgs"}}, [{}]))
     names = {node.key: node.label for node in nodes}
     lines = {(names[source], names[reader]) for source, reader in nearest_inputs(nodes)}
     assert lines == {("digits", "digits-minimax"), ("digits", "digits-originals"),

@@ -141,7 +141,8 @@ def test_order_of_axes_and_values_does_not_matter(tmp_path_factory, axes, random
     ("just words", "holds no sections"),
     ("", "asks for nothing"),
     ("evaluate: 3", "section evaluate is 3"),
-    ("grid: [1]\nevaluate: {}", "grid is \\[1\\]"),
+    ("grid: [1]\nevaluate: {}", "grid is 1; give axes"),
+    ("grid: 1\nevaluate: {}", "grid is 1; give axes"),
     ("evaluat: {}", "evaluat is not a section; did you mean 'evaluate'"),
     ("06_evaluate: {}", "06_evaluate is not a section; did you mean 'evaluate'"),
     ("evaluate: {epoch: 3}", "evaluate.epoch is not a parameter .* did you mean 'epochs'"),
@@ -198,8 +199,8 @@ def test_base_gives_sections_and_grid(experiment, tmp_path):
     assert found.name == "experiment"
     assert found.sections == {"02_pool": {"steps": 9}, "05_sample": {"ipc": 3},
                               "06_evaluate": {"repeats": 1, "seed": 5}}
-    assert found.grid == {("02_pool", "seed"): [0, 1]}
-    assert list(experiment("base: below.yaml\ngrid: {sample.seed: [1]}").grid) == [("05_sample", "seed")]
+    assert found.grids == [{("02_pool", "seed"): [0, 1]}]
+    assert experiment("base: below.yaml\ngrid: {sample.seed: [1]}").grids == [{("05_sample", "seed"): [1]}]
     with pytest.raises(ValueError, match="is its own base"):
         experiment("base: experiment.yaml")
     with pytest.raises(ValueError, match=r"nowhere\.yaml does not exist"):
@@ -211,8 +212,22 @@ def test_changes_replace_values_and_axes(experiment):
                               "prepare.learning_rate=1e-3"])
     assert found.sections["06_evaluate"] == {"repeats": 1}
     assert found.sections["05_sample"] == {"method": "dit"}
-    assert found.grid == {("02_pool", "seed"): [0, 1]}
+    assert found.grids == [{("02_pool", "seed"): [0, 1]}]
     assert found.sections["00_prepare"] == {"classes": ["a", "b"], "learning_rate": 1e-3}
+
+
+def test_several_grids_are_the_points_of_all(experiment):
+    grids = [{"sample.method": ["random", "dgs"], "evaluate.seed": [0, 1]},
+             {"sample.method": ["dm"], "condense.iterations": [7]},
+             {"sample.method": ["dgs"], "evaluate.seed": [1, 2]}]
+    nodes = plan(experiment(BASE | {"grid": grids}))
+    assert stages(nodes)["06_evaluate"] == 2 * 2 + 1 + 1  # dgs with seed 1 is in two grids
+    assert [node.params.iterations for node in nodes if node.stage == "08_condense"] == [7]
+    changed = experiment(BASE | {"grid": grids}, ["sample.method=hardest", "evaluate.seed=[5]"])
+    assert changed.grids == [{("06_evaluate", "seed"): [5]},
+                             {("08_condense", "iterations"): [7], ("06_evaluate", "seed"): [5]},
+                             {("06_evaluate", "seed"): [5]}]
+    assert stages(plan(changed))["06_evaluate"] == 1
 
 
 @pytest.mark.parametrize(("sample", "pool", "sentence"), [
@@ -274,7 +289,7 @@ def test_quickstart_spells_out_the_defaults():
         assert values == {name: fields[name].default for name in values}, stage
     assert set(found.sections) == set(SECTIONS.values()) - {"08_condense"}
     assert found.name == STAGES["07_figures"].model_fields["title"].default
-    assert {("05_sample", "method"), ("06_evaluate", "network")} == set(found.grid)
+    assert {("05_sample", "method"), ("06_evaluate", "network")} == set(found.grids[0])
 
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
@@ -311,23 +326,24 @@ def test_tables_of_imagewoof_share_their_pools():
 def test_tables_have_every_published_cell(number):
     with (TABLES / f"table{number}.csv").open() as file:
         rows = list(csv.DictReader(file))
-    files = [PARAMS / f"table{number}.yaml", *PARAMS.glob(f"table{number}_*.yaml")]
-    planned = {_cell(node) for file in files for node in expand(read_experiment(file)) if node.stage == "06_evaluate"}
+    nodes = expand(read_experiment(PARAMS / f"table{number}.yaml"))
+    planned = {cell for node in nodes if node.stage == "06_evaluate" for cell in _cells(node)}
     names = {"Ours": "DGS", "Full Dataset": "Full"}
     published = {(row["dataset"], row["model"], int(row["ipc"]), names.get(row["method"], row["method"]),
                   row["distribution"], row["pool_size"]) for row in rows}
     assert published <= planned
 
 
-def _cell(node):
-    """Return dataset, model, IPC, method, distribution and pool size of an evaluation in the words of the tables."""
+def _cells(node):
+    """Yield dataset, model, IPC, method, distribution and pool size of an evaluation in the words of the tables."""
     networks = {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"}
     datasets = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC"}
     chosen = node.inputs["distilled"].params
     ours = chosen.method == "dgs"
-    return (datasets[node.inputs["prepare"].params.dataset], networks[node.params.network], chosen.ipc,
-            METHODS[chosen.method].label, chosen.distribution if ours else "",
-            f"{chosen.pool_factor}xIPC" if ours else "")
+    for ipc in [10, 20, 50] if METHODS[chosen.method].whole else [chosen.ipc]:
+        yield (datasets[node.inputs["prepare"].params.dataset], networks[node.params.network], ipc,
+               METHODS[chosen.method].label, chosen.distribution if ours else "",
+               f"{chosen.pool_factor}xIPC" if ours else "")
 
 
 def test_planning_stays_light():

@@ -1,9 +1,10 @@
 """Experiment files: one YAML that says what a paper's worth of runs consists of.
 
 An experiment file holds one section a stage (``prepare``, ``fine_tune``, …, without the number) with that stage's own
-parameters, and under ``grid`` the axes to sweep, such as ``sample.method: [random, dgs]``. With ``base: other.yaml`` it
-starts from the sections of another file beside it and changes some of their parameters; a grid of its own replaces the
-other's. Every name and value is checked when the file is read.
+parameters, and under ``grid`` the axes to sweep, such as ``sample.method: [random, dgs]``; a list of such grids stands
+for the points of all of them. With ``base: other.yaml`` it starts from the sections of another file beside it and
+changes some of their parameters; a grid of its own replaces the other's. Every name and value is checked when the file
+is read.
 """
 
 import re
@@ -28,6 +29,7 @@ OTHERS = ("name", "base", "grid")  # what a file may hold beside sections
 
 Axis = tuple[str, str]  # stage, parameter
 Point = dict[Axis, Any]
+Grid = dict[Axis, list]
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,32 @@ class Experiment:
     Attributes:
         name: what it is called; the file's name unless it says otherwise.
         sections: parameters by stage.
-        grid: values by axis.
+        grids: values by axis, one dictionary a grid.
     """
 
     name: str
     sections: dict[str, dict[str, Any]]
-    grid: dict[Axis, list]
+    grids: list[Grid]
 
     @property
     def target(self) -> str:
         """The last stage that is wanted: the last one on the road that has a section (an empty one counts) or axis."""
-        return max([*self.sections, *(stage for stage, _ in self.grid)], key=ORDER.index)
+        return max([*self.sections, *(stage for grid in self.grids for stage, _ in grid)], key=ORDER.index)
 
     def points(self) -> Iterator[Point]:
-        """Yield the grid's points, the last axis running fastest."""
-        for values in product(*self.grid.values()):
-            yield dict(zip(self.grid, values, strict=True))
+        """Yield the points of one grid after the other, the last axis running fastest."""
+        for grid in self.grids:
+            yield from grid_points(grid)
 
     def values(self, stage: str, point: Point) -> dict[str, Any]:
         """Return what the file and a grid point say about a stage's parameters."""
         return self.sections.get(stage, {}) | {name: v for (owner, name), v in point.items() if owner == stage}
+
+
+def grid_points(grid: Grid) -> Iterator[Point]:
+    """Yield the points of a grid, the last axis running fastest."""
+    for values in product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
 
 
 def stage_named(name: str) -> str:
@@ -84,11 +92,7 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
     path = locate(path)
     content = _load_with_base(path)
     name = content.pop("name", path.stem)
-    axes = content.pop("grid", None) or {}
-    if not isinstance(axes, dict):
-        raise ValueError(f"{path}: grid is {axes!r}; give axes with their values, such as sample.method: [random, dgs]")
-    grid = {_axis(axis): _options(axis, options) for axis, options in axes.items()}
-    sections = {}
+    grids, sections = _read_grids(path, content.pop("grid", None) or {}), {}
     for section, values in content.items():
         if section not in SECTIONS:
             raise ValueError(f"{path}: {section} is not a section{nearest(str(section), [*SECTIONS, *OTHERS])}")
@@ -96,12 +100,21 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
             raise ValueError(f"{path}: section {section} is {values!r}; give parameters and their values below it")
         sections[SECTIONS[section]] = dict(values or {})
     for change in changes or []:
-        _change(change, sections, grid)
-    if not sections and not grid:
+        _change(change, sections, grids)
+    if not sections and not any(grids):
         raise ValueError(f"{path} asks for nothing; add a section, such as evaluate: {{}}")
-    experiment = Experiment(str(name), sections, grid)
+    experiment = Experiment(str(name), sections, grids)
     _check_values(experiment)
     return experiment
+
+
+def _read_grids(path: Path, given: Any) -> list[Grid]:
+    grids = given if isinstance(given, list) else [given]
+    for axes in grids:
+        if not isinstance(axes, dict):
+            raise ValueError(f"{path}: grid is {axes!r}; give axes with their values, such as "
+                             f"sample.method: [random, dgs], or a list of such grids")
+    return [{_axis(axis): _options(axis, options) for axis, options in axes.items()} for axes in grids]
 
 
 # ---- YAML ------------------------------------------------------------------------------------------------------------
@@ -181,7 +194,8 @@ def _options(axis: str, options: Any) -> list:
     return options
 
 
-def _change(change: str, sections: dict, grid: dict) -> None:
+def _change(change: str, sections: dict, grids: list[Grid]) -> None:
+    """Carry out one --set: in every grid a list of values becomes the axis, and a single value removes it."""
     text, equals, value = change.partition("=")
     if not equals:
         raise ValueError(f"--set {text} has no value; write --set {text}=VALUE")
@@ -192,18 +206,19 @@ def _change(change: str, sections: dict, grid: dict) -> None:
         raise ValueError(f"--set {change} is not valid YAML: {_where(error)}") from None
     takes_list = isinstance(STAGES[stage].model_fields[name].default, list)
     if isinstance(value, list) and not takes_list:
-        grid[stage, name] = _options(text, value)
+        for grid in grids:
+            grid[stage, name] = _options(text, value)
     else:
-        grid.pop((stage, name), None)
+        for grid in grids:
+            grid.pop((stage, name), None)
         sections.setdefault(stage, {})[name] = value
 
 
 def _check_values(experiment: Experiment) -> None:
     """Validate every section with every combination of its own axes, whether or not the plan will use it."""
-    for stage in STAGES:
-        axes = {axis: options for axis, options in experiment.grid.items() if axis[0] == stage}
-        for options in product(*axes.values()):
-            values = experiment.values(stage, dict(zip(axes, options, strict=True)))
+    for stage, grid in product(STAGES, experiment.grids):
+        for point in grid_points({axis: options for axis, options in grid.items() if axis[0] == stage}):
+            values = experiment.values(stage, point)
             if "output" in values:
                 raise ValueError(f"{stage[3:]}.output cannot be set in an experiment file, where folders are named "
                                  f"after their parameters; remove it, or give --outputs")
