@@ -1,8 +1,9 @@
 """The methods of the comparison tables, as data: where a method's images come from and which rule picks them.
 
 A *selector* method takes the distilled set out of pictures that exist already: the originals, or a generated pool. A
-*condense* method makes its pictures by optimising pixels (notebook 08). This module imports nothing heavy, so that a
-grid can be planned without torch; the selectors themselves are in `dgs_utils.selectors`.
+*crops* method puts its pictures together from parts of the originals, and a *condense* method makes them by optimising
+pixels (notebook 08). This module imports nothing heavy, so that a grid can be planned without torch; the selectors
+themselves are in `dgs_utils.selectors`.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ class Method:
 
     Attributes:
         label: name in tables and figures.
-        source: "originals", "pool" or "condense".
+        source: "originals", "pool", "crops" (of originals, by `dgs_utils.crops`) or "condense".
         selector: name of the rule in `dgs_utils.selectors`, or of the condensation in `dgs_utils.condense`.
         generator: which pool (`pool.generator`); "" for the experiment's own, or where no pool is used.
         needs: what the rule looks at: "" (nothing), "scores" (notebook 03), "transformed" (notebook 04),
             or "features" of the difficulty classifier.
         uses: the parameters of stage 05 that matter to it, beside method and ipc; the others do not tell results apart.
+        tiles: its pictures are mosaics of tiles × tiles crops.
     """
 
     label: str
@@ -28,6 +30,12 @@ class Method:
     generator: str = ""
     needs: str = ""
     uses: tuple[str, ...] = ()
+    tiles: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes every picture there is, whatever the IPC."""
+        return self.selector == "all"
 
 
 TARGET = ("pool_factor", "distribution", "counts")  # what decides a target distribution
@@ -38,6 +46,7 @@ METHODS: dict[str, Method] = {
     "first": Method("First files", "originals", "first"),
     "k_center": Method("K-Center", "originals", "k_center", needs="features"),
     "herding": Method("Herding", "originals", "herding", needs="features"),
+    "rded": Method("RDED crops", "crops", "", uses=("seed",), tiles=2),
     "full": Method("Full", "originals", "all"),
     # Generated images, first IPC of the pool
     "dit": Method("DiT", "pool", "first", generator="dit"),

@@ -261,7 +261,8 @@ class SampleParams(StageParams):
 
     def identity(self) -> dict[str, Any]:
         """Return the parameters that decide the result; those that the method ignores are left out."""
-        known = {"method", "ipc", *METHODS[self.method].uses}
+        method = METHODS[self.method]
+        known = {"method", *method.uses} | (set() if method.whole else {"ipc"})
         return {name: value for name, value in super().identity().items() if name in known}
 
     def inputs(self) -> dict[str, Input]:
@@ -279,7 +280,7 @@ class SampleParams(StageParams):
 
     def label(self, inputs: dict[str, str]) -> str:
         source = inputs.get("pool", inputs["prepare"])
-        return f"{source}-{self.method}-ipc{self.ipc}"
+        return f"{source}-{self.method}" + ("" if METHODS[self.method].whole else f"-ipc{self.ipc}")
 
 
 class EvaluateParams(StageParams):

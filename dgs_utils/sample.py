@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dgs_utils import classifier as classifiers
+from dgs_utils import crops
 from dgs_utils.artifacts import Run, atomic, read_manifest, write_csv
 from dgs_utils.bins import histogram, largest_remainder
 from dgs_utils.data import ImageSet, read_classes, read_table
@@ -28,7 +28,7 @@ from dgs_utils.distributions import (
     quantiles_of_scores,
     scale_counts,
 )
-from dgs_utils.methods import METHODS
+from dgs_utils.methods import METHODS, Method
 from dgs_utils.scores import check_names, first_of_class, keep_classes, read_scores
 from dgs_utils.seeds import numpy_rng
 from dgs_utils.selectors import SELECTORS, Candidates, select
@@ -96,9 +96,9 @@ def read_source(run: Run) -> Source:
         ValueError: a class without pictures, a picture without score, a doubled file name, or an unknown distribution.
     """
     params, method = run.params, METHODS[run.params.method]
-    if method.selector not in SELECTORS:
+    if method.source != "crops" and method.selector not in SELECTORS:
         raise ValueError(f"method {params.method} needs selector {method.selector!r}, which dgs_utils.selectors lacks")
-    if method.source == "originals":
+    if method.source != "pool":
         images = ImageSet.read(run.inputs["prepare"], split="train")
         # "First files" are the first in plain order of names (0, 1, 10, 11, …), as published [F §10.1].
         images = ImageSet(images.root, images.table.sort_values(["label", "file_name"]).reset_index(drop=True))
@@ -137,20 +137,17 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
     """Choose the distilled set by the run's method.
 
     Returns:
-        The chosen rows of ``source.images.table``, class by class, in the rule's own order.
+        The chosen rows of ``source.images.table``, class by class, in the rule's own order; for crops, what
+        `crops.choose_crops` returns.
 
     Raises:
         ValueError: a class with fewer images than IPC, or scores that lack what the rule needs.
     """
     params, method = run.params, METHODS[run.params.method]
     table = source.images.table
-    features = real = None
-    if method.needs == "features":
-        judge = classifiers.load(run.inputs["prepare"] / "classifier")
-        options = {"device": params.device, "workers": params.workers, "progress": run.progress}
-        features = classifiers.features_of(source.images, judge, **options)
-        if SELECTORS[method.selector].whole_set:
-            real = _real_features(run, judge, options)
+    if method.source == "crops":
+        return crops.choose_crops(run, source.images, method.tiles)
+    features, real = _features(run, source.images, method) if method.needs == "features" else (None, None)
     if method.selector == "confidence" and "confidence" not in table:
         raise ValueError(f"method {params.method} needs the classifier's confidence, and {run.inputs['scores']} holds "
                          f"published scores only; run notebook 03 with published_scores = False")
@@ -175,16 +172,28 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
     return table.loc[np.concatenate([row[indices] for row, indices in zip(rows, chosen, strict=True)])]
 
 
-def _real_features(run: Run, judge: classifiers.Classifier, options: dict) -> dict[str, np.ndarray]:
-    """Return features of up to 200 training pictures of each class, chosen once and for all by the class's name."""
+def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
+    """Return the candidates' features by 00's classifier, and those of real pictures where the rule compares them."""
+    from dgs_utils import classifier  # loading torchvision takes seconds, which most methods are spared
+
+    judge = classifier.load(run.inputs["prepare"] / "classifier")
+    options = {"device": run.params.device, "workers": run.params.workers, "progress": run.progress}
+    features = classifier.features_of(images, judge, **options)
+    if not SELECTORS[method.selector].whole_set:
+        return features, None
+    real = _real_pictures(run)
+    found = classifier.features_of(real, judge, **options)
+    return features, {name: found[part.index] for name, part in real.table.groupby("class", sort=False)}
+
+
+def _real_pictures(run: Run) -> ImageSet:
+    """Return up to 200 training pictures of each class, chosen once and for all by the class's name."""
     images = ImageSet.read(run.inputs["prepare"], split="train")
     parts = []
     for name, part in images.table.groupby("class", sort=False):
         order = numpy_rng("real pictures", name).permutation(len(part))[:REAL_PICTURES]
         parts.append(part.iloc[np.sort(order)])
-    images = ImageSet(images.root, pd.concat(parts, ignore_index=True))
-    found = classifiers.features_of(images, judge, **options)
-    return {name: found[part.index] for name, part in images.table.groupby("class", sort=False)}
+    return ImageSet(images.root, pd.concat(parts, ignore_index=True))
 
 
 def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
@@ -199,7 +208,8 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
     scores = source.images.table.groupby("class", sort=False)
     rows = []
     for name, part in chosen.groupby("class", sort=False):
-        row = {"class": name, "label": part["label"].iloc[0], "images": len(part)}
+        images = part["picture"].nunique() if "picture" in part else len(part)
+        row = {"class": name, "label": part["label"].iloc[0], "images": images}
         values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
         target = source.targets.get(name)
         if target:
@@ -228,11 +238,21 @@ def counts_of(column: pd.Series) -> np.ndarray:
 
 
 def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Copy the chosen pictures and write ``metadata.csv`` and ``report.csv``; everything has been checked before.
+    """Write the chosen pictures, ``metadata.csv`` and ``report.csv``; everything has been checked before.
 
     Returns:
-        The metadata: file_name, class, label, what is known of each picture's score, and source (its former file name).
+        The metadata: file_name, class, label, what is known of each picture's score, and source (its former file name;
+        for crops see `crops.write_mosaics`).
     """
+    write = crops.write_mosaics if METHODS[run.params.method].source == "crops" else _copy
+    metadata = write(run, source.images, chosen)
+    write_csv(run.folder / "report.csv", report(chosen, source))
+    write_csv(run.folder / "metadata.csv", metadata)
+    return metadata
+
+
+def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Copy the chosen pictures and return their metadata."""
     names = "images/" + chosen["class"] + "/" + chosen["file_name"].str.rpartition("/")[2]
     doubled = names.duplicated(keep=False)  # same name in two subfolders of the originals
     names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
@@ -243,7 +263,5 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
         for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="pictures"):
             target = partial / Path(new).relative_to("images")
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.images.root / old, target)
-    write_csv(run.folder / "report.csv", report(chosen, source))
-    write_csv(run.folder / "metadata.csv", metadata)
+            shutil.copyfile(images.root / old, target)
     return metadata

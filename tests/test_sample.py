@@ -217,6 +217,8 @@ def test_every_method_makes_an_image_folder(sampled, method):
     assert (images.table["class"].value_counts() == (60 if method == "full" else 5)).all()
     source = run.inputs["pool" if METHODS[method].source == "pool" else "prepare"]
     root = source if METHODS[method].source == "pool" else ImageSet.read(source).root
+    if METHODS[method].source == "crops":
+        return  # new pictures; test_crops looks at them
     for row in metadata.itertuples():
         assert (run.folder / row.file_name).read_bytes() == (root / row.source).read_bytes()
     assert {f.name for f in run.folder.iterdir()} >= {"images", "metadata.csv", "report.csv"}

@@ -1,0 +1,135 @@
+"""RDED's crops: a distilled set whose pictures are mosaics of the most telling parts of real ones [B §3.1].
+
+Of each real picture of a class, the best of a few random square crops is kept, and of those the best few over the whole
+class, where "best" is the lowest cross-entropy of a classifier that sees the crop alone. Every tiles × tiles of them
+make one picture.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from dgs_utils.artifacts import Run, atomic
+from dgs_utils.data import ImageSet, load_rgb, map_files, read_classes
+from dgs_utils.device import resolve
+from dgs_utils.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    from dgs_utils.classifier import Classifier
+
+PICTURES = 300  # real pictures of a class that are looked at
+TRIES = 5  # crops of each
+LEAST = 0.08  # smallest share of a picture's area in a crop
+BOX = ["left", "upper", "right", "lower"]
+
+
+def square_crop(width: int, height: int, rng: np.random.Generator, least: float = LEAST) -> tuple[int, int, int, int]:
+    """Draw a square box (left, upper, right, lower) of ``least`` to all of a picture's area, as torchvision draws it.
+
+    After ten draws that do not fit, the largest central square is taken.
+    """
+    for _ in range(10):
+        side = round(math.sqrt(width * height * rng.uniform(least, 1)))
+        if 0 < side <= min(width, height):
+            left, upper = rng.integers([width - side + 1, height - side + 1])
+            return int(left), int(upper), int(left) + side, int(upper) + side
+    side = min(width, height)
+    left, upper = (width - side) // 2, (height - side) // 2
+    return left, upper, left + side, upper + side
+
+
+def cut(picture: Image.Image, box: tuple[int, int, int, int], side: int) -> np.ndarray:
+    """Return a box of a picture, scaled to ``side`` (bilinear, antialiased): uint8 (side, side, 3)."""
+    return np.asarray(picture.crop(box).resize((side, side), Image.Resampling.BILINEAR))
+
+
+@torch.inference_mode()
+def losses(crops: Tensor, target: int, judge: "Classifier") -> Tensor:
+    """Return the cross-entropy (N,) of crops (N, 3, s, s), uint8, each amid a canvas of the mean colour."""
+    margin = judge.config.crop - crops.shape[-1]
+    low = margin // 2
+    canvas = F.pad(judge.normalise(crops.to(judge.mean.device)), (low, margin - low, low, margin - low))
+    targets = torch.full((len(crops),), target, device=canvas.device)
+    return F.cross_entropy(judge.network(canvas).float(), targets, reduction="none").cpu()
+
+
+def choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
+    """Choose the crops of every class by 00's classifier; the distilled pictures have the size that it sees.
+
+    Args:
+        run: stage 05, with ipc and seed.
+        images: the originals.
+        tiles: each distilled picture holds tiles × tiles crops.
+
+    Returns:
+        Rows of ``images.table``, tiles² · ipc a class and best first, with the crop's box in pixels (`BOX`), its loss,
+        and its place (picture, tile): the best ipc crops are tile 0 of pictures 0, 1, …, the next ipc are tile 1, and
+        so on; side is that of a tile in pixels.
+
+    Raises:
+        ValueError: a class has fewer originals than crops are wanted.
+    """
+    from dgs_utils.classifier import load  # loading torchvision takes seconds, which other methods are spared
+
+    params, judge = run.params, load(run.inputs["prepare"] / "classifier").to(resolve(run.params.device))
+    index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
+    wanted, side = tiles**2 * params.ipc, judge.config.crop // tiles
+    chosen = []
+    for name, part in run.progress(images.table.groupby("class", sort=False), label="crops"):
+        if len(part) < wanted:
+            raise ValueError(f"class {name} has {len(part)} originals, and {tiles} × {tiles} crops for ipc "
+                             f"{params.ipc} take {wanted}; lower sample.ipc")
+        rng = numpy_rng("crops", params.seed, name)
+        part = part.iloc[rng.permutation(len(part))[: max(PICTURES, wanted)]]
+        boxes, found = _best_of_each(images, part, side, rng, int(index[name]), judge, params.workers)
+        part = part.assign(**dict(zip(BOX, boxes.T, strict=True)), loss=found)
+        part = part.sort_values("loss", kind="stable").head(wanted)
+        rank = np.arange(wanted)
+        chosen.append(part.assign(picture=rank % params.ipc, tile=rank // params.ipc, side=side))
+    return pd.concat(chosen, ignore_index=True)
+
+
+def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.random.Generator, target: int,
+                  judge: "Classifier", workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the box (N, 4) and the loss (N,) of each picture's best crop."""
+    seeds = rng.integers(2**63, size=len(part))
+
+    def crop(task: tuple) -> tuple[list, np.ndarray]:
+        name, seed = task
+        picture, own = load_rgb(images.root / name), np.random.default_rng(seed)
+        boxes = [square_crop(*picture.size, own) for _ in range(TRIES)]
+        return boxes, np.stack([cut(picture, box, side) for box in boxes])
+
+    boxes, found = [], []
+    for tried, crops in map_files(crop, zip(part["file_name"], seeds, strict=True), workers):
+        values = losses(torch.from_numpy(crops).permute(0, 3, 1, 2), target, judge)
+        best = int(values.argmin())
+        boxes.append(tried[best])
+        found.append(float(values[best]))
+    return np.array(boxes), np.array(found)
+
+
+def write_mosaics(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Write ``images/<class>/<i>.png`` from what `choose_crops` chose; return their metadata.
+
+    ``source`` names the originals of a picture's tiles, row by row, with "|" between them.
+    """
+    side, tiles, rows = int(chosen["side"].iloc[0]), math.isqrt(chosen["tile"].nunique()), []
+    with atomic(run.folder / "images") as partial:
+        pictures = chosen.groupby(["label", "class", "picture"])
+        for (label, name, picture), parts in run.progress(pictures, label="pictures", total=pictures.ngroups):
+            parts = parts.sort_values("tile")
+            crops = [cut(load_rgb(images.root / row.file_name), (row.left, row.upper, row.right, row.lower), side)
+                     for row in parts.itertuples()]
+            mosaic = np.array(crops).reshape(tiles, tiles, side, side, 3).swapaxes(1, 2)
+            target = partial / name / f"{picture}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mosaic.reshape(tiles * side, tiles * side, 3)).save(target)
+            rows.append((f"images/{name}/{picture}.png", name, label, "|".join(parts["file_name"])))
+    return pd.DataFrame(rows, columns=["file_name", "class", "label", "source"])
