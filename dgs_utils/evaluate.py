@@ -5,8 +5,10 @@ at once, so that a crash costs one training at the most.
 """
 
 import filecmp
+import hashlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +18,56 @@ import torch.nn.functional as F
 from PIL import Image
 
 from dgs_utils import classifier as classifiers
-from dgs_utils.artifacts import MANIFEST, Run, atomic, input_folder, read_manifest, write_csv
+from dgs_utils.artifacts import MANIFEST, Run, atomic, outputs_root, read_manifest, write_csv
 from dgs_utils.augment import MEAN, STD
 from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import resolve
+from dgs_utils.methods import METHODS
 from dgs_utils.networks import build
 from dgs_utils.protocols import PROTOCOLS, augmentation_of
 from dgs_utils.seeds import named_seed
 from dgs_utils.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
 
+TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "seed"}  # columns of their own
+
 
 def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
 
-    Keys: method, distribution, pool_factor, ipc, pool_seed, selection_seed, dataset, split, distilled.
+    Keys: method, distribution, pool_factor, ipc (0 for methods that take every picture), pool_seed, selection_seed,
+    dataset, split, distilled, objective (of 04), measure (of 03), and variant: eight hex digits of everything else
+    that decided the set, seeds left out, so that runs of unlike sets are never averaged.
     """
     folder, prepare = run.inputs["distilled"], run.inputs["prepare"]
     source = json.loads((prepare / "dataset.json").read_text())
     row = {"method": folder.name, "distribution": "", "pool_factor": 0, "ipc": 0, "pool_seed": "", "selection_seed": ""}
-    if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        identity = manifest["identity"]
+    made = list(_history(folder))
+    if made:
+        identity = made[0][1]["identity"]
         row |= {name: identity.get(name, default) for name, default in row.items()}
         row["selection_seed"] = identity.get("seed", "")
-        pool = input_folder(manifest, "pool")
-        row["pool_seed"] = read_manifest(pool)["params"]["seed"] if pool else ""
-    return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name}
+    told = {stage: manifest["params"] for stage, manifest in reversed(made) if "02" <= stage < "05"}
+    if "02_pool" in told:
+        row["pool_seed"] = told["02_pool"]["seed"]
+    row |= {"objective": told.get("04_transform", {}).get("objective", ""),
+            "measure": told.get("03_difficulty", {}).get("measure", "")}
+    rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
+            for stage, manifest in [*made, *_history(prepare)]]
+    variant = hashlib.sha256(json.dumps(rest or str(folder), sort_keys=True).encode()).hexdigest()[:8]
+    return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
+
+
+def _history(folder: Path) -> Iterator[tuple[str, dict]]:
+    """Yield (stage, manifest) of a folder and of all that went into it, nearest first; nothing for foreign folders."""
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        yield manifest["stage"], manifest
+        for source in manifest["inputs"]:
+            yield from _history(outputs_root() / source["folder"])
+
+
+def _tiles(method: str) -> int:
+    return METHODS[method].tiles if method in METHODS else 1
 
 
 def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
@@ -71,7 +97,8 @@ def check_overlap(train: ImageSet, test: ImageSet) -> None:
         ValueError: there is one; the sentence names it.
     """
     if "source" in train.table:
-        shared = sorted(set(train.table["source"]) & set(test.table["file_name"]))
+        sources = {name for names in train.table["source"] for name in names.split("|")}  # of mosaics there are several
+        shared = sorted(sources & set(test.table["file_name"]))
         if shared:
             raise ValueError(f"the test picture {shared[0]} is in the distilled set {train.root}; "
                              f"draw that set again from the train split")
@@ -164,7 +191,7 @@ def evaluate(run: Run) -> pd.DataFrame:
     train, test = open_sets(run)
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
     planned = 0 if row["method"] == "full" else ipc
-    recipe = recipe_of(run, planned)
+    recipe = recipe_of(run, planned, _tiles(row["method"]))
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
         pictures = [load_pictures(part, params.image_size, params.workers, zoom=zoom).to(device)
@@ -173,10 +200,11 @@ def evaluate(run: Run) -> pd.DataFrame:
         for seed in seeds:
             if not _is_done(run, seed):
                 _repeat(run, seed, *pictures, recipe, len(test.classes), teacher)
-    row |= {"ipc": row["ipc"] or ipc, "protocol": params.protocol, "label": recipe.protocol.label,
+    row |= {"ipc": row["ipc"] or planned, "protocol": params.protocol, "label": recipe.protocol.label,
             "network": params.network, "norm": params.norm, "image_size": params.image_size, "epochs": recipe.epochs,
             "epoch_factor": recipe.epochs / recipe.protocol.epochs(planned), "batch_size": recipe.batch_size,
-            "learning_rate": recipe.learning_rate, "flip": params.flip, "precision": params.precision, "key": run.key}
+            "learning_rate": recipe.learning_rate, "flip": params.flip, "precision": params.precision, "key": run.key,
+            "evaluations": params.evaluations}
     return _write_results(run, row, seeds, test)
 
 

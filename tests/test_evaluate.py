@@ -12,7 +12,9 @@ from small_world import CLASSES, make_pool, open_stage, small_classifier, write_
 
 from dgs_utils import artifacts, evaluate, sample
 from dgs_utils.data import ImageSet
-from dgs_utils.training import load_pictures
+from dgs_utils.difficulty import score_source
+from dgs_utils.training import load_pictures, train_classifier
+from dgs_utils.transform import read_sets, transform_sets
 
 SMALL = {"image_size": 8, "epochs": 2, "evaluations": 2, "repeats": 2, "device": "cpu", "workers": 1}
 SPLITS = {"train": (0, 12), "val": (12, 20)}
@@ -95,7 +97,8 @@ def test_a_row_tells_everything_that_sets_it_apart(prepare, distilled):
         "method": "mine", "ipc": 4, "dataset": "folder", "split": "given", "distilled": "mine", "protocol": "idc",
         "label": "H-A", "network": "convnet3", "norm": "batch", "image_size": 8, "epochs": 2, "epoch_factor": 0.001,
         "batch_size": 5, "learning_rate": 0.02, "flip": False, "precision": "fp32", "key": run.key, "n_test": 24,
-        "pool_seed": "", "selection_seed": "", "distribution": "", "pool_factor": 0}
+        "pool_seed": "", "selection_seed": "", "distribution": "", "pool_factor": 0, "objective": "", "measure": "",
+        "evaluations": 2}
     assert {name: row[name] for name in expected} == expected
 
 
@@ -110,6 +113,73 @@ def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, pr
     found = {name: row[name] for name in ("method", "ipc", "pool_factor", "selection_seed", "pool_seed", "distilled")}
     assert found == {"method": "pool_random", "ipc": 3, "pool_factor": 4, "selection_seed": 11, "pool_seed": 0,
                      "distilled": run.folder.name}
+
+
+def draw_set(prepare: Path, pool: Path, **values) -> Path:
+    """Run stages 03 to 05 by difficulty-guided sampling and return the distilled set."""
+    measure = values.pop("measure", "difficulty")
+    scores = {}
+    for name, inputs in (("original_scores", {"source": "originals"}), ("pool_scores", {"pool": str(pool)})):
+        if name == "pool_scores":
+            inputs["originals"] = str(scores["original_scores"])
+        run = open_stage("03_difficulty", prepare=str(prepare), measure=measure, **inputs)
+        score_source(run)
+        run.finish()
+        scores[name] = str(run.folder)
+    transform = open_stage("04_transform", ipc=values["ipc"], objective=values.pop("objective", "code"), **scores)
+    transform_sets(transform, read_sets(transform))
+    transform.finish()
+    run = open_stage("05_sample", prepare=str(prepare), pool=str(pool), transform=str(transform.folder), **values)
+    source = sample.read_source(run)
+    sample.write_set(run, source, sample.select_images(run, source))
+    run.finish()
+    return run.folder
+
+
+def test_objective_measure_and_all_else_that_made_a_set_are_told_apart(tmp_path, prepare):
+    pool = make_pool(write_digits(tmp_path / "pool", 40, 60), prepare)
+
+    def told(**values) -> tuple:
+        row = evaluate.describe(open_run(prepare, draw_set(prepare, pool, **{"ipc": 3, **values})))
+        return row["objective"], row["measure"], row["variant"]
+
+    code = told()
+    assert code[:2] == ("code", "difficulty")
+    assert told(seed=1) == told(ipc=4) == code  # seeds and IPC have columns of their own
+    assert told(objective="paper") == ("paper", "difficulty", code[2])
+    assert told(measure="entropy") == ("code", "entropy", code[2])
+    assert told(distribution="own", counts=[1, 2])[2] != told(distribution="own", counts=[2, 1])[2] != code[2]
+
+
+def test_the_full_set_has_no_ipc_of_its_own(prepare):
+    names = set()
+    for ipc in (2, 3):
+        run = open_stage("05_sample", prepare=str(prepare), method="full", ipc=ipc)
+        names.add(run.folder.name)
+        source = sample.read_source(run)
+        sample.write_set(run, source, sample.select_images(run, source))
+        run.finish()
+    assert len(names) == 1
+    row = evaluate.evaluate(open_run(prepare, run.folder, epochs=0, epoch_factor=1 / 150)).iloc[0]
+    assert (row["method"], row["ipc"], row["epochs"]) == ("full", 0, 2)
+
+
+@pytest.mark.parametrize(("protocol", "tiles"), [("rded", 2), ("idc", 1)])
+def test_mosaics_are_shuffled_under_their_own_protocol(prepare, monkeypatch, protocol, tiles):
+    run = open_stage("05_sample", prepare=str(prepare), method="rded", ipc=2)
+    source = sample.read_source(run)
+    sample.write_set(run, source, sample.select_images(run, source))
+    run.finish()
+    used = []
+
+    def train(network, train, test, recipe, *others):
+        used.append(recipe.augmentation.tiles)
+        return train_classifier(network, train, test, recipe, *others)
+
+    monkeypatch.setattr(evaluate, "train_classifier", train)
+    row = evaluate.evaluate(open_run(prepare, run.folder, protocol=protocol)).iloc[0]
+    assert (row["method"], row["ipc"], row["protocol"]) == ("rded", 2, protocol)
+    assert used == [tiles, tiles]
 
 
 def test_epochs_follow_the_protocol(prepare, distilled):
