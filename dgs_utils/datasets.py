@@ -19,24 +19,33 @@ import pandas as pd
 from PIL import Image
 
 from dgs_utils.artifacts import atomic, locate, silent, write_csv, write_json
-from dgs_utils.data import SUBSETS, ImageSet, natural_key, read_table
+from dgs_utils.data import SUBSETS, list_pictures, natural_key, read_table
+from dgs_utils.download import fetch
 from dgs_utils.params import PrepareParams
 from dgs_utils.seeds import numpy_rng
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
-ARCHIVES = {
-    (dataset, size): f"{FASTAI}{stem}{'' if size == 'full' else '-' + size}.tgz"
-    for dataset, stem in (("imagewoof", "imagewoof2"), ("imagenette", "imagenette2"))
-    for size in ("full", "320", "160")
+ARCHIVES = {  # (data set, shorter side) -> address, checksum; those of ImageNette are torchvision's too
+    ("imagewoof", "full"): (f"{FASTAI}imagewoof2.tgz", "md5:9aafe18bcdb1632c4249a76c458465ba"),
+    ("imagewoof", "320"): (f"{FASTAI}imagewoof2-320.tgz", "md5:0f46d997ec2264e97609196c95897a44"),
+    ("imagewoof", "160"): (f"{FASTAI}imagewoof2-160.tgz", "md5:3d200a7be99704a0d7509be2a9fbfe15"),
+    ("imagenette", "full"): (f"{FASTAI}imagenette2.tgz", "md5:fe2fc210e6bb7c5664d602c3cd71e612"),
+    ("imagenette", "320"): (f"{FASTAI}imagenette2-320.tgz", "md5:3df6f0d01a2c9592104656642f5e78a3"),
+    ("imagenette", "160"): (f"{FASTAI}imagenette2-160.tgz", "md5:e793b78cc4c9e9a4ccc0c1155377a412"),
 }
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
-# Pictures per split that the published protocols have [F §1.2].
-EXPECTED = {
-    ("imagewoof", "imagenet"): (12_454, 500),
-    ("imagewoof", "fastai"): (9_025, 3_929),
-    ("imagenette", "imagenet"): (12_894, 500),
-    ("imagenette", "fastai"): (9_469, 3_925),
+# Pictures of each class, in label order [F §1.2]: ImageNet's train split (its val split has 50 of each class; where
+# train counts are not known, 0), and the train folders of fastai's archives, which hold the same pictures in all.
+IMAGENET_TRAIN = {
+    "imagewoof": (1300, 1300, 1300, 1300, 1300, 754, 1300, 1300, 1300, 1300),
+    "imagenette": (1300, 1300, 1300, 1194, 1300, 1300, 1300, 1300, 1300, 1300),
+    "imageidc": (0,) * 10,
+}
+IMAGENET_VAL = 50
+FASTAI_TRAIN = {
+    "imagewoof": (943, 949, 921, 932, 941, 580, 942, 940, 949, 928),
+    "imagenette": (963, 955, 993, 858, 941, 956, 961, 931, 951, 960),
 }
 
 
@@ -57,7 +66,7 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = si
     """
     sources = {"digits": _digits, "fashion": _fashion}
     root = sources.get(params.dataset, _files)(params, folder, progress)
-    table = _list_files(root)
+    table = _list_files(root, _wanted(params))
     classes = class_table(params, table)
     table = table[table["class"].isin(classes["class"])].merge(classes[["class", "label"]], on="class")
     for name in classes["class"]:
@@ -73,6 +82,24 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = si
     return _count_warnings(params, table)
 
 
+def _wanted(params: PrepareParams) -> list[str]:
+    """Return the class folders that are asked for, in label order; [] for all that there are.
+
+    Raises:
+        ValueError: ``classes`` names one twice, or one that is no class of the named subset.
+    """
+    if len(set(params.classes)) < len(params.classes):
+        raise ValueError(f"prepare.classes names a class twice: {', '.join(params.classes)}")
+    if params.dataset not in SUBSETS:
+        return params.classes
+    names = [wnid for wnid, *_ in SUBSETS[params.dataset]]
+    foreign = [name for name in params.classes if name not in names]
+    if foreign:
+        raise ValueError(f"prepare.classes names {foreign[0]}, which is no class of {params.dataset}; "
+                         f"its classes are {', '.join(names)}")
+    return [name for name in names if not params.classes or name in params.classes]
+
+
 def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
     """Return the classes in label order: label, class (folder name), index, condition, name.
 
@@ -81,21 +108,10 @@ def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
     known for the three subsets, and read from ``class_index`` for any other class.
 
     Raises:
-        ValueError: a pre-trained model is used and a class's index is not known, or ``classes`` names one twice or
-            one that the data set does not have.
+        ValueError: a pre-trained model is used and a class's index is not known.
     """
     known = {wnid: (index, name) for rows in SUBSETS.values() for wnid, index, name in rows}
-    if len(set(params.classes)) < len(params.classes):
-        raise ValueError(f"prepare.classes names a class twice: {', '.join(params.classes)}")
-    if params.dataset in SUBSETS:
-        names = [row[0] for row in SUBSETS[params.dataset]]
-        foreign = [name for name in params.classes if name not in names]
-        if foreign:
-            raise ValueError(f"prepare.classes names {foreign[0]}, which is no class of {params.dataset}; "
-                             f"its classes are {', '.join(names)}")
-        names = [name for name in names if not params.classes or name in params.classes]
-    else:
-        names = params.classes or sorted(table["class"].unique(), key=natural_key)
+    names = _wanted(params) or sorted(table["class"].unique(), key=natural_key)
     titles = {str(i): title for i, title in enumerate(FASHION)} if params.dataset == "fashion" else {}
     classes = pd.DataFrame({"label": range(len(names)), "class": names})
     classes["index"] = classes["condition"] = classes["label"]
@@ -152,13 +168,40 @@ def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.Da
     return table
 
 
+def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
+    """Return how many pictures each class of a subset has in the published protocols, or None where that is not known.
+
+    Returns:
+        class names -> train (NaN where not known), val.
+    """
+    known = {"imagenet": IMAGENET_TRAIN, "fastai": FASTAI_TRAIN}.get(split, {})
+    if dataset not in known:
+        return None
+    train, official = (np.array(counts[dataset], dtype=float) for counts in (known, IMAGENET_TRAIN))
+    val = official + IMAGENET_VAL - train
+    return pd.DataFrame({"train": np.where(train == 0, np.nan, train), "val": val},
+                        index=[wnid for wnid, *_ in SUBSETS[dataset]])
+
+
 def _count_warnings(params: PrepareParams, table: pd.DataFrame) -> list[str]:
-    expected = EXPECTED.get((params.dataset, params.split))
-    found = tuple(int((table["split"] == split).sum()) for split in ("train", "val"))
-    if expected is None or params.classes or found == expected:
+    expected = published_counts(params.dataset, params.split)
+    if expected is None:
         return []
-    return [f"{params.dataset} with split {params.split!r} has {found[0]} train and {found[1]} val pictures here, "
-            f"{expected[0]} and {expected[1]} in the published protocol"]
+    expected = expected.loc[table["class"].unique()]
+    found = table.groupby("class")["split"].value_counts().unstack(fill_value=0).loc[expected.index, ["train", "val"]]
+    differs = (found != expected) & expected.notna()
+    if not differs.any(axis=None):
+        return []
+    first = differs.index[differs.any(axis=1)][0]
+    rows = (found.sum(), expected.sum(min_count=len(expected)), found.loc[first], expected.loc[first])
+    here, there, here_first, there_first = (_train_and_val(row) for row in rows)
+    return [f"{params.dataset} with split {params.split!r} has {here} pictures here, {there} in the published "
+            f"protocol; the first class that differs is {first}, with {here_first} here and {there_first} there"]
+
+
+def _train_and_val(counts: pd.Series) -> str:
+    return " and ".join(f"{'unknown' if np.isnan(counts[split]) else int(counts[split])} {split}"
+                        for split in ("train", "val"))
 
 
 # ---- Where the pictures come from ------------------------------------------------------------------------------------
@@ -186,7 +229,11 @@ def _fashion(params: PrepareParams, folder: Path, progress: Callable) -> Path:
         for archive in archives:
             shutil.copy(archive, scratch / "FashionMNIST" / "raw")
     for split, train in (("train", True), ("val", False)):
-        data = FashionMNIST(str(scratch), train=train, download=True)
+        try:
+            data = FashionMNIST(str(scratch), train=train, download=True)
+        except (RuntimeError, OSError) as error:  # no network, or archives that are not the published ones
+            raise ValueError(f"Fashion-MNIST could not be had ({str(error).splitlines()[0]}); fetch its four archives "
+                             f"(*-ubyte.gz) elsewhere and point prepare.root at their folder") from None
         _write_pictures(folder / "images" / split, data.data.numpy(), data.targets.numpy(), progress)
     shutil.rmtree(scratch)
     return folder / "images"
@@ -211,7 +258,7 @@ def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
         if not root.exists():
             raise ValueError(f"prepare.root is {root}, which does not exist; give a folder, a .zip or a .tgz")
     elif (params.dataset, params.archive) in ARCHIVES:
-        root = download(ARCHIVES[params.dataset, params.archive])
+        root = fetch(*ARCHIVES[params.dataset, params.archive], progress)
     else:
         raise ValueError(f"prepare.root is empty and {params.dataset} cannot be downloaded; "
                          f"give the folder with its pictures")
@@ -224,23 +271,6 @@ def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
             for archive in progress(archives, label="archives"):
                 unpack(archive, partial)
     return target
-
-
-def download(url: str) -> Path:
-    """Fetch an archive once into the user's cache folder and return its path.
-
-    Raises:
-        ValueError: no network; the sentence tells where to put the file by hand.
-    """
-    import pooch
-
-    cache = Path(pooch.os_cache("dgs-utils"))
-    name = url.rsplit("/", 1)[-1]
-    try:
-        return Path(pooch.retrieve(url, known_hash=None, fname=name, path=cache, progressbar=True))
-    except OSError as error:
-        raise ValueError(f"{url} could not be downloaded ({error}); fetch it on another machine, put it at "
-                         f"{cache / name}, or set prepare.root to it") from None
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -263,20 +293,23 @@ def unpack(archive: Path, target: Path) -> None:
                     pass
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
-        raise ValueError(f"{archive} cannot be unpacked ({reason}); fetch it again") from None
+        raise ValueError(f"{archive} cannot be unpacked ({reason}); delete it and fetch it again") from None
 
 
-def _list_files(root: Path) -> pd.DataFrame:
+def _list_files(root: Path, classes: list[str]) -> pd.DataFrame:
     """List the pictures of a root: file_name, class, and the split of its ``train`` and ``val`` folders."""
     top = _top(root)
     splits = [split for split in ("train", "val") if (top / split).is_dir()] if (top / "train").is_dir() else [""]
     parts = []
     for split in splits:
-        table = ImageSet.read(top / split).table[["file_name", "class"]]
+        _, table = list_pictures(top / split, classes)
         prefix = (top / split).relative_to(root).as_posix().removeprefix(".")
         file_name = f"{prefix}/" + table["file_name"] if prefix else table["file_name"]
         parts.append(table.assign(file_name=file_name, split=split or "train"))
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty and not classes:
+        raise ValueError(f"{root} holds no pictures; it needs class folders, or train and val with class folders")
+    return table
 
 
 def _top(root: Path) -> Path:

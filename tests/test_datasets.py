@@ -1,10 +1,8 @@
 """The originals: class tables, splits, archives, and the published counts, from tiny trees with the real names."""
 
-import http.server
 import io
 import json
 import tarfile
-import threading
 import zipfile
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dgs_utils.data import SUBSETS, ImageSet
-from dgs_utils.datasets import ARCHIVES, FASHION, download, index_originals, unpack
+from dgs_utils.datasets import FASHION, index_originals, unpack
 from dgs_utils.params import validate
 
 WOOF = [row[0] for row in SUBSETS["imagewoof"]]
@@ -193,7 +191,30 @@ def test_complete_sets_bring_no_warning(tmp_path, dataset, official):
     warnings = index_originals(validate("00_prepare", {"dataset": dataset, "split": "imagenet", "root": str(root)}),
                                tmp_path / "out")
     assert warnings == [f"{dataset} with split 'imagenet' has {official[0]} train and 499 val pictures here, "
-                        f"{official[0]} and 500 in the published protocol"]
+                        f"{official[0]} train and 500 val in the published protocol; the first class that differs is "
+                        f"{SUBSETS[dataset][0][0]}, with 1300 train and 49 val here and 1300 train and 50 val there"]
+
+
+def test_counts_of_some_classes_are_checked_by_class(tmp_path):
+    root = fastai_tree(tmp_path / "x", "imagewoof")
+    for split in ("imagenet", "fastai"):
+        index(tmp_path / "out", dataset="imagewoof", split=split, root=str(root), classes=[WOOF[5], WOOF[0]])
+    (root / "train" / WOOF[5] / f"{WOOF[5]}_99.JPEG").unlink()
+    values = {"dataset": "imagewoof", "split": "fastai", "root": str(root), "classes": [WOOF[5]]}
+    [warning] = index_originals(validate("00_prepare", values), tmp_path / "out")
+    assert warning.endswith(f"is {WOOF[5]}, with 579 train and 224 val here and 580 train and 224 val there")
+    index(tmp_path / "out", **{**values, "classes": [WOOF[0]]})  # nothing is missing there
+
+
+def test_real_counts_are_the_published_ones(shared_data, tmp_path):
+    """The complete ImageWoof at 128 px, by the names in its archives."""
+    for part in ("train", "val"):
+        with zipfile.ZipFile(shared_data / "imagewoof128" / f"{part}.zip") as archive:
+            for name in archive.namelist():
+                (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "x" / name).touch()
+    for split in ("imagenet", "fastai"):
+        index(tmp_path / "out", dataset="imagewoof", split=split, root=str(tmp_path / "x"))
 
 
 # ---- Classes ---------------------------------------------------------------------------------------------------------
@@ -237,6 +258,54 @@ def test_given_classes_decide_the_order_of_any_other_set(tmp_path):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), classes=["x"])
     with pytest.raises(ValueError, match=r"prepare.classes names a class twice: 1, 1"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), classes=["1", "1"])
+
+
+def imagenet_root(root: Path, wnids: list[str], val: int = 50) -> Path:
+    """Lay out a root as ImageNet's, with two training pictures a class and empty files."""
+    for wnid in wnids:
+        for name in [f"train/{wnid}/{wnid}_{i}.JPEG" for i in range(2)] + [
+                f"val/{wnid}/ILSVRC2012_val_{i:08}.JPEG" for i in range(val)]:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+    return root
+
+
+def test_any_subset_from_an_imagenet_root(tmp_path):
+    subsets = {name: [row[0] for row in rows] for name, rows in SUBSETS.items()}
+    root = imagenet_root(tmp_path / "imagenet", [*sum(subsets.values(), []), "n00000001"])  # noqa: RUF017
+    values = {"split": "imagenet", "root": str(root), "classifier_weights": "IMAGENET1K_V1", "base_model": "x.pt"}
+    for name, wnids in subsets.items():
+        (tmp_path / name).mkdir()
+        warnings = index_originals(validate("00_prepare", {"dataset": name, **values}), tmp_path / name)
+        assert len(warnings) == (name != "imageidc")  # whose train counts are not published
+        classes = classes_of(tmp_path / name)
+        assert classes["class"].tolist() == wnids
+        assert classes["condition"].tolist() == classes["index"].tolist() == [row[1] for row in SUBSETS[name]]
+        table = pd.read_csv(tmp_path / name / "originals.csv")
+        assert table.groupby(["label", "split"]).size().tolist() == [2, 50] * 10
+        assert table["file_name"].str.startswith(("train/", "val/")).all()
+    (root / "val" / subsets["imageidc"][3] / "ILSVRC2012_val_00000000.JPEG").unlink()
+    [warning] = index_originals(validate("00_prepare", {"dataset": "imageidc", **values}), tmp_path / "imageidc")
+    assert warning == ("imageidc with split 'imagenet' has 20 train and 499 val pictures here, unknown train and 500 "
+                       "val in the published protocol; the first class that differs is n02107142, with 2 train and 49 "
+                       "val here and unknown train and 50 val there")
+
+
+def test_any_wnids_from_an_imagenet_root(tmp_path):
+    wnids = ["n00000003", WOOF[2], "n00000001"]
+    root = imagenet_root(tmp_path / "imagenet", [*wnids, "n00000002"])
+    (tmp_path / "index.csv").write_text("class,index\nn00000001,900\nn00000003,7\n")
+    values = {"dataset": "folder", "root": str(root), "classes": wnids, "classifier_weights": "IMAGENET1K_V1",
+              "base_model": "x.pt", "class_index": str(tmp_path / "index.csv")}
+    for split in ("imagenet", "given"):
+        table = index(tmp_path / "out", split=split, **values)
+        assert table.groupby(["class", "split"]).size().to_dict() == {
+            (wnid, part): n for wnid in wnids for part, n in (("train", 2), ("val", 50))}
+        classes = classes_of(tmp_path / "out")
+        assert classes["class"].tolist() == wnids
+        assert classes["index"].tolist() == classes["condition"].tolist() == [7, 258, 900]  # one of them known
+    with pytest.raises(ValueError, match="class n00000002 has no known index in the pre-trained model; give prepare"):
+        index(tmp_path / "out", **{**values, "classes": ["n00000002"]}, split="given")
 
 
 def test_indices_of_other_classes_come_from_a_file(tmp_path):
@@ -313,7 +382,7 @@ def test_real_archives(shared_data, tmp_path):
     values = {"dataset": "imagewoof", "root": str(shared_data / "imagewoof320-sample")}
     (tmp_path / "out").mkdir()
     [warning] = index_originals(validate("00_prepare", {**values, "split": "fastai"}), tmp_path / "out")
-    assert "has 80 train and 40 val pictures here, 9025 and 3929 in the published protocol" in warning
+    assert "has 80 train and 40 val pictures here, 9025 train and 3929 val in the published protocol" in warning
     table = pd.read_csv(tmp_path / "out" / "originals.csv")
     assert table.groupby(["label", "split"]).size().tolist() == [8, 4] * 10
 
@@ -375,7 +444,7 @@ def test_damaged_archives_are_told(tmp_path, name, place):
     (tmp_path / "x" / "a" / "1.png").write_bytes(noise)
     archive = pack(tmp_path / "x", tmp_path / name)
     archive.write_bytes(damaged(archive.read_bytes())[place])
-    with pytest.raises(ValueError, match=f"{archive} cannot be unpacked .*; fetch it again"):
+    with pytest.raises(ValueError, match=f"{archive} cannot be unpacked .*; delete it and fetch it again"):
         index(tmp_path / "out", dataset="folder", root=str(archive))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -389,41 +458,5 @@ def test_missing_roots(tmp_path):
         with pytest.raises(ValueError, match=f"prepare.root is empty and {dataset} cannot be downloaded; give"):
             index(tmp_path, dataset=dataset)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=f"{tmp_path}/empty holds no pictures"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/empty holds no pictures; it needs class folders, or train"):
         index(tmp_path, dataset="folder", root=str(tmp_path / "empty"))
-
-
-def test_archives_are_fastai_s():
-    prefix = "https://s3.amazonaws.com/fast-ai-imageclas/"
-    assert {key: url.removeprefix(prefix) for key, url in ARCHIVES.items()} == {
-        ("imagewoof", "full"): "imagewoof2.tgz", ("imagewoof", "320"): "imagewoof2-320.tgz",
-        ("imagewoof", "160"): "imagewoof2-160.tgz", ("imagenette", "full"): "imagenette2.tgz",
-        ("imagenette", "320"): "imagenette2-320.tgz", ("imagenette", "160"): "imagenette2-160.tgz"}
-
-
-def test_downloads_are_kept_and_their_failure_tells_what_to_do(tmp_path, monkeypatch):
-    """From a server of our own, which then goes away."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served" / "x.tgz").write_bytes(b"content")
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(tmp_path / "served"))
-
-        def log_message(self, *arguments):
-            asked.append(self.path)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/x.tgz"
-        first = download(url)
-        assert first.read_bytes() == b"content"
-        assert download(url) == first
-        assert asked == ["/x.tgz"]
-        server.shutdown()
-    other = url.replace("x.tgz", "y.tgz")
-    with pytest.raises(ValueError, match=f"{other} could not be downloaded .*; fetch it on another machine, put it at "
-                                         f"{first.parent}/y.tgz, or set prepare.root to it"):
-        download(other)

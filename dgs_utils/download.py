@@ -1,0 +1,78 @@
+"""Downloads that survive a broken connection: kept once whole, continued where they stopped, checked by their hash."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pooch
+import requests
+from filelock import FileLock
+
+from dgs_utils.artifacts import silent
+
+MIB = 2**20
+PATIENCE = 30  # seconds without a byte after which a connection counts as broken
+
+
+def fetch(url: str, known_hash: str | None = None, progress: Callable = silent) -> Path:
+    """Fetch a file once into the user's cache folder and return its path.
+
+    What a broken connection or a full disk left behind stays beside the file's place under another name, and the next
+    attempt asks the server for the rest only. The connection is opened again for as long as each one brings some more.
+
+    Args:
+        url: http or https address; its last part is the file's name.
+        known_hash: such as "md5:…" or "sha256:…"; a kept file with another one is fetched anew.
+        progress: wraps the received blocks of 1 MiB.
+
+    Raises:
+        ValueError: no network, no space, or another hash than the known one; the sentence tells what to do by hand.
+    """
+    cache = Path(pooch.os_cache("dgs-utils"))
+    target = cache / url.rsplit("/", 1)[-1]
+    partial = target.with_name(f".{target.name}.partial")
+
+    def continue_partial(url: str, output: str, _) -> None:
+        while not _continue(url, partial, progress):
+            pass
+        partial.replace(output)
+
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):  # another process may want the same file
+            pooch.retrieve(url, known_hash, fname=target.name, path=cache, downloader=continue_partial)
+    except (OSError, ValueError) as error:
+        reason = f"it has another checksum than {known_hash}" if isinstance(error, ValueError) else error
+        raise ValueError(f"{url} could not be downloaded ({reason}); run again to continue, or fetch it on another "
+                         f"machine with 'curl -LO {url}' and put it at {target}, or set prepare.root to it") from None
+    return target
+
+
+def _continue(url: str, partial: Path, progress: Callable) -> bool:
+    """Open one connection and append what it brings to ``partial``; return whether the file is whole.
+
+    Raises:
+        OSError: not a block more than before has come, or the disk is full.
+    """
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:  # nothing follows what we have
+                if response.headers.get("Content-Range") == f"bytes */{have}":
+                    return True
+                partial.unlink()  # longer than the file: another one stands there now
+                return False
+            response.raise_for_status()
+            continued = response.status_code == requests.codes.partial_content
+            rest = int(response.headers.get("Content-Length", 0))
+            blocks = progress(response.iter_content(MIB), label=f"{partial.name[1:-8]} (MiB)", total=-(-rest // MIB))
+            with partial.open("ab" if continued else "wb") as file:  # a server that knows no ranges starts over
+                for block in blocks:
+                    file.write(block)
+        if rest and partial.stat().st_size < rest + have * continued:
+            raise requests.ConnectionError("the connection ended early")  # which old versions of requests do not tell
+    except requests.RequestException:
+        if not partial.exists() or partial.stat().st_size <= have:
+            raise
+        return False
+    return True
