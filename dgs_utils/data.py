@@ -162,7 +162,7 @@ class ImageSet:
             ValueError: no pictures, a class without pictures, or a list without the needed columns.
         """
         folder = Path(folder)
-        root, table = _listing(folder)
+        root, table = list_pictures(folder, classes)
         if split and "split" in table:
             table = table[table["split"] == split]
         if classes is not None or "label" not in table:
@@ -179,7 +179,14 @@ class ImageSet:
         return cls(root, table.drop(columns="order").reset_index(drop=True))
 
 
-def _listing(folder: Path) -> tuple[Path, pd.DataFrame]:
+def list_pictures(folder: Path, classes: list[str] | None = None) -> tuple[Path, pd.DataFrame]:
+    """Return the root and the unsorted table of what `ImageSet.read` opens.
+
+    Args:
+        folder: the folder.
+        classes: class folders to look into, so that ten of a thousand are quick to list; None or [] for all. Lists of
+            pictures are returned whole.
+    """
     if (folder / "originals.csv").exists():
         root = json.loads((folder / "dataset.json").read_text())["root"]
         return folder / root, read_table(folder / "originals.csv")
@@ -190,7 +197,8 @@ def _listing(folder: Path) -> tuple[Path, pd.DataFrame]:
         return folder, _with_class(table, folder / "metadata.jsonl")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the folder that holds one sub-folder of pictures per class")
-    rows = [(f"{d.name}/{f.name}", d.name) for d in folder.iterdir() if d.is_dir() for f in d.iterdir()
+    folders = [folder / name for name in classes] if classes else folder.iterdir()
+    rows = [(f"{d.name}/{f.name}", d.name) for d in folders if d.is_dir() for f in d.iterdir()
             if f.suffix.lower() in IMAGE_SUFFIXES]
     return folder, pd.DataFrame(rows, columns=["file_name", "class"])
 
@@ -198,7 +206,8 @@ def _listing(folder: Path) -> tuple[Path, pd.DataFrame]:
 def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Complete a Hugging Face listing: the class is its own column, the label column's text, or the file's folder.
 
-    Folders that pictures of several numeric labels share, such as ``train``, tell no class; then the label does.
+    Numeric labels that go one to one with folders give the folders' order; where they do not, as with one folder
+    ``train`` for all, folders tell no class and the label is it.
     """
     if "file_name" not in table:
         raise ValueError(f"{path} has no column file_name; add one with each picture's path relative to the folder")
@@ -207,12 +216,14 @@ def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if "label" in table and not pd.api.types.is_numeric_dtype(table["label"]):
         return table.rename(columns={"label": "class"})
     parents = table["file_name"].map(lambda name: Path(name).parent.name)
-    shared = "label" in table and table["label"].groupby(parents).nunique().max() > 1
-    if (parents != "").all() and not shared:
-        return table.assign(**{"class": parents}).drop(columns="label", errors="ignore")
-    if "label" in table:
-        return table.assign(**{"class": table["label"].astype(str)})
-    raise ValueError(f"{path} tells no class: add a column class, or put the pictures into class folders")
+    if "label" not in table:
+        if (parents == "").any():
+            raise ValueError(f"{path} tells no class: add a column class, or put the pictures into class folders")
+        return table.assign(**{"class": parents})
+    pairs = pd.DataFrame({"folder": parents, "label": table["label"]}).drop_duplicates()
+    named = (parents != "").all() and pairs["folder"].is_unique and pairs["label"].is_unique
+    order = table["label"].rank(method="dense").astype(int) - 1
+    return table.assign(**{"class": parents if named else table["label"].astype(str), "label": order})
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -15,7 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dgs_utils.data import SUBSETS, ImageSet, center_crop, load_rgb, load_squares, map_files, natural_key, read_classes
+from dgs_utils.data import (
+    SUBSETS,
+    ImageSet,
+    center_crop,
+    list_pictures,
+    load_rgb,
+    load_squares,
+    map_files,
+    natural_key,
+    read_classes,
+)
 
 # [F §1.1]: ImageNet index and wnid in label order.
 PUBLISHED = {
@@ -200,6 +210,15 @@ def test_given_classes_decide_labels_and_leave_out_the_rest(tmp_path):
         ImageSet.read(tmp_path, classes=["a", "d"])
 
 
+def test_only_wanted_class_folders_are_listed(tmp_path):
+    for name in ("a/0.png", "b/0.png", "c/0.png"):
+        picture(tmp_path / name)
+    for wanted, found in ((["c", "a"], {"a", "c"}), (["c", "d"], {"c"}), ([], {"a", "b", "c"}), (None, {"a", "b", "c"})):
+        root, table = list_pictures(tmp_path, wanted)
+        assert root == tmp_path
+        assert set(table["class"]) == found
+
+
 def test_one_class_of_a_set(tmp_path):
     for name in ("a/0.png", "b/0.png", "b/1.png"):
         picture(tmp_path / name)
@@ -227,7 +246,13 @@ def write_listing(folder: Path, kind: str, rows: list[dict]) -> None:
     ([{"file_name": "2.png", "label": "cat"}, {"file_name": "1.png", "label": "ant"}], ["ant", "cat"], [0, 1]),
     # the class as the file's folder
     ([{"file_name": "images/b/2.png"}, {"file_name": "images/a/1.png"}], ["a", "b"], [0, 1]),
-    ([{"file_name": "b/2.png", "label": 0}, {"file_name": "a/1.png", "label": 1}], ["a", "b"], [0, 1]),
+    # the class as the file's folder, in the order of the labels, whatever these count
+    ([{"file_name": "b/2.png", "label": 0}, {"file_name": "a/1.png", "label": 1}], ["b", "a"], [0, 1]),
+    ([{"file_name": "b/2.png", "label": 193}, {"file_name": "a/1.png", "label": 207}], ["b", "a"], [0, 1]),
+    # labels that go across folders
+    ([{"file_name": "part1/2.png", "label": 3}, {"file_name": "part2/1.png", "label": 3},
+      {"file_name": "part2/3.png", "label": 10}], ["3", "10"], [0, 0, 1]),
+    ([{"file_name": "part1/2.png", "label": 3}, {"file_name": "part2/1.png", "label": 3}], ["3"], [0, 0]),
     # numbers alone
     ([{"file_name": "2.png", "label": 0}, {"file_name": "1.png", "label": 1}], ["0", "1"], [0, 1]),
     # numbers, and a folder that says nothing about the class
