@@ -213,7 +213,7 @@ def test_given_classes_decide_labels_and_leave_out_the_rest(tmp_path):
 def test_only_wanted_class_folders_are_listed(tmp_path):
     for name in ("a/0.png", "b/0.png", "c/0.png"):
         picture(tmp_path / name)
-    for wanted, found in ((["c", "a"], {"a", "c"}), (["c", "d"], {"c"}), ([], {"a", "b", "c"}), (None, {"a", "b", "c"})):
+    for wanted, found in ((["c", "a"], {"a", "c"}), (["c", "d"], {"c"}), ([], set("abc")), (None, set("abc"))):
         root, table = list_pictures(tmp_path, wanted)
         assert root == tmp_path
         assert set(table["class"]) == found
