@@ -24,7 +24,7 @@ from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import resolve
 from dgs_utils.methods import METHODS
 from dgs_utils.networks import build
-from dgs_utils.protocols import PROTOCOLS, augmentation_of
+from dgs_utils.protocols import PLAIN, PROTOCOLS, augmentation_of
 from dgs_utils.seeds import named_seed
 from dgs_utils.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
 
@@ -152,7 +152,7 @@ def recipe_of(run: Run, ipc: int, tiles: int = 1) -> Recipe:
         batch_size=params.batch_size or protocol.batch_size(ipc),
         learning_rate=params.learning_rate or protocol.learning_rate,
         evaluations=params.evaluations,
-        augmentation=augmentation_of(protocol, params.flip, tiles),
+        augmentation=augmentation_of(protocol, params.flip, tiles) if params.augment else PLAIN,
         precision=params.precision,
         protocol=protocol,
     )
@@ -204,7 +204,7 @@ def evaluate(run: Run) -> pd.DataFrame:
             "network": params.network, "norm": params.norm, "image_size": params.image_size, "epochs": recipe.epochs,
             "epoch_factor": recipe.epochs / recipe.protocol.epochs(planned), "batch_size": recipe.batch_size,
             "learning_rate": recipe.learning_rate, "flip": params.flip, "precision": params.precision, "key": run.key,
-            "evaluations": params.evaluations}
+            "evaluations": params.evaluations, "augment": params.augment}
     return _write_results(run, row, seeds, test)
 
 

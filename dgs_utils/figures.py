@@ -19,7 +19,6 @@ from dgs_utils.distributions import sampling_panels
 from dgs_utils.methods import METHODS
 from dgs_utils.scores import read_scores
 from dgs_utils.seeds import numpy_rng
-from dgs_utils.tables import LABELS, NETWORKS
 
 
 def use_style() -> None:
@@ -69,41 +68,46 @@ def training_curves(curves: pd.DataFrame, x: str, ys: Sequence[str], smooth: flo
 
 
 def accuracy_by_method(results: pd.DataFrame) -> Figure:
-    """Show best top-1 accuracy of each method, a panel a network: bars for the mean, dots for single runs."""
-    data = results.assign(
-        Method=results["method"].replace(LABELS), Network=results["network"].replace(NETWORKS), IPC=results["ipc"])
-    known = [METHODS[name].label for name in METHODS if name in set(results["method"])]
-    order = list(dict.fromkeys([*known, *data["Method"]]))  # a foreign folder's set is called after the folder
-    networks = list(dict.fromkeys(data["Network"]))
-    figure, axes = plt.subplots(1, len(networks), figsize=(1.2 + 2.9 * len(networks), 3.0), sharey=True, squeeze=False)
-    for axis, network in zip(axes[0], networks, strict=True):
-        part = data[data["Network"] == network]
-        options = {"data": part, "x": "best", "y": "Method", "order": order, "hue": "IPC", "ax": axis}
-        colors = sns.color_palette("Blues_d", part["IPC"].nunique())
-        sns.barplot(**options, errorbar=None, palette=colors, alpha=0.75)
-        dots = ["0.15"] * part["IPC"].nunique()
-        sns.stripplot(**options, palette=dots, dodge=True, jitter=False, size=3, legend=False)
-        axis.set(xlabel="best top-1 accuracy (%)", ylabel="", title=network)
+    """Show best top-1 accuracy of each series, a panel a setting: bars for the mean, dots for single runs."""
+    places = {name: place for place, name in enumerate(METHODS)}  # a foreign folder's set comes last
+    order = results.assign(place=results["method"].map(places)).sort_values("place", kind="stable")["series"].unique()
+    ipcs = results["ipc"].replace(0, "all").astype(str)
+    data = results.assign(Method=results["series"], IPC=ipcs)
+    shades = sorted(data["IPC"].unique(), key=lambda ipc: (ipc == "all", len(ipc), ipc))
+    panels = data.groupby("setting", sort=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 2.9 * len(panels), 3.0), sharey=True, squeeze=False)
+    for axis, (title, part) in zip(axes[0], panels, strict=True):
+        options = {"data": part, "x": "best", "y": "Method", "order": order, "hue": "IPC", "hue_order": shades,
+                   "ax": axis}
+        sns.barplot(**options, errorbar=None, palette=sns.color_palette("Blues_d", len(shades)), alpha=0.75)
+        sns.stripplot(**options, palette=["0.15"] * len(shades), dodge=True, jitter=False, size=3, legend=False)
+        axis.set(xlabel="best top-1 accuracy (%)", ylabel="", title=title)
         axis.get_legend().remove()
-    if data["IPC"].nunique() > 1:
+    if len(shades) > 1:
         axes[0, -1].legend(title="IPC", loc="lower right")
     return figure
 
 
 def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
-    """Show mean best accuracy against images per class, a panel a network, with 95 % intervals over runs (t)."""
+    """Show mean best accuracy against images per class, a panel a setting, with 95 % intervals (t).
+
+    An interval is over the outermost source of noise that was repeated. The full set is a line across.
+    """
     from scipy import stats
 
-    networks = list(dict.fromkeys(summary["network"]))
-    figure, axes = plt.subplots(1, len(networks), figsize=(1.0 + 2.8 * len(networks), 3.0), sharey=True, squeeze=False)
-    for axis, network in zip(axes[0], networks, strict=True):
-        for method, part in summary[summary["network"] == network].groupby("method", sort=False):
+    panels = summary.groupby("setting", sort=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.0 + 2.8 * len(panels), 3.0), sharey=True, squeeze=False)
+    for axis, (title, shown) in zip(axes[0], panels, strict=True):
+        for series, part in shown.groupby("series", sort=False):
+            if (part["ipc"] == 0).all():
+                axis.axhline(part["best"].mean(), color="0.4", linestyle=":", label=series)
+                continue
             part = part.sort_values("ipc")
-            half = stats.t.ppf(0.975, (part["n"] - 1).clip(lower=1)) * part["std"] / np.sqrt(part["n"])
+            half = stats.t.ppf(0.975, (part["units"] - 1).clip(lower=1)) * part["error"]
             axis.errorbar(part["ipc"], part["best"], yerr=half.fillna(0), marker="o", markersize=3, capsize=2,
-                          label=LABELS.get(method, method))
-        axis.set(xlabel="images per class (IPC)", title=NETWORKS.get(network, network),
-                 xticks=sorted(summary["ipc"].unique()))
+                          label=series)
+        axis.set(xlabel="images per class (IPC)", title=title,
+                 xticks=sorted(set(summary["ipc"]) - {0}))
     axes[0, 0].set_ylabel("best top-1 accuracy (%)")
     axes[0, -1].legend()
     return figure

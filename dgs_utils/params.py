@@ -298,6 +298,7 @@ class EvaluateParams(StageParams):
     epoch_factor: Annotated[float, Field(gt=0)] = 0.01  # scales the protocol's epochs for small machines
     batch_size: Count = 0  # 0 = the protocol's
     learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0 = the protocol's
+    augment: bool = True  # the protocol's transforms and CutMix; without them for the augmentation-robust score
     flip: bool = False  # whether mirrored pictures still show their class
     evaluations: Positive = 5  # tests during a training; 100 as published
     repeats: Positive = 3

@@ -105,6 +105,7 @@ RDED = Protocol(
 )
 
 PROTOCOLS = {"idc": IDC, "rded": RDED}
+PLAIN = Augmentation(crop=1.0, flip=0.0, jitter=0.0, lighting=0.0, cutmix=False)  # pictures as they are
 
 
 def augmentation_of(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augmentation:

@@ -15,7 +15,8 @@ from scipy import stats
 SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
 UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 # Runs that differ in any of these are never compared.
-SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "network", "norm", "ipc"]
+SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
+           "flip", "precision", "evaluations", "network", "norm", "ipc", "setting"]
 
 
 # ---- Single numbers --------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ def compare_paired(first: Sequence[float], second: Sequence[float], method: str 
 
 
 def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str = "best",
-                    confidence: float = 0.95) -> pd.DataFrame:
+                    confidence: float = 0.95, by: str = "method") -> pd.DataFrame:
     """Compare two methods in every setting in which both were run.
 
     Runs are paired by the seeds that both methods have. The pairs' unit is the outermost source of noise of which there
@@ -133,6 +134,7 @@ def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str
         first, second: names of methods.
         measure: column with accuracies in percent.
         confidence: of the intervals.
+        by: column in which the names stand: "method", or "series" where a method was run with several choices.
 
     Returns:
         One row a setting: its columns, difference, low, high, p, n, unit, sentence.
@@ -140,7 +142,7 @@ def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str
     setting = [name for name in SETTING if name in results]
     rows = []
     for values, part in results.groupby(setting, sort=False):
-        sides = [part[part["method"] == name] for name in (first, second)]
+        sides = [part[part[by] == name] for name in (first, second)]
         if all(len(side) for side in sides):
             found = _compare_sides(*sides, measure, confidence)
             rows.append(dict(zip(setting, values, strict=True)) | vars(found) | {
@@ -296,6 +298,39 @@ def _nested_components(grid: np.ndarray) -> Components:
                       dict(zip(order, grid.shape, strict=True)))
 
 
+def sources_of_noise(results: pd.DataFrame, measure: str = "best", gain: float = 2.0) -> pd.DataFrame:
+    """Return where the spread of each series comes from, in every setting with several pools or selections.
+
+    Args:
+        results: rows of ``results.csv`` with ``series``.
+        measure: column with accuracies.
+        gain: see `pools_needed`, percentage points.
+
+    Returns:
+        One row a setting and series: setting, ipc, series, mean, error, and for pools, selections and trainings the
+        number and what that level adds to the standard deviation; pools_for_gain is how many pools an arm needs
+        for that gain if each were trained on as here (NaN with a single pool), note why a grid could not be analysed.
+    """
+    setting = [name for name in SETTING if name in results]
+    rows = []
+    for (*values, series), part in results.groupby([*setting, "series"], sort=False):
+        if max(_numbers(part[name]).nunique() for name in SEEDS[:2]) < 2:
+            continue
+        place = dict(zip(setting, values, strict=True))
+        row = {"setting": place.get("setting", place["network"]), "ipc": place["ipc"], "series": series}
+        try:
+            found = variance_components(part, measure)
+        except ValueError as error:
+            rows.append(row | {"mean": part[measure].mean(), "note": str(error)})
+            continue
+        between = found.error * np.sqrt(found.levels["pools"]) if found.levels["pools"] > 1 else np.nan
+        rows.append(row | {"mean": found.mean, "error": found.error, "note": ""}
+                    | {name: count for name, count in found.levels.items()}
+                    | {f"std_{name}": value for name, value in found.std.items()}
+                    | {"pools_for_gain": np.nan if np.isnan(between) else pools_needed(between, gain)})
+    return pd.DataFrame(rows)
+
+
 def pools_needed(std: float, gain: float = 2.0, power: float = 0.8, level: float = 0.05, paired: bool = False) -> int:
     """Return how many pools a two-sided t test needs to find a gain (by the noncentral t distribution).
 
@@ -306,6 +341,8 @@ def pools_needed(std: float, gain: float = 2.0, power: float = 0.8, level: float
         level: significance level.
         paired: both methods share the pools; otherwise each arm has pools of its own, and the number is per arm.
     """
+    if std == 0:
+        return 2
     for n in range(2, 100_000):
         freedom = n - 1 if paired else 2 * n - 2
         shift = gain / std * np.sqrt(n if paired else n / 2)
@@ -339,6 +376,41 @@ def augmentation_robust_score(distilled: float, random: float, distilled_plain: 
     """
     _check_fractions(distilled, random, distilled_plain, random_plain)
     return _scaled(weight * (distilled - random) + (1 - weight) * (distilled_plain - random_plain))
+
+
+def robust_scores(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return DD-Ranking's scores of each series for which all the runs are there.
+
+    The label-robust score wants the series and the full set under hard labels (protocol idc), and the series and random
+    real pictures under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-
+    robust score wants both with and without augmentation, under hard labels.
+
+    Args:
+        summary: one row a cell, with protocol, dataset, network, ipc, method, series, augment and best (percent).
+
+    Returns:
+        dataset, network, ipc, series, lrs, ars (NaN where runs are missing); no row where both are.
+    """
+    cells, place = summary.assign(share=summary["best"] / 100), ["dataset", "network", "ipc"]
+    full = cells[(cells["method"] == "full") & (cells["protocol"] == "idc") & cells["augment"]]
+    table = cells[~cells["method"].isin(["random", "full"])][[*place, "series"]].drop_duplicates()
+    table = table.merge(full.groupby(place[:2])["share"].mean().rename("full").reset_index(), how="left")
+    for name, (protocol, augment) in {"hard": ("idc", True), "soft": ("rded", True), "plain": ("idc", False)}.items():
+        part = cells[(cells["protocol"] == protocol) & (cells["augment"] == augment)]
+        own = part.groupby([*place, "series"])["share"].mean().rename(name)
+        random = part[part["method"] == "random"].groupby(place)["share"].mean().rename(f"random_{name}")
+        table = table.merge(own.reset_index(), how="left").merge(random.reset_index(), how="left")
+    rows = [_robust_scores(row) for row in table.to_dict("records")]
+    found = pd.DataFrame(rows, columns=[*place, "series", "lrs", "ars"])
+    return found.dropna(subset=["lrs", "ars"], how="all").reset_index(drop=True)
+
+
+def _robust_scores(row: dict) -> dict:
+    soft = [row["soft"], row["random_soft"]]
+    lrs = [row["full"], row["hard"], *([row["hard"], row["random_hard"]] if np.isnan(soft).any() else soft)]
+    ars = [row[name] for name in ("hard", "random_hard", "plain", "random_plain")]
+    return {**row, "lrs": np.nan if np.isnan(lrs).any() else label_robust_score(*lrs),
+            "ars": np.nan if np.isnan(ars).any() else augmentation_robust_score(*ars)}
 
 
 def _scaled(value: float) -> float:

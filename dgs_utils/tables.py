@@ -1,11 +1,11 @@
 """Result tables: mean and spread over runs, laid out as in the paper, with the published value beside ours.
 
 Everything starts from the rows of ``results.csv`` (one a training run). A cell that has not been run stays visibly
-empty; published values stand in their own column and are never mixed with measured ones. Rows of different evaluation
-protocols are never averaged nor put into one table.
+empty; published values stand in their own column and are never mixed with measured ones, and only beside runs that they
+can be compared with. Rows of different evaluation protocols are never averaged nor put into one table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,9 +24,15 @@ DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "I
 LABELS = {name: method.label for name, method in METHODS.items()}
 PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
-# What one cell of any table stands for; the runs that agree in all of these are averaged.
-CELL = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "flip",
-        "precision", "network", "norm", "ipc", "method", "distribution", "pool_factor"]
+# What one cell of any table stands for; the runs that agree in all of these are averaged: how they were evaluated, …
+SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
+           "flip", "precision", "evaluations", "network", "norm", "ipc"]
+# … and how their pictures were made.
+MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
+CELL = [*SETTING, *MAKING]
+BY_IPC = ("epoch_factor", "batch_size")  # a protocol lets these follow from the IPC; a factor's epochs are whole ones
+LATER = {"label": "", "objective": "", "measure": "", "variant": "", "evaluations": 0, "augment": True}  # since when
+MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
 
 
 @dataclass(frozen=True)
@@ -34,60 +40,120 @@ class Layout:
     """How a table arranges its cells.
 
     Attributes:
-        rows, columns: names of summary columns.
+        rows, columns: names of summary columns. Where there is no published table to hold on to, whatever else tells
+            two cells apart is added to the rows.
+        compared: the one of these names in which cells compete: the best of those that agree in all others is bold.
         cells: values that are always shown, run or not, by summary column; others appear as they were run.
         published: number of the paper's table whose values are shown beside ours; 0 for none.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
+    compared: str
     cells: dict[str, list]
     published: int = 0
 
 
 IPCS = [10, 20, 50]
 LAYOUTS: dict[str, Layout] = {
-    "comparison": Layout(("dataset", "network", "ipc"), ("method",), {}),
-    "table1": Layout(("ipc", "network"), ("method",), {
-        "dataset": ["imagewoof"], "ipc": IPCS, "network": ["convnet6", "resnet_ap10", "resnet18"],
+    "comparison": Layout(("dataset", "network", "ipc"), ("series",), "series", {}),
+    # Ablations of difficulty-guided sampling; a name is that of the summary column that varies.
+    **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]})
+       for name in ("distribution", "pool_factor", "objective", "measure")},
+    "table1": Layout(("ipc", "network"), ("method",), "method", {
+        "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["convnet6", "resnet_ap10", "resnet18"],
         "method": ["random", "k_center", "herding", "dit", "dm", "idc", "minimax", "dgs", "full"],
         "distribution": ["", "scale"], "pool_factor": [0, 5],
     }, published=1),
-    "table2": Layout(("dataset", "ipc"), ("method",), {
-        "dataset": ["imagenette", "imageidc"], "ipc": IPCS, "network": ["resnet_ap10"],
+    "table2": Layout(("dataset", "ipc"), ("method",), "method", {
+        "augment": [True], "dataset": ["imagenette", "imageidc"], "ipc": IPCS, "network": ["resnet_ap10"],
         "method": ["random", "dit", "minimax", "dgs"], "distribution": ["", "scale"], "pool_factor": [0, 5],
     }, published=2),
-    "table3": Layout(("distribution",), ("ipc",), {
-        "dataset": ["imagewoof"], "ipc": IPCS, "network": ["resnet_ap10"], "method": ["dgs"],
+    "table3": Layout(("distribution",), ("ipc",), "distribution", {
+        "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["resnet_ap10"], "method": ["dgs"],
         "distribution": ["hill", "ground", "slope", "cliff", "scale"], "pool_factor": [5],
     }, published=3),
-    "table4": Layout(("pool_factor",), ("ipc",), {
-        "dataset": ["imagewoof"], "ipc": IPCS, "network": ["resnet_ap10"], "method": ["dgs"],
+    "table4": Layout(("pool_factor",), ("ipc",), "pool_factor", {
+        "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["resnet_ap10"], "method": ["dgs"],
         "distribution": ["scale"], "pool_factor": [2, 3, 4, 5, 6],
     }, published=4),
 }
 
 
 def read_results(folders: list[Path]) -> pd.DataFrame:
-    """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent."""
-    frames = [pd.read_csv(folder / "results.csv", dtype={"distribution": str}, keep_default_na=False)
-              for folder in folders]
+    """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent.
+
+    Columns that older files lack have their neutral value; ``series`` and ``setting`` (see `series_of` and
+    `setting_of`) are added.
+    """
+    text = {"distribution": str, "objective": str, "measure": str, "variant": str}
+    frames = [pd.read_csv(folder / "results.csv", dtype=text, keep_default_na=False) for folder in folders]
     if not frames:
         raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
+    frames = [frame.assign(**{name: value for name, value in LATER.items() if name not in frame}) for frame in frames]
     results = pd.concat(frames, ignore_index=True)
-    return results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
+    results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
+    return results.assign(series=series_of(results), setting=setting_of(results))
+
+
+def setting_of(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for how each row was evaluated: the network, and all else in which settings differ."""
+    place = ["dataset", "protocol", "ipc"]
+    within = rows.groupby(place)
+    told = [name for name in place[:2] if rows[name].nunique() > 1]
+    told += [name for name in SETTING if name not in (*place, "network", *BY_IPC) and within[name].nunique().max() > 1]
+
+    def name_of(row: tuple) -> str:
+        others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else f"{_title(name).lower()} {value}"
+                  for name, value in zip(told, row[1:], strict=True))
+        return ", ".join([NETWORKS.get(row[0], row[0]), *others])
+
+    return np.array([name_of(row) for row in rows[["network", *told]].itertuples(index=False)], dtype=object)
+
+
+def series_of(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for how each row's pictures were made.
+
+    It is the method's label, followed in brackets by what else tells this method's rows apart, such as "DGS (hill)";
+    two rows have the same name only if they agree in all of `MAKING`.
+    """
+    rows = rows.reset_index(drop=True)
+    names = np.empty(len(rows), dtype=object)
+    for method, part in rows.groupby("method", sort=False):
+        told = [name for name in MAKING[1:-1] if part[name].nunique() > 1]
+        if part.groupby(told or "method")["variant"].nunique().max() > 1:
+            told.append("variant")
+        extra = part[told].apply(lambda row: ", ".join(_value(*item) for item in row.items()), axis=1) if told else ""
+        names[part.index] = LABELS.get(method, method) + (" (" + extra + ")" if told else "")
+    return names
+
+
+def _value(name: str, value: object) -> str:
+    return f"{value} × IPC" if name == "pool_factor" else f"set {value}" if name == "variant" else str(value)
+
+
+def main_series(results: pd.DataFrame) -> str:
+    """Return which series stands for difficulty-guided sampling: the one nearest to the published choices, or ""."""
+    ours = results[results["method"] == "dgs"]
+    away = sum((ours[name] != value).to_numpy(dtype=int) for name, value in MAIN.items())
+    return "" if ours.empty else str(ours["series"].iloc[away.argmin()])
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Average the runs of each cell.
 
     Returns:
-        One row a cell: the columns of `CELL`, ``best`` and ``last`` (mean top-1, percent), ``std`` (of best, ddof 1,
-        NaN for a single run), ``n`` (runs), ``pools``, ``selections``, ``trainings`` (distinct seeds of each kind),
-        ``test_se`` (binomial standard error of one test, percentage points) and ``optimism`` (mean of best − last).
+        One row a cell: the columns of `CELL`, ``series``, ``setting``, ``label`` (of the protocol), ``best`` and
+        ``last`` (mean top-1, percent), ``std`` (of best, ddof 1, NaN for a single run), ``n`` (runs), ``pools``,
+        ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard error of one test,
+        percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the standard error of best
+        over the outermost source of noise that was repeated, and how many of that there are.
     """
-    groups = results.groupby(CELL, sort=False, dropna=False)
+    if "series" not in results:
+        results = results.assign(series=series_of(results), setting=setting_of(results))
+    groups = results.groupby([*CELL, "series", "setting"], sort=False, dropna=False)
     summary = groups.agg(
+        label=("label", "first"),
         best=("best", "mean"), std=("best", "std"), last=("last", "mean"), n=("best", "size"), n_test=("n_test", "max"),
         pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
         trainings=("training_seed", "nunique"),
@@ -95,7 +161,41 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     share = summary["best"] / 100
     summary["test_se"] = 100 * np.sqrt(share * (1 - share) / summary["n_test"])
     summary["optimism"] = summary["best"] - summary["last"]
-    return summary
+    errors = [_error(part) for _, part in groups]
+    return summary.assign(error=[error for error, _ in errors], units=[units for _, units in errors])
+
+
+def _error(runs: pd.DataFrame) -> tuple[float, int]:
+    """Return the standard error of a cell's mean: runs that share a pool, or a selection, are not independent."""
+    for seed in ("pool_seed", "selection_seed", "training_seed"):
+        means = runs.groupby(seed)["best"].mean()
+        if len(means) > 1:
+            return float(means.std() / np.sqrt(len(means))), len(means)
+    return np.nan, 1
+
+
+def ablations(summary: pd.DataFrame) -> list[str]:
+    """Return the names of those ablation tables of which there is more than one line to show."""
+    ours = summary[summary["method"] == "dgs"]
+    return [name for name in ("distribution", "pool_factor", "objective", "measure") if ours[name].nunique() > 1]
+
+
+def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
+    """Put the two controls of a result beside it [B §2]: random real pictures, and random ones of the same pool.
+
+    Returns:
+        The summary with ``random`` and ``pool_random`` (best, percent; NaN where not run, or no pool was used) and what
+        the result has above each: ``over_random``, ``over_pool``.
+    """
+    def best_of(method: str, keys: list[str]) -> pd.DataFrame:
+        found = summary[summary["method"] == method]
+        return found.groupby(keys, dropna=False)["best"].mean().rename(method).reset_index()
+
+    pooled = summary["method"].map(lambda method: method in METHODS and METHODS[method].source == "pool")
+    table = summary.merge(best_of("random", SETTING), on=SETTING, how="left")
+    table = table.merge(best_of("pool_random", SETTING), on=SETTING, how="left")
+    table.loc[~pooled.to_numpy(), "pool_random"] = np.nan
+    return table.assign(over_random=table["best"] - table["random"], over_pool=table["best"] - table["pool_random"])
 
 
 def published(number: int) -> pd.DataFrame:
@@ -110,8 +210,20 @@ def published(number: int) -> pd.DataFrame:
     return frame.drop(columns="pool_size")
 
 
+def is_comparable(summary: pd.DataFrame) -> bool:
+    """Return whether all rows were measured as the published ones were: protocol H-A, all its epochs, 224 pixels, the
+    500 official validation pictures [B §1].
+    """
+    as_published = ((summary["label"] == "H-A") & (summary["epoch_factor"] == 1) & (summary["image_size"] == 224)
+                    & (summary["n_test"] == 500))
+    return bool(as_published.all())
+
+
 def lay_out(summary: pd.DataFrame, name: str, bold: str = "**{}**") -> pd.DataFrame:
-    """Arrange cells as table ``name`` of `LAYOUTS`, as text "mean ± std", best of each line in bold.
+    """Arrange cells as table ``name`` of `LAYOUTS`, as text "mean ± std", the best in bold.
+
+    The full set has no IPC; it stands in the line of each. Published values are left out beside runs that they cannot
+    be compared with (`is_comparable`).
 
     Args:
         summary: as returned by `summarise`, of one protocol.
@@ -124,46 +236,81 @@ def lay_out(summary: pd.DataFrame, name: str, bold: str = "**{}**") -> pd.DataFr
     layout = LAYOUTS[name]
     if summary["protocol"].nunique() > 1:
         raise ValueError(f"{name} mixes the protocols {', '.join(summary['protocol'].unique())}; make one table each")
-    kept = summary
-    for column, values in layout.cells.items():
-        kept = kept[kept[column].isin(values)]
-    cells = kept.set_index([*layout.rows, *layout.columns])[["best", "std"]].rename(columns={"best": "mean"})
+    kept = cells_of(summary, name)
+    if not layout.published:
+        layout = replace(layout, rows=(*layout.rows, *_telling(kept, layout)))
+    places = [*layout.rows, *layout.columns]
+    cells = kept.set_index(places)[["best", "std"]].rename(columns={"best": "mean"})
     if cells.index.has_duplicates:
         clash = cells.index[cells.index.duplicated()][0]
-        raise ValueError(f"{name} has several results for {clash}; give 07 only the runs that belong together")
+        same = kept[[tuple(row) == clash for row in kept[places].itertuples(index=False)]]
+        apart = ", ".join(column for column in CELL if same[column].nunique() > 1)
+        raise ValueError(f"{name} has several results for {clash}, which differ in {apart}; give 07 only the runs that "
+                         f"belong together")
     rows = _axis(layout, layout.rows, kept)
     columns = _axis(layout, layout.columns, kept)
-    text = _text_grid(cells, rows, columns, bold)
-    if layout.published:
-        paper = published(layout.published).set_index([*layout.rows, *layout.columns])[["mean", "std"]]
-        theirs = _text_grid(paper, rows, columns, "{}")
+    text = _text_grid(cells, rows, columns, places.index(layout.compared), bold)
+    if layout.published and is_comparable(kept):
+        paper = published(layout.published).set_index(places)[["mean", "std"]]
+        theirs = _text_grid(paper, rows, columns, places.index(layout.compared), "{}")
         text = pd.concat({"measured": text, "published": theirs}, axis=1)
     return _readable(text)
 
 
-def _axis(layout: Layout, names: tuple[str, ...], summary: pd.DataFrame) -> pd.MultiIndex:
+def _telling(kept: pd.DataFrame, layout: Layout) -> list[str]:
+    """Return what tells cells of a table apart beside its own rows and columns.
+
+    What follows from the IPC, which the full set has none of, only counts where one place of the table would hold
+    several.
+    """
+    places = [*layout.rows, *layout.columns]
+    others = [name for name in (SETTING if "series" in places else CELL) if name not in places]
+    varying = [name for name in others if kept[name].nunique() > 1 and name not in BY_IPC]
+    clashing = kept.groupby([*places, *varying])
+    return varying + [name for name in others if name in BY_IPC and clashing[name].nunique().max() > 1]
+
+
+def cells_of(summary: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of a summary that table ``name`` shows, the full set once for each IPC."""
+    kept = summary
+    for column, values in LAYOUTS[name].cells.items():
+        kept = kept[kept[column].isin([*values, 0] if column == "ipc" else values)]
+    everywhere = sorted(LAYOUTS[name].cells.get("ipc", set(kept["ipc"]) - {0})) or [0]
+    whole = kept[kept["ipc"] == 0]
+    return pd.concat([kept[kept["ipc"] != 0], *(whole.assign(ipc=ipc) for ipc in everywhere)], ignore_index=True)
+
+
+def _axis(layout: Layout, names: tuple[str, ...], summary: pd.DataFrame) -> pd.Index:
     """Return the lines or columns of a table: fixed values where the layout gives them, else those that were run."""
     if all(name in layout.cells for name in names):
         return pd.MultiIndex.from_product([layout.cells[name] for name in names], names=names)
-    run = summary[list(names)].drop_duplicates()
-    order = {name: place for place, name in enumerate(METHODS)}
-    key = (lambda column: column.map(order)) if names == ("method",) else None
-    return pd.MultiIndex.from_frame(run.sort_values(list(names), key=key))
+    if names == ("series",):
+        order = {name: place for place, name in enumerate(METHODS)}
+        summary = summary.assign(place=summary["method"].map(order))  # folders of others come last
+        return pd.Index(summary.sort_values(["place", *MAKING])["series"].unique(), name="series")
+    return pd.MultiIndex.from_frame(summary[list(names)].drop_duplicates().sort_values(list(names)))
 
 
-def _text_grid(cells: pd.DataFrame, rows: pd.MultiIndex, columns: pd.MultiIndex, bold: str) -> pd.DataFrame:
-    values = cells["mean"].to_dict()
-    spread = cells["std"].to_dict()
-    lines = []
-    for row in rows:
-        keys = [(*row, *column) if len(row) + len(column) > 1 else row[0] for column in columns]
-        best = max((values[key] for key in keys if key in values), default=np.nan)
-        lines.append([_cell(values.get(key), spread.get(key), best, bold) for key in keys])
+def _text_grid(cells: pd.DataFrame, rows: pd.Index, columns: pd.Index, compared: int, bold: str) -> pd.DataFrame:
+    values, spread = cells["mean"].to_dict(), cells["std"].to_dict()
+    best: dict[tuple, float] = {}
+    for key, value in values.items():
+        rivals = key[:compared] + key[compared + 1 :]
+        best[rivals] = max(value, best.get(rivals, value))
+
+    def text(key: tuple) -> str:
+        return _cell(values.get(key), spread.get(key), best.get(key[:compared] + key[compared + 1 :]), bold)
+
+    lines = [[text((*_tuple(row), *_tuple(column))) for column in columns] for row in rows]
     single = [axis.get_level_values(0) if axis.nlevels == 1 else axis for axis in (rows, columns)]
     return pd.DataFrame(lines, *single)
 
 
-def _cell(mean: float | None, std: float | None, best: float, bold: str) -> str:
+def _tuple(place: object) -> tuple:
+    return place if isinstance(place, tuple) else (place,)
+
+
+def _cell(mean: float | None, std: float | None, best: float | None, bold: str) -> str:
     if mean is None:
         return EMPTY
     text = f"{mean:.1f}" if std is None or np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
@@ -175,37 +322,47 @@ def _readable(text: pd.DataFrame) -> pd.DataFrame:
     return text.rename(index=lambda value: names.get(value, value), columns=lambda value: names.get(value, value))
 
 
-def write_table(results: pd.DataFrame, name: str, folder: Path) -> pd.DataFrame:
-    """Write a table as CSV (tidy, with every statistic), Markdown and LaTeX, and return it laid out as text.
+def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.DataFrame]:
+    """Write a table as CSV (tidy, with every statistic), Markdown and LaTeX.
 
     Where the results hold several protocols, each gets files of its own, ``<name>-<protocol>.*``.
+
+    Returns:
+        The table of each protocol, laid out as text.
     """
     summary = summarise(results)
     protocols = list(summary["protocol"].unique())
-    shown = []
+    shown = {}
     for protocol in protocols:
         part = summary[summary["protocol"] == protocol]
         stem = name if len(protocols) == 1 else f"{name}-{protocol}"
-        table = lay_out(part, name)
+        table, words = lay_out(part, name), caption(part, name)
         write_csv(folder / f"{stem}.csv", part)
         with atomic(folder / f"{stem}.md") as partial:
-            partial.write_text(f"{_markdown(table)}\n\n{caption(part)}\n")
+            partial.write_text(f"{_markdown(table)}\n\n{words}\n")
         with atomic(folder / f"{stem}.tex") as partial:
-            partial.write_text(_latex(lay_out(part, name, bold=r"\textbf{{{}}}")))
-        shown.append(table)
-    return pd.concat(dict(zip(protocols, shown, strict=True))) if len(shown) > 1 else shown[0]
+            latex = _latex(lay_out(part, name, bold=r"\textbf{{{}}}"))
+            partial.write_text(latex + f"% {words}\n".replace("±", r"$\pm$"))
+        shown[protocol] = table
+    return shown
 
 
-def caption(summary: pd.DataFrame) -> str:
-    """Return one sentence that tells how the numbers of a table came about."""
-    ranges = [(summary[name].min(), summary[name].max()) for name in ("n", "pools", "selections", "trainings")]
+def caption(summary: pd.DataFrame, name: str = "comparison") -> str:
+    """Return one paragraph that tells how the numbers of table ``name`` came about."""
+    shown = cells_of(summary, name)
+    source = summary if shown.empty else shown
+    ranges = [(source[column].min(), source[column].max()) for column in ("n", "pools", "selections", "trainings")]
     counts = [f"{low} to {high}" if low != high else str(low) for low, high in ranges]
-    factors = sorted(summary["epoch_factor"].unique())
+    factors = sorted(source["epoch_factor"].unique())
     scaled = "" if factors == [1.0] else f" Epochs are the protocol's × {', '.join(f'{f:g}' for f in factors)}."
-    return (f"Best top-1 accuracy in percent over the evaluations of a run (protocol {summary['protocol'].iloc[0]}), "
+    apart = "" if not LAYOUTS[name].published or is_comparable(shown) else (
+        " Published values are left out: they were measured by protocol H-A with all its epochs, at 224 pixels, on the "
+        "500 official validation pictures.")
+    protocol = f"{source['protocol'].iloc[0]}, {source['label'].iloc[0]}"
+    return (f"Best top-1 accuracy in percent over the evaluations of a run (protocol {protocol}), "
             f"mean ± standard deviation (ddof 1) of {counts[0]} runs: pool seeds {counts[1]}, selection seeds "
             f"{counts[2]}, training seeds {counts[3]}. The binomial standard error of one test "
-            f"({summary['n_test'].max()} pictures) is up to {summary['test_se'].max():.1f} points.{scaled}")
+            f"({source['n_test'].max()} pictures) is up to {source['test_se'].max():.1f} points.{scaled}{apart}")
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -232,4 +389,4 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _title(name: str) -> str:
-    return {"ipc": "IPC", "pool_factor": "Pool size (× IPC)"}.get(name, name.capitalize())
+    return {"ipc": "IPC", "pool_factor": "Pool size (× IPC)"}.get(name, name.capitalize().replace("_", " "))

@@ -11,6 +11,7 @@ from PIL import Image
 from small_world import CLASSES, make_pool, open_stage, small_classifier, write_digits
 
 from dgs_utils import artifacts, evaluate, sample
+from dgs_utils.augment import augment, normalise
 from dgs_utils.data import ImageSet
 from dgs_utils.difficulty import score_source
 from dgs_utils.training import load_pictures, train_classifier
@@ -188,6 +189,14 @@ def test_epochs_follow_the_protocol(prepare, distilled):
     recipe = evaluate.recipe_of(open_run(prepare, distilled, protocol="rded", epochs=0, epoch_factor=1.0), 10, tiles=2)
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (300, 50, 0.001)
     assert (recipe.augmentation.tiles, recipe.augmentation.flip) == (2, 0)
+
+
+def test_without_augmentation_pictures_are_only_normalised(prepare, distilled):
+    settings = evaluate.recipe_of(open_run(prepare, distilled, augment=False), 10).augmentation
+    assert not settings.cutmix
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = augment(images, settings, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, normalise(images / 255), rtol=1e-4, atol=1e-5)
 
 
 # ---- Determinism and crashes -----------------------------------------------------------------------------------------

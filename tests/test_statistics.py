@@ -280,3 +280,51 @@ def test_percent_is_refused_where_fractions_are_wanted():
 
 def test_a_comparison_of_nothing_is_not_distinguishable():
     assert not Comparison(1.0, math.nan, math.nan, math.nan, 1).distinguishable
+
+
+# ---- Grids and tables of runs ----------------------------------------------------------------------------------------
+
+PLACE = {"protocol": "idc", "dataset": "digits", "network": "convnet3", "ipc": 10, "augment": True}
+
+
+def test_noise_is_told_for_series_with_several_pools():
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(4, 1, 3)) + 3 * rng.normal(size=(4, 1, 1)) + 50
+    rows = [{**PLACE, "series": "DGS", "pool_seed": pool, "selection_seed": 0, "training_seed": seed,
+             "best": grid[pool, 0, seed]} for pool in range(4) for seed in range(3)]
+    rows += [{**PLACE, "series": "Random", "pool_seed": "", "selection_seed": 0, "training_seed": seed, "best": 40.0}
+             for seed in range(3)]
+    [row] = statistics.sources_of_noise(pd.DataFrame(rows)).to_dict("records")
+    means = grid.mean((1, 2))
+    assert (row["series"], row["pools"], row["trainings"]) == ("DGS", 4, 3)
+    assert row["std_trainings"] == pytest.approx(grid.std(axis=2, ddof=1).__pow__(2).mean() ** 0.5)
+    assert row["std_pools"] == pytest.approx((means.var(ddof=1) - row["std_trainings"] ** 2 / 3) ** 0.5)
+    assert row["pools_for_gain"] == pools_needed(means.std(ddof=1))
+    [row] = statistics.sources_of_noise(pd.DataFrame(rows[1:])).to_dict("records")
+    assert "not balanced" in row["note"]
+
+
+def test_scores_come_where_their_runs_are():
+    def cell(method, best, **place):
+        return {**PLACE, "method": method, "series": method.upper(), "best": best, **place}
+
+    hard = [cell("dgs", 60.0), cell("random", 50.0), cell("full", 90.0, ipc=0)]
+    soft = [cell("dgs", 75.0, protocol="rded"), cell("random", 72.0, protocol="rded")]
+    plain = [cell("dgs", 40.0, augment=False), cell("random", 45.0, augment=False)]
+    scores = statistics.robust_scores(pd.DataFrame(hard)).to_dict("records")
+    assert [row["series"] for row in scores] == ["DGS"]
+    assert scores[0]["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.6, 0.5))
+    assert math.isnan(scores[0]["ars"])
+    [row] = statistics.robust_scores(pd.DataFrame(hard + soft + plain)).to_dict("records")
+    assert row["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.75, 0.72))
+    assert row["ars"] == pytest.approx(augmentation_robust_score(0.6, 0.5, 0.4, 0.45))
+    assert statistics.robust_scores(pd.DataFrame(hard[:2])).empty
+
+
+def test_choices_of_one_method_are_compared_by_series():
+    rows = [{**PLACE, "method": "dgs", "series": f"DGS ({objective})", "pool_seed": pool, "selection_seed": 0,
+             "training_seed": 0, "best": 50 + gain + pool + 0.1 * gain * pool}
+            for objective, gain in (("code", 0), ("paper", 2)) for pool in range(4)]
+    [row] = compare_methods(pd.DataFrame(rows), "DGS (paper)", "DGS (code)", by="series").to_dict("records")
+    assert row["difference"] == pytest.approx(2.3)
+    assert row["sentence"].startswith("DGS (paper) is 2.3 points above DGS (code) with 4 pools (95 % interval")

@@ -10,10 +10,26 @@ from hypothesis import strategies as st
 
 from dgs_utils.artifacts import write_csv
 from dgs_utils.methods import METHODS
-from dgs_utils.tables import CELL, EMPTY, LAYOUTS, caption, lay_out, published, read_results, summarise, write_table
+from dgs_utils.tables import (
+    CELL,
+    EMPTY,
+    LAYOUTS,
+    ablations,
+    caption,
+    lay_out,
+    main_series,
+    published,
+    read_results,
+    series_of,
+    summarise,
+    with_controls,
+    write_table,
+)
 
 BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
-        "batch_size": 64, "learning_rate": 0.01, "flip": False, "precision": "fp32", "norm": "instance",
+        "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": False, "precision": "fp32",
+        "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
+        "variant": "a1",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
 
@@ -153,9 +169,79 @@ def test_the_best_of_each_line_is_bold_and_all_else_is_there(values):
 
 
 def test_two_results_for_one_cell_are_refused():
-    summary = summarise(pd.concat([runs([40]), runs([50], image_size=128)]))
-    with pytest.raises(ValueError, match=r"comparison has several results for .*dgs.*; give 07 only the runs"):
-        lay_out(summary, "comparison")
+    summary = summarise(pd.concat([runs([40]), runs([50], objective="paper")]))
+    with pytest.raises(ValueError, match=r"table1 has several results for .*dgs.*, which differ in objective; give 07"):
+        lay_out(summary, "table1")
+
+
+def test_a_setting_that_differs_is_shown_in_the_lines():
+    table = lay_out(summarise(pd.concat([runs([40]), runs([50], image_size=128)])), "comparison")
+    assert table.index.names == ["dataset", "network", "ipc", "image_size"]
+    assert table["DGS"].to_dict() == {("ImageWoof", "ResNetAP-10", 10, 128): "**50.0**",
+                                      ("ImageWoof", "ResNetAP-10", 10, 224): "**40.0**"}
+
+
+def test_series_name_what_tells_sets_of_a_method_apart():
+    plain = {"method": "random", "distribution": "", "pool_factor": 0, "objective": "", "measure": "", "variant": "x"}
+    results = pd.concat([runs([40]), runs([50], objective="paper"), runs([30], distribution="hill"),
+                         runs([20], **plain)])
+    assert series_of(results).tolist() == ["DGS (scale, code)", "DGS (scale, paper)", "DGS (hill, code)", "Random"]
+    assert main_series(results.assign(series=series_of(results))) == "DGS (scale, code)"
+    results = pd.concat([runs([40]), runs([50], variant="b2"), runs([20], **plain)])
+    assert series_of(results).tolist() == ["DGS (set a1)", "DGS (set b2)", "Random"]
+    results = pd.concat([runs([40]), runs([50], pool_factor=2, variant="b2")])  # the first difference says enough
+    assert series_of(results).tolist() == ["DGS (5 × IPC)", "DGS (2 × IPC)"]
+
+
+def test_the_full_set_stands_in_the_line_of_each_ipc():
+    whole = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0}
+    results = pd.concat([runs([50], ipc=10), runs([60], ipc=20), runs([86, 87], **whole)])
+    assert summarise(results)["n"].tolist() == [1, 1, 2]  # it is counted once
+    for name, ipcs in (("table1", [10, 20, 50]), ("comparison", [10, 20])):
+        table = lay_out(summarise(results), name)
+        table = table["measured"] if name == "table1" else table
+        column = table["Full"][table["Full"] != EMPTY]
+        assert column.index.get_level_values("ipc").tolist() == ipcs
+        assert set(column) == {"**86.5 ± 0.7**"}
+
+
+@pytest.mark.parametrize("change", [{"label": "S-R"}, {"epoch_factor": 0.5}, {"image_size": 128}, {"n_test": 3929}])
+def test_published_values_stand_only_beside_runs_of_their_kind(change):
+    table = lay_out(summarise(runs([40, 42], **change)), "table1")
+    assert table.shape == (9, 9)
+    assert "37.4" not in table.to_string()
+    assert "Published values are left out" in caption(summarise(runs([40, 42], **change)), "table1")
+    assert "Published" not in caption(summarise(runs([40, 42])), "table1")
+
+
+def test_ablations_show_what_varies():
+    results = pd.concat([runs([40, 42]), runs([50, 54], objective="paper"), runs([30], ipc=20)])
+    summary = summarise(results)
+    assert ablations(summary) == ["objective"]
+    table = lay_out(summary, "objective")
+    assert table.to_dict("index") == {("ImageWoof", "ResNetAP-10", "code"): {10: "41.0 ± 1.4", 20: "**30.0**"},
+                                      ("ImageWoof", "ResNetAP-10", "paper"): {10: "**52.0 ± 2.8**", 20: EMPTY}}
+
+
+def test_controls_stand_beside_each_result():
+    plain = {"distribution": "", "objective": "", "measure": ""}
+    results = pd.concat([
+        runs([50, 52]), runs([44], method="random", pool_factor=0, **plain), runs([47], method="pool_random", **plain),
+        runs([60], network="convnet6"), runs([48], method="k_center", pool_factor=0, **plain)])
+    table = with_controls(summarise(results)).set_index(["network", "method"])
+    ours = table.loc[("resnet_ap10", "dgs")]
+    assert ours[["random", "pool_random", "over_random", "over_pool"]].tolist() == [44, 47, 7, 4]
+    assert table.loc[("resnet_ap10", "k_center"), ["random", "over_random"]].tolist() == [44, 4]
+    assert np.isnan(table.loc[("resnet_ap10", "k_center"), "over_pool"])  # it uses no pool
+    assert np.isnan(table.loc[("convnet6", "dgs"), "over_random"])  # not run there
+
+
+def test_runs_of_one_pool_are_not_independent():
+    results = rows(*[{"pool_seed": pool, "training_seed": seed, "best": 40 + 6 * pool + seed}
+                     for pool in range(3) for seed in range(4)])
+    [cell] = summarise(results).to_dict("records")
+    assert cell["units"] == 3
+    assert cell["error"] == pytest.approx(6 / 3**0.5)
 
 
 def test_protocols_are_never_laid_out_together():
@@ -168,7 +254,7 @@ def test_protocols_are_never_laid_out_together():
 
 def test_files_of_one_protocol(tmp_path):
     results = pd.concat([runs([40, 42]), runs([50, 51, 55], method="dit", distribution="", pool_factor=0)])
-    table = write_table(results, "comparison", tmp_path)
+    table = write_table(results, "comparison", tmp_path)["idc"]
     assert sorted(f.name for f in tmp_path.iterdir()) == ["comparison.csv", "comparison.md", "comparison.tex"]
     tidy = pd.read_csv(tmp_path / "comparison.csv", keep_default_na=False).set_index("method")
     assert float(tidy.loc["dgs", "best"]) == 41
@@ -204,22 +290,22 @@ def test_every_line_of_every_file_has_all_its_cells(tmp_path, name):
 
 def test_each_protocol_gets_files_of_its_own(tmp_path):
     results = pd.concat([runs([40, 42]), runs([90, 92], protocol="other")])
-    table = write_table(results, "comparison", tmp_path)
+    tables = write_table(results, "comparison", tmp_path)
     names = [f"comparison-{protocol}.{kind}" for protocol in ("idc", "other") for kind in ("csv", "md", "tex")]
     assert sorted(f.name for f in tmp_path.iterdir()) == names
     for protocol, own, others in (("idc", "41.0", "91.0"), ("other", "91.0", "41.0")):
         text = (tmp_path / f"comparison-{protocol}.md").read_text()
         assert own in text
         assert others not in text
-        assert f"protocol {protocol}" in text
+        assert f"(protocol {protocol}, H-A)" in text
         assert pd.read_csv(tmp_path / f"comparison-{protocol}.csv")["protocol"].unique().tolist() == [protocol]
-    assert table.index.get_level_values(0).tolist() == ["idc", "other"]
+    assert list(tables) == ["idc", "other"]
 
 
 def test_caption_tells_how_the_numbers_came_about():
     results = pd.concat([runs([50, 51, 52]), runs([40, 41], ipc=20)])
     text = caption(summarise(results))
-    assert "protocol idc" in text
+    assert "protocol idc, H-A" in text
     assert "(ddof 1) of 2 to 3 runs: pool seeds 1, selection seeds 1, training seeds 2 to 3" in text
     assert "one test (500 pictures) is up to 2.2 points" in text
     assert "Epochs" not in text
