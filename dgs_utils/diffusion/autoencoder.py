@@ -3,21 +3,23 @@
 Pictures are (N, 3, H, W) in [−1, 1], latents (N, C, h, w) scaled to about unit variance.
 """
 
-import re
 from pathlib import Path
 
 import diffusers
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dgs_utils.artifacts import atomic, locate
+from dgs_utils.diffusion.folders import from_hub, open_folder
 
 HUB = {
     "taesd": "madebyollin/taesd",
     "sd-vae-ft-ema": "stabilityai/sd-vae-ft-ema",
     "sd-vae-ft-mse": "stabilityai/sd-vae-ft-mse",
 }
+CHUNK_PIXELS = 8 * 256 * 256  # Stable Diffusion's decoder takes about 0.1 GB of activations for each 100 × 100 pixels
 
 
 class Autoencoder:
@@ -46,13 +48,17 @@ class Autoencoder:
 
 
 class LatentAutoencoder(Autoencoder):
-    """A diffusers autoencoder: AutoencoderKL (Stable Diffusion's) or AutoencoderTiny (TAESD)."""
+    """A diffusers autoencoder: AutoencoderKL (Stable Diffusion's) or AutoencoderTiny (TAESD).
 
-    factor = 8
+    Pictures go through it in chunks of so many pixels, so that memory does not grow with their number.
+    """
 
     def __init__(self, model: diffusers.AutoencoderKL | diffusers.AutoencoderTiny):
-        super().__init__(channels=4)
+        super().__init__(channels=model.config.latent_channels)
         self.model = model.eval().requires_grad_(False)
+        self.tiny = isinstance(model, diffusers.AutoencoderTiny)
+        stages = model.config.encoder_block_out_channels if self.tiny else model.config.block_out_channels
+        self.factor = 2 ** (len(stages) - 1)
 
     def to(self, device: torch.device) -> "Autoencoder":
         """Move to a device."""
@@ -61,15 +67,22 @@ class LatentAutoencoder(Autoencoder):
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and standard deviation of the latents' posterior, scaled; TAESD has no deviation."""
-        output = self.model.encode(pictures.to(self.model.device))
         scale = self.model.config.scaling_factor
-        if isinstance(self.model, diffusers.AutoencoderTiny):
-            return output.latents * scale, None
-        return output.latent_dist.mean * scale, output.latent_dist.std * scale
+        chunks = pictures.to(self.model.device).split(_chunk(*pictures.shape[2:]))
+        if self.tiny:
+            return torch.cat([self.model.encode(chunk).latents for chunk in chunks]) * scale, None
+        posteriors = [self.model.encode(chunk).latent_dist for chunk in chunks]
+        return torch.cat([p.mean for p in posteriors]) * scale, torch.cat([p.std for p in posteriors]) * scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return pictures in [−1, 1]."""
-        return self.model.decode(latents / self.model.config.scaling_factor).sample.clamp(-1, 1)
+        chunks = (latents / self.model.config.scaling_factor).split(
+            _chunk(*(self.factor * side for side in latents.shape[2:])))
+        return torch.cat([self.model.decode(chunk).sample.clamp(-1, 1) for chunk in chunks])
+
+
+def _chunk(height: int, width: int) -> int:
+    return max(CHUNK_PIXELS // (height * width), 1)
 
 
 def fetch(kind: str, path: str, folder: Path) -> None:
@@ -81,41 +94,43 @@ def fetch(kind: str, path: str, folder: Path) -> None:
         folder: the stage folder.
 
     Raises:
-        ValueError: the files are not there, or cannot be downloaded.
+        ValueError: the files are not there, are those of another model, or cannot be downloaded.
     """
     target = folder / "autoencoder"
     if kind == "none" or target.is_dir():
         return
-    source = locate(path) if path else None
-    if source is not None and not source.is_dir():
-        raise ValueError(f"prepare.autoencoder_path is {source}, which is no folder; give the one with {kind}'s files")
-    if kind == "taesd" and source is not None and (source / "taesd_encoder.safetensors").exists():
-        model = _taesd(source)
+    remedy = (f"fetch it with 'hf download {HUB[kind]} --local-dir {kind}', on another machine if need be, and set "
+              f"prepare.autoencoder_path to that folder")
+    source = locate(path) if path else from_hub(HUB[kind], remedy)
+    if not source.is_dir():
+        raise ValueError(f"prepare.autoencoder_path is {source}, which is no folder; {remedy}")
+    model_class = diffusers.AutoencoderTiny if kind == "taesd" else diffusers.AutoencoderKL
+    if kind == "taesd" and not (source / "config.json").exists():
+        model = _taesd(source, remedy)
     else:
-        model = _download(kind, source)
+        model = open_folder(model_class, source, remedy)
     with atomic(target) as partial:
         model.save_pretrained(partial)
 
 
-def _download(kind: str, source: Path | None):
-    model_class = diffusers.AutoencoderTiny if kind == "taesd" else diffusers.AutoencoderKL
-    try:
-        return model_class.from_pretrained(str(source or HUB[kind]))
-    except OSError as error:
-        raise ValueError(f"the autoencoder {kind} could not be loaded from {source or 'the hub'}; run "
-                         f"'hf download {HUB[kind]} --local-dir {kind}' on a machine with a network and set "
-                         f"prepare.autoencoder_path to that folder ({str(error).splitlines()[0]})") from None
-
-
-def _taesd(folder: Path) -> diffusers.AutoencoderTiny:
+def _taesd(folder: Path, remedy: str) -> diffusers.AutoencoderTiny:
     """Load TAESD's original files, whose names are places in plain sequences; the decoder's first is a clamp."""
     state = {}
     for part, shift in (("encoder", 0), ("decoder", 1)):
-        for name, tensor in load_file(folder / f"taesd_{part}.safetensors").items():
-            moved = re.sub(r"^\d+", lambda place: str(int(place[0]) - shift), name)  # noqa: B023
-            state[f"{part}.layers.{moved}"] = tensor.float()
+        path = folder / f"taesd_{part}.safetensors"
+        try:
+            weights = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} cannot be read as TAESD's {part} ({error}); {remedy}") from None
+        for name, tensor in weights.items():
+            place, rest = name.split(".", 1)
+            state[f"{part}.layers.{int(place) - shift}.{rest}"] = tensor.float()
     model = diffusers.AutoencoderTiny()
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} does not hold TAESD's weights ({str(error).splitlines()[1].strip()}); "
+                         f"{remedy}") from None
     return model
 
 
@@ -124,5 +139,6 @@ def load(prepare: Path, channels: int) -> Autoencoder:
     folder = prepare / "autoencoder"
     if not folder.is_dir():
         return Autoencoder(channels)
-    config = diffusers.AutoencoderKL.load_config(folder)
-    return LatentAutoencoder(getattr(diffusers, config["_class_name"]).from_pretrained(folder))
+    kind = diffusers.AutoencoderKL.load_config(folder)["_class_name"]
+    remedy = f"delete {folder} and run stage 00_prepare again"
+    return LatentAutoencoder(open_folder(getattr(diffusers, kind), folder, remedy))

@@ -5,6 +5,7 @@ Every epoch still draws a fresh sample and a fresh flip from them, at no cost.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,12 @@ class Latents:
         return cls(**load_file(path))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, workers: int = 0, batch_size: int = 64,
            progress: Callable = silent) -> Latents:
     """Encode a set of pictures, centre-cropped to ``size`` [F §3.5], with their mirror images where asked.
+
+    Pictures pass through in batches; what memory holds in the end are the latents alone.
 
     Args:
         images: the pictures.
@@ -67,25 +70,19 @@ def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, 
         batch_size: pictures encoded at once.
         progress: wraps the pictures.
     """
-    squares = progress(load_squares(images, size, workers), label="latents", total=len(images))
-    means, stds = [], []
-    for squares_batch in _batches(squares, batch_size):
-        pixels = torch.from_numpy(np.stack(squares_batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    squares = iter(progress(load_squares(images, size, workers), label="latents", total=len(images)))
+    means = stds = torch.empty(0)
+    start = 0
+    while batch := list(islice(squares, batch_size)):
+        pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
         views = [pixels, pixels.flip(3)] if mirror else [pixels]
-        pairs = [autoencoder.encode(view) for view in views]
-        means.append(torch.stack([mean.cpu() for mean, _ in pairs], dim=1))
-        if pairs[0][1] is not None:
-            stds.append(torch.stack([std.cpu() for _, std in pairs], dim=1))
-    std = torch.cat(stds) if stds else torch.empty(0)
-    return Latents(torch.cat(means).clone(), std.clone(), torch.tensor(images.labels))
-
-
-def _batches(items, size: int):
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        for view, picture in enumerate(views):
+            mean, std = autoencoder.encode(picture)
+            if not means.numel():
+                means = torch.empty(len(images), len(views), *mean.shape[1:])
+                stds = torch.empty_like(means) if std is not None else stds
+            means[start : start + len(batch), view] = mean.cpu()
+            if std is not None:
+                stds[start : start + len(batch), view] = std.cpu()
+        start += len(batch)
+    return Latents(means, stds, torch.tensor(images.labels))
