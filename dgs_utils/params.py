@@ -26,6 +26,8 @@ Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "bf16"]
+DitSize = Literal["", "DiT-XL/2", "DiT-XL/4", "DiT-XL/8", "DiT-L/2", "DiT-L/4", "DiT-L/8",
+                  "DiT-B/2", "DiT-B/4", "DiT-B/8", "DiT-S/2", "DiT-S/4", "DiT-S/8"]
 Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
 
 
@@ -92,7 +94,7 @@ class PrepareParams(StageParams):
     autoencoder: Literal["none", "taesd", "sd-vae-ft-ema", "sd-vae-ft-mse"] = "none"
     autoencoder_path: str = ""  # local folder or files; "" = the hub
     base_model: str = "train"  # "train", "none", or a DiT checkpoint: file, diffusers folder or hub name
-    dit_size: str = ""  # "DiT-S/2" … "DiT-XL/2"; "" = the four numbers below
+    dit_size: DitSize = ""  # "DiT-S/2" … "DiT-XL/2"; "" = the four numbers below, or what a checkpoint tells
     patch_size: Positive = 2
     hidden_size: Positive = 128
     depth: Positive = 4

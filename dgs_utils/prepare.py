@@ -12,6 +12,7 @@ from dgs_utils.diffusion import DIT_SIZES, DiT, autoencoder, checkpoints
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.networks import build
+from dgs_utils.params import PrepareParams
 from dgs_utils.seeds import named_seed
 from dgs_utils.training import Recipe, load_pictures, train_classifier
 
@@ -62,6 +63,31 @@ def fetch_autoencoder(run: Run) -> autoencoder.Autoencoder:
     return autoencoder.load(run.folder, run.params.channels).to(resolve(run.params.device))
 
 
+def fetch_base_model(run: Run, codec: autoencoder.Autoencoder) -> None:
+    """Put the published DiT, where one is asked for, into ``dit/``; else check that one can be trained.
+
+    Either comes before the long work on latents.
+
+    Raises:
+        ValueError: there is no such model, it was made for other latents, sizes or classes, or sizes do not divide.
+    """
+    params, target = run.params, run.folder / "dit"
+    side, rest = divmod(params.image_size, codec.factor)
+    if rest:
+        raise ValueError(f"prepare.image_size is {params.image_size}; with this autoencoder it must be a multiple of "
+                         f"{codec.factor}")
+    if params.base_model == "train":
+        with torch.device("meta"):
+            _fresh_model(run, codec.channels, side)
+    if params.base_model in ("train", "none") or target.is_dir():
+        return
+    model = checkpoints.load_dit(params.base_model, params.dit_size, _own_size(params))
+    conditions = int(read_classes(run.folder)["condition"].max()) + 1
+    checkpoints.check_fit(model, params.base_model, codec.channels, side, conditions)
+    with atomic(target) as partial:
+        model.save_pretrained(partial)
+
+
 def encode_originals(run: Run, codec: autoencoder.Autoencoder) -> Latents:
     """Encode the originals' train split once, into ``latents.safetensors``, for every training that follows."""
     path = run.folder / "latents.safetensors"
@@ -73,37 +99,40 @@ def encode_originals(run: Run, codec: autoencoder.Autoencoder) -> Latents:
 
 
 def train_base_model(run: Run, latents: Latents) -> pd.DataFrame:
-    """Train the base DiT from scratch, or load the given checkpoint; writes ``dit/`` and ``dit_losses.csv``.
+    """Train the base DiT from scratch, where none was fetched, into ``dit/`` and ``dit_losses.csv``.
 
     Returns:
-        The losses: step, mse, vb, …; empty for a checkpoint.
+        The losses: step, mse, vb, …; empty for a published model.
     """
-    params, target, losses = run.params, run.folder / "dit", run.folder / "dit_losses.csv"
+    target, losses = run.folder / "dit", run.folder / "dit_losses.csv"
     if not target.is_dir():
-        if params.base_model == "train":
-            model, table = _train_from_scratch(run, latents)
-        else:
-            model = checkpoints.load_dit(params.base_model, params.dit_size or "DiT-XL/2", latents.mean.shape[-1])
-            table = pd.DataFrame(columns=["step", "mse", "vb"])
+        model, table = _train_from_scratch(run, latents)
         write_csv(losses, table)
         with atomic(target) as partial:
             model.save_pretrained(partial)
         (run.folder / "checkpoints" / "base.pt").unlink(missing_ok=True)
-    return pd.read_csv(losses)
+    return pd.read_csv(losses) if losses.exists() else pd.DataFrame(columns=["step", "mse", "vb"])
+
+
+def _own_size(params: PrepareParams) -> dict[str, int]:
+    return {name: getattr(params, name) for name in ("patch_size", "hidden_size", "depth", "num_heads")}
+
+
+def _fresh_model(run: Run, channels: int, side: int) -> DiT:
+    params = run.params
+    sizes = DIT_SIZES[params.dit_size] if params.dit_size else _own_size(params)
+    return DiT(input_size=side, in_channels=channels, num_classes=len(read_classes(run.folder)),
+               class_dropout=params.label_dropout, **sizes)
 
 
 def _train_from_scratch(run: Run, latents: Latents) -> tuple[DiT, pd.DataFrame]:
     params = run.params
-    sizes = DIT_SIZES.get(params.dit_size) or {
-        name: getattr(params, name) for name in ("patch_size", "hidden_size", "depth", "num_heads")}
-    classes = len(read_classes(run.folder))
     torch.manual_seed(named_seed("dit weights", params.seed))
-    model = DiT(input_size=latents.mean.shape[-1], in_channels=latents.mean.shape[2], num_classes=classes,
-                class_dropout=params.label_dropout, **sizes).to(resolve(params.device))
+    model = _fresh_model(run, *latents.mean.shape[2:4]).to(resolve(params.device))
     schedule = Schedule(params.train_steps, params.train_batch, params.learning_rate, params.ema_decay, params.seed,
                         params.precision)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    trainer = Trainer(model, trained, latents, torch.arange(classes), schedule, None,
+    trainer = Trainer(model, trained, latents, torch.arange(model.config.num_classes), schedule, None,
                       run.folder / "checkpoints" / "base.pt")
     average = trainer.run(progress=run.progress)
     model.load_state_dict(average, strict=False)

@@ -29,7 +29,8 @@ def other_value(model: type[StageParams], name: str) -> Any:
     """Return a valid value of a field that is not its default."""
     default = model.model_fields[name].default
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
-                        "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded"],
+                        "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
+                        "DiT-S/2"],
                   bool: [not default], int: [default + 1, 3] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:

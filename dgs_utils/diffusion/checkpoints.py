@@ -1,5 +1,9 @@
 """Published DiT weights: the original checkpoint, or the hub's diffusers folder with its renaming undone [F §2.6]."""
 
+import argparse
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,34 +12,99 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dgs_utils.artifacts import locate
-from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.difffit import add_difffit, fold
+from dgs_utils.diffusion.dit import DIT_SIZES, DiT
+from dgs_utils.diffusion.folders import from_hub, open_folder
 
 ORIGINAL_URL = "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+SUFFIXES = (".pt", ".pth", ".safetensors")
+READABLE = ("patch_size", "hidden_size", "depth")  # what the shapes of weights tell of a size; heads they do not
 
 
-def load_dit(path: str, size: str, input_size: int) -> DiT:
-    """Return a DiT with published weights.
+def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = None) -> DiT:
+    """Return a DiT with published weights, set to evaluation.
 
     Args:
-        path: original checkpoint (``.pt``, ``.safetensors``), a folder that `DiT.save_pretrained` wrote, or a diffusers
-            ``DiTTransformer2DModel`` folder (or the pipeline folder around it).
-        size: key of `DIT_SIZES`, for original checkpoints, which do not tell it.
-        input_size: side of the latents.
+        path: original checkpoint (``.pt``, ``.pth``, ``.safetensors``; with or without training state around its
+            "ema"), a folder that `DiT.save_pretrained` wrote, a diffusers ``DiTTransformer2DModel`` folder or the
+            pipeline folder around it, or the hub's name of such a folder. DiffFit scales are folded in.
+        size: key of `DIT_SIZES`; "" takes the published size with the checkpoint's shapes.
+        own_size: patch_size, hidden_size, depth and num_heads of an original checkpoint of no published size.
 
     Raises:
-        ValueError: there is no such file, it is not a DiT, or it does not fit.
+        ValueError: there is no such file, it is not a DiT, or it is one of another size.
     """
     source = locate(path)
     if source.is_dir():
-        return _load_folder(source)
-    if not source.is_file():
+        model = _load_folder(source / "transformer" if (source / "transformer").is_dir() else source)
+    elif source.is_file():
+        model = _load_original(source, size, own_size or {})
+    elif HUB_NAME.fullmatch(path) and source.suffix not in SUFFIXES:
+        command = f"hf download {path} --include 'transformer/*' --local-dir {Path(path).name}"
+        remedy = (f'there is no folder {source} either; fetch one with "{command}", on another machine if need be, and '
+                  f"set prepare.base_model to it")
+        model = _load_folder(from_hub(path, remedy, "transformer"))
+    else:
         raise ValueError(f"prepare.base_model is {source}, which does not exist; bring the weights with "
                          f"'curl -L -o {source} {ORIGINAL_URL}' (licence CC-BY-NC 4.0) or use base_model 'train'")
+    if size and any(model.config[name] != number for name, number in DIT_SIZES[size].items()):
+        raise ValueError(f"{path} is no {size}; {_advice({name: model.config[name] for name in READABLE})}")
+    return model.eval()
+
+
+def check_fit(model: DiT, path: str, channels: int, side: int, conditions: int) -> None:
+    """Check that a model was made for these latents and knows as many classes as it will be asked for.
+
+    Args:
+        model: the model.
+        path: where it comes from, for the sentence.
+        channels: of the latents.
+        side: of the latents.
+        conditions: the highest class label plus one.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    config = model.config
+    made_for, needed = (config.in_channels, config.input_size), (channels, side)
+    if made_for != needed:
+        theirs, ours = (f"{c} channels and side {s}" for c, s in (made_for, needed))
+        raise ValueError(f"{path} was made for latents of {theirs}, but prepare.autoencoder and prepare.image_size "
+                         f"lead to {ours}; choose those that it was trained with")
+    if conditions > config.num_classes:
+        raise ValueError(f"{path} knows {config.num_classes} classes, but a class has the label {conditions - 1} in "
+                         f"it; correct prepare.class_index")
+
+
+# ---- The original's format -------------------------------------------------------------------------------------------
+
+def _load_original(source: Path, size: str, own_size: Mapping[str, int]) -> DiT:
     state = _read_state(source)
-    classes = state["y_embedder.embedding_table.weight"].shape[0] - 1
-    patches = state["x_embedder.proj.weight"]
-    model = DiT.from_size(size, input_size=input_size, in_channels=patches.shape[1], num_classes=classes)
-    return model.load_original(state)
+    patches, inner = state["x_embedder.proj.weight"], state["blocks.0.mlp.fc1.weight"]
+    found = {"patch_size": patches.shape[-1], "hidden_size": len(patches),
+             "depth": 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))}
+    numbers = DIT_SIZES[size or _published(found)] if size or _published(found) else own_size
+    if any(numbers.get(name) != number for name, number in found.items()):
+        raise ValueError(f"{source} is no {size or 'DiT of the size given'}; {_advice(found)}")
+    channels = patches.shape[1]
+    model = DiT(input_size=math.isqrt(state["pos_embed"].shape[1]) * numbers["patch_size"], in_channels=channels,
+                num_classes=len(state["y_embedder.embedding_table.weight"]) - 1, mlp_ratio=len(inner) / len(patches),
+                learn_sigma=len(state["final_layer.linear.bias"]) > channels * numbers["patch_size"] ** 2, **numbers)
+    scaled = [int(name.split(".")[1]) for name in state if "gamma" in name]
+    return fold(add_difffit(model, max(scaled, default=-1) + 1).load_original(state))
+
+
+def _published(found: Mapping[str, int]) -> str:
+    """Return the published size with these shapes, or ""."""
+    return next((name for name, numbers in DIT_SIZES.items() if found.items() <= numbers.items()), "")
+
+
+def _advice(found: Mapping[str, int]) -> str:
+    if name := _published(found):
+        return f"set prepare.dit_size to {name}"
+    numbers = ", ".join(f"{name} {number}" for name, number in found.items())
+    return f"it has {numbers}: leave prepare.dit_size empty and set these, and num_heads as it was trained with"
 
 
 def _read_state(source: Path) -> dict[str, Tensor]:
@@ -43,27 +112,33 @@ def _read_state(source: Path) -> dict[str, Tensor]:
         if source.suffix == ".safetensors":
             state = load_file(source)
         else:
-            state = torch.load(source, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep their arguments in it
+                state = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds for a damaged or foreign file
-        raise ValueError(f"{source} cannot be read as weights ({type(error).__name__}); fetch it again") from error
-    state = state.get("ema", state)
-    if "y_embedder.embedding_table.weight" not in state:
-        raise ValueError(f"{source} holds no DiT weights under their original names; give DiT-XL-2-256x256.pt or alike")
+        raise ValueError(f"{source} cannot be read as weights ({type(error).__name__}); fetch it again") from None
+    state = state.get("ema", state.get("model", state))
+    needed = ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed", "blocks.0.mlp.fc1.weight",
+              "final_layer.linear.bias")
+    for name in needed:
+        if name not in state:
+            raise ValueError(f"{source} has no {name}, so it holds no DiT weights under their original names; give "
+                             f"DiT-XL-2-256x256.pt or alike")
     return state
 
 
-def _load_folder(source: Path) -> DiT:
-    folder = source / "transformer" if (source / "transformer").is_dir() else source
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{source} has no config.json; give a folder written by save_pretrained")
-    if DiT.load_config(folder)["_class_name"] == "DiT":
-        return DiT.from_pretrained(folder)
-    theirs = DiTTransformer2DModel.from_pretrained(folder)
+# ---- diffusers' format -----------------------------------------------------------------------------------------------
+
+def _load_folder(folder: Path) -> DiT:
+    remedy = "give the folder that save_pretrained wrote for a DiT, with config.json and the weights"
+    if (folder / "config.json").is_file() and DiT.load_config(folder).get("_class_name") == "DiT":
+        return open_folder(DiT, folder, remedy)
+    # the hub's own folder still has the class's first name
+    theirs = open_folder(DiTTransformer2DModel, folder, remedy, ("DiTTransformer2DModel", "Transformer2DModel"))
     config = theirs.config
     model = DiT(input_size=config.sample_size, patch_size=config.patch_size, in_channels=config.in_channels,
                 hidden_size=config.num_attention_heads * config.attention_head_dim, depth=config.num_layers,
                 num_heads=config.num_attention_heads, num_classes=config.num_embeds_ada_norm,
-                learn_sigma=config.out_channels == 2 * config.in_channels)
+                learn_sigma=theirs.out_channels == 2 * config.in_channels)
     return model.load_original(undo_diffusers(theirs.state_dict(), config.num_layers))
 
 
