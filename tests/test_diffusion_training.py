@@ -240,11 +240,10 @@ def test_sigterm_writes_a_checkpoint_to_go_on_from(tmp_path):
                                text=True)
     assert process.stdout.readline() == "running\n", process.communicate()[1]
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
     resumed = small_trainer(tmp_path, steps=10**6)
     assert resumed.step >= 4
-    assert f"KeyboardInterrupt: stopped after step {resumed.step}; run again to continue from there" in errors
     undisturbed = small_trainer(tmp_path / "other", steps=10**6)
     assert equal(resumed.run(until=resumed.step + 2), undisturbed.run(until=resumed.step))
 

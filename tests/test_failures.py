@@ -1,5 +1,6 @@
 """What goes wrong leaves a clear line, finished work as it was, and a state that the next call goes on from."""
 
+import json
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import time
 import psutil
 import pytest
 import small_grid
+import torch
 from small_grid import contents, dgs, manifests, start
 
 FILE = "params/small.yaml"
@@ -196,6 +198,30 @@ def test_no_kernel_outlives_its_runner(workspace, number):
         assert "Traceback" not in errors
     assert manifests(workspace) == {}
     assert "running" not in dgs(workspace, "status", FILE).stdout.splitlines()[1]
+
+
+@pytest.mark.slow  # starts kernels that import PyTorch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path, number):
+    workspace = small_grid.build_real(tmp_path / "grid")
+    prepare = ["run", FILE, "--until", "prepare", "--set", "prepare.train_steps=400"]
+    runner = start(workspace, *prepare)
+
+    def is_training(steps: int) -> bool:
+        states = [json.loads(path.read_text()) for path in workspace.rglob("progress.json")]
+        return any(state["total"] == steps and state["step"] > 0 for state in states)
+
+    wait_for(lambda: is_training(400), 120)
+    runner.send_signal(number)
+    runner.communicate(timeout=60)
+    assert runner.returncode == 130
+    [checkpoint] = workspace.rglob("base.pt")
+    reached = torch.load(checkpoint, weights_only=True)["step"]
+    assert 0 < reached < 400
+    runner = start(workspace, *prepare)
+    wait_for(lambda: is_training(400 - reached), 120)
+    runner.kill()
+    runner.communicate()
 
 
 def kill_at_random(workspace, kills: int, earliest: float, latest: float) -> None:

@@ -12,10 +12,13 @@ import tempfile
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PATIENCE = 15  # seconds in which a kernel that catches SIGTERM may write its checkpoint
 
 
 def manager_class() -> type:
     """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while."""
+    import asyncio
+
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
     from traitlets import default
@@ -34,6 +37,15 @@ def manager_class() -> type:
         def _own_folder(self) -> str:
             self._scratch = tempfile.TemporaryDirectory(prefix="dgs-")  # short: a socket's path has 100 bytes at most
             return str(Path(self._scratch.name) / "k.json")
+
+        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+            """End the kernel; only one that catches SIGTERM, as a training does, is waited for."""
+            if await self.is_alive():
+                await self.signal_kernel(signal.SIGTERM)
+            deadline = asyncio.get_running_loop().time() + PATIENCE
+            while await self.is_alive() and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.02)
+            await super().shutdown_kernel(now, restart)
 
     return Manager
 

@@ -4,6 +4,7 @@ Every step draws from a generator that is named after the seed and the step, so 
 from a checkpoint equals an undisturbed one bit for bit (on the CPU).
 """
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ from dgs_utils.device import autocast
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
-from dgs_utils.diffusion.process import NoiseProcess
+from dgs_utils.diffusion.parallel import ALONE, Group
+from dgs_utils.diffusion.process import Loss, NoiseProcess
 from dgs_utils.seeds import torch_generator
 
 
@@ -59,14 +61,16 @@ class Trainer:
         schedule: see `Schedule`.
         criterion: minimax criteria, or None for plain diffusion training.
         checkpoint: file of the checkpoint; one that is there is resumed from.
+        group: the processes that share each batch; each has a trainer of its own, with equal arguments.
     """
 
     def __init__(self, model: DiT, parameters: dict[str, nn.Parameter], latents: Latents, conditions: Tensor,
-                 schedule: Schedule, criterion: MinimaxCriterion | None, checkpoint: Path):
+                 schedule: Schedule, criterion: MinimaxCriterion | None, checkpoint: Path, group: Group = ALONE):
         self.model, self.parameters, self.latents, self.conditions = model, parameters, latents, conditions
-        self.schedule, self.criterion, self.checkpoint = schedule, criterion, checkpoint
+        self.schedule, self.criterion, self.checkpoint, self.group = schedule, criterion, checkpoint, group
         self.batch_size = min(schedule.batch_size, len(latents))
-        self.process = NoiseProcess()
+        self.device = next(iter(parameters.values())).device
+        self.process = NoiseProcess().to(self.device)
         self.step = 0
         self.losses: list[tuple[float, ...]] = []
         self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
@@ -75,26 +79,44 @@ class Trainer:
         if checkpoint.exists():
             self._resume()
 
-    def run(self, until: int | None = None, progress: Callable = silent) -> dict[str, Tensor]:
+    def run(self, until: int | None = None, progress: Callable = silent,
+            watch: Callable[["Trainer"], None] | None = None) -> dict[str, Tensor]:
         """Train up to a step (default: all) and return the moving average by parameter name.
 
-        Interrupted by SIGTERM or Ctrl-C, it writes a checkpoint first.
+        Interrupted by SIGTERM or Ctrl-C, it finishes the step and writes a checkpoint first. SIGTERM then ends the
+        process, a notebook's kernel too, as whoever sent it expects.
+
+        Args:
+            until: the last step.
+            progress: wraps the steps.
+            watch: called with the trainer after each step.
 
         Raises:
+            KeyboardInterrupt: Ctrl-C.
             FloatingPointError: the loss became NaN or infinite; names step, pictures and the last good checkpoint.
         """
         until = self.schedule.steps if until is None else until
         average = get_ema_multi_avg_fn(self.schedule.ema_decay)
         self.model.train()
-        with _stop_signals() as stop:
+        stopped = False
+        with _caught_signals() as caught:
             for _ in progress(range(self.step, until), label="training", total=until - self.step):
-                self.losses.append(self._train_step())
+                losses, stopped = self._train_step(caught)
+                self.losses.append(losses)
                 average(list(self.ema.values()), list(self.parameters.values()), None)
                 self.step += 1
-                if stop.is_set() or self.step % self.schedule.checkpoint_every == 0:
+                if watch is not None:
+                    watch(self)
+                if stopped:
+                    break
+                if self.step % self.schedule.checkpoint_every == 0:
                     self.save()
-                if stop.is_set():
-                    raise KeyboardInterrupt(f"stopped after step {self.step}; run again to continue from there")
+            if stopped or caught:
+                self.save()
+        if signal.SIGTERM in caught:
+            signal.raise_signal(signal.SIGTERM)
+        if stopped or caught:
+            raise KeyboardInterrupt(f"stopped after step {self.step}; run again to continue from there")
         self.model.eval()
         return self.ema
 
@@ -111,33 +133,51 @@ class Trainer:
         order = torch.randperm(len(self.latents), generator=torch_generator("order", self.schedule.seed, epoch))
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
-    def _train_step(self) -> tuple[float, ...]:
-        device = next(iter(self.parameters.values())).device
+    def _train_step(self, caught: list[int]) -> tuple[tuple[float, ...], bool]:
+        """Carry out one optimiser step; return its losses, and whether some process has been asked to stop."""
         indices = self._batch()
         draw = torch_generator("train", self.schedule.seed, self.step)
-        latents = self.latents.draw(indices, draw).to(device)
-        t = torch.randint(len(self.process), indices.shape, generator=draw).to(device)
-        noise = torch.randn(latents.shape, generator=draw).to(device)
-        labels = self.latents.labels[indices]
-        with autocast(device, self.schedule.precision):
-            noisy = self.process.add_noise(latents, t, noise)
-            output = self.model(noisy, t, self.conditions[labels].to(device), generator=draw)
-        loss = self.process.training_loss(output, latents, t, noise)
-        total, representative, diverse = loss.loss.mean(), torch.zeros(()), torch.zeros(())
+        loss, latents = self._losses(indices, draw)
+        total = loss.loss.mean()
+        representative = diverse = total.new_zeros(())
         if self.criterion is not None:
-            representative, diverse = self.criterion(loss.pred_x0, latents, labels.to(device))
+            representative, diverse = self.criterion(loss.pred_x0, latents, self.latents.labels[indices])
             total = total + representative + diverse
-        if not torch.isfinite(total):
+        # one look at the numbers a step, since a GPU has to come to a halt for it
+        *row, value = torch.stack([loss.mse.mean(), loss.vb.mean(), representative, diverse, total]).tolist()
+        if not math.isfinite(value):
             raise FloatingPointError(
-                f"the loss is {total.item()} at step {self.step + 1} (pictures {indices.tolist()}); lower the learning "
-                f"rate or use precision fp32; the last good checkpoint is {self.checkpoint}")
+                f"the loss is {value} at step {self.step + 1} (pictures {indices.tolist()}); lower the learning rate "
+                f"or use precision fp32; {self._last_checkpoint()}")
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
+        stopped = self.group.add_gradients(list(self.parameters.values()), bool(caught))
         self.optimiser.step()
-        return loss.mse.mean().item(), loss.vb.mean().item(), representative.item(), diverse.item()
+        return tuple(row), stopped
+
+    def _losses(self, indices: Tensor, draw: torch.Generator) -> tuple[Loss, Tensor]:
+        """Return the losses of a whole batch, computed by all processes together, and its latents."""
+        latents = self.latents.draw(indices, draw)
+        t = torch.randint(len(self.process), indices.shape, generator=draw)
+        noise = torch.randn(latents.shape, generator=draw)
+        part = self.group.part(len(indices))
+        torch.rand(part.start, generator=draw)  # the label dropout of the pictures before this process's own
+        whole = [drawn.to(self.device, non_blocking=True)
+                 for drawn in (latents, t, noise, self.conditions[self.latents.labels[indices]])]
+        x, times, epsilon, conditions = (tensor[part] for tensor in whole)
+        with autocast(self.device, self.schedule.precision):
+            output = self.model(self.process.add_noise(x, times, epsilon), times, conditions, generator=draw)
+        own = self.process.training_loss(output.float(), x, times, epsilon)
+        return Loss(*(self.group.gather(values, len(indices)) for values in own)), whole[0]
+
+    def _last_checkpoint(self) -> str:
+        exists = self.checkpoint.exists()
+        return f"the last good checkpoint is {self.checkpoint}" if exists else "there is no checkpoint yet"
 
     def save(self) -> None:
-        """Write the checkpoint, atomically."""
+        """Write the checkpoint, atomically; of several processes the first does."""
+        if not self.group.leads:
+            return
         state = {
             "step": self.step,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
@@ -150,8 +190,7 @@ class Trainer:
             torch.save(state, partial)
 
     def _resume(self) -> None:
-        device = next(iter(self.parameters.values())).device
-        state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         self.step = state["step"]
         self.losses = [tuple(row) for row in state["losses"].tolist()]
         with torch.no_grad():
@@ -164,15 +203,16 @@ class Trainer:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into an event, so that a step is never cut in two."""
-    stop = threading.Event()
+def _caught_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in a list instead of acting on them, so that a step is never cut in two."""
+    caught = []
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield caught
         return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda found, _: caught.append(found))
+              for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stop
+        yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
