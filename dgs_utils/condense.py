@@ -3,7 +3,6 @@
 Every step's randomness is named after the step, so that a run that was stopped equals an undisturbed one.
 """
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from dgs_utils.training import Pictures, load_pictures
 
 MATCHED = ("color", "crop", "cutout")  # IDC transforms what it matches by all three, one after the other
 CHECKPOINT_EVERY = 50  # iterations
+IDC_COMPARISONS = 500 * 100  # published outer × inner loops
 
 
 class Condenser:
@@ -54,12 +54,14 @@ class Condenser:
             self._resume()
 
     def _start(self) -> Tensor:
-        """Return the real pictures that the synthetic ones start from: a seeded draw, or the first files for IDC-1."""
+        """Return the real pictures that the synthetic ones start from, a seeded draw.
+
+        IDC-1 was published with the first files of each class; a draw does not depend on how a data set was collected
+        (the first files of the digits come from few hands), and gives each seed a start of its own.
+        """
         chosen = []
         for name, members in zip(self.names, self.by_class, strict=True):
-            order = np.arange(len(members))
-            if self.params.method == "dm":
-                order = numpy_rng("condense start", self.params.seed, name).permutation(len(members))
+            order = numpy_rng("condense start", self.params.seed, name).permutation(len(members))
             chosen.append(members[torch.from_numpy(order[: self.params.ipc]).to(members.device)])
         pictures = to_float(self.real.images[torch.cat(chosen)])
         return (normalise(pictures) if self.params.method == "dm" else pictures).requires_grad_()
@@ -114,10 +116,17 @@ class Condenser:
 
 
 def image_learning_rate(params: CondenseParams) -> float:
-    """Return the step size of the pixels: as given, or the published rule of each method [F §10.4–10.5]."""
+    """Return the step size of the pixels: as given, or the published rule of each method [F §10.4–10.5].
+
+    IDC-1's rule, 0.003 · IPC/10 · (side/224)², is for 500 × 100 comparisons. A run of fewer takes larger steps by the
+    square root of that ratio, which keeps how far the comparisons' noise moves a pixel in all.
+    """
     if params.image_learning_rate:
         return params.image_learning_rate
-    return 1.0 if params.method == "dm" else 0.003 * params.ipc / 10 * (params.image_size / 224) ** 2
+    if params.method == "dm":
+        return 1.0
+    shorter = max(IDC_COMPARISONS / (params.iterations * params.inner_loops), 1.0)
+    return 0.003 * params.ipc / 10 * (params.image_size / 224) ** 2 * shorter**0.5
 
 
 class DistributionMatching(Condenser):

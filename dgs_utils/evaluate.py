@@ -155,6 +155,7 @@ def recipe_of(run: Run, ipc: int, tiles: int = 1) -> Recipe:
         augmentation=augmentation_of(protocol, params.flip, tiles) if params.augment else PLAIN,
         precision=params.precision,
         protocol=protocol,
+        compile=params.compile,
     )
 
 

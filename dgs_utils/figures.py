@@ -91,7 +91,8 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
 def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
     """Show mean best accuracy against images per class, a panel a setting, with 95 % intervals (t).
 
-    An interval is over the outermost source of noise that was repeated. The full set is a line across.
+    An interval is over the outermost source of noise that was repeated, and ends at 0 and 100 %. The full set is a line
+    across.
     """
     from scipy import stats
 
@@ -103,13 +104,13 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
                 axis.axhline(part["best"].mean(), color="0.4", linestyle=":", label=series)
                 continue
             part = part.sort_values("ipc")
-            half = stats.t.ppf(0.975, (part["units"] - 1).clip(lower=1)) * part["error"]
-            axis.errorbar(part["ipc"], part["best"], yerr=half.fillna(0), marker="o", markersize=3, capsize=2,
-                          label=series)
+            half = (stats.t.ppf(0.975, (part["units"] - 1).clip(lower=1)) * part["error"]).fillna(0)
+            ends = np.stack([np.minimum(half, part["best"]), np.minimum(half, 100 - part["best"])])
+            axis.errorbar(part["ipc"], part["best"], yerr=ends, marker="o", markersize=3, capsize=2, label=series)
         axis.set(xlabel="images per class (IPC)", title=title,
                  xticks=sorted(set(summary["ipc"]) - {0}))
     axes[0, 0].set_ylabel("best top-1 accuracy (%)")
-    axes[0, -1].legend()
+    max(axes[0], key=lambda axis: len(axis.get_legend_handles_labels()[1])).legend()
     return figure
 
 

@@ -1,5 +1,6 @@
 """Stage 08 and its augmentation: transforms by hand, real optimisation on digits, resuming exactly."""
 
+import gzip
 import math
 
 import numpy as np
@@ -10,8 +11,12 @@ from PIL import Image
 from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils import siamese
+from dgs_utils.augment import Augmentation
 from dgs_utils.condense import METHODS, condense, image_learning_rate
+from dgs_utils.data import ImageSet
+from dgs_utils.networks import build
 from dgs_utils.params import validate
+from dgs_utils.training import Pictures, Recipe, load_pictures, train_classifier
 
 
 @pytest.fixture
@@ -63,8 +68,10 @@ def test_flip_scale_and_rotation_at_their_neutral_points(pictures):
 
 
 def test_published_step_sizes():
-    idc = validate("08_condense", {"method": "idc", "ipc": 50, "image_size": 224})
-    assert math.isclose(image_learning_rate(idc), 0.015)
+    published = {"method": "idc", "ipc": 50, "image_size": 224, "iterations": 500, "inner_loops": 100}
+    assert math.isclose(image_learning_rate(validate("08_condense", published)), 0.015)
+    assert math.isclose(image_learning_rate(validate("08_condense", published | {"iterations": 2000})), 0.015)
+    assert math.isclose(image_learning_rate(validate("08_condense", published | {"iterations": 5})), 0.15)
     assert image_learning_rate(validate("08_condense", {"method": "dm"})) == 1.0
     assert image_learning_rate(validate("08_condense", {"method": "dm", "image_learning_rate": 0.1})) == 0.1
 
@@ -130,6 +137,47 @@ def test_matching_means_come_closer(prepare):
     before = gap()
     condenser.optimise()
     assert gap() < 0.5 * before
+
+
+SHORT = {"dm": {"iterations": 50}, "idc": {"iterations": 5, "real_batch": 32}}
+
+
+def write_clothes(shared_data, root):
+    """Write Fashion-MNIST's first 300 training pictures of each class to train on, and the next 200 to test on."""
+    with gzip.open(shared_data / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz") as file:
+        pictures = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(shared_data / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    for split, members in (("train", slice(300)), ("val", slice(300, 500))):
+        for label in range(10):
+            folder = root / split / str(label)
+            folder.mkdir(parents=True)
+            for i, picture in enumerate(pictures[labels == label][members]):
+                Image.fromarray(picture).save(folder / f"{i}.png")
+
+
+@pytest.mark.slow  # three condensations and six trainings of a ConvNet-3: about a minute a method on two cores
+@pytest.mark.parametrize("method", METHODS)
+def test_ten_condensed_pictures_teach_more_than_ten_random_ones(method, shared_data, outputs, tmp_path):
+    """The promise of both methods: better than the random real pictures that they start from, with every seed."""
+    write_clothes(shared_data, tmp_path)
+    names = [str(label) for label in range(10)]
+    prepare = make_prepare(tmp_path / "train", tuple(names))
+    test = load_pictures(ImageSet.read(tmp_path / "val", classes=names), 16)
+    recipe = Recipe(60, evaluations=1, augmentation=Augmentation(flip=0.0))
+
+    def accuracy(pixels: torch.Tensor, seed: int) -> float:
+        torch.manual_seed(seed)
+        train = Pictures(pixels, torch.arange(10).repeat_interleave(10))
+        return train_classifier(build("convnet3", 10, 16), train, test, recipe, seed).last
+
+    gains = []
+    for seed in range(3):
+        run = open_stage("08_condense", prepare=str(prepare), method=method, ipc=10, seed=seed, **SHORT[method])
+        start = METHODS[method](run).pixels()
+        pictures, _ = condense(run)
+        gains.append(accuracy(pictures.images, seed) - accuracy(start, seed))
+    assert min(gains) > 0, gains
 
 
 def test_too_few_originals_are_named(prepare):

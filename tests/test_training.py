@@ -21,7 +21,7 @@ from dgs_utils.augment import Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.data import ImageSet
 from dgs_utils.memory import keep_freed_memory
 from dgs_utils.networks import build
-from dgs_utils.protocols import RDED
+from dgs_utils.protocols import IDC, RDED
 from dgs_utils.seeds import torch_generator
 from dgs_utils.training import (
     Outcome,
@@ -208,6 +208,15 @@ def test_bf16_learns_as_well():
     recipe = Recipe(3, 20, augmentation=PLAIN, precision="bf16")
     curves = [train_classifier(fresh(), TRAIN, TEST, r).curve for r in (recipe, replace(recipe, precision="fp32"))]
     np.testing.assert_allclose(*[curve["loss"] for curve in curves], rtol=0.03)
+
+
+@pytest.mark.slow  # compiling takes half a minute
+@pytest.mark.parametrize("protocol", [IDC, RDED])
+def test_compiled_steps_are_the_same_steps(protocol):
+    recipe = Recipe(2, 20, augmentation=PLAIN, protocol=protocol)
+    runs = [train_classifier(fresh("batch"), TRAIN, TEST, r, teacher=fresh())
+            for r in (recipe, replace(recipe, compile=True))]
+    np.testing.assert_allclose(*[run.curve["loss"] for run in runs], rtol=1e-3)
 
 
 def test_freed_memory_is_kept_where_the_c_library_is_glibc():

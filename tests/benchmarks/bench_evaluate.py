@@ -117,7 +117,7 @@ def main(options: argparse.Namespace) -> None:
     ours, theirs = (build(options.network, 10, options.size).to(device) for _ in range(2))
     mine, held_out = train.to(device), test.to(device)
     empty = Pictures(held_out.images[:1], held_out.labels[:1])
-    recipe = Recipe(options.epochs, evaluations=1, precision=options.precision)
+    recipe = Recipe(options.epochs, evaluations=1, precision=options.precision, compile=options.compile)
     generator = torch_generator("bench")
 
     def step():
@@ -138,6 +138,7 @@ def main(options: argparse.Namespace) -> None:
         "test as published": baseline.test,
     }, device, options.rounds)
     name = f"{options.network} at {options.size} px, {options.precision}, {device.type}"
+    name += ", compiled" if options.compile else ""
     pictures = len(mine.labels) * options.epochs
     print(f"training {name}: {pictures / found['train']:8.0f} pictures/s, "
           f"{found['train as published'] / found['train']:.2f} × the published way")
@@ -160,4 +161,5 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the baseline")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="our side through torch.compile")
     main(parser.parse_args())
