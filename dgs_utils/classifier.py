@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
@@ -128,8 +129,12 @@ def load(folder: Path) -> Classifier:
         raise ValueError(f"{folder} holds no classifier (config.json); finish stage 00_prepare first") from None
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a classifier: {error}") from None
-    network = build_network(config)
-    load_state(network, load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    network, weights = build_network(config), folder / "model.safetensors"
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{weights} cannot be read ({error}); delete {folder} and run 00_prepare again") from None
+    load_state(network, state, weights)
     return Classifier(network, config)
 
 
@@ -159,8 +164,10 @@ def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
     try:
         network = torchvision.models.get_model(name, weights=enum[weights])
     except OSError as error:
-        raise ValueError(f"the weights {weights} of {name} could not be downloaded ({error}); "
-                         f"fetch {enum[weights].url} elsewhere and give the path of the file") from None
+        url = enum[weights].url
+        raise ValueError(f"the weights {weights} of {name} could not be downloaded ({error}); fetch them with "
+                         f"'curl -LO {url}', on another machine if need be, and set prepare.classifier_weights to the "
+                         f"path of {url.rsplit('/', 1)[-1]}") from None
     preset = enum[weights].transforms()
     resize = round(size * preset.resize_size[0] / preset.crop_size[0])
     config = ClassifierConfig(name, _last_linear(network)[1].out_features, resize, size,
@@ -245,7 +252,8 @@ READERS = {".safetensors": load_file, ".pth": _read_torch, ".pt": _read_torch, "
 
 def _from_file(name: str, path: Path, size: int) -> Classifier:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; give the file with the weights of {name}")
+        raise ValueError(f"prepare.classifier_weights is {path}, which does not exist; give the file with the weights "
+                         f"of {name}")
     try:
         state = READERS[path.suffix](path)
     except Exception as error:  # each reader has its own kinds of errors for a damaged file

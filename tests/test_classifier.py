@@ -1,11 +1,11 @@
 """Classifiers: preprocessing, weights from every kind of file, features, TensorFlow's padding."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
@@ -139,7 +139,41 @@ def test_bad_requests_are_named(tmp_path, squeezed):
         classifiers.named("resnet50")
 
 
-def test_pickled_code_is_refused(tmp_path):
-    torch.save({"fc.weight": F.relu}, tmp_path / "code.pth")  # a function, not an array
-    with pytest.raises(ValueError, match="cannot be read as the weights"):
-        classifiers.pretrained("resnet18", str(tmp_path / "code.pth"))
+class Executes:
+    """Unpickling it would make a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_pickled_code_is_not_run(tmp_path):
+    torch.save({"fc.weight": Executes(tmp_path / "trace")}, tmp_path / "code.pth")
+    np.savez(tmp_path / "code.npz", **{"fc.weight": np.array([Executes(tmp_path / "trace")], dtype=object)})
+    for name in ("code.pth", "code.npz"):
+        with pytest.raises(ValueError, match=f"{tmp_path}/{name} cannot be read as the weights of resnet18"):
+            classifiers.pretrained("resnet18", str(tmp_path / name))
+    assert not (tmp_path / "trace").exists()
+    torch.load(tmp_path / "code.pth", weights_only=False)  # it would have been
+    assert (tmp_path / "trace").exists()
+
+
+def test_without_a_network_the_command_that_brings_the_weights_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
+    with pytest.raises(ValueError, match=r"the weights IMAGENET1K_V1 of resnet50 could not be downloaded \(.*\); fetch "
+                                         r"them with 'curl -LO https://download.pytorch.org/models/resnet50-0676ba61"
+                                         r".pth', .* set prepare.classifier_weights to the path of resnet50-0676ba61"):
+        classifiers.pretrained("resnet50", "IMAGENET1K_V1")
+
+
+def test_damaged_classifier_folders_are_told(tmp_path):
+    for damage, sentence in ((Path.unlink, "model.safetensors cannot be read"),
+                             (lambda path: path.write_bytes(b"x"), "model.safetensors cannot be read"),
+                             (lambda path: save_file({"x": torch.zeros(1)}, path), "model.safetensors lacks")):
+        small_classifier(steps=3).save(tmp_path / "classifier")
+        damage(tmp_path / "classifier" / "model.safetensors")
+        with pytest.raises(ValueError, match=sentence):
+            classifiers.load(tmp_path / "classifier")

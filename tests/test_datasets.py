@@ -102,6 +102,20 @@ def test_fashion_mnist_needs_its_four_archives(tmp_path):
         index(tmp_path / "out", dataset="fashion", root=str(tmp_path))
 
 
+def test_fashion_mnist_without_a_network_or_with_other_archives(shared_data, tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    sentence = r"Fashion-MNIST could not be had \(.*\); fetch its four archives \(\*-ubyte.gz\) elsewhere and point"
+    with pytest.raises(ValueError, match=sentence):
+        index(tmp_path / "out", dataset="fashion", split="given")
+    (tmp_path / "damaged").mkdir()
+    for archive in (shared_data / "FashionMNIST" / "raw").glob("*.gz"):
+        (tmp_path / "damaged" / archive.name).write_bytes(archive.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=sentence):
+        index(tmp_path / "out", dataset="fashion", split="given", root=str(tmp_path / "damaged"))
+    assert not (tmp_path / "out" / "originals.csv").exists()
+
+
 # ---- Splits ----------------------------------------------------------------------------------------------------------
 
 def test_holdout_depends_on_the_seed_and_on_nothing_else(tmp_path):
