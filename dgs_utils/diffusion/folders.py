@@ -1,10 +1,12 @@
 """Models in diffusers' folder layout, from disk or from the hub: of the right kind, whole, and never unpickled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
@@ -53,13 +55,25 @@ def open_folder(model_class: type[Model], folder: Path, remedy: str, kinds: Sequ
         kind = model_class.load_config(folder).get("_class_name")
         if kind not in kinds:
             raise ValueError(f"it holds a model of class {kind}, not {kinds[0]}")
-        model, report = model_class.from_pretrained(folder, output_loading_info=True)
+        with _quiet():
+            model, report = model_class.from_pretrained(folder, output_loading_info=True)
         for names, what in ((report["missing_keys"], "lacks"), (report["unexpected_keys"], "has the unknown")):
             if names:  # diffusers only warns and draws random weights
                 raise ValueError(f"it {what} {sorted(names)[0]}")
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be used ({_first_line(error)}); {remedy}") from None
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep diffusers from warning about what `open_folder` checks itself."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _first_line(error: Exception) -> str:
