@@ -1,0 +1,177 @@
+"""Stages 00 to 02 on real photographs, through the runner and the notebooks: TAESD's latents, a tiny DiT, a pool."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from dgs_utils import classifier
+from dgs_utils.artifacts import read_manifest
+from dgs_utils.data import SUBSETS, ImageSet
+from dgs_utils.diffusion import DiT, autoencoder
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = {wnid: index for wnid, index, _ in SUBSETS["imagewoof"][2:5]}  # Samoyed, beagle, Shih-Tzu
+TRAIN, VAL, POOL = 40, 6, 3
+
+EXPERIMENT = """
+name: photographs
+prepare:
+  dataset: imagewoof
+  root: {pictures}
+  split: imagenet
+  classes: [{classes}]
+  image_size: 128
+  channels: 3
+  autoencoder: taesd
+  autoencoder_path: {weights}
+  patch_size: 2
+  hidden_size: 96
+  depth: 4
+  num_heads: 4
+  flip: true
+  train_steps: 500
+  train_batch: 16
+  learning_rate: 0.002
+  classifier: mobilenet_v2
+  classifier_weights: {weights}/mobilenet_v2_imagenet1k.npz
+  classifier_size: 128
+fine_tune:
+  steps: 20
+  memory_size: 8
+pool:
+  images_per_class: {pool}
+  batch_size: {pool}
+  steps: 20
+"""
+
+
+def extract(shared_data: Path, root: Path) -> None:
+    """Take the first pictures of each class from the archives, under their own names."""
+    for part in ("train", "val"):
+        with zipfile.ZipFile(shared_data / "imagewoof128" / f"{part}.zip") as archive:
+            for wnid in CLASSES:
+                names = [name for name in archive.namelist() if name.split("/")[1] == wnid]
+                official = [name for name in names if "ILSVRC2012_val_" in name]
+                others = [name for name in names if "ILSVRC2012_val_" not in name]
+                for name in official[:VAL // 2] + others[:TRAIN // 2]:
+                    archive.extract(name, root)
+
+
+@pytest.fixture(scope="module")
+def road(shared_data, tmp_path_factory) -> dict[str, Path]:
+    """The three finished stage folders, by number."""
+    folder = tmp_path_factory.mktemp("photographs")
+    extract(shared_data, folder / "pictures")
+    file = folder / "photographs.yaml"
+    file.write_text(EXPERIMENT.format(pictures=folder / "pictures", weights=shared_data / "weights",
+                                      classes=", ".join(CLASSES), pool=POOL))
+    result = subprocess.run([sys.executable, "-m", "dgs_utils.cli", "run", str(file)], cwd=ROOT, text=True,
+                            capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(folder / "outputs")}, timeout=900)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = sorted(path.parent for path in (folder / "outputs").glob("*/*/manifest.json"))
+    assert [path.parent.name for path in found] == ["00_prepare", "01_fine_tune", "02_pool"]
+    return {path.parent.name[:2]: path for path in found}
+
+
+@pytest.mark.slow  # three notebooks, one of which trains; all tests below share their run
+def test_originals_are_split_by_their_names(road):
+    classes = pd.read_csv(road["00"] / "classes.csv")
+    assert classes["class"].tolist() == list(CLASSES)
+    assert classes["index"].tolist() == list(CLASSES.values())
+    assert classes["condition"].tolist() == [0, 1, 2]
+    for split, count in (("train", TRAIN), ("val", VAL)):
+        images = ImageSet.read(road["00"], split)
+        assert images.table.groupby("label").size().tolist() == [count] * 3
+        assert all(("ILSVRC2012_val_" in path.name) == (split == "val") for path in images.paths)
+    [warning] = read_manifest(road["00"])["warnings"]
+    assert (f"has {3 * TRAIN} train and {3 * VAL} val pictures here, 3900 train and 150 val in the published "
+            f"protocol") in warning
+
+
+@pytest.mark.slow  # needs the road above
+def test_latents_are_taesd_s(road):
+    latents = load_file(road["00"] / "latents.safetensors")
+    assert latents["mean"].shape == (3 * TRAIN, 2, 4, 16, 16)  # each picture and its mirror image
+    assert latents["std"].shape == (0,)
+    assert latents["labels"].tolist() == [label for label in range(3) for _ in range(TRAIN)]
+    assert abs(latents["mean"].mean()) < 0.3
+    assert 0.6 < latents["mean"].std() < 1.3
+    image = np.asarray(Image.open(ImageSet.read(road["00"], "train").paths[0]).convert("RGB"))
+    codec = autoencoder.load(road["00"], 3)
+    with torch.inference_mode():
+        decoded = codec.decode(latents["mean"][:1, 0])[0].permute(1, 2, 0).numpy()
+    error = np.square((decoded + 1) / 2 - image / 255).mean()
+    assert -10 * np.log10(error) > 17  # dB: the very picture (another one is near 10)
+
+
+@pytest.mark.slow  # needs the road above
+def test_the_classifier_knows_the_originals(road):
+    judge = classifier.load(road["00"] / "classifier")
+    images = ImageSet.read(road["00"])
+    with torch.inference_mode():
+        logits = judge(torch.stack([judge.read(path) for path in images.paths]))
+    assert logits.shape == (len(images), 1000)
+    found = logits[:, list(CLASSES.values())].argmax(dim=1).numpy()
+    assert (found == images.labels).mean() > 0.8  # chance: 1/3
+
+
+@pytest.mark.slow  # needs the road above
+def test_training_learns(road):
+    base, tuned = pd.read_csv(road["00"] / "dit_losses.csv"), pd.read_csv(road["01"] / "losses.csv")
+    assert (len(base), len(tuned)) == (500, 20)
+    assert np.isfinite(base).all(axis=None)
+    assert np.isfinite(tuned).all(axis=None)
+    assert base["mse"].tail(30).mean() < 0.8 * base["mse"].head(10).mean()
+    assert (tuned["representative"] != 0).any()
+    model = DiT.from_pretrained(road["00"] / "dit")
+    assert (model.config.input_size, model.config.in_channels, model.config.num_classes) == (16, 4, 3)
+    names = set(load_file(road["01"] / "difffit.safetensors"))
+    assert any("gamma" in name for name in names)
+    assert not any(name.endswith("qkv.weight") for name in names)
+
+
+@pytest.mark.slow  # needs the road above
+def test_the_pool_holds_pictures_of_every_class(road):
+    metadata = pd.read_csv(road["02"] / "metadata.csv")
+    assert metadata.columns.tolist()[:5] == ["file_name", "class", "label", "index", "seed"]
+    assert {"generator", "solver", "steps", "guidance", "model"} <= set(metadata.columns)
+    assert metadata["class"].tolist() == [wnid for wnid in CLASSES for _ in range(POOL)]
+    assert metadata["seed"].is_unique
+    assert set(metadata["generator"]) == {"minimax"}
+    pictures = []
+    for name in metadata["file_name"]:
+        with Image.open(road["02"] / name) as image:
+            assert (image.size, image.mode, image.format) == ((128, 128), "RGB", "PNG")
+            pictures.append(np.asarray(image) / 255)
+    assert sorted(f.name for f in (road["02"] / "images").iterdir()) == sorted(CLASSES)
+    pictures = np.stack(pictures)
+    assert (pictures.std(axis=(1, 2, 3)) > 0.05).all()  # none is flat
+    assert min(np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 0.02  # all different
+    # A model that has not learned gives latents of 30 times the deviation, and pictures of saturated patches.
+    originals = load_file(road["00"] / "latents.safetensors")["mean"]
+    with torch.inference_mode():
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() * 2 - 1
+        latents = autoencoder.load(road["00"], 3).encode(pixels)[0]
+    ratio = latents.std(dim=(0, 2, 3)) / originals.std(dim=(0, 1, 3, 4))
+    assert (ratio > 0.6).all()
+    assert (ratio < 1.4).all()
+    assert (latents.mean(dim=(0, 2, 3)) - originals.mean(dim=(0, 1, 3, 4))).abs().max() < 0.4
+
+
+@pytest.mark.slow  # needs the road above
+def test_executed_notebooks_show_what_they_made(road):
+    for folder, least in (("00", 3), ("01", 1), ("02", 1)):
+        notebook = json.loads((road[folder] / "notebook.ipynb").read_text())
+        outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+        assert sum("image/png" in output.get("data", {}) for output in outputs) >= least
+        assert not any(output["output_type"] == "error" for output in outputs)
