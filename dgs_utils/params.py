@@ -250,6 +250,7 @@ class SampleParams(StageParams):
     pool_factor: Count = 5
     distribution: str = "scale"  # scale, hill, ground, slope, cliff, uniform, own
     counts: list[Count] = []  # images per bin, for distribution "own"
+    features: str = ""  # classifier of the coresets' features: its folder, or name:weights; "" = the difficulty's
     seed: Count = 0
     device: Device = "auto"
     workers: Workers = 0
@@ -265,6 +266,7 @@ class SampleParams(StageParams):
         """Return the parameters that decide the result; those that the method ignores are left out."""
         method = METHODS[self.method]
         known = {"method", *method.uses} | (set() if method.whole else {"ipc"})
+        known |= {"features"} if method.needs == "features" else set()
         return {name: value for name, value in super().identity().items() if name in known}
 
     def inputs(self) -> dict[str, Input]:

@@ -173,10 +173,15 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
 
 
 def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
-    """Return the candidates' features by 00's classifier, and those of real pictures where the rule compares them."""
+    """Return the candidates' features, and those of real pictures where the rule compares them.
+
+    They are those of the classifier that ``sample.features`` names, at the size that 00's classifier sees, or of 00's.
+    """
     from dgs_utils import classifier  # loading torchvision takes seconds, which most methods are spared
 
     judge = classifier.load(run.inputs["prepare"] / "classifier")
+    if run.params.features:
+        judge = classifier.named(run.params.features, judge.config.crop)
     options = {"device": run.params.device, "workers": run.params.workers, "progress": run.progress}
     features = classifier.features_of(images, judge, **options)
     if not SELECTORS[method.selector].whole_set:

@@ -159,7 +159,7 @@ def test_inputs_are_folder_parameters_of_existing_stages(stage):
 @pytest.mark.parametrize(("stage", "name"), FIELDS)
 def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
     model = STAGES[stage]
-    method = {"method": "dgs"} if stage == "05_sample" and name != "method" else {}
+    method = {"method": "herding" if name == "features" else "dgs"} if stage == "05_sample" and name != "method" else {}
     plain, changed = model(**method), model(**method, **{name: other_value(model, name)})
     apart = name in {*model.marked("folder"), *model.marked("machine")}
     assert (name in plain.identity()) == (not apart)
@@ -190,7 +190,10 @@ def test_stages_with_equal_parameters_have_keys_of_their_own():
     ("dgs", {}, {"seed": 3, "pool_factor": 4, "distribution": "hill", "counts": [1, 2], "ipc": 7}),
     ("match", {"seed": 3}, {"distribution": "hill", "pool_factor": 4}),
     ("random", {"pool_factor": 4, "distribution": "hill", "counts": [9]}, {"seed": 3, "ipc": 7}),
-    ("first", {"seed": 3, "pool_factor": 4}, {"ipc": 7}),
+    ("first", {"seed": 3, "pool_factor": 4, "features": "other"}, {"ipc": 7}),
+    ("herding", {"seed": 3}, {"ipc": 7, "features": "other"}),
+    ("rded", {"pool_factor": 4, "features": "other"}, {"ipc": 7, "seed": 3}),
+    ("full", {"seed": 3, "ipc": 7}, {}),
     ("easiest", {"seed": 3, "distribution": "hill"}, {"pool_factor": 4}),
 ])
 def test_parameters_that_a_method_ignores_do_not_tell_results_apart(method, ignored, matters):

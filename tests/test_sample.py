@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_world import CLASSES, make_pool, make_prepare, open_stage, write_digits
+from small_world import CLASSES, make_pool, make_prepare, open_stage, small_classifier, write_digits
 
+from dgs_utils.artifacts import checksums
 from dgs_utils.bins import bin_of, histogram
+from dgs_utils.classifier import features_of, load
+from dgs_utils.coreset import herding
 from dgs_utils.data import ImageSet
 from dgs_utils.difficulty import score_source
 from dgs_utils.distributions import distance, divergence_to_target, quantiles_of_counts, quantiles_of_scores
@@ -228,7 +231,7 @@ def test_every_method_makes_an_image_folder(sampled, method):
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_set(sampled, method):
     def content(**values):
         run, *_ = sampled(method, **values)
-        return {f.relative_to(run.folder): f.read_bytes() for f in sorted(run.folder.rglob("*")) if f.is_file()}
+        return checksums(run.folder)
 
     first = content()
     assert content() == first
@@ -237,13 +240,29 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_another_set(sampled, me
 
 
 @pytest.mark.parametrize("method", ["dgs", "match", "pool_random", "easiest"])
-def test_order_of_files_on_disk_changes_nothing(sampled, world, method, tmp_path, monkeypatch):
+def test_order_of_files_on_disk_changes_nothing(sampled, world, method):
     _, expected, _ = sampled(method)
-    table = pd.read_csv(world["pool"] / "metadata.csv", dtype={"class": str})
-    monkeypatch.setattr("dgs_utils.data._listing",
-                        lambda folder: (world["pool"], table.sample(frac=1, random_state=1).reset_index(drop=True)))
-    _, found, _ = sampled(method)
+    listing = world["pool"] / "metadata.csv"
+    header, *rows = before = listing.read_text().splitlines(keepends=True)
+    try:
+        listing.write_text("".join([header, *np.random.default_rng(1).permutation(rows)]))
+        _, found, _ = sampled(method)
+    finally:
+        listing.write_text("".join(before))
     pd.testing.assert_frame_equal(found, expected)
+
+
+def test_coresets_take_the_features_of_another_classifier(sampled, tmp_path):
+    _, usual, _ = sampled("herding")
+    small_classifier(steps=3).save(tmp_path / "other")
+    run, other, _ = sampled("herding", features=str(tmp_path / "other"))
+    assert run.params.identity()["features"] == str(tmp_path / "other")
+    assert other["source"].tolist() != usual["source"].tolist()
+    images = ImageSet.read(run.inputs["prepare"], split="train")
+    part = images.of_class("1")
+    found = features_of(part, load(tmp_path / "other"))
+    expected = [part.table["file_name"].iloc[i] for i in herding(found, 5)]
+    assert set(expected) == set(other[other["class"] == "1"]["source"])
 
 
 def test_pool_factor_limits_the_pool_and_zero_takes_all(sampled):
