@@ -1,4 +1,8 @@
-"""Stages 00 to 02 on real photographs, through the runner and the notebooks: TAESD's latents, a tiny DiT, a pool."""
+"""Stages 00 to 02 on real photographs, through the runner and the notebooks.
+
+Once with TAESD's latents and a tiny DiT that is trained there; once the way of the paper, with a DiT and a Stable
+Diffusion autoencoder from files in their published formats, written here at small width with random weights.
+"""
 
 import json
 import os
@@ -11,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import AutoencoderKL
+from oracle import draw_weights
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -54,6 +60,33 @@ pool:
   steps: 20
 """
 
+PUBLISHED = """
+name: published
+prepare:
+  dataset: imagewoof
+  root: {base}/pictures
+  split: imagenet
+  classes: [{classes}]
+  image_size: 64
+  channels: 3
+  autoencoder: sd-vae-ft-mse
+  autoencoder_path: {base}/vae
+  base_model: {base}/DiT.pt
+  hidden_size: 32
+  depth: 28
+  num_heads: 4
+  flip: true
+  classifier: mobilenet_v2
+  classifier_weights: {weights}/mobilenet_v2_imagenet1k.npz
+  classifier_size: 64
+fine_tune:
+  steps: 3
+pool:
+  images_per_class: {pool}
+  steps: 4
+  guidance: 4.0
+"""
+
 
 def extract(shared_data: Path, root: Path) -> None:
     """Take the first pictures of each class from the archives, under their own names."""
@@ -67,20 +100,23 @@ def extract(shared_data: Path, root: Path) -> None:
                     archive.extract(name, root)
 
 
-@pytest.fixture(scope="module")
-def road(shared_data, tmp_path_factory) -> dict[str, Path]:
-    """The three finished stage folders, by number."""
-    folder = tmp_path_factory.mktemp("photographs")
-    extract(shared_data, folder / "pictures")
+def run(folder: Path, experiment: str, **values) -> dict[str, Path]:
+    """Run an experiment below a folder and return the three finished stage folders, by number."""
     file = folder / "photographs.yaml"
-    file.write_text(EXPERIMENT.format(pictures=folder / "pictures", weights=shared_data / "weights",
-                                      classes=", ".join(CLASSES), pool=POOL))
+    file.write_text(experiment.format(classes=", ".join(CLASSES), pool=POOL, **values))
     result = subprocess.run([sys.executable, "-m", "dgs_utils.cli", "run", str(file)], cwd=ROOT, text=True,
                             capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(folder / "outputs")}, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     found = sorted(path.parent for path in (folder / "outputs").glob("*/*/manifest.json"))
     assert [path.parent.name for path in found] == ["00_prepare", "01_fine_tune", "02_pool"]
     return {path.parent.name[:2]: path for path in found}
+
+
+@pytest.fixture(scope="module")
+def road(shared_data, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("photographs")
+    extract(shared_data, folder / "pictures")
+    return run(folder, EXPERIMENT, pictures=folder / "pictures", weights=shared_data / "weights")
 
 
 @pytest.mark.slow  # three notebooks, one of which trains; all tests below share their run
@@ -175,3 +211,37 @@ def test_executed_notebooks_show_what_they_made(road):
         outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
         assert sum("image/png" in output.get("data", {}) for output in outputs) >= least
         assert not any(output["output_type"] == "error" for output in outputs)
+
+
+@pytest.mark.slow  # three notebooks
+def test_published_formats_go_the_same_way(shared_data, tmp_path):
+    extract(shared_data, tmp_path / "pictures")
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4,
+                        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+    vae.save_pretrained(tmp_path / "vae")
+    dit = draw_weights(DiT(input_size=8, hidden_size=32, depth=28, num_heads=4, num_classes=1000), seed=0)
+    torch.save({"ema": dit.state_dict()}, tmp_path / "DiT.pt")
+    road = run(tmp_path, PUBLISHED, base=tmp_path, weights=shared_data / "weights")
+    classes = pd.read_csv(road["00"] / "classes.csv")
+    assert classes["condition"].tolist() == list(CLASSES.values())
+    kept = load_file(road["00"] / "dit" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in dit.state_dict().items())
+    latents = load_file(road["00"] / "latents.safetensors")
+    assert latents["mean"].shape == latents["std"].shape == (3 * TRAIN, 2, 4, 8, 8)
+    first = np.asarray(Image.open(ImageSet.read(road["00"], "train").paths[0]).convert("RGB").resize(
+        (64, 64), Image.Resampling.BOX))  # from 128: the centre crop halves
+    with torch.inference_mode():
+        pixels = torch.from_numpy(first.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        posterior = vae.eval().encode(pixels).latent_dist
+    torch.testing.assert_close(latents["mean"][0, :1], posterior.mean * 0.18215, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(latents["std"][0, :1], posterior.std * 0.18215, rtol=1e-3, atol=1e-4)
+    assert not (road["00"] / "dit_losses.csv").exists()
+    table = load_file(road["01"] / "difffit.safetensors")["y_embedder.embedding_table.weight"]
+    moved = (table != dit.state_dict()["y_embedder.embedding_table.weight"]).any(dim=1)
+    assert set(moved.nonzero().flatten().tolist()) - {1000} == set(CLASSES.values())  # 1000: no class
+    metadata = pd.read_csv(road["02"] / "metadata.csv")
+    assert len(metadata) == 3 * POOL
+    pictures = [np.asarray(Image.open(road["02"] / name)) for name in metadata["file_name"]]
+    assert {picture.shape for picture in pictures} == {(64, 64, 3)}
+    assert all(picture.std() > 1 for picture in pictures)
