@@ -1,0 +1,47 @@
+"""Figures of results: what is averaged, what the intervals are, and that unlike runs get panels of their own."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from scipy import stats
+from test_tables import rows, runs
+
+from dgs_utils import figures
+from dgs_utils.tables import series_of, setting_of, summarise
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def named(*frames: pd.DataFrame) -> pd.DataFrame:
+    results = pd.concat(frames, ignore_index=True)
+    return results.assign(series=series_of(results), setting=setting_of(results))
+
+
+FULL = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0}
+
+
+def test_bars_are_means_of_one_series_and_setting_each():
+    results = named(runs([40, 50]), runs([60, 64], objective="paper"), runs([80], protocol="rded", label="S-R"))
+    axes = figures.accuracy_by_method(results).axes
+    assert [axis.get_title() for axis in axes] == ["ResNetAP-10, idc", "ResNetAP-10, rded"]
+    widths = [[bar.get_width() for bar in axis.patches if bar.get_width() > 0] for axis in axes]
+    assert widths == [[45, 62], [80]]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["DGS (code)", "DGS (paper)"]
+
+
+def test_intervals_are_over_pools_and_end_at_100_percent():
+    grid = rows(*[{"ipc": ipc, "pool_seed": pool, "training_seed": seed, "best": 60 + ipc / 2 + 8 * pool + seed}
+                  for ipc in (10, 50) for pool in range(2) for seed in range(3)])
+    [axis] = figures.accuracy_by_ipc(summarise(named(grid, runs([97, 99], **FULL)))).axes
+    [container] = axis.containers
+    (segments,) = [bars.get_segments() for bars in container.lines[2]]
+    half = stats.t.ppf(0.975, 1) * 8 / 2  # deviation 8/√2 of two pool means, over √2
+    for ipc, segment in zip((10, 50), segments, strict=True):
+        mean = 60 + ipc / 2 + 4 + 1
+        assert segment[:, 1].tolist() == pytest.approx([mean - half, min(mean + half, 100)])
+    assert [line.get_ydata()[0] for line in axis.lines if len(set(line.get_ydata())) == 1][-1] == 98  # the full set
+    assert axis.get_xticks().tolist() == [10, 50]
