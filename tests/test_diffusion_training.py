@@ -202,18 +202,20 @@ def test_epochs_walk_through_permutations_and_drop_the_rest(tmp_path, pictures, 
 
 # ---- Things that go wrong --------------------------------------------------------------------------------------------
 
-def test_nan_loss_names_step_pictures_and_checkpoint(tmp_path):
+@pytest.mark.parametrize("bad", [0, 1])
+def test_nan_loss_names_step_pictures_and_checkpoint(tmp_path, bad):
+    order = torch.randperm(PICTURES, generator=torch_generator("order", 0, 0))
     latents = small_latents()
-    latents.mean[6] = torch.nan
+    latents.mean[order[bad * BATCH]] = torch.nan
     trainer = small_trainer(tmp_path, latents=latents, steps=8, checkpoint_every=1)
     with pytest.raises(FloatingPointError) as caught:
         trainer.run()
-    bad = trainer.step
-    message = str(caught.value)
-    assert f"the loss is nan at step {bad + 1} (pictures [" in message
-    assert "6" in message.split("pictures ")[1].split("]")[0]
-    assert f"the last good checkpoint is {tmp_path / 'checkpoint.pt'}" in message
+    pictures = order[bad * BATCH:(bad + 1) * BATCH].tolist()
+    assert str(caught.value).startswith(f"the loss is nan at step {bad + 1} (pictures {pictures}); lower the learning")
+    last = f"the last good checkpoint is {tmp_path / 'checkpoint.pt'}" if bad else "there is no checkpoint yet"
+    assert str(caught.value).endswith(last)
     assert all(p.isfinite().all() for p in trainer.parameters.values())
+    assert trainer.step == bad
     if bad:
         assert small_trainer(tmp_path, latents=latents).step == bad
 

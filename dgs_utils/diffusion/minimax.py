@@ -67,7 +67,7 @@ class MinimaxCriterion:
         Args:
             predicted: x̂0 (N, …) of the current noisy step, with gradient.
             latents: the real latents (N, …).
-            labels: class of each sample (N,), int64.
+            labels: class of each sample (N,), int64, on the CPU (where counting classes does not halt a GPU).
 
         Returns:
             The two weighted losses, scalars.

@@ -62,6 +62,12 @@ class NoiseProcess:
     def __len__(self) -> int:
         return len(self.betas)
 
+    def to(self, device: torch.device) -> "NoiseProcess":
+        """Move the tables to a device, so that looking them up does not make it wait; return the process."""
+        for name, table in vars(self).items():
+            setattr(self, name, table.to(device))
+        return self
+
     def respaced(self, steps: int) -> "NoiseProcess":
         """Return the process that visits only ``steps`` of the steps, evenly spread, first and last included.
 

@@ -64,6 +64,8 @@ class Trainer:
         group: the processes that share each batch; each has a trainer of its own, with equal arguments.
     """
 
+    LOSSES = ("mse", "vb", "representative", "diverse")
+
     def __init__(self, model: DiT, parameters: dict[str, nn.Parameter], latents: Latents, conditions: Tensor,
                  schedule: Schedule, criterion: MinimaxCriterion | None, checkpoint: Path, group: Group = ALONE):
         self.model, self.parameters, self.latents, self.conditions = model, parameters, latents, conditions
@@ -99,7 +101,7 @@ class Trainer:
         average = get_ema_multi_avg_fn(self.schedule.ema_decay)
         self.model.train()
         stopped = False
-        with _caught_signals() as caught:
+        with caught_signals() as caught:
             for _ in progress(range(self.step, until), label="training", total=until - self.step):
                 losses, stopped = self._train_step(caught)
                 self.losses.append(losses)
@@ -122,7 +124,7 @@ class Trainer:
 
     def loss_table(self) -> pd.DataFrame:
         """Return the losses so far: step (from 1), mse, vb, representative, diverse."""
-        table = pd.DataFrame(self.losses, columns=["mse", "vb", "representative", "diverse"])
+        table = pd.DataFrame(self.losses, columns=list(self.LOSSES))
         table.insert(0, "step", range(1, len(table) + 1))
         return table
 
@@ -203,7 +205,7 @@ class Trainer:
 
 
 @contextmanager
-def _caught_signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT in a list instead of acting on them, so that a step is never cut in two."""
     caught = []
     if threading.current_thread() is not threading.main_thread():
