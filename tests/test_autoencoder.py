@@ -90,6 +90,9 @@ def test_taesd_with_missing_or_damaged_files(shared_data, tmp_path):
     (source / "taesd_decoder.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(ValueError, match=rf"{source}/taesd_decoder.safetensors cannot be read .*{command}"):
         fetched(tmp_path, "taesd", source)
+    save_file({"layers": torch.zeros(1)}, source / "taesd_decoder.safetensors")
+    with pytest.raises(ValueError, match=rf"{source}/taesd_decoder.safetensors cannot be read .*{command}"):
+        fetched(tmp_path, "taesd", source)
     shutil.copy(source / "taesd_encoder.safetensors", source / "taesd_decoder.safetensors")
     with pytest.raises(ValueError, match=rf"{source} does not hold TAESD's weights .*{command}"):
         fetched(tmp_path, "taesd", source)

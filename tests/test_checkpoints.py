@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from dgs_utils.diffusion import DIT_SIZES, DiT, add_difffit
 from dgs_utils.diffusion.checkpoints import check_fit, load_dit
 from dgs_utils.params import validate
+from dgs_utils.weights import find_dit
 
 OWN = {"patch_size": 2, "hidden_size": 48, "depth": 28, "num_heads": 4}  # as deep as XL/2, but narrow
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -313,8 +314,20 @@ def test_half_of_a_folder_s_weights_is_not_completed_by_chance(folder, tmp_path)
 def test_a_missing_file_names_the_command_that_brings_it(tmp_path):
     path = tmp_path / "DiT-XL-2-256x256.pt"
     with pytest.raises(ValueError, match=rf"prepare.base_model is {path}, which does not exist; bring the weights with "
-                                         rf"'curl -L -o {path} https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x2"):
+                                         rf"'curl -L --create-dirs -o {path} https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x2"):
         load_dit(str(path))
+
+
+def test_base_models_are_told_apart_without_opening_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "dit").mkdir(parents=True)
+    (tmp_path / "data" / "x.pt").touch()
+    assert find_dit("data/dit") == tmp_path / "data" / "dit"
+    assert find_dit("data/x.pt") == tmp_path / "data" / "x.pt"
+    assert find_dit("facebook/DiT-XL-2-256") is None
+    for missing in ("data/y.pt", "data/y.safetensors", "a/b/c", str(tmp_path / "dit"), "dit"):
+        with pytest.raises(ValueError, match=rf"prepare.base_model is {tmp_path}/.*, which does not exist; bring"):
+            find_dit(missing)
 
 
 def hub_process(home: Path, **environment: str) -> subprocess.CompletedProcess:

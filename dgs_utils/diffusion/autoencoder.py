@@ -119,12 +119,11 @@ def _taesd(folder: Path, remedy: str) -> diffusers.AutoencoderTiny:
     for part, shift in (("encoder", 0), ("decoder", 1)):
         path = folder / f"taesd_{part}.safetensors"
         try:
-            weights = load_file(path)
-        except (OSError, SafetensorError) as error:
+            for name, tensor in load_file(path).items():
+                place, rest = name.split(".", 1)
+                state[f"{part}.layers.{int(place) - shift}.{rest}"] = tensor.float()
+        except (OSError, SafetensorError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as TAESD's {part} ({error}); {remedy}") from None
-        for name, tensor in weights.items():
-            place, rest = name.split(".", 1)
-            state[f"{part}.layers.{int(place) - shift}.{rest}"] = tensor.float()
     model = diffusers.AutoencoderTiny()
     try:
         model.load_state_dict(state)

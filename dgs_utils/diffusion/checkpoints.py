@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,14 +10,11 @@ from diffusers import DiTTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dgs_utils.artifacts import locate
 from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DIT_SIZES, DiT
 from dgs_utils.diffusion.folders import from_hub, open_folder
+from dgs_utils.weights import find_dit, hub_remedy
 
-ORIGINAL_URL = "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-SUFFIXES = (".pt", ".pth", ".safetensors")
 READABLE = ("patch_size", "hidden_size", "depth")  # what the shapes of weights tell of a size; heads they do not
 
 
@@ -35,19 +31,13 @@ def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = Non
     Raises:
         ValueError: there is no such file, it is not a DiT, or it is one of another size.
     """
-    source = locate(path)
-    if source.is_dir():
+    source = find_dit(path)
+    if source is None:
+        model = _load_folder(from_hub(path, hub_remedy(path), "transformer"))
+    elif source.is_dir():
         model = _load_folder(source / "transformer" if (source / "transformer").is_dir() else source)
-    elif source.is_file():
-        model = _load_original(source, size, own_size or {})
-    elif HUB_NAME.fullmatch(path) and source.suffix not in SUFFIXES:
-        command = f"hf download {path} --include 'transformer/*' --local-dir {Path(path).name}"
-        remedy = (f'there is no folder {source} either; fetch one with "{command}", on another machine if need be, and '
-                  f"set prepare.base_model to it")
-        model = _load_folder(from_hub(path, remedy, "transformer"))
     else:
-        raise ValueError(f"prepare.base_model is {source}, which does not exist; bring the weights with "
-                         f"'curl -L -o {source} {ORIGINAL_URL}' (licence CC-BY-NC 4.0) or use base_model 'train'")
+        model = _load_original(source, size, own_size or {})
     if size and any(model.config[name] != number for name, number in DIT_SIZES[size].items()):
         raise ValueError(f"{path} is no {size}; {_advice({name: model.config[name] for name in READABLE})}")
     return model.eval()
