@@ -53,7 +53,8 @@ def describe(run: Run) -> dict:
             "measure": told.get("03_difficulty", {}).get("measure", "")}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
             for stage, manifest in [*made, *_history(prepare)]]
-    variant = hashlib.sha256(json.dumps(rest or str(folder), sort_keys=True).encode()).hexdigest()[:8]
+    foreign = "" if made else str(folder)
+    variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
     return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
 
 

@@ -152,6 +152,13 @@ def test_objective_measure_and_all_else_that_made_a_set_are_told_apart(tmp_path,
     assert told(distribution="own", counts=[1, 2])[2] != told(distribution="own", counts=[2, 1])[2] != code[2]
 
 
+def test_folders_of_one_name_are_different_sets(tmp_path, prepare):
+    folders = [write_digits(tmp_path / place / "mine", 30, 32) for place in ("here", "there")]
+    rows = [evaluate.describe(open_run(prepare, folder)) for folder in folders]
+    assert rows[0]["method"] == rows[1]["method"] == "mine"
+    assert rows[0]["variant"] != rows[1]["variant"]
+
+
 def test_the_full_set_has_no_ipc_of_its_own(prepare):
     names = set()
     for ipc in (2, 3):

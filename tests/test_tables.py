@@ -95,6 +95,13 @@ def test_an_empty_distribution_stays_text(tmp_path):
     assert len(summarise(read_results([tmp_path]))) == 1
 
 
+def test_older_results_are_read_too(tmp_path):
+    old = runs([40, 42]).drop(columns=["label", "objective", "measure", "variant", "evaluations", "augment"])
+    write_csv(tmp_path / "results.csv", old)
+    [cell] = summarise(read_results([tmp_path])).to_dict("records")
+    assert (cell["n"], cell["best"], cell["objective"], cell["augment"]) == (2, 41, "", True)
+
+
 def test_no_folders_is_an_error():
     with pytest.raises(ValueError, match="no evaluation folders were given; run notebook 06 first"):
         read_results([])
