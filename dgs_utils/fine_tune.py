@@ -1,23 +1,54 @@
-"""Stage 01: DiffFit fine-tuning of the base DiT with the minimax criteria (Eqs. 1–4) [F §3–4]."""
+"""Stage 01: DiffFit fine-tuning of the base DiT with the minimax criteria (Eqs. 1–4) [F §3–4].
+
+Several GPUs share each batch: the notebook then starts this module as a program, one process a GPU
+(`dgs_utils.diffusion.parallel`), and watches its losses.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from dgs_utils.artifacts import Run, atomic, write_csv
+from dgs_utils.artifacts import Run, atomic, open_node, silent, workspace, write_csv, write_json
 from dgs_utils.data import read_classes
 from dgs_utils.device import resolve
 from dgs_utils.diffusion import DiT, MinimaxCriterion, add_difffit, trainable_parameters
 from dgs_utils.diffusion.latents import Latents
-from dgs_utils.diffusion.training import Schedule, Trainer
+from dgs_utils.diffusion.parallel import ALONE, Group, join
+from dgs_utils.diffusion.trackers import check_tracker, tracking
+from dgs_utils.diffusion.training import Schedule, Trainer, caught_signals
+from dgs_utils.params import FineTuneParams, validate
+
+Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
+PAUSE = 1.0  # seconds between looks at what the processes have done
 
 
-def build_trainer(run: Run) -> Trainer:
-    """Return the trainer of this stage, resumed from its checkpoint where there is one."""
+def build_model(run: Run) -> DiT:
+    """Return the base DiT with DiffFit's scales, all but DiffFit's parameters frozen, on the CPU."""
+    model = add_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"), run.params.scaled_blocks or None)
+    trainable_parameters(model)
+    return model
+
+
+def build_trainer(run: Run, group: Group = ALONE, device: str = "") -> Trainer:
+    """Return the trainer of this stage, resumed from its checkpoint where there is one.
+
+    Args:
+        run: the stage.
+        group: the processes that train together.
+        device: of this process; "" for the stage's.
+    """
     params, prepare = run.params, run.inputs["prepare"]
     latents = Latents.load(prepare / "latents.safetensors")
-    device = resolve(params.device)
-    model = add_difffit(DiT.from_pretrained(prepare / "dit"), params.scaled_blocks or None).to(device)
+    model = build_model(run).to(resolve(device or params.device))
     if params.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     criterion = MinimaxCriterion(params.memory_size, params.weight_representative, params.weight_diverse)
@@ -25,33 +56,150 @@ def build_trainer(run: Run) -> Trainer:
                         params.seed, params.precision, params.checkpoint_every)
     conditions = torch.tensor(read_classes(prepare)["condition"].to_numpy())
     return Trainer(model, trainable_parameters(model), latents, conditions, schedule, criterion,
-                   run.folder / "checkpoints" / "last.pt")
+                   run.folder / "checkpoints" / "last.pt", group)
 
 
-def total_steps(params, pictures: int) -> int:
+def total_steps(params: FineTuneParams, pictures: int) -> int:
     """Return the number of optimiser steps: as given, or epochs × full batches an epoch."""
     return params.steps or params.epochs * max(pictures // params.batch_size, 1)
 
 
-def fine_tune(run: Run) -> pd.DataFrame:
+def last_step(run: Run) -> int:
+    """Return the step whose moving average is sampled, after which training ends; warn where it is never reached.
+
+    The published run samples step 12,000, its only checkpoint, and goes on to the end all the same.
+    """
+    total = total_steps(run.params, len(Latents.load(run.inputs["prepare"] / "latents.safetensors")))
+    wanted = run.params.sampled_step
+    if wanted > total:
+        run.warn(f"fine_tune.sampled_step is {wanted}, but training ends after {total} steps; step {total} is sampled")
+    return min(wanted or total, total)
+
+
+def process_count(params: FineTuneParams) -> int:
+    """Return how many processes train: as given, or one per visible GPU.
+
+    Raises:
+        ValueError: more than there are GPUs or pictures in a batch.
+    """
+    gpus = (torch.cuda.device_count() or 1) if params.device in ("auto", "cuda") else 1
+    count = params.processes or min(gpus, params.batch_size)
+    if resolve(params.device).type == "cuda" and count > gpus:
+        raise ValueError(f"fine_tune.processes is {count}, but device {params.device!r} shows {gpus} GPUs; "
+                         f"make more visible by CUDA_VISIBLE_DEVICES, or lower it")
+    if count > params.batch_size:
+        raise ValueError(f"fine_tune.processes is {count}, but a batch has only {params.batch_size} pictures to share; "
+                         f"lower it, or raise fine_tune.batch_size")
+    return count
+
+
+def fine_tune(run: Run, watch: Watch | None = None) -> pd.DataFrame:
     """Fine-tune, and write ``difffit.safetensors`` (the moving average at the sampled step) and ``losses.csv``.
 
-    The published run samples step 12,000, its only checkpoint, and goes on to the end all the same; here training
-    stops at the sampled step. Where that is never reached, the last step is sampled, with a warning.
+    Args:
+        run: the stage.
+        watch: called after each step with a function that returns the losses so far.
 
     Returns:
         The losses: step, mse, vb, representative, diverse.
+
+    Raises:
+        ValueError: more processes than GPUs or pictures in a batch, or a tracker whose package is missing.
+        FloatingPointError: the loss became NaN or infinite.
     """
     weights, losses = run.folder / "difffit.safetensors", run.folder / "losses.csv"
-    if weights.exists() and losses.exists():
-        return pd.read_csv(losses)
-    trainer = build_trainer(run)
-    wanted, total = run.params.sampled_step, trainer.schedule.steps
-    if wanted > total:
-        run.warn(f"fine_tune.sampled_step is {wanted}, but training ends after {total} steps; step {total} is sampled")
-    average = trainer.run(until=min(wanted or total, total), progress=run.progress)
-    write_csv(losses, trainer.loss_table())
-    with atomic(weights) as partial:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
-    trainer.checkpoint.unlink(missing_ok=True)
+    if not (weights.exists() and losses.exists()):
+        check_tracker(run.params.tracker)
+        count, until = process_count(run.params), last_step(run)
+        if count == 1:
+            train(run, until, watch=watch)
+        else:
+            _launch(run, until, count, watch)
     return pd.read_csv(losses)
+
+
+def train(run: Run, until: int, group: Group = ALONE, device: str = "", watch: Watch | None = None) -> None:
+    """Train in this process, one of ``group``; the first process writes the results."""
+    trainer = build_trainer(run, group, device)
+    with tracking(run.params.tracker, run.folder / "trackers", run.node.label, run.params.identity()) as log:
+
+        def after_step(trainer: Trainer) -> None:
+            if log:
+                log(dict(zip(Trainer.LOSSES, trainer.losses[-1], strict=True)), trainer.step)
+            if watch:
+                watch(trainer.loss_table)
+
+        average = trainer.run(until, run.progress if group.leads else silent, after_step)
+    if group.leads:
+        write_csv(run.folder / "losses.csv", trainer.loss_table())
+        with atomic(run.folder / "difffit.safetensors") as partial:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
+        trainer.checkpoint.unlink(missing_ok=True)
+
+
+# ---- Several processes -----------------------------------------------------------------------------------------------
+
+def _launch(run: Run, until: int, count: int, watch: Watch | None) -> None:
+    """Train in ``count`` processes and wait for them; they end when this one does, however that happens."""
+    folder = run.folder / "checkpoints"
+    inputs = {name: str(source) for name, source in run.inputs.items()}
+    write_json(folder / "params.json", run.params.model_dump(mode="json") | inputs | {"output": str(run.folder)})
+    error = folder / "error.txt"
+    for left in (error, folder / "losses.csv"):
+        left.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()),
+               sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
+               "-m", "dgs_utils.fine_tune", str(folder / "params.json"), str(until)]
+    with (folder / "log.txt").open("w") as log, caught_signals() as caught:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace(), start_new_session=True)
+        for _ in run.progress(_steps(process, until, folder / "losses.csv", caught, watch), "training", until):
+            pass
+    if caught:
+        raise KeyboardInterrupt("stopped; run again to continue from the last checkpoint")
+    if process.returncode:
+        raise RuntimeError(error.read_text() if error.exists() else
+                           f"the processes ended with status {process.returncode}; {folder / 'log.txt'} tells why")
+
+
+def _steps(process: subprocess.Popen, until: int, file: Path, caught: list[int],
+           watch: Watch | None) -> Iterator[int]:
+    """Yield once for each step that the processes report in a file, until they end; pass a signal on to them."""
+    seen = 0
+    while process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PAUSE)
+        if caught and process.returncode is None:
+            process.terminate()
+            process.wait()
+        if file.exists() and watch and process.returncode is None:
+            watch(lambda: pd.read_csv(file))
+        steps = len(pd.read_csv(file)) if file.exists() else 0
+        if process.returncode == 0:
+            steps = until
+        yield from range(seen, steps)
+        seen = max(seen, steps)
+
+
+def main(file: Path, until: int) -> None:
+    """Be one of the processes that `_launch` starts."""
+    folder = file.parent
+    params = validate(FineTuneParams.stage, json.loads(file.read_text()))
+    group, device = join(params.device)
+    due = time.monotonic()
+
+    def report(losses: Callable[[], pd.DataFrame]) -> None:
+        nonlocal due
+        if group.leads and time.monotonic() > due:
+            write_csv(folder / "losses.csv", losses())
+            due = time.monotonic() + PAUSE
+
+    try:
+        train(open_node(params), until, group, device, report)
+    except Exception as error:
+        with atomic(folder / "error.txt") as partial:
+            partial.write_text(str(error))
+        raise
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

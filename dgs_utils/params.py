@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dgs_utils.methods import METHODS
 
-Device = Annotated[str, Field(json_schema_extra={"machine": True})]  # auto, cpu, cuda or cuda:N
-Workers = Annotated[int, Field(ge=0, json_schema_extra={"machine": True})]  # threads that read files; 0 = one per core
+MACHINE = {"machine": True}  # marks what suits the machine at hand and does not decide the result
+Device = Annotated[str, Field(json_schema_extra=MACHINE)]  # auto, cpu, cuda or cuda:N
+Workers = Annotated[int, Field(ge=0, json_schema_extra=MACHINE)]  # threads that read files; 0 = one per core
 Folder = Annotated[str, Field(json_schema_extra={"folder": True})]  # a stage's output folder; "" = the default node
 Folders = Annotated[list[str], Field(json_schema_extra={"folder": True})]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +27,9 @@ Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "bf16"]
+Tracker = Literal["", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow"]  # accelerate's names
+Switch = Annotated[Literal["auto", "on", "off"], Field(json_schema_extra=MACHINE)]
+Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extra=MACHINE)]  # "2/4": the second quarter
 DitSize = Literal["", "DiT-XL/2", "DiT-XL/4", "DiT-XL/8", "DiT-L/2", "DiT-L/4", "DiT-L/8",
                   "DiT-B/2", "DiT-B/4", "DiT-B/8", "DiT-S/2", "DiT-S/4", "DiT-S/8"]
 Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
@@ -134,9 +138,10 @@ class FineTuneParams(StageParams):
     weight_representative: Annotated[float, Field(ge=0)] = 0.002
     weight_diverse: Annotated[float, Field(ge=0)] = 0.008
     sampled_step: Count = 0  # the step whose EMA is sampled; 0 = the last
-    checkpoint_every: Positive = 1000
-    gradient_checkpointing: bool = False
-    tracker: Literal["", "tensorboard"] = ""
+    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=MACHINE)] = 1000
+    gradient_checkpointing: Annotated[bool, Field(json_schema_extra=MACHINE)] = False  # less memory for more time
+    tracker: Annotated[Tracker, Field(json_schema_extra=MACHINE)] = ""
+    processes: Annotated[int, Field(ge=0, json_schema_extra=MACHINE)] = 0  # that share a batch; 0 = one a visible GPU
     seed: Count = 0
     precision: Precision = "fp32"
     device: Device = "auto"
@@ -167,9 +172,24 @@ class PoolParams(StageParams):
     guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
     batch_size: Positive = 50
     classes: list[str] = []  # [] = all
-    compile: bool = False
+    shard: Shard = ""  # "k/n": generate only the k-th of n shares, into the same folder; "" = all
+    compile: Switch = "auto"  # torch.compile; auto: on a GPU, for pools that take long enough
     precision: Precision = "fp32"
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _possible(self):
+        low, high = self.guidance_interval
+        if low > high:
+            raise ValueError(f"pool.guidance_interval is [{low}, {high}], which holds no step; give its low end first")
+        if self.shard:
+            k, n = map(int, self.shard.split("/"))
+            if k > n:
+                raise ValueError(f"pool.shard is {self.shard!r}, but shares are numbered 1/{n} to {n}/{n}")
+        if self.generator == "mgd3" and self.solver != "ancestral":
+            raise ValueError(f"pool.solver is {self.solver!r}, but generator mgd3 guides ancestral steps only; "
+                             f"set it to 'ancestral'")
+        return self
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}

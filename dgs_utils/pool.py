@@ -1,12 +1,15 @@
 """Stage 02: the pool of generated pictures (§2.2) [F §5].
 
-Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300.
-Work goes in fixed blocks of indices; a block whose files are all there is never generated again.
+Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300:
+the same pictures, to a grey level, whatever the batch size. (MGD3's modes depend on the number of images, so its pools
+do not nest.) Work goes in fixed blocks of indices; a block whose files are all there is never generated again, so a
+killed run goes on at the first unfinished block, and several processes can fill one folder, each its share of blocks.
 """
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -18,11 +21,13 @@ from torch import Tensor
 
 from dgs_utils.artifacts import Run, atomic, locate, read_manifest, write_csv
 from dgs_utils.data import ImageSet, read_classes
-from dgs_utils.device import resolve
+from dgs_utils.device import autocast, resolve
 from dgs_utils.diffusion import DiT, add_difffit, autoencoder, fold
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
 from dgs_utils.seeds import named_seed, torch_generator
+
+COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 
 
 def load_generator(run: Run) -> DiT:
@@ -34,14 +39,14 @@ def load_generator(run: Run) -> DiT:
         add_difffit(model, max(scaled, default=-1) + 1)
         model.load_state_dict(state, strict=False)
         fold(model)
-    model = model.to(resolve(run.params.device)).eval()
-    return torch.compile(model) if run.params.compile else model
+    return model.to(resolve(run.params.device)).eval()
 
 
 def generate(run: Run) -> pd.DataFrame:
     """Generate the pool, and write ``images/<class>/<i>.png`` and ``metadata.csv``; return the latter.
 
-    Generator "folder" only lists pictures that exist already.
+    Generator "folder" only lists pictures that exist already. A run that generates a share (``shard``) writes
+    ``metadata.csv`` only if it finds the others' pictures there too; it returns the rows of what is there.
 
     Raises:
         ValueError: an unknown class, or a folder without pictures of some class.
@@ -50,12 +55,24 @@ def generate(run: Run) -> pd.DataFrame:
     if run.params.generator == "folder":
         table = list_folder(run, classes)
     else:
-        missing = [block for block in blocks(run, classes) if not all(file.exists() for file in block.files)]
-        if missing:
+        own = share(blocks(run, classes), run.params.shard)
+        for unfinished in (file for block in own for file in block.partial_files()):  # of a run that was killed
+            unfinished.unlink()
+        if missing := [block for block in own if not block.done]:
             _generate_blocks(run, missing)
         table = _pool_table(run, classes)
-    write_csv(run.folder / "metadata.csv", table)
+    if len(table) == len(classes) * run.params.images_per_class or run.params.generator == "folder":
+        write_csv(run.folder / "metadata.csv", table)
+    else:
+        (run.folder / "metadata.csv").unlink(missing_ok=True)
+        print(f"Share {run.params.shard} is done; {len(table):,} of {len(classes) * run.params.images_per_class:,} "
+              f"pictures are there. The share that ends last writes metadata.csv and the manifest.")
     return table
+
+
+def is_complete(run: Run) -> bool:
+    """Return whether all pictures of the pool are there, those of other shares too, so that the stage can finish."""
+    return (run.folder / "metadata.csv").exists()
 
 
 def chosen_classes(run: Run) -> pd.DataFrame:
@@ -84,6 +101,15 @@ class Block:
     files: tuple[Path, ...]
     start: int
 
+    @property
+    def done(self) -> bool:
+        """Whether all its pictures are there; each comes whole, by renaming."""
+        return all(file.exists() for file in self.files)
+
+    def partial_files(self) -> list[Path]:
+        """Return what is left of pictures whose writing was cut short."""
+        return [left for file in self.files for left in file.parent.glob(f".{file.name}.*.partial")]
+
 
 def blocks(run: Run, classes: pd.DataFrame) -> list[Block]:
     """Return all blocks of a pool, class by class."""
@@ -95,18 +121,37 @@ def blocks(run: Run, classes: pd.DataFrame) -> list[Block]:
     return found
 
 
+def share(items: list[Block], shard: str) -> list[Block]:
+    """Return the k-th of n shares of a list for ``shard`` "k/n", or all for "": whole classes where numbers allow."""
+    if not shard:
+        return items
+    k, n = map(int, shard.split("/"))
+    return items[len(items) * (k - 1) // n : len(items) * k // n]
+
+
+def worth_compiling(device: torch.device, evaluations: int) -> bool:
+    """Return whether so many evaluations of the network outweigh the minute that compiling takes (`COMPILE_FROM`)."""
+    return device.type == "cuda" and evaluations >= COMPILE_FROM
+
+
 def _generate_blocks(run: Run, missing: list[Block]) -> None:
     """Sample block by block; decoding and writing of one block overlap with the sampling of the next."""
     params = run.params
+    device, evaluations = resolve(params.device), len(missing) * params.steps
     model = load_generator(run)
+    if params.compile == "on" or (params.compile == "auto" and worth_compiling(device, evaluations)):
+        model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
-    codec = autoencoder.load(run.inputs["prepare"], channels).to(resolve(params.device))
+    codec = autoencoder.load(run.inputs["prepare"], channels).to(device)
     guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
-    modes = class_modes(run) if params.generator == "mgd3" else {}
-    steps = run.progress(range(len(missing) * params.steps), label="pool")
+    modes = class_modes(run, {block.name for block in missing}) if params.generator == "mgd3" else {}
+    steps = run.progress(range(evaluations), label="pool")
     with ThreadPoolExecutor(1) as writer:
         pending = []
         for block in missing:
+            if block.done:  # by another process, meanwhile
+                next(islice(steps, params.steps, params.steps), None)
+                continue
             labels = torch.full((len(block.files),), block.condition)
             generators = [torch_generator("pool", params.seed, block.name, block.start + i)
                           for i in range(len(block.files))]
@@ -114,7 +159,7 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
             latents = sample(model, labels, generators, steps=params.steps, guidance=guidance, solver=params.solver,
                              modes=mode, precision=params.precision,
                              progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
-            pending.append(writer.submit(_write_pictures, codec, latents, block.files))
+            pending.append(writer.submit(_write_pictures, codec, latents, block.files, params.precision))
             if len(pending) > 1:
                 pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
         for future in pending:
@@ -122,19 +167,26 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
 
 
 @torch.inference_mode()
-def _write_pictures(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...]) -> None:
-    pixels = codec.decode(latents).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+def _write_pictures(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...], precision: str) -> None:
+    with autocast(latents.device, precision):
+        decoded = codec.decode(latents).float()
+    pixels = decoded.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     for picture, file in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), files, strict=True):
         with atomic(file) as partial:
             Image.fromarray(picture).save(partial, format="PNG")
 
 
-def class_modes(run: Run) -> dict[str, Tensor]:
-    """Return MGD3's modes: k-means centres of each class's real latents, one an image of the pool [F §11]."""
+def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:
+    """Return MGD3's modes: k-means centres of each class's real latents, one an image of the pool [F §11].
+
+    As there are as many modes as images, a pool of another size has other modes: these pools do not nest.
+    """
     latents = Latents.load(run.inputs["prepare"] / "latents.safetensors")
     classes = read_classes(run.inputs["prepare"])
     modes = {}
     for name, label in zip(classes["class"], classes["label"], strict=True):
+        if name not in names:
+            continue
         real = latents.mean[latents.labels == label, 0]
         if len(real) < run.params.images_per_class:
             raise ValueError(f"class {name} has {len(real)} originals, too few for {run.params.images_per_class} "
@@ -150,10 +202,12 @@ def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (f"images/{name}/{i}.png", name, label, i, named_seed("pool", params.seed, name, i))
         for name, label in zip(classes["class"], classes["label"], strict=True)
-        for i in range(params.images_per_class)
+        for i in range(params.images_per_class) if (run.folder / "images" / name / f"{i}.png").exists()
     ]
     table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index", "seed"])
+    low, high = params.guidance_interval
     return table.assign(generator=params.generator, solver=params.solver, steps=params.steps, guidance=params.guidance,
+                        guidance_channels=params.guidance_channels, guidance_interval=f"{low:g}-{high:g}",
                         model=read_manifest(run.inputs[source])["files"][weights]["sha256"][:12])
 
 

@@ -30,7 +30,7 @@ def other_value(model: type[StageParams], name: str) -> Any:
     default = model.model_fields[name].default
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
                         "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
-                        "DiT-S/2"],
+                        "DiT-S/2", "1/2", "on"],
                   bool: [not default], int: [default + 1, 3] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:
@@ -83,6 +83,11 @@ def test_a_name_like_no_other_brings_the_whole_list():
     ("02_pool", "guidance_interval", [0.0, 2.0], "pool.guidance_interval.1 is 2.0, but input should be less than or"),
     ("02_pool", "guidance_interval", [0.5], "pool.guidance_interval is [0.5], but list should have at least 2 items"),
     ("02_pool", "guidance_interval", [0.0, 1.0, 1.0], "[0.0, 1.0, 1.0], but list should have at most 2 items"),
+    ("02_pool", "guidance_interval", [0.8, 0.2], "pool.guidance_interval is [0.8, 0.2], which holds no step; give its"),
+    ("02_pool", "shard", "3", "pool.shard is '3', but string should match pattern"),
+    ("02_pool", "shard", "3/2", "pool.shard is '3/2', but shares are numbered 1/2 to 2/2"),
+    ("02_pool", "compile", True, "pool.compile is True, but input should be 'auto', 'on' or 'off'"),
+    ("01_fine_tune", "tracker", "tensorbord", "tracker is 'tensorbord', but input should be '', 'tensorboard'"),
     ("05_sample", "method", "dgz", "sample.method is 'dgz'; choose one of random, first"),
     ("05_sample", "counts", [1, -2], "sample.counts.1 is -2, but input should be greater than or equal to 0"),
     ("06_evaluate", "network", "vgg", "evaluate.network is 'vgg', but input should be 'convnet3'"),
@@ -168,7 +173,8 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
 
 def test_settings_of_the_machine():
     machine = {name for model in STAGES.values() for name in model.marked("machine")}
-    assert machine == {"device", "workers"}
+    assert machine == {"device", "workers", "checkpoint_every", "gradient_checkpointing", "tracker", "processes",
+                       "shard", "compile"}
 
 
 def test_inputs_decide_the_key_and_their_order_does_not():

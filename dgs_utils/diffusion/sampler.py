@@ -93,19 +93,27 @@ def sample(model: DiT, labels: Tensor, generators: Sequence[torch.Generator], *,
 
     def predict(x: Tensor, t: int) -> Tensor:
         times = torch.full((len(x),), t, device=device)
-        with autocast(device, precision):
-            return model.forward_with_guidance(x, times, labels, guidance.at(t), guidance.channels).float()
+        return model.forward_with_guidance(x, times, labels, guidance.at(t), guidance.channels).float()
 
+    with autocast(device, precision):  # around all steps, so that weights are rounded to bf16 once and not at each
+        return _integrate(predict, noise, shape[0], device, steps, solver, modes, progress)
+
+
+def _integrate(predict: Callable, noise: Callable, channels: int, device: torch.device, steps: int, solver: str,
+               modes: ModeGuidance | None, progress: Callable) -> Tensor:
+    """Go from noise to latents by a model's predictions; arguments as in `sample`."""
     x = noise()
     if solver != "ancestral":
         scheduler = _scheduler(solver, steps)
         for t in progress(scheduler.timesteps.tolist(), label="steps"):
-            x = scheduler.step(predict(x, t)[:, : shape[0]], t, x).prev_sample
+            x = scheduler.step(predict(x, t)[:, :channels], t, x).prev_sample
         return x
     process = NoiseProcess().respaced(steps)
+    timesteps = process.timesteps.tolist()
+    process.to(device)
     for i in progress(range(steps - 1, -1, -1), label="steps"):
         times = torch.full((len(x),), i, device=device)
-        step = process.posterior(x, predict(x, int(process.timesteps[i])), times)
+        step = process.posterior(x, predict(x, timesteps[i]), times)
         x = step.mean
         if modes is not None and i > modes.stop:
             x = x + modes.scale * step.variance.sqrt() * (modes.modes.to(device) - step.pred_x0)
