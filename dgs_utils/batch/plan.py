@@ -12,6 +12,7 @@ from dgs_utils.artifacts import Node, check_input, locate
 from dgs_utils.batch.experiment import ORDER, Experiment, Point, is_condensed
 from dgs_utils.methods import METHODS
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
+from dgs_utils.weights import find_dit
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -130,9 +131,8 @@ def _check_pool_size(node: Node) -> None:
 
 def _check_originals(params: PrepareParams) -> None:
     """Given files must be there, and no class of a given folder of pictures empty."""
-    if params.base_model not in ("train", "none") and not locate(params.base_model).exists():
-        raise ValueError(f"prepare.base_model is {locate(params.base_model)}, which does not exist; give published "
-                         f"DiT weights, such as DiT-XL-2-256x256.pt, or train to train a model here")
+    if params.base_model not in ("train", "none"):
+        find_dit(params.base_model)
     if params.class_index and not locate(params.class_index).is_file():
         raise ValueError(f"prepare.class_index is {locate(params.class_index)}, which does not exist; "
                          f"give a CSV file with the columns class and index")
