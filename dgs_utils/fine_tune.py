@@ -6,6 +6,7 @@ Several GPUs share each batch: the notebook then starts this module as a program
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -154,6 +155,8 @@ def _launch(run: Run, until: int, count: int, watch: Watch | None) -> None:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace(), start_new_session=True)
         for _ in run.progress(_steps(process, until, folder / "losses.csv", caught, watch), "training", until):
             pass
+    if signal.SIGTERM in caught:  # ends this process, as `Trainer.run` does
+        signal.raise_signal(signal.SIGTERM)
     if caught:
         raise KeyboardInterrupt("stopped; run again to continue from the last checkpoint")
     if process.returncode:

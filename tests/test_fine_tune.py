@@ -1,0 +1,225 @@
+"""Stage 01: which step is sampled, several processes as one, trackers, signals, and curves that are drawn live."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+from nbclient import NotebookClient
+from safetensors.torch import load_file
+from small_diffusion import make_prepare
+from small_world import open_stage
+
+from dgs_utils import artifacts, fine_tune
+from dgs_utils.diffusion.latents import Latents
+from dgs_utils.diffusion.parallel import Group
+from dgs_utils.diffusion.trackers import check_tracker
+from dgs_utils.params import Tracker, validate
+
+STEPS, BATCH = 6, 5  # five pictures do not divide evenly among two processes
+
+
+@pytest.fixture
+def prepare(outputs) -> Path:
+    return make_prepare()
+
+
+def open_fine_tune(prepare: Path, name: str, **values) -> artifacts.Run:
+    folder = prepare.parents[1] / name
+    return open_stage("01_fine_tune", **{"prepare": str(prepare), "output": str(folder), "steps": STEPS, "device": "cpu",
+                                         "batch_size": BATCH, "learning_rate": 1e-2, "weight_representative": 0.5,
+                                         "weight_diverse": 0.5, **values})
+
+
+def results(run: artifacts.Run) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    return load_file(run.folder / "difffit.safetensors"), pd.read_csv(run.folder / "losses.csv")
+
+
+def fine_tuned(prepare: Path, name: str, **values) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    run = open_fine_tune(prepare, name, **values)
+    fine_tune.fine_tune(run)
+    return results(run)
+
+
+def assert_same(found, expected) -> None:
+    """Compare weights and losses, up to the order of summation."""
+    assert found[0].keys() == expected[0].keys()
+    for name, tensor in expected[0].items():
+        torch.testing.assert_close(found[0][name], tensor, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
+
+
+# ---- Which step is sampled -------------------------------------------------------------------------------------------
+
+def test_the_average_of_the_wanted_step_is_written(prepare):
+    run = open_fine_tune(prepare, "three", sampled_step=3)
+    trainer = fine_tune.build_trainer(run)
+    expected = {name: tensor.clone() for name, tensor in trainer.run(until=3).items()}
+    weights, losses = fine_tuned(prepare, "three", sampled_step=3)
+    assert len(losses) == 3
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    assert not run.warnings
+    assert not (run.folder / "checkpoints" / "last.pt").exists()
+
+
+def test_a_step_that_is_never_reached_brings_a_warning(prepare):
+    run = open_fine_tune(prepare, "short", sampled_step=12_000)
+    losses = fine_tune.fine_tune(run)
+    assert len(losses) == STEPS
+    assert run.warnings == [f"fine_tune.sampled_step is 12000, but training ends after {STEPS} steps; step {STEPS} is "
+                            f"sampled"]
+
+
+@pytest.mark.parametrize(("values", "pictures", "steps"), [({"steps": 9}, 100, 9), ({"epochs": 8}, 12_454, 12_448),
+                                                           ({"epochs": 2}, 3, 2)])
+def test_steps_as_given_or_by_epochs(values, pictures, steps):
+    """The published run on ImageWoof: 8 epochs of 1,556 full batches of 8."""
+    assert fine_tune.total_steps(validate("01_fine_tune", values), pictures) == steps
+
+
+def test_gradient_checkpointing_changes_nothing(prepare):
+    plain, frugal = fine_tuned(prepare, "plain"), fine_tuned(prepare, "frugal", gradient_checkpointing=True)
+    assert plain[1].equals(frugal[1])
+    assert all(torch.equal(frugal[0][name], tensor) for name, tensor in plain[0].items())
+
+
+# ---- Several processes -----------------------------------------------------------------------------------------------
+
+@pytest.mark.slow  # starts processes that import everything anew
+def test_two_processes_equal_one_and_log_once(prepare):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    expected = fine_tuned(prepare, "one")
+    seen = []
+    run = open_fine_tune(prepare, "two", processes=2, tracker="tensorboard")
+    fine_tune.fine_tune(run, watch=lambda losses: seen.append(len(losses())))
+    assert_same(results(run), expected)
+    assert max(seen, default=0) <= STEPS
+    [folder] = {path.parent for path in (run.folder / "trackers").rglob("events*") if "mse" in tags(path)}
+    logged = EventAccumulator(str(folder)).Reload().Scalars("mse")
+    assert [point.step for point in logged] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose([point.value for point in logged], expected[1]["mse"], rtol=1e-4)
+    assert run.finish()["files"].keys() == {"difffit.safetensors", "losses.csv"}
+
+
+def tags(events: Path) -> list[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(events)).Reload().Tags()["scalars"]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_fine_tune import fine_tuned
+fine_tuned(Path({prepare!r}), "stopped", steps=400, processes=2)
+"""
+
+
+@pytest.mark.slow  # starts processes that import everything anew
+def test_sigterm_stops_all_processes_at_one_step_and_one_process_can_go_on(prepare):
+    script = SCRIPT.format(tests=str(Path(__file__).parent), prepare=str(prepare))
+    stopped = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True)
+    folder = prepare.parents[1] / "stopped"
+    while not (folder / "checkpoints" / "losses.csv").exists():
+        assert stopped.poll() is None, stopped.communicate()[0]
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode != 0, output
+    reached = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"]
+    assert 0 < reached < 400
+    assert_same(fine_tuned(prepare, "stopped", steps=400, sampled_step=reached + 3),
+                fine_tuned(prepare, "one", steps=400, sampled_step=reached + 3))
+
+
+@pytest.mark.slow  # starts processes that import everything anew
+def test_what_goes_wrong_in_a_process_is_told_by_the_notebook_s(prepare):
+    latents = Latents.load(prepare / "latents.safetensors")
+    latents.mean[:] = torch.nan
+    latents.save(prepare / "latents.safetensors")
+    with pytest.raises(RuntimeError, match=r"the loss is nan at step 1 \(pictures \[.*there is no checkpoint yet$"):
+        fine_tuned(prepare, "wrong", processes=2)
+
+
+@pytest.mark.parametrize(("n", "count"), [(8, 1), (8, 2), (8, 3), (3, 3)])
+def test_parts_of_a_batch_are_a_partition(n, count):
+    parts = [range(n)[Group(index, count).part(n)] for index in range(count)]
+    assert [item for part in parts for item in part] == list(range(n))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_processes_by_default_and_too_many():
+    visible = torch.cuda.device_count() or 1
+    assert fine_tune.process_count(validate("01_fine_tune", {"batch_size": 64})) == visible
+    assert fine_tune.process_count(validate("01_fine_tune", {"device": "cpu"})) == 1
+    assert fine_tune.process_count(validate("01_fine_tune", {"device": "cpu", "processes": 3})) == 3
+    with pytest.raises(ValueError, match=r"fine_tune\.processes is 9, but a batch has only 8 pictures to share; lower"):
+        fine_tune.process_count(validate("01_fine_tune", {"device": "cpu", "processes": 9}))
+
+
+# ---- Trackers --------------------------------------------------------------------------------------------------------
+
+def test_trackers_are_accelerate_s():
+    assert set(get_args(Tracker)) - {""} <= {str(kind) for kind in LoggerType}
+
+
+def test_a_missing_tracker_is_told_before_training(prepare):
+    missing = [kind for kind in get_args(Tracker) if kind and kind not in map(str, get_available_trackers())]
+    for kind in missing:
+        package = {"tensorboard": "'dgs-utils\\[trackers\\]'", "comet_ml": "comet-ml"}.get(kind, kind)
+        with pytest.raises(ValueError, match=f"fine_tune.tracker is '{kind}'.*install it with pip install {package}"):
+            fine_tuned(prepare, kind, tracker=kind)
+    check_tracker("")
+    assert not list(prepare.parents[1].glob("*/losses.csv"))
+
+
+def test_a_tracker_changes_nothing_else(prepare):
+    pytest.importorskip("tensorboard")
+    plain, tracked = fine_tuned(prepare, "plain"), fine_tuned(prepare, "tracked", tracker="tensorboard")
+    assert plain[1].equals(tracked[1])
+    assert all(torch.equal(tracked[0][name], tensor) for name, tensor in plain[0].items())
+
+
+# ---- Live curves -----------------------------------------------------------------------------------------------------
+
+LIVE = """
+import time
+import matplotlib.pyplot as plt
+from dgs_utils.live import LiveFigure
+
+def draw(numbers):
+    figure, axis = plt.subplots()
+    axis.plot(numbers)
+    drawn.append(len(numbers))
+    return figure
+
+drawn = []
+live = LiveFigure(draw, seconds=0.01)
+for n in range(1, 4):
+    time.sleep(max(live.due - time.monotonic(), 0))
+    live(lambda: [0] * n)
+    live(lambda: 1 / 0)  # too early for another drawing
+"""
+
+
+def test_live_curves_are_drawn_in_place_and_seldom():
+    cells = [nbformat.v4.new_code_cell(LIVE), nbformat.v4.new_code_cell("drawn, plt.get_fignums()")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}).execute()
+    [picture] = notebook.cells[0].outputs
+    assert "image/png" in picture["data"]
+    assert notebook.cells[1].outputs[0]["data"]["text/plain"] == "([1, 2, 3], [])"
