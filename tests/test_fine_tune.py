@@ -37,8 +37,8 @@ def prepare(outputs) -> Path:
 def open_fine_tune(prepare: Path, name: str, **values) -> artifacts.Run:
     folder = prepare.parents[1] / name
     return open_stage("01_fine_tune", **{"prepare": str(prepare), "output": str(folder), "steps": STEPS,
-                                         "batch_size": BATCH, "device": "cpu", "learning_rate": 1e-2, "weight_representative": 0.5,
-                                         "weight_diverse": 0.5, **values})
+                                         "batch_size": BATCH, "device": "cpu", "learning_rate": 1e-2,
+                                         "weight_representative": 0.5, "weight_diverse": 0.5, **values})
 
 
 def results(run: artifacts.Run) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
