@@ -319,12 +319,12 @@ class EvaluateParams(StageParams):
     image_size: Positive = 16
     protocol: Literal["idc", "rded"] = "idc"  # idc: hard labels, the paper's; rded: soft labels of 00's classifier
     epochs: Count = 0  # 0 = the published number for this IPC
-    epoch_factor: Annotated[float, Field(gt=0)] = 0.01  # scales the protocol's epochs for small machines
+    epoch_factor: Annotated[float, Field(gt=0)] = 0.0075  # scales the protocol's epochs for small machines
     batch_size: Count = 0  # 0 = the protocol's
     learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0 = the protocol's
     augment: bool = True  # the protocol's transforms and CutMix; without them for the augmentation-robust score
     flip: bool = False  # whether mirrored pictures still show their class
-    evaluations: Positive = 5  # tests during a training; 100 as published
+    evaluations: Positive = 3  # tests during a training; 100 as published
     repeats: Positive = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
     compile: bool = False  # torch.compile, with CUDA graphs on a GPU
