@@ -1,7 +1,7 @@
 """Stage 02: the pool of generated pictures (§2.2) [F §5].
 
 Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300:
-the same pictures, to a grey level, whatever the batch size. (MGD3's modes depend on the number of images, so its pools
+the same pictures in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of images, so its pools
 do not nest.) Work goes in fixed blocks of indices; a block whose files are all there is never generated again, so a
 killed run goes on at the first unfinished block, and several processes can fill one folder, each its share of blocks.
 """
@@ -64,7 +64,6 @@ def generate(run: Run) -> pd.DataFrame:
     if len(table) == len(classes) * run.params.images_per_class or run.params.generator == "folder":
         write_csv(run.folder / "metadata.csv", table)
     else:
-        (run.folder / "metadata.csv").unlink(missing_ok=True)
         print(f"Share {run.params.shard} is done; {len(table):,} of {len(classes) * run.params.images_per_class:,} "
               f"pictures are there. The share that ends last writes metadata.csv and the manifest.")
     return table
@@ -72,7 +71,9 @@ def generate(run: Run) -> pd.DataFrame:
 
 def is_complete(run: Run) -> bool:
     """Return whether all pictures of the pool are there, those of other shares too, so that the stage can finish."""
-    return (run.folder / "metadata.csv").exists()
+    if run.params.generator != "folder" and not all(block.done for block in blocks(run, chosen_classes(run))):
+        return False
+    return (run.folder / "metadata.csv").exists()  # written by this share, or by one that ended at the same time
 
 
 def chosen_classes(run: Run) -> pd.DataFrame:

@@ -133,6 +133,8 @@ def test_only_unfinished_blocks_are_generated_again(prepare):
     assert made == {"b/3.png", "b/4.png", "b/5.png"}  # the block of three around it
     assert files(run) == before
     assert not left.exists()
+    (images / "a" / "0.png").unlink()
+    assert not pool.is_complete(run)  # whatever metadata.csv says
 
 
 SCRIPT = """
