@@ -1,9 +1,10 @@
 """Stage 02: the pool of generated pictures (§2.2) [F §5].
 
 Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300:
-the same pictures in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of images, so its pools
-do not nest.) Work goes in fixed blocks of indices; a block whose files are all there is never generated again, so a
-killed run goes on at the first unfinished block, and several processes can fill one folder, each its share of blocks.
+the same pictures in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of
+images, so its pools do not nest.) Work goes in fixed blocks of indices; a block whose files are all there is never
+generated again, so a killed run goes on at the first unfinished block, and several processes can fill one folder, each
+its share of blocks.
 """
 
 import json

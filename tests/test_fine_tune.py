@@ -21,6 +21,7 @@ from small_diffusion import make_prepare
 from small_world import open_stage
 
 from dgs_utils import artifacts, fine_tune
+from dgs_utils.diffusion import DiT, add_difffit, trainable_parameters
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.parallel import Group
 from dgs_utils.diffusion.trackers import check_tracker
@@ -92,6 +93,31 @@ def test_gradient_checkpointing_changes_nothing(prepare):
     plain, frugal = fine_tuned(prepare, "plain"), fine_tuned(prepare, "frugal", gradient_checkpointing=True)
     assert plain[1].equals(frugal[1])
     assert all(torch.equal(frugal[0][name], tensor) for name, tensor in plain[0].items())
+
+
+def test_the_largest_model_fits_by_count():
+    """DiT-XL/2 at batch 8, counted without a GPU: weights, what backward needs, gradients and averages, in fp32."""
+    needed = []
+    for frugal in (False, True):
+        with torch.device("meta"):
+            model = add_difffit(DiT.from_size("DiT-XL/2", input_size=32, in_channels=4)).train()
+            inputs = torch.zeros(8, 4, 32, 32), torch.zeros(8), torch.zeros(8, dtype=torch.int64)
+        trained = sum(parameter.numel() for parameter in trainable_parameters(model).values())
+        assert trained == 1_739_552  # as published
+        if frugal:
+            model.enable_gradient_checkpointing()
+        kept = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in model.parameters()}
+
+        def keep(tensor, kept=kept):
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = model(*inputs)  # alive until here, so that no storage's number is given twice
+        needed.append(sum(kept.values()) + 4 * 4 * trained)
+        del output
+    assert needed[0] < 12 * 2**30  # leaves a quarter of 16 GiB to what comes and goes
+    assert needed[1] < needed[0] / 2
 
 
 # ---- Several processes -----------------------------------------------------------------------------------------------
