@@ -28,7 +28,8 @@ from typing import Any
 from dgs_utils.params import STAGES, Input, StageParams, nearest, node_key, validate
 
 MANIFEST = "manifest.json"
-VOLATILE = {MANIFEST, "progress.json", "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers"}
+SHARES = "shares"  # executed notebooks of several processes that fill one folder
+VOLATILE = {MANIFEST, SHARES, "progress.json", "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers"}
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
 
 

@@ -15,8 +15,8 @@ import small_grid
 from small_grid import contents, dgs, manifests
 
 from dgs_utils.batch.display import duration
-from dgs_utils.batch.gpu import leased_gpu
-from dgs_utils.params import EvaluateParams, TransformParams
+from dgs_utils.batch.gpu import leased_gpus
+from dgs_utils.params import EvaluateParams, FineTuneParams, TransformParams
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +170,29 @@ def test_progress_can_be_read_while_a_notebook_runs(tmp_path):
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow  # the real stages 00 to 02
+def test_shares_of_a_pool_fill_one_folder_side_by_side(tmp_path):
+    whole, parts = (small_grid.build_real(tmp_path / name) for name in ("whole", "parts"))
+    pool = ["run", "params/small.yaml"]
+    for workspace, last in ((whole, "pool"), (parts, "fine_tune")):
+        result = dgs(workspace, *pool, "--until", last, "--set", "sample.method=dgs", timeout=300)
+        assert result.returncode == 0, result.stdout
+    shares = [small_grid.start(parts, *pool, "--only", "pool", "--set", "sample.method=dgs", "--set",
+                               f"pool.shard={share}") for share in ("1/2", "2/2")]
+    printed = [share.communicate(timeout=300) for share in shares]
+    assert [share.returncode for share in shares] == [0, 0], printed
+    assert contents(parts) == contents(whole)
+    assert len(list((parts / "outputs" / "02_pool").glob("*/shares/*/notebook.ipynb"))) == 2
+
+
 def test_gpus_are_leased_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"):
         monkeypatch.delenv(name, raising=False)
-    script = ("import sys, time; from pathlib import Path; from dgs_utils.batch.gpu import leased_gpu\n"
+    script = ("import sys, time; from pathlib import Path; from dgs_utils.batch.gpu import leased_gpus\n"
               "from dgs_utils.params import EvaluateParams\n"
-              "with leased_gpu(EvaluateParams(), int(sys.argv[2]), Path(sys.argv[1])) as gpu:\n"
-              "    print(gpu, flush=True); sys.stdin.read()")
+              "with leased_gpus(EvaluateParams(), int(sys.argv[2]), Path(sys.argv[1])) as gpus:\n"
+              "    print(*gpus, flush=True); sys.stdin.read()")
 
     def lease(per_gpu):
         return subprocess.Popen([sys.executable, "-c", script, tmp_path, str(per_gpu)], stdin=subprocess.PIPE,
@@ -185,7 +200,7 @@ def test_gpus_are_leased_one_by_one(tmp_path, monkeypatch):
 
     holders = [lease(1)]
     first = holders[0].stdout.readline().strip()
-    with leased_gpu(EvaluateParams(), places=tmp_path) as second:
+    with leased_gpus(EvaluateParams(), places=tmp_path) as [second]:
         assert {first, second} == {"4", "7"}
         assert os.environ["CUDA_VISIBLE_DEVICES"] == second
         holders.append(lease(2))  # both are taken, so it shares one
@@ -193,19 +208,22 @@ def test_gpus_are_leased_one_by_one(tmp_path, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
     holders[0].kill()  # what a killed holder held is free again
     holders[0].wait()
-    with leased_gpu(EvaluateParams(), places=tmp_path) as again:
-        assert again == "4"
+    with leased_gpus(EvaluateParams(), places=tmp_path) as again:
+        assert again == ["4"]
     holders[1].communicate()
+    with leased_gpus(FineTuneParams(processes=3), places=tmp_path) as all_there_are:
+        assert all_there_are == ["4", "7"]
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 
 def test_no_gpu_is_leased_where_none_is_wanted_or_a_scheduler_chose(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     for params in (TransformParams(), EvaluateParams(device="cpu"), EvaluateParams(device="cuda:1")):
-        with leased_gpu(params, places=tmp_path) as gpu:
-            assert gpu == ""
+        with leased_gpus(params, places=tmp_path) as gpus:
+            assert gpus == []
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    with leased_gpu(EvaluateParams(), places=tmp_path) as gpu:
-        assert gpu == ""
+    with leased_gpus(EvaluateParams(), places=tmp_path) as gpus:
+        assert gpus == []
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 

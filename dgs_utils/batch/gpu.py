@@ -1,11 +1,12 @@
-"""Which GPU a notebook may use: one at a time each, agreed upon by file locks."""
+"""Which GPUs a notebook may use, agreed upon by file locks."""
 
 import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -28,48 +29,55 @@ def candidates() -> list[str]:
 
 
 @contextmanager
-def leased_gpu(params: StageParams, per_gpu: int = 1, places: Path | None = None) -> Iterator[str]:
-    """Give a stage a GPU that is free, waiting for one, by ``CUDA_VISIBLE_DEVICES`` of the processes started inside.
+def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = None) -> Iterator[list[str]]:
+    """Give a stage GPUs that are free, waiting for them, by ``CUDA_VISIBLE_DEVICES`` of the processes started inside.
 
-    Nothing happens where the stage uses no GPU or names its own, where there is none, and inside a cluster's job, whose
-    scheduler has assigned one.
+    A stage gets one, or as many as its parameter ``processes`` says, if there are so many at all. Nothing happens where
+    it uses no GPU or names its own, where there is none, and inside a cluster's job, whose scheduler has assigned one.
 
     Args:
         params: the stage's parameters.
-        per_gpu: how many may share a GPU.
+        per_gpu: how many notebooks may share a GPU.
         places: folder of the lock files; the machine's temporary folder by default, since GPUs belong to a machine.
 
     Yields:
-        The GPU's name, or "".
+        The GPUs' names.
     """
     wants = getattr(params, "device", "cpu") in ("auto", "cuda")
     gpus = candidates() if wants and not any(name in os.environ for name in SCHEDULERS) else []
     if not gpus:
-        yield ""
+        yield []
         return
     places = places or Path(tempfile.gettempdir()) / f"dgs-gpus-{os.getuid()}"
     places.mkdir(exist_ok=True)
-    gpu, lock = _first_free(gpus, per_gpu, places)
+    count = min(max(getattr(params, "processes", 1), 1), len(gpus))
+    while len(locks := _free(gpus, count, per_gpu, places)) < count:
+        _release(locks)  # another notebook may be waiting for just these
+        time.sleep(1)
     before = os.environ.get(VISIBLE)
-    os.environ[VISIBLE] = gpu
+    os.environ[VISIBLE] = ",".join(locks)
     try:
-        yield gpu
+        yield list(locks)
     finally:
         if before is None:
             del os.environ[VISIBLE]
         else:
             os.environ[VISIBLE] = before
+        _release(locks)
+
+
+def _free(gpus: list[str], count: int, per_gpu: int, places: Path) -> dict[str, FileLock]:
+    """Lock up to ``count`` GPUs; an empty one before a shared one."""
+    locks: dict[str, FileLock] = {}
+    for place, gpu in product(range(per_gpu), map(str.strip, gpus)):
+        if len(locks) < count and gpu not in locks:
+            lock = FileLock(places / f"{gpu.replace('/', '-')}.{place}.lock", timeout=0)
+            with suppress(Timeout):
+                lock.acquire()
+                locks[gpu] = lock
+    return locks
+
+
+def _release(locks: dict[str, FileLock]) -> None:
+    for lock in locks.values():
         lock.release()
-
-
-def _first_free(gpus: list[str], per_gpu: int, places: Path) -> tuple[str, FileLock]:
-    while True:
-        for place in range(per_gpu):  # an empty GPU before a shared one
-            for gpu in gpus:
-                lock = FileLock(places / f"{gpu.strip().replace('/', '-')}.{place}.lock", timeout=0)
-                try:
-                    lock.acquire()
-                    return gpu.strip(), lock
-                except Timeout:
-                    continue
-        time.sleep(1)

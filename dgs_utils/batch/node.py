@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from dgs_utils.artifacts import MANIFEST, Node, outputs_root, workspace, write_json
 from dgs_utils.batch.display import Display
-from dgs_utils.batch.gpu import leased_gpu
-from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, manifest, state
+from dgs_utils.batch.gpu import leased_gpus
+from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, lock_file, manifest, record_folder, share, state
 
 PAUSE = 0.5  # seconds between looks at what another process is running
 STALE = "stale"  # what --force takes beside stages
@@ -62,7 +62,7 @@ def run_node(node: Node, display: Display, options: Options = DEFAULTS) -> Repor
     folder = node.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with FileLock(lock_file(node), timeout=0):
             if report := finished(node, options):  # by another process, just now
                 return report
             if manifest(node):
@@ -107,7 +107,7 @@ def clear(node: Node) -> None:
     """Remove what earlier runs left, the manifest first, since finished files in it would be taken up again."""
     (node.folder / MANIFEST).unlink(missing_ok=True)
     for entry in node.folder.iterdir():
-        if entry.name != LOCK:
+        if not entry.name.startswith(LOCK):
             _remove(entry)
 
 
@@ -118,10 +118,11 @@ def _remove(entry: Path) -> None:
 def _run(node: Node, display: Display, options: Options) -> Report:
     for name in (MANIFEST, FAILURE, "progress.json"):  # a manifest that is here is damaged
         (node.folder / name).unlink(missing_ok=True)
-    for unfinished in list(node.folder.rglob(".*.partial")):  # of a notebook that was killed while it wrote
-        _remove(unfinished)
+    if not share(node):  # else they may be another's that is at work
+        for unfinished in list(node.folder.rglob(".*.partial")):  # of a notebook that was killed while it wrote
+            _remove(unfinished)
     started = time.monotonic()
-    with display.node(node), leased_gpu(node.params, options.per_gpu):
+    with display.node(node), leased_gpus(node.params, options.per_gpu):
         error = execute(node, options.limit, display.at_cell)
     report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
     if error:
@@ -134,7 +135,8 @@ def _run(node: Node, display: Display, options: Options) -> Report:
 def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> str:
     """Execute a node's notebook; return "" or what went wrong, in one line.
 
-    The executed notebook stays in the node's folder as ``notebook.ipynb``, what it printed in ``log.txt``.
+    The executed notebook stays in the node's folder as ``notebook.ipynb``, what it printed in ``log.txt``; those of a
+    share of a pool in a subfolder.
 
     Args:
         node: the node, whose folder exists and whose inputs are finished.
@@ -145,12 +147,13 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
 
     from dgs_utils.batch.kernel import manager_class
 
-    notebook = workspace() / "notebooks" / f"{node.stage}.ipynb"
+    notebook, folder = workspace() / "notebooks" / f"{node.stage}.ipynb", record_folder(node)
     try:
-        with (node.folder / "log.txt").open("w") as log:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("w") as log:
             try:
                 papermill.execute_notebook(
-                    _literal(notebook), _literal(node.folder / "notebook.ipynb"), _parameters(node),
+                    _literal(notebook), _literal(folder / "notebook.ipynb"), _parameters(node),
                     kernel_name="python3", kernel_manager_class=manager_class(), shutdown_kernel="immediate",
                     cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
                     execution_timeout=math.ceil(limit * 60) or None, on_cell_start=at_cell)
@@ -162,7 +165,8 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
                 raise
     except Exception as error:  # a missing notebook, a kernel that was killed, a full disk: the siblings go on
         return _reason(error, limit)
-    return "" if manifest(node) else "the notebook ended without a manifest; its last cell must call run.finish()"
+    done = manifest(node) or share(node)  # of a pool in shares, the one that ends last leaves the manifest
+    return "" if done else "the notebook ended without a manifest; its last cell must call run.finish()"
 
 
 def _literal(path: Path) -> str:
@@ -200,7 +204,7 @@ def failure_line(node: Node, error: str) -> str:
     changed = {name: value for name, value in node.params.identity().items() if value != fields[name].default}
     given = ", ".join(f"{name}={value}" for name, value in changed.items()) or "defaults"
     return (f"FAILED {node.stage} ({given}): {' '.join(error.split())[:400]}; "
-            f"open {shown(node.folder / 'notebook.ipynb')}")
+            f"open {shown(record_folder(node) / 'notebook.ipynb')}")
 
 
 def shown(path: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.artifacts import MANIFEST, Node, code_hashes, outputs_root, read_manifest
+from dgs_utils.artifacts import MANIFEST, SHARES, Node, code_hashes, outputs_root, read_manifest
 
-LOCK = ".lock"
+LOCK = ".lock"  # with the share behind it, where notebooks generate shares of one pool side by side
 FAILURE = "failure.json"
 STATES = ("done", "running", "failed", "stale", "missing")
 
@@ -85,12 +85,28 @@ def failure(node: Node) -> str:
         return ""
 
 
+def share(node: Node) -> str:
+    """Return which share of a pool a node generates, as "1-4"; "" for all of it, and for all other stages."""
+    return getattr(node.params, "shard", "").replace("/", "-")
+
+
+def lock_file(node: Node) -> Path:
+    """Return the file that a node's runner holds; runners of different shares do not wait for each other."""
+    return node.folder / f"{LOCK}{share(node)}"
+
+
+def record_folder(node: Node) -> Path:
+    """Return where the executed notebook and its log are."""
+    return node.folder / SHARES / share(node) if share(node) else node.folder
+
+
 def _is_held(folder: Path) -> bool:
-    lock = folder / LOCK
-    if not lock.exists():
-        return False
+    return any(_is_locked(file) for file in folder.glob(f"{LOCK}*"))
+
+
+def _is_locked(file: Path) -> bool:
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(file, timeout=0):
             return False
     except Timeout:
         return True
