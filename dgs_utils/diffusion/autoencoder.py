@@ -61,8 +61,9 @@ class LatentAutoencoder(Autoencoder):
         self.factor = 2 ** (len(stages) - 1)
 
     def to(self, device: torch.device) -> "Autoencoder":
-        """Move to a device."""
-        self.model.to(device)
+        """Move to a device; GPUs convolve fastest with channels last."""
+        layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format
+        self.model.to(device, memory_format=layout)
         return self
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
