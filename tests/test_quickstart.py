@@ -16,7 +16,7 @@ CHANCE = 10.0  # percent, ten classes
 
 def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "dgs_utils.cli", *arguments], cwd=ROOT, text=True,
-                          capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(outputs)})
+                          capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(outputs)}, timeout=1500)
 
 
 def only(outputs: Path, stage: str, part: str = "") -> Path:
