@@ -132,7 +132,7 @@ def share(items: list[Block], shard: str) -> list[Block]:
 
 
 def worth_compiling(device: torch.device, evaluations: int) -> bool:
-    """Return whether so many evaluations of the network outweigh the minute that compiling takes (`COMPILE_FROM`)."""
+    """Return whether so many evaluations of the network outweigh compiling it first (`COMPILE_FROM`)."""
     return device.type == "cuda" and evaluations >= COMPILE_FROM
 
 

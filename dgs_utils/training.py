@@ -43,7 +43,7 @@ class Recipe:
         augmentation: training transforms.
         precision: "fp32" or "bf16".
         protocol: optimiser, schedule, labels, and which tests count.
-        compile: run training steps through `torch.compile`, as CUDA graphs on a GPU; it takes a minute to begin.
+        compile: run training steps through `torch.compile`, as CUDA graphs on a GPU; compiling comes first.
     """
 
     epochs: int
