@@ -16,35 +16,15 @@ SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost s
 UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 # Runs that differ in any of these are never compared.
 SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
-           "flip", "precision", "evaluations", "network", "norm", "ipc", "setting"]
+           "flip", "precision", "evaluations", "network", "norm", "ipc"]
 
 
-# ---- Single numbers --------------------------------------------------------------------------------------------------
+# ---- A single test --------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Spread:
-    """A mean with the standard deviation behind it (``ddof`` 1, or 0 as the published tables have it) of n values."""
-
-    mean: float
-    std: float
-    n: int
-    ddof: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f}" if np.isnan(self.std) else f"{self.mean:.1f} ± {self.std:.1f}"
-
-
-def spread(values: Sequence[float], ddof: int = 1) -> Spread:
-    """Return mean and standard deviation; the deviation of fewer than ddof + 1 values is NaN."""
-    values = np.asarray(values, dtype=np.float64)
-    std = float(values.std(ddof=ddof)) if len(values) > ddof else np.nan
-    return Spread(float(values.mean()), std, len(values), ddof)
-
-
-def binomial_error(accuracy: float, n_test: int) -> float:
-    """Return the standard error of a top-1 accuracy (percent) that comes from testing on ``n_test`` pictures only."""
+def binomial_error(accuracy, n_test):
+    """Return the standard error of top-1 accuracies (percent) that comes from testing on ``n_test`` pictures only."""
     share = accuracy / 100
-    return 100 * float(np.sqrt(share * (1 - share) / n_test))
+    return 100 * np.sqrt(share * (1 - share) / n_test)
 
 
 # ---- A against B -----------------------------------------------------------------------------------------------------
@@ -90,33 +70,24 @@ class Comparison:
         return f"{first} is {abs(self.difference):.1f} points {side} {second} with {self.n} {self.unit} ({interval})."
 
 
-def compare_paired(first: Sequence[float], second: Sequence[float], method: str = "t", confidence: float = 0.95,
-                   unit: str = "trainings", seed: int = 0) -> Comparison:
+def compare_paired(first: Sequence[float], second: Sequence[float], confidence: float = 0.95,
+                   unit: str = "trainings") -> Comparison:
     """Compare values that were measured in pairs, such as accuracies of two methods with the same seeds.
 
     Args:
         first, second: accuracies in percent, shape (n,), pair by pair.
-        method: "t" (Student's, right for few pairs) or "bootstrap" (of the mean difference, bias-corrected and
-            accelerated; wants ten pairs or more).
-        confidence: of the interval.
+        confidence: of the interval, by Student's t.
         unit: what a pair is, for the sentence.
-        seed: of the bootstrap.
 
     Raises:
-        ValueError: unequal lengths, no pair, or an unknown method.
+        ValueError: unequal lengths, or no pair.
     """
     if len(first) != len(second) or not len(first):
         raise ValueError(f"a paired comparison needs as many values on either side, not {len(first)} and {len(second)}")
-    if method not in ("t", "bootstrap"):
-        raise ValueError(f"method is {method!r}; choose t or bootstrap")
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     mean, n = float(differences.mean()), len(differences)
     if n < 2 or np.ptp(differences) < 1e-9:  # equal differences, as coarse accuracies give, tell nothing of the noise
         return Comparison(mean, np.nan, np.nan, np.nan, n, unit, confidence)
-    if method == "bootstrap":
-        interval = stats.bootstrap((differences,), np.mean, confidence_level=confidence,
-                                   random_state=np.random.default_rng(seed)).confidence_interval
-        return Comparison(mean, float(interval.low), float(interval.high), np.nan, n, unit, confidence)
     test = stats.ttest_1samp(differences, 0)
     interval = test.confidence_interval(confidence)
     return Comparison(mean, float(interval.low), float(interval.high), float(test.pvalue), n, unit, confidence)
@@ -139,7 +110,7 @@ def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str
     Returns:
         One row a setting: its columns, difference, low, high, p, n, unit, sentence.
     """
-    setting = [name for name in SETTING if name in results]
+    setting = [name for name in (*SETTING, "setting") if name in results]
     rows = []
     for values, part in results.groupby(setting, sort=False):
         sides = [part[part[by] == name] for name in (first, second)]
@@ -179,26 +150,6 @@ def read_correct(folder: Path) -> np.ndarray:
     return np.array(rows, dtype=bool)
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """Test pictures on which two classifiers disagree, and the exact two-sided p-value of that by chance."""
-
-    only_first: int
-    only_second: int
-    p: float
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
-    """Compare two classifiers on the same test pictures (bool arrays (pictures,): right or wrong), by McNemar's test.
-
-    It answers for these two trained classifiers; for the methods behind them see `bootstrap_pictures`.
-    """
-    first, second = _same_pictures(first, second)
-    ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
-    p = stats.binomtest(ahead, ahead + behind).pvalue if ahead + behind else 1.0
-    return McNemar(ahead, behind, float(p))
-
-
 def bootstrap_pictures(first: np.ndarray, second: np.ndarray, resamples: int = 5000, confidence: float = 0.95,
                        seed: int = 0) -> Comparison:
     """Compare two methods by resampling test pictures, the same for both, and the trainings of each.
@@ -220,6 +171,28 @@ def bootstrap_pictures(first: np.ndarray, second: np.ndarray, resamples: int = 5
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     difference = 100 * (first.mean() - second.mean())
     return Comparison(float(difference), float(low), float(high), np.nan, pictures, "test pictures", confidence)
+
+
+def compare_on_pictures(results: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Compare two series on the same test pictures in every setting in which both were run (`bootstrap_pictures`).
+
+    What this resamples are pictures and trainings; `compare_methods` answers for other pools and selections too.
+
+    Args:
+        results: rows of ``results.csv`` with ``series``, ``setting`` and the 06 ``folder``.
+        first, second: names of series.
+
+    Returns:
+        One row a setting: setting, ipc, difference, low, high (percentage points), sentence.
+    """
+    rows = []
+    for (setting, ipc), part in results.groupby(["setting", "ipc"], sort=False):
+        sides = [part.loc[part["series"] == name, "folder"].unique() for name in (first, second)]
+        if all(len(side) for side in sides):
+            found = bootstrap_pictures(*(np.concatenate([read_correct(folder) for folder in side]) for side in sides))
+            rows.append({"setting": setting, "ipc": ipc, "difference": found.difference, "low": found.low,
+                         "high": found.high, "sentence": found.sentence(first, second)})
+    return pd.DataFrame(rows, columns=["setting", "ipc", "difference", "low", "high", "sentence"])
 
 
 def _same_pictures(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -311,7 +284,7 @@ def sources_of_noise(results: pd.DataFrame, measure: str = "best", gain: float =
         number and what that level adds to the standard deviation; pools_for_gain is how many pools an arm needs
         for that gain if each were trained on as here (NaN with a single pool), note why a grid could not be analysed.
     """
-    setting = [name for name in SETTING if name in results]
+    setting = [name for name in (*SETTING, "setting") if name in results]
     rows = []
     for (*values, series), part in results.groupby([*setting, "series"], sort=False):
         if max(_numbers(part[name]).nunique() for name in SEEDS[:2]) < 2:

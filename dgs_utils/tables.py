@@ -14,6 +14,7 @@ import pandas as pd
 
 from dgs_utils.artifacts import atomic, write_csv
 from dgs_utils.methods import METHODS
+from dgs_utils.statistics import SETTING, binomial_error
 
 EMPTY = "–"
 NETWORKS = {
@@ -24,10 +25,8 @@ DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "I
 LABELS = {name: method.label for name, method in METHODS.items()}
 PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
-# What one cell of any table stands for; the runs that agree in all of these are averaged: how they were evaluated, …
-SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
-           "flip", "precision", "evaluations", "network", "norm", "ipc"]
-# … and how their pictures were made.
+# What one cell of any table stands for: the runs that agree in how they were evaluated (SETTING) and in how their
+# pictures were made are averaged.
 MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
 CELL = [*SETTING, *MAKING]
 BY_IPC = ("epoch_factor", "batch_size")  # a protocol lets these follow from the IPC; a factor's epochs are whole ones
@@ -83,14 +82,15 @@ LAYOUTS: dict[str, Layout] = {
 def read_results(folders: list[Path]) -> pd.DataFrame:
     """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent.
 
-    Columns that older files lack have their neutral value; ``series`` and ``setting`` (see `series_of` and
+    Columns that older files lack have their neutral value; ``folder``, ``series`` and ``setting`` (see `series_of` and
     `setting_of`) are added.
     """
     text = {"distribution": str, "objective": str, "measure": str, "variant": str}
     frames = [pd.read_csv(folder / "results.csv", dtype=text, keep_default_na=False) for folder in folders]
     if not frames:
         raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
-    frames = [frame.assign(**{name: value for name, value in LATER.items() if name not in frame}) for frame in frames]
+    frames = [frame.assign(folder=str(folder), **{name: value for name, value in LATER.items() if name not in frame})
+              for frame, folder in zip(frames, folders, strict=True)]
     results = pd.concat(frames, ignore_index=True)
     results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
     return results.assign(series=series_of(results), setting=setting_of(results))
@@ -144,22 +144,22 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a cell: the columns of `CELL`, ``series``, ``setting``, ``label`` (of the protocol), ``best`` and
-        ``last`` (mean top-1, percent), ``std`` (of best, ddof 1, NaN for a single run), ``n`` (runs), ``pools``,
-        ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard error of one test,
-        percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the standard error of best
-        over the outermost source of noise that was repeated, and how many of that there are.
+        ``last`` (mean top-1, percent), ``std`` and ``last_std`` (ddof 1, NaN for a single run), ``n`` (runs),
+        ``pools``, ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard error of
+        one test, percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the standard
+        error of best over the outermost source of noise that was repeated, and how many of that there are.
     """
     if "series" not in results:
         results = results.assign(series=series_of(results), setting=setting_of(results))
     groups = results.groupby([*CELL, "series", "setting"], sort=False, dropna=False)
     summary = groups.agg(
         label=("label", "first"),
-        best=("best", "mean"), std=("best", "std"), last=("last", "mean"), n=("best", "size"), n_test=("n_test", "max"),
+        best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
+        last_std=("last", "std"), n=("best", "size"), n_test=("n_test", "max"),
         pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
         trainings=("training_seed", "nunique"),
     ).reset_index()
-    share = summary["best"] / 100
-    summary["test_se"] = 100 * np.sqrt(share * (1 - share) / summary["n_test"])
+    summary["test_se"] = binomial_error(summary["best"], summary["n_test"])
     summary["optimism"] = summary["best"] - summary["last"]
     errors = [_error(part) for _, part in groups]
     return summary.assign(error=[error for error, _ in errors], units=[units for _, units in errors])

@@ -21,13 +21,13 @@ for step in run.progress(range(3), label="steps"):
     time.sleep(float("SECONDS"))
 """
 RESULTS = """
-import csv
-with open(run.folder / "results.csv", "w", newline="") as file:
-    rows = csv.writer(file)
-    rows.writerow(["method", "ipc", "network", "training_seed", "best", "last"])
-    label = artifacts.read_manifest(run.inputs["distilled"])["identity"]["method"]
-    for seed in range(run.params.repeats):
-        rows.writerow([label, 10, run.params.network, seed, 50 + 2 * seed, 49 + seed])
+import pandas as pd
+from dgs_utils.tables import CELL
+method = artifacts.read_manifest(run.inputs["distilled"])["identity"]["method"]
+row = dict.fromkeys([*CELL, "label", "pool_seed", "selection_seed"], "") | {"distilled": run.inputs["distilled"].name}
+row |= {"method": method, "ipc": 10, "network": run.params.network, "n_test": 500}
+rows = [row | {"training_seed": seed, "best": 50 + 2 * seed, "last": 49 + seed} for seed in range(run.params.repeats)]
+artifacts.write_csv(run.folder / "results.csv", pd.DataFrame(rows))
 """
 EXPERIMENT = """
 name: small

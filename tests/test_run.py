@@ -39,7 +39,7 @@ def test_a_run_finishes_every_node_and_tells_where_to_look(finished):
     assert f"Figures and tables: outputs/07_figures/{figures.name}" in printed
     best = f"52.0 ± {statistics.stdev([50, 52, 54]):.1f}"
     [line] = [line for line in printed.splitlines() if " DGS " in line]
-    assert line.split() == ["convnet3", "10", "DGS", *best.split(), "50.0", "±", "1.0", "3"]
+    assert line.split() == ["ConvNet-3", "10", "DGS", *best.split(), "50.0", "±", "1.0", "3"]
     assert "\r" not in printed  # plain lines where nobody watches
 
 

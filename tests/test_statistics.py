@@ -16,31 +16,17 @@ from dgs_utils.statistics import (
     binomial_error,
     bootstrap_pictures,
     compare_methods,
+    compare_on_pictures,
     compare_paired,
     label_robust_score,
-    mcnemar,
     pools_needed,
-    spread,
     variance_components,
 )
 
 PERCENT = st.floats(0, 100)
 
 
-# ---- Single numbers --------------------------------------------------------------------------------------------------
-
-@given(st.lists(PERCENT, min_size=2, max_size=9), st.sampled_from([0, 1]))
-def test_spread_is_numpys(values, ddof):
-    found = spread(values, ddof)
-    assert (found.mean, found.std, found.n) == (np.mean(values), np.std(values, ddof=ddof), len(values))
-
-
-def test_spread_of_one_run_claims_no_deviation():
-    assert math.isnan(spread([40.0]).std)
-    assert str(spread([40.0])) == "40.0"
-    assert str(spread([40.0, 42.0])) == "41.0 ± 1.4"
-    assert str(spread([40.0, 42.0], ddof=0)) == "41.0 ± 1.0"
-
+# ---- A single test --------------------------------------------------------------------------------------------------
 
 def test_binomial_error_of_the_published_test_sets():
     assert binomial_error(37.5, 500) == pytest.approx(2.165, abs=1e-3)  # "2.2 points"
@@ -76,10 +62,6 @@ def test_intervals_cover_as_often_as_they_claim():
     draws = 1.5 + rng.normal(size=(2000, 5))
     inside = [(c.low <= 1.5 <= c.high) for c in (compare_paired(row, np.zeros(5)) for row in draws)]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
-    many = 1.5 + rng.normal(size=(150, 25))
-    found = [compare_paired(row, np.zeros(25), method="bootstrap") for row in many]
-    assert np.mean([c.low <= 1.5 <= c.high for c in found]) > 0.86
-    assert found[0] == compare_paired(many[0], np.zeros(25), method="bootstrap")  # seeded
 
 
 @pytest.mark.parametrize(("first", "second", "sentence"), [
@@ -96,8 +78,6 @@ def test_sentences(first, second, sentence):
 def test_comparisons_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="as many values on either side, not 2 and 1"):
         compare_paired([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="method is 'z'; choose t or bootstrap"):
-        compare_paired([1.0, 2.0], [1.0, 3.0], method="z")
 
 
 def rows(method: str, seeds: list[tuple], best: list[float], **setting) -> pd.DataFrame:
@@ -144,16 +124,25 @@ def test_methods_without_a_common_seed_are_not_compared():
 
 # ---- The same test pictures ------------------------------------------------------------------------------------------
 
-def test_mcnemar_is_the_exact_binomial_test():
-    first = np.array([True] * 30 + [False] * 10 + [True] * 9 + [False] * 2)
-    second = np.array([True] * 30 + [False] * 10 + [False] * 9 + [True] * 2)
-    found = mcnemar(first, second)
-    tail = sum(math.comb(11, k) for k in range(3)) / 2**11
-    assert (found.only_first, found.only_second) == (9, 2)
-    assert found.p == pytest.approx(2 * tail)
-    assert mcnemar(first, first).p == 1.0
-    with pytest.raises(ValueError, match="tested on 51 and 50 pictures"):
-        mcnemar(first, second[:-1])
+def test_series_are_compared_on_the_pictures_of_their_folders(tmp_path):
+    rng = np.random.default_rng(2)
+    sides = {"DGS": rng.random((2, 40)) < 0.7, "Random": rng.random((3, 40)) < 0.6}
+    frames = []
+    for name, correct in sides.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        frame = pd.DataFrame({"training_seed": range(len(correct)), "n_test": 40})
+        frame.to_csv(folder / "results.csv", index=False)
+        np.savez(folder / "correct.npz", **{str(seed): np.packbits(row) for seed, row in enumerate(correct)})
+        frames.append(frame.assign(series=name, setting="ConvNet-3", ipc=10, folder=str(folder)))
+    results = pd.concat(frames)
+    [found] = compare_on_pictures(results, "DGS", "Random").to_dict("records")
+    expected = bootstrap_pictures(*sides.values())
+    assert (found["difference"], found["low"], found["high"]) == (expected.difference, expected.low, expected.high)
+    assert found["sentence"] == expected.sentence("DGS", "Random")
+    assert compare_on_pictures(results, "DGS", "Herding").empty
+    with pytest.raises(ValueError, match="tested on 40 and 39 pictures"):
+        bootstrap_pictures(sides["DGS"], sides["Random"][:, 1:])
 
 
 def test_bootstrap_over_pictures_matches_the_normal_approximation():

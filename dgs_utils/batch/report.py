@@ -1,7 +1,6 @@
 """What a run leaves on the terminal at its end."""
 
-import csv
-import statistics
+import math
 from collections import defaultdict
 
 from dgs_utils.artifacts import Node
@@ -47,24 +46,20 @@ def stage_table(reports: list[Report]) -> list[str]:
 def results_table(nodes: list[Node]) -> list[str]:
     """Return lines with best and last top-1 accuracy, mean ± standard deviation (ddof 1), of finished evaluations.
 
-    Rows of equal network, IPC and method make one line, whatever their seeds; more columns come only where the rows
-    differ in them.
+    What is averaged, and how settings and sets are called, is what the tables of notebook 07 do.
     """
-    rows = [row for node in nodes if manifest(node) for row in _rows(node)]
-    if not rows:
+    folders = [node.folder for node in nodes if manifest(node)]
+    if not folders:
         return []
-    methods = {row["method"] for row in rows}
-    varying = [name for name in ("dataset", "distribution", "pool_factor")
-               if any(len({row.get(name) for row in rows if row["method"] == method}) > 1 for method in methods)]
-    groups = defaultdict(list)
-    for row in rows:
-        groups[(*(row.get(name) or "" for name in varying), row["network"], int(row["ipc"]), row["method"])].append(row)
-    order = list(METHODS)
-    lines = [[*varying, "network", "IPC", "method", "best top-1", "last", "runs"]]
-    for group in sorted(groups, key=lambda g: (*g[:-1], order.index(g[-1]) if g[-1] in order else len(order), g[-1])):
-        best, last = ([float(row[name]) for row in groups[group]] for name in ("best", "last"))
-        method = METHODS[group[-1]].label if group[-1] in METHODS else group[-1]
-        lines.append([*map(str, group[:-1]), method, _spread(best), _spread(last), str(len(best))])
+    from dgs_utils.tables import read_results, summarise  # here, because pandas takes a while to import
+
+    order = {name: place for place, name in enumerate(METHODS)}
+    summary = summarise(read_results(folders))
+    summary = summary.assign(place=summary["method"].map(order)).sort_values(["setting", "ipc", "place", "series"])
+    lines = [["network", "IPC", "method", "best top-1", "last", "runs"]]
+    for row in summary.itertuples():
+        lines.append([row.setting, str(row.ipc or "all"), row.series, _spread(row.best, row.std),
+                      _spread(row.last, row.last_std), str(row.n)])
     return [*_aligned(lines, to_the_right={"IPC", "best top-1", "last", "runs"}), ""]
 
 
@@ -75,14 +70,5 @@ def _aligned(lines: list[list[str]], to_the_right: set[str]) -> list[str]:
                       for name, text, width in zip(lines[0], line, widths, strict=True)) for line in lines]
 
 
-def _rows(node: Node) -> list[dict[str, str]]:
-    try:
-        with (node.folder / "results.csv").open(newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def _spread(mean: float, std: float) -> str:
+    return f"{mean:.1f}" if math.isnan(std) else f"{mean:.1f} ± {std:.1f}"
