@@ -206,7 +206,7 @@ def _families(flip: bool) -> tuple[str, ...]:
     return FAMILIES if flip else tuple(family for family in FAMILIES if family != "flip")
 
 
-METHODS = {"dm": DistributionMatching, "idc": GradientMatching}
+CONDENSERS = {"dm": DistributionMatching, "idc": GradientMatching}
 
 
 def condense(run: Run) -> tuple[Pictures, pd.DataFrame]:
@@ -218,7 +218,7 @@ def condense(run: Run) -> tuple[Pictures, pd.DataFrame]:
     Raises:
         ValueError: a class with fewer originals than IPC, or a network that does not suit the picture size.
     """
-    condenser = METHODS[run.params.method](run)
+    condenser = CONDENSERS[run.params.method](run)
     condenser.optimise()
     pixels, ipc = condenser.pixels(), run.params.ipc
     rows = [(f"images/{name}/{i}.png", name, label) for label, name in enumerate(condenser.names) for i in range(ipc)]

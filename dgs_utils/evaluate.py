@@ -22,7 +22,7 @@ from dgs_utils.artifacts import MANIFEST, Run, atomic, outputs_root, read_manife
 from dgs_utils.augment import MEAN, STD
 from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import resolve
-from dgs_utils.methods import METHODS
+from dgs_utils.methods import METHODS, Method
 from dgs_utils.networks import build
 from dgs_utils.protocols import PLAIN, PROTOCOLS, augmentation_of
 from dgs_utils.seeds import named_seed
@@ -67,8 +67,9 @@ def _history(folder: Path) -> Iterator[tuple[str, dict]]:
             yield from _history(outputs_root() / source["folder"])
 
 
-def _tiles(method: str) -> int:
-    return METHODS[method].tiles if method in METHODS else 1
+def _method_of(row: dict) -> Method:
+    """Return what is known of a set's method; of a folder that the kit did not make, that its pictures are whole."""
+    return METHODS.get(row["method"], Method(row["method"], "originals"))
 
 
 def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
@@ -116,7 +117,7 @@ def _short_names(images: ImageSet) -> list[tuple[str, str]]:
 
 def _warn_about_pictures(run: Run, train: ImageSet, test: ImageSet) -> None:
     folder, counts = run.inputs["distilled"], train.table.groupby("class").size()
-    if counts.nunique() > 1 and describe(run)["method"] != "full":
+    if counts.nunique() > 1 and not _method_of(describe(run)).whole:
         run.warn(f"the classes of {folder} hold {counts.min()} to {counts.max()} pictures; epochs follow the largest")
     kinds = [_kind(path) for path in train.paths]
     colours = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
@@ -178,22 +179,22 @@ def open_teacher(run: Run, device: torch.device) -> Teacher | None:
     return teach
 
 
-def evaluate(run: Run) -> pd.DataFrame:
-    """Train and test all repeats, and write the results; return ``results.csv``.
+def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
+    """Train and test all repeats on the sets of `open_sets`, and write the results; return ``results.csv``.
 
     Writes ``results.csv`` (one row a training: everything that tells it apart, best and last top-1 in percent, tests),
     ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per picture, packed
     bits) and ``timing.csv``.
 
     Raises:
-        ValueError: the sets do not go together (see `open_sets`), or the network does not suit the picture size.
+        ValueError: the network does not suit the picture size.
     """
     params, device = run.params, resolve(run.params.device)
     build(params.network, 2, params.image_size, params.norm)  # an unsuitable network fails before long work
-    train, test = open_sets(run)
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
-    planned = 0 if row["method"] == "full" else ipc
-    recipe = recipe_of(run, planned, _tiles(row["method"]))
+    method = _method_of(row)
+    planned = 0 if method.whole else ipc
+    recipe = recipe_of(run, planned, method.tiles)
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
         pictures = [load_pictures(part, params.image_size, params.workers, zoom=zoom).to(device)

@@ -148,7 +148,7 @@ def _launch(run: Run, until: int, count: int, watch: Watch | None) -> None:
     error = folder / "error.txt"
     for left in (error, folder / "losses.csv"):
         left.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()),
+    command = [sys.executable, "-m", "dgs_utils.guard", str(os.getpid()),
                sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
                "-m", "dgs_utils.fine_tune", str(folder / "params.json"), str(until)]
     with (folder / "log.txt").open("w") as log, caught_signals() as caught:

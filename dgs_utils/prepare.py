@@ -8,7 +8,7 @@ from dgs_utils.augment import Augmentation
 from dgs_utils.classifier import Classifier, ClassifierConfig, pretrained
 from dgs_utils.data import ImageSet, read_classes
 from dgs_utils.device import resolve
-from dgs_utils.diffusion import DIT_SIZES, DiT, autoencoder, checkpoints
+from dgs_utils.diffusion import DiT, autoencoder, checkpoints
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.networks import build
@@ -120,9 +120,9 @@ def _own_size(params: PrepareParams) -> dict[str, int]:
 
 def _fresh_model(run: Run, channels: int, side: int) -> DiT:
     params = run.params
-    sizes = DIT_SIZES[params.dit_size] if params.dit_size else _own_size(params)
-    return DiT(input_size=side, in_channels=channels, num_classes=len(read_classes(run.folder)),
-               class_dropout=params.label_dropout, **sizes)
+    config = {"input_size": side, "in_channels": channels, "num_classes": len(read_classes(run.folder)),
+              "class_dropout": params.label_dropout}
+    return DiT.from_size(params.dit_size, **config) if params.dit_size else DiT(**_own_size(params), **config)
 
 
 def _train_from_scratch(run: Run, latents: Latents) -> tuple[DiT, pd.DataFrame]:

@@ -309,6 +309,11 @@ class TransformedClass(NamedTuple):
     originals: np.ndarray
 
 
+def limit_of(params: TransformParams) -> int:
+    """Return the count below which thresholds are searched: the run's own, or half the IPC as published."""
+    return params.limit or max(params.ipc // 2, 1)
+
+
 def transform_class(pool: np.ndarray, originals: np.ndarray, params: TransformParams) -> TransformedClass:
     """Search one class's thresholds and transform its pool and its originals.
 
@@ -316,10 +321,9 @@ def transform_class(pool: np.ndarray, originals: np.ndarray, params: TransformPa
     ``params.shared_scale`` both use the pool's bounds. On a set too small for the counts, the same fraction of it is
     clipped instead, with a `UserWarning`.
     """
-    limit = params.limit or max(params.ipc // 2, 1)
     searched = pool if params.search_on == "pool" else originals
     with _naming(params.search_on, _warn):
-        found = search_thresholds(searched, limit, params.weight, params.objective, params.bins)
+        found = search_thresholds(searched, limit_of(params), params.weight, params.objective, params.bins)
 
     def transform(scores: np.ndarray, scale: Scale | None = None) -> tuple[np.ndarray, tuple[int, int], Scale]:
         counts = _fitting(found, len(searched), len(scores))

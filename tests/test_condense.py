@@ -12,7 +12,7 @@ from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils import siamese
 from dgs_utils.augment import Augmentation
-from dgs_utils.condense import METHODS, condense, image_learning_rate
+from dgs_utils.condense import CONDENSERS, condense, image_learning_rate
 from dgs_utils.data import ImageSet
 from dgs_utils.networks import build
 from dgs_utils.params import validate
@@ -84,11 +84,11 @@ def prepare(outputs, tmp_path):
 SMALL = {"ipc": 2, "image_size": 8, "real_batch": 16, "iterations": 4, "inner_loops": 2, "net_batches": 1}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CONDENSERS)
 def test_set_is_written_and_differs_from_its_start(prepare, method):
     rate = {"dm": 20.0, "idc": 0.05}[method]  # large enough for a few steps to show in 256 grey levels
     run = open_stage("08_condense", prepare=str(prepare), method=method, image_learning_rate=rate, **SMALL)
-    start = METHODS[method](run).pixels()
+    start = CONDENSERS[method](run).pixels()
     pictures, losses = condense(run)
     table = pd.read_csv(run.folder / "metadata.csv", dtype={"class": str})
     assert table.groupby("class").size().to_dict() == {"0": 2, "1": 2, "2": 2}
@@ -100,18 +100,18 @@ def test_set_is_written_and_differs_from_its_start(prepare, method):
     assert len(losses) == 4
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CONDENSERS)
 def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method):
     options = {"prepare": str(prepare), "method": method} | SMALL
     whole, halves = (open_stage("08_condense", output=str(tmp_path / name), **options) for name in ("whole", "halves"))
-    expected = METHODS[method](whole)
+    expected = CONDENSERS[method](whole)
     expected.optimise()
-    first = METHODS[method](halves)
+    first = CONDENSERS[method](halves)
     for _ in range(2):
         first.losses.append(first.step())
         first.iteration += 1
     first._save()
-    resumed = METHODS[method](halves)
+    resumed = CONDENSERS[method](halves)
     assert resumed.iteration == 2
     resumed.optimise()
     assert torch.equal(resumed.images, expected.images)
@@ -121,7 +121,7 @@ def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method):
 def test_matching_means_come_closer(prepare):
     """The synthetic pictures' mean features approach the real ones' in networks that were not used for it."""
     run = open_stage("08_condense", prepare=str(prepare), method="dm", **SMALL | {"image_size": 16, "iterations": 40})
-    condenser = METHODS["dm"](run)
+    condenser = CONDENSERS["dm"](run)
 
     def gap() -> float:
         condenser.iteration += 1000
@@ -157,7 +157,7 @@ def write_clothes(shared_data, root):
 
 
 @pytest.mark.slow  # three condensations and six trainings of a ConvNet-3: about a minute a method on two cores
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CONDENSERS)
 def test_ten_condensed_pictures_teach_more_than_ten_random_ones(method, shared_data, outputs, tmp_path):
     """The promise of both methods: better than the random real pictures that they start from, with every seed."""
     write_clothes(shared_data, tmp_path)
@@ -174,7 +174,7 @@ def test_ten_condensed_pictures_teach_more_than_ten_random_ones(method, shared_d
     gains = []
     for seed in range(3):
         run = open_stage("08_condense", prepare=str(prepare), method=method, ipc=10, seed=seed, **SHORT[method])
-        start = METHODS[method](run).pixels()
+        start = CONDENSERS[method](run).pixels()
         pictures, _ = condense(run)
         gains.append(accuracy(pictures.images, seed) - accuracy(start, seed))
     assert min(gains) > 0, gains

@@ -57,6 +57,10 @@ def open_run(prepare: Path, distilled: Path, **values) -> artifacts.Run:
     return open_stage("06_evaluate", prepare=str(prepare), distilled=str(distilled), **{**SMALL, **values})
 
 
+def evaluated(run: artifacts.Run) -> pd.DataFrame:
+    return evaluate.evaluate(run, *evaluate.open_sets(run))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in artifacts.checksums(folder) if (folder / name).is_file()}
 
@@ -65,7 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_files_of_a_run_agree_with_each_other(prepare, distilled):
     run = open_run(prepare, distilled, seed=7)
-    results = evaluate.evaluate(run)
+    results = evaluated(run)
     manifest = run.finish()
     assert results["training_seed"].tolist() == [7, 8]
     curves = pd.read_csv(run.folder / "curves.csv")
@@ -93,7 +97,7 @@ def test_files_of_a_run_agree_with_each_other(prepare, distilled):
 
 def test_a_row_tells_everything_that_sets_it_apart(prepare, distilled):
     run = open_run(prepare, distilled, epochs=0, epoch_factor=0.001, norm="batch", learning_rate=0.02, batch_size=5)
-    row = evaluate.evaluate(run).iloc[0]
+    row = evaluated(run).iloc[0]
     expected = {
         "method": "mine", "ipc": 4, "dataset": "folder", "split": "given", "distilled": "mine", "protocol": "idc",
         "label": "H-A", "network": "convnet3", "norm": "batch", "image_size": 8, "epochs": 2, "epoch_factor": 0.001,
@@ -110,7 +114,7 @@ def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, pr
     source = sample.read_source(run)
     sample.write_set(run, source, sample.select_images(run, source))
     run.finish()
-    row = evaluate.evaluate(open_run(prepare, run.folder)).iloc[0]
+    row = evaluated(open_run(prepare, run.folder)).iloc[0]
     found = {name: row[name] for name in ("method", "ipc", "pool_factor", "selection_seed", "pool_seed", "distilled")}
     assert found == {"method": "pool_random", "ipc": 3, "pool_factor": 4, "selection_seed": 11, "pool_seed": 0,
                      "distilled": run.folder.name}
@@ -168,7 +172,7 @@ def test_the_full_set_has_no_ipc_of_its_own(prepare):
         sample.write_set(run, source, sample.select_images(run, source))
         run.finish()
     assert len(names) == 1
-    row = evaluate.evaluate(open_run(prepare, run.folder, epochs=0, epoch_factor=1 / 150)).iloc[0]
+    row = evaluated(open_run(prepare, run.folder, epochs=0, epoch_factor=1 / 150)).iloc[0]
     assert (row["method"], row["ipc"], row["epochs"]) == ("full", 0, 2)
 
 
@@ -185,7 +189,7 @@ def test_mosaics_are_shuffled_under_their_own_protocol(prepare, monkeypatch, pro
         return train_classifier(network, train, test, recipe, *others)
 
     monkeypatch.setattr(evaluate, "train_classifier", train)
-    row = evaluate.evaluate(open_run(prepare, run.folder, protocol=protocol)).iloc[0]
+    row = evaluated(open_run(prepare, run.folder, protocol=protocol)).iloc[0]
     assert (row["method"], row["ipc"], row["protocol"]) == ("rded", 2, protocol)
     assert used == [tiles, tiles]
 
@@ -210,7 +214,7 @@ def test_without_augmentation_pictures_are_only_normalised(prepare, distilled):
 
 def test_a_crash_keeps_finished_repeats_and_a_new_start_gives_the_same_files(tmp_path, prepare, distilled):
     whole = open_run(prepare, distilled, repeats=3, output=str(tmp_path / "whole"))
-    evaluate.evaluate(whole)
+    evaluated(whole)
     run = open_run(prepare, distilled, repeats=3, output=str(tmp_path / "parts"))
     started = []
 
@@ -222,21 +226,21 @@ def test_a_crash_keeps_finished_repeats_and_a_new_start_gives_the_same_files(tmp
 
     run.progress = power_cut
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(run)
+        evaluated(run)
     assert sorted(path.name for path in (run.folder / "repeats").iterdir()) == ["0.csv", "0.npy"]
     assert not (run.folder / "results.csv").exists()
     before = (run.folder / "repeats" / "0.npy").stat().st_mtime_ns
     again = open_run(prepare, distilled, repeats=3, output=str(tmp_path / "parts"))
-    evaluate.evaluate(again)
+    evaluated(again)
     assert (again.folder / "repeats" / "0.npy").stat().st_mtime_ns == before
     assert contents(again.folder) == contents(whole.folder)
 
 
 def test_a_half_written_repeat_is_done_again(prepare, distilled):
     run = open_run(prepare, distilled)
-    first = evaluate.evaluate(run)
+    first = evaluated(run)
     (run.folder / "repeats" / "1.npy").unlink()
-    pd.testing.assert_frame_equal(evaluate.evaluate(run), first)
+    pd.testing.assert_frame_equal(evaluated(run), first)
 
 
 # ---- Sets that do not go together ------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ def test_a_half_written_repeat_is_done_again(prepare, distilled):
 def test_a_missing_class_is_named(prepare, distilled):
     shutil.rmtree(distilled / "1")
     with pytest.raises(ValueError, match="class 1 has no pictures in"):
-        evaluate.evaluate(open_run(prepare, distilled))
+        evaluated(open_run(prepare, distilled))
 
 
 @pytest.mark.parametrize("kept", [0, 60])
@@ -253,14 +257,14 @@ def test_an_unreadable_picture_is_named_before_training(prepare, distilled, kept
     path.write_bytes(path.read_bytes()[:kept])
     run = open_run(prepare, distilled)
     with pytest.raises(ValueError, match=r"2/1\.png cannot be read as a picture"):
-        evaluate.evaluate(run)
+        evaluated(run)
     assert not (run.folder / "repeats").exists()
 
 
 def test_a_network_that_does_not_suit_the_size_stops_at_once(prepare, distilled):
     shutil.rmtree(distilled / "1")  # found only later
     with pytest.raises(ValueError, match="resnet_ap10 with instance norm needs pictures of at least 16 pixels, not 8"):
-        evaluate.evaluate(open_run(prepare, distilled, network="resnet_ap10"))
+        evaluated(open_run(prepare, distilled, network="resnet_ap10"))
 
 
 def test_an_unknown_network_is_refused_by_the_parameters(prepare, distilled):
@@ -293,7 +297,7 @@ def test_a_test_picture_as_a_source_is_refused(prepare, distilled):
 def test_unequal_classes_are_a_warning_and_epochs_follow_the_largest(prepare, distilled):
     (distilled / "1" / "0.png").unlink()
     run = open_run(prepare, distilled, epochs=0, epoch_factor=0.001)
-    assert evaluate.evaluate(run)["ipc"].iloc[0] == 4
+    assert evaluated(run)["ipc"].iloc[0] == 4
     assert any("hold 3 to 4 pictures; epochs follow the largest" in warning for warning in run.warnings)
     assert run.finish()["warnings"] == run.warnings
 
@@ -324,7 +328,7 @@ def test_pictures_smaller_than_those_of_the_test_are_a_warning(prepare, distille
 
 def test_soft_label_protocol(prepare, distilled):
     run = open_run(prepare, distilled, protocol="rded", epochs=10, evaluations=10, repeats=1)
-    row = evaluate.evaluate(run).iloc[0]
+    row = evaluated(run).iloc[0]
     curve = pd.read_csv(run.folder / "curves.csv")
     assert (row["protocol"], row["label"], row["batch_size"]) == ("rded", "S-R", 50)
     assert curve["counts"].tolist() == [False] * 8 + [True] * 2

@@ -4,14 +4,14 @@ jupyter_client would start whatever interpreter is registered as ``python3``, li
 that computes to itself for a while when its runner is killed. Run as a program, this module is such a kernel.
 """
 
-import ctypes
 import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+from dgs_utils.guard import die_with_parent
+
 PATIENCE = 15  # seconds in which a kernel that catches SIGTERM may write its checkpoint
 
 
@@ -48,21 +48,6 @@ def manager_class() -> type:
             await super().shutdown_kernel(now, restart)
 
     return Manager
-
-
-def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the system signal this process when the one that started it ends, however that happens.
-
-    Outside Linux, ipykernel's own check, once a second, has to do.
-
-    Args:
-        parent: process id of the one that started it; if it has ended already, this process ends at once.
-        number: the signal.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,30 @@ A scheduler starts shells, which start runners, which start kernels. This module
 own, passes interrupts on to all of them, and takes the death of its parent for one.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 
-from dgs_utils.batch.kernel import die_with_parent
-
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 PATIENCE = 20  # seconds between asking and killing
+
+
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the system signal this process when the one that started it ends, however that happens.
+
+    Outside Linux, ipykernel's own check, once a second, has to do.
+
+    Args:
+        parent: process id of the one that started it; if it has ended already, this process ends at once.
+        number: the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def main(parent: int, command: list[str]) -> int:
