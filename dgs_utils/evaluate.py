@@ -69,7 +69,7 @@ def _history(folder: Path) -> Iterator[tuple[str, dict]]:
 
 def _method_of(row: dict) -> Method:
     """Return what is known of a set's method; of a folder that the kit did not make, that its pictures are whole."""
-    return METHODS.get(row["method"], Method(row["method"], "originals"))
+    return METHODS.get(row["method"], Method(row["method"], "originals", selector=""))
 
 
 def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
