@@ -78,8 +78,10 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     Warnings go to the run: classes of unequal size, pictures that are not RGB, or smaller than those of the test.
 
     Raises:
-        ValueError: a class is missing from either, or a test picture is among the training pictures.
+        ValueError: the network does not suit the picture size, a class is missing from either set, or a test picture
+            is among the training pictures.
     """
+    build(run.params.network, 2, run.params.image_size, run.params.norm)  # an unsuitable network fails first
     names = list(read_classes(run.inputs["prepare"])["class"])
     train = ImageSet.read(run.inputs["distilled"], classes=names)
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)
@@ -185,12 +187,8 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     Writes ``results.csv`` (one row a training: everything that tells it apart, best and last top-1 in percent, tests),
     ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per picture, packed
     bits) and ``timing.csv``.
-
-    Raises:
-        ValueError: the network does not suit the picture size.
     """
     params, device = run.params, resolve(run.params.device)
-    build(params.network, 2, params.image_size, params.norm)  # an unsuitable network fails before long work
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
     method = _method_of(row)
     planned = 0 if method.whole else ipc
