@@ -75,7 +75,8 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
     data = results.assign(Method=results["series"], IPC=ipcs)
     shades = sorted(data["IPC"].unique(), key=lambda ipc: (ipc == "all", len(ipc), ipc))
     panels = data.groupby("setting", sort=False)
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 2.9 * len(panels), 3.0), sharey=True, squeeze=False)
+    height = max(3.0, 0.7 + 0.09 * len(order) * (1 + len(shades)))
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 2.9 * len(panels), height), sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels, strict=True):
         options = {"data": part, "x": "best", "y": "Method", "order": order, "hue": "IPC", "hue_order": shades,
                    "ax": axis}
@@ -84,20 +85,31 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
         axis.set(xlabel="best top-1 accuracy (%)", ylabel="", title=title)
         axis.get_legend().remove()
     if len(shades) > 1:
-        axes[0, -1].legend(title="IPC", loc="lower right")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), title="IPC", loc="outside right upper")
     return figure
 
 
-def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
-    """Show mean best accuracy against images per class, a panel a setting, with 95 % intervals (t).
+def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
+    """Show mean best accuracy against images per class, with 95 % intervals (t), a panel a setting that has several.
 
-    An interval is over the outermost source of noise that was repeated, and ends at 0 and 100 %. The full set is a line
-    across.
+    An interval is over the outermost source of noise that was repeated, and ends at 0 and 100 %. Series stand beside
+    each other so that none hides another, and the scale follows the means: two repeats make intervals that would
+    flatten everything else, so these run out of the frame. The full set is a line across. None where no setting
+    has several.
     """
     from scipy import stats
 
+    sized = summary[summary["ipc"] != 0].groupby("setting")["ipc"].nunique()
+    summary = summary[summary["setting"].isin(sized[sized > 1].index)]
+    if summary.empty:
+        return None
     panels = summary.groupby("setting", sort=False)
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.0 + 2.8 * len(panels), 3.0), sharey=True, squeeze=False)
+    names, ipcs = list(summary["series"].unique()), sorted(set(summary["ipc"]) - {0})
+    looks = dict(zip(names, _looks(len(names)), strict=True))
+    places = np.arange(len(names)) - (len(names) - 1) / 2
+    shift = dict(zip(names, 0.12 * (ipcs[-1] - ipcs[0]) * places / len(names), strict=True))
+    size = (2.2 + 3.2 * len(panels), max(3.0, 0.5 + 0.17 * len(names)))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, (title, shown) in zip(axes[0], panels, strict=True):
         for series, part in shown.groupby("series", sort=False):
             if (part["ipc"] == 0).all():
@@ -106,12 +118,23 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure:
             part = part.sort_values("ipc")
             half = (stats.t.ppf(0.975, (part["units"] - 1).clip(lower=1)) * part["error"]).fillna(0)
             ends = np.stack([np.minimum(half, part["best"]), np.minimum(half, 100 - part["best"])])
-            axis.errorbar(part["ipc"], part["best"], yerr=ends, marker="o", markersize=3, capsize=2, label=series)
-        axis.set(xlabel="images per class (IPC)", title=title,
-                 xticks=sorted(set(summary["ipc"]) - {0}))
-    axes[0, 0].set_ylabel("best top-1 accuracy (%)")
-    max(axes[0], key=lambda axis: len(axis.get_legend_handles_labels()[1])).legend()
+            axis.errorbar(part["ipc"] + shift[series], part["best"], yerr=ends, markersize=3.5, capsize=2,
+                          linewidth=1, elinewidth=0.7, label=series, **looks[series])
+        axis.set(xlabel="images per class (IPC)", title=title, xticks=ipcs)
+    margin = 0.1 * np.ptp(summary["best"]) + 1
+    axes[0, 0].set(ylabel="best top-1 accuracy (%)",
+                   ylim=(summary["best"].min() - margin, summary["best"].max() + margin))
+    entries = [axis.get_legend_handles_labels() for axis in axes[0]]
+    handles = {label: handle for pairs in entries for handle, label in zip(*pairs, strict=True)}
+    figure.legend([handles[name] for name in names], names, loc="outside right center")
     return figure
+
+
+def _looks(count: int) -> list[dict]:
+    """Return colours and markers that tell ``count`` lines apart, the first ten by colour alone."""
+    colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    return [{"color": colors[place % len(colors)], "marker": "osD^"[place // len(colors) % 4]}
+            for place in range(count)]
 
 
 def accuracy_curves(curves: pd.DataFrame) -> Figure:

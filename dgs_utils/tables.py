@@ -54,11 +54,10 @@ class Layout:
 
 
 IPCS = [10, 20, 50]
+ABLATIONS = ("distribution", "pool_factor", "objective", "measure")  # of DGS: the summary column that varies
 LAYOUTS: dict[str, Layout] = {
     "comparison": Layout(("dataset", "network", "ipc"), ("series",), "series", {}),
-    # Ablations of difficulty-guided sampling; a name is that of the summary column that varies.
-    **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]})
-       for name in ("distribution", "pool_factor", "objective", "measure")},
+    **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]}) for name in ABLATIONS},
     "table1": Layout(("ipc", "network"), ("method",), "method", {
         "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["convnet6", "resnet_ap10", "resnet18"],
         "method": ["random", "k_center", "herding", "dit", "dm", "idc", "minimax", "dgs", "full"],
@@ -175,9 +174,15 @@ def _error(runs: pd.DataFrame) -> tuple[float, int]:
 
 
 def ablations(summary: pd.DataFrame) -> list[str]:
-    """Return the names of those ablation tables of which there is more than one line to show."""
-    ours = summary[summary["method"] == "dgs"]
-    return [name for name in ("distribution", "pool_factor", "objective", "measure") if ours[name].nunique() > 1]
+    """Return the names of those ablation tables that have something to compare."""
+    return [name for name in ABLATIONS if _swept(summary, name).any()]
+
+
+def _swept(summary: pd.DataFrame, name: str) -> pd.Series:
+    """Tell the rows of DGS that agree in all but ``name`` (and IPC) with other rows: those of an ablation."""
+    others = [column for column in CELL if column not in (name, "ipc", *BY_IPC)]
+    lines = summary[summary["method"] == "dgs"].groupby(others, dropna=False)[name]
+    return (lines.transform("nunique") > 1).reindex(summary.index, fill_value=False)
 
 
 def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
@@ -270,9 +275,21 @@ def _telling(kept: pd.DataFrame, layout: Layout) -> list[str]:
     return varying + [name for name in others if name in BY_IPC and clashing[name].nunique().max() > 1]
 
 
+def without_ablations(summary: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what ablation tables show, but for the one set that stands for the method (`main_series`)."""
+    swept = np.logical_or.reduce([_swept(summary, name) for name in ABLATIONS])
+    return summary[~swept | (summary["series"] == main_series(summary))]
+
+
 def cells_of(summary: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of a summary that table ``name`` shows, the full set once for each IPC."""
-    kept = summary
+    """Return the rows of a summary that table ``name`` shows, the full set once for each IPC.
+
+    An ablation shows sets of difficulty-guided sampling that differ in nothing else (all sets where there are none
+    such), the comparison only one of them.
+    """
+    kept = without_ablations(summary) if name == "comparison" else summary
+    if name in ABLATIONS and _swept(kept, name).any():
+        kept = kept[_swept(kept, name)]
     for column, values in LAYOUTS[name].cells.items():
         kept = kept[kept[column].isin([*values, 0] if column == "ipc" else values)]
     everywhere = sorted(LAYOUTS[name].cells.get("ipc", set(kept["ipc"]) - {0})) or [0]

@@ -1,5 +1,7 @@
 """Figures of results: what is averaged, what the intervals are, and that unlike runs get panels of their own."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -11,8 +13,10 @@ from dgs_utils.tables import series_of, setting_of, summarise
 
 
 @pytest.fixture(autouse=True)
-def closed():
-    yield
+def styled():
+    with plt.rc_context():
+        figures.use_style()
+        yield
     plt.close("all")
 
 
@@ -45,3 +49,35 @@ def test_intervals_are_over_pools_and_end_at_100_percent():
         assert segment[:, 1].tolist() == pytest.approx([mean - half, min(mean + half, 100)])
     assert [line.get_ydata()[0] for line in axis.lines if len(set(line.get_ydata())) == 1][-1] == 98  # the full set
     assert axis.get_xticks().tolist() == [10, 50]
+
+
+def test_lines_that_cross_every_ipc_stay_apart_and_in_the_frame():
+    series = {f"m{place}": 50 + place / 10 for place in range(12)}
+    grid = [runs([best, best + 1], method=name, ipc=ipc) for name, best in series.items() for ipc in (10, 50)]
+    lonely = runs([10, 90], network="convnet6")  # one IPC: no panel, and no hand in the scale
+    figure = figures.accuracy_by_ipc(summarise(named(*grid, lonely)))
+    [axis] = figure.axes
+    lines = [container.lines[0] for container in axis.containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 12
+    assert len({line.get_xdata()[0] for line in lines}) == 12
+    low, high = axis.get_ylim()
+    assert 40 < low < 50
+    assert 52 < high < 60
+    [legend] = figure.legends
+    figure.canvas.draw()
+    assert legend.get_window_extent().x0 >= axis.get_window_extent().x1
+    assert [text.get_text() for text in legend.get_texts()] == list(series)
+
+
+def test_without_several_ipcs_there_is_nothing_to_plot_against_them():
+    assert figures.accuracy_by_ipc(summarise(named(runs([40, 50]), runs([97], **FULL)))) is None
+
+
+def test_bars_of_many_series_have_room():
+    many = named(*[runs([50, 60], method=f"m{place}", ipc=ipc) for place in range(20) for ipc in (10, 20)])
+    figure = figures.accuracy_by_method(many)
+    figure.canvas.draw()
+    labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(labels))
+    [legend] = figure.legends
+    assert legend.get_window_extent().x0 >= figure.axes[-1].get_window_extent().x1

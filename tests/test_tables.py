@@ -16,6 +16,7 @@ from dgs_utils.tables import (
     LAYOUTS,
     ablations,
     caption,
+    cells_of,
     lay_out,
     main_series,
     published,
@@ -228,6 +229,17 @@ def test_ablations_show_what_varies():
     table = lay_out(summary, "objective")
     assert table.to_dict("index") == {("ImageWoof", "ResNetAP-10", "code"): {10: "41.0 ± 1.4", 20: "**30.0**"},
                                       ("ImageWoof", "ResNetAP-10", "paper"): {10: "**52.0 ± 2.8**", 20: EMPTY}}
+
+
+def test_an_ablation_shows_only_sets_that_differ_in_nothing_else():
+    summary = summarise(pd.concat([
+        runs([40]), runs([41], distribution="hill"), runs([42], pool_factor=2), runs([43], objective="paper"),
+        runs([44], distribution="cliff", pool_factor=4),  # two steps away from any other
+        runs([45], network="convnet6"), runs([46], method="random", pool_factor=0, distribution="", objective="")]))
+    assert ablations(summary) == ["distribution", "pool_factor", "objective"]
+    shown = {name: sorted(cells_of(summary, name)["best"]) for name in ablations(summary)}
+    assert shown == {"distribution": [40, 41], "pool_factor": [40, 42], "objective": [40, 43]}
+    assert sorted(cells_of(summary, "comparison")["best"]) == [40, 44, 45, 46]  # what no ablation shows stays
 
 
 def test_controls_stand_beside_each_result():
