@@ -21,7 +21,7 @@ NETWORKS = {
     "convnet3": "ConvNet-3", "convnet4": "ConvNet-4", "convnet5": "ConvNet-5", "convnet6": "ConvNet-6",
     "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
 }
-DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC"}
+DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST"}
 LABELS = {name: method.label for name, method in METHODS.items()}
 PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
@@ -56,7 +56,7 @@ class Layout:
 IPCS = [10, 20, 50]
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure")  # of DGS: the summary column that varies
 LAYOUTS: dict[str, Layout] = {
-    "comparison": Layout(("dataset", "network", "ipc"), ("series",), "series", {}),
+    "comparison": Layout(("dataset", "series"), ("network", "ipc"), "series", {}),
     **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]}) for name in ABLATIONS},
     "table1": Layout(("ipc", "network"), ("method",), "method", {
         "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["convnet6", "resnet_ap10", "resnet18"],
@@ -301,11 +301,10 @@ def _axis(layout: Layout, names: tuple[str, ...], summary: pd.DataFrame) -> pd.I
     """Return the lines or columns of a table: fixed values where the layout gives them, else those that were run."""
     if all(name in layout.cells for name in names):
         return pd.MultiIndex.from_product([layout.cells[name] for name in names], names=names)
-    if names == ("series",):
-        order = {name: place for place, name in enumerate(METHODS)}
-        summary = summary.assign(place=summary["method"].map(order))  # folders of others come last
-        return pd.Index(summary.sort_values(["place", *MAKING])["series"].unique(), name="series")
-    return pd.MultiIndex.from_frame(summary[list(names)].drop_duplicates().sort_values(list(names)))
+    order = {name: place for place, name in enumerate(METHODS)}  # folders of others come last
+    keys = [key for name in names for key in (("place", *MAKING) if name == "series" else (name,))]
+    found = summary.assign(place=summary["method"].map(order)).sort_values(keys)
+    return pd.MultiIndex.from_frame(found[list(names)].drop_duplicates())
 
 
 def _text_grid(cells: pd.DataFrame, rows: pd.Index, columns: pd.Index, compared: int, bold: str) -> pd.DataFrame:
@@ -399,11 +398,14 @@ def _latex(table: pd.DataFrame) -> str:
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with one header line and its row names as ordinary columns."""
-    columns = [" ".join(str(part) for part in (c if isinstance(c, tuple) else (c,))) for c in table.columns]
+    heads = [column if isinstance(column, tuple) else (column,) for column in table.columns]
+    columns = [" ".join(f"IPC {part}" if name == "ipc" else str(part)
+                        for name, part in zip(table.columns.names, head, strict=True)) for head in heads]
     flat = table.set_axis(columns, axis=1)
     flat.index = flat.index.set_names([_title(name) for name in flat.index.names])
     return flat.reset_index()
 
 
 def _title(name: str) -> str:
-    return {"ipc": "IPC", "pool_factor": "Pool size (× IPC)"}.get(name, name.capitalize().replace("_", " "))
+    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size (× IPC)"}
+    return titles.get(name, name.capitalize().replace("_", " "))
