@@ -339,7 +339,7 @@ def _readable(text: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.DataFrame]:
-    """Write a table as CSV (tidy, with every statistic), Markdown and LaTeX.
+    """Write a table as CSV (a line a cell, with every statistic), Markdown and LaTeX.
 
     Where the results hold several protocols, each gets files of its own, ``<name>-<protocol>.*``.
 
@@ -353,7 +353,7 @@ def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.
         part = summary[summary["protocol"] == protocol]
         stem = name if len(protocols) == 1 else f"{name}-{protocol}"
         table, words = lay_out(part, name), caption(part, name)
-        write_csv(folder / f"{stem}.csv", part)
+        write_csv(folder / f"{stem}.csv", cells_of(part, name))
         with atomic(folder / f"{stem}.md") as partial:
             partial.write_text(f"{_markdown(table)}\n\n{words}\n")
         with atomic(folder / f"{stem}.tex") as partial:

@@ -322,6 +322,12 @@ def test_each_protocol_gets_files_of_its_own(tmp_path):
     assert list(tables) == ["idc", "other"]
 
 
+def test_an_ablation_s_csv_holds_its_own_cells(tmp_path):
+    write_table(pd.concat([runs([40, 42]), runs([50, 51], distribution="hill"), runs([60], method="dit")]),
+                "distribution", tmp_path)
+    assert pd.read_csv(tmp_path / "distribution.csv")["best"].tolist() == [41, 50.5]
+
+
 def test_caption_tells_how_the_numbers_came_about():
     results = pd.concat([runs([50, 51, 52]), runs([40, 41], ipc=20)])
     text = caption(summarise(results))
