@@ -199,22 +199,27 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
     return panels
 
 
-def pictures_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, tuple[list[Path], np.ndarray]]:
+def pictures_of(distilled: Path, names: Sequence[str] = (),
+                originals: bool = True) -> dict[str, tuple[list[Path], np.ndarray]]:
     """Return the pictures of Figure 3, original and distilled, with their scores, by row name.
 
     Args:
         distilled: a 05 folder that difficulty-guided sampling wrote.
         names: classes; empty for the first two.
+        originals: False leaves the originals out, whose licence may forbid passing them on.
     """
-    scored = input_folder(read_manifest(input_folder(read_manifest(distilled), "transform")), "original_scores")
-    originals = ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train")
-    sets = {
-        "original": (originals.root, read_scores(scored)),
-        "distilled": (distilled, read_table(distilled / "metadata.csv")),
-    }
+    sets = {"distilled": (distilled, read_table(distilled / "metadata.csv"))}
+    if originals:
+        sets = {"original": _originals_of(distilled), **sets}
     rows = {}
     for name in names or list(sets["distilled"][1]["class"].unique()[:2]):
         for which, (root, table) in sets.items():
             part = table[table["class"] == name]
             rows[f"{name}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy())
     return rows
+
+
+def _originals_of(distilled: Path) -> tuple[Path, pd.DataFrame]:
+    """Return the folder of the originals behind a distilled set, and their scores."""
+    scored = input_folder(read_manifest(input_folder(read_manifest(distilled), "transform")), "original_scores")
+    return ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train").root, read_scores(scored)

@@ -348,6 +348,7 @@ class FiguresParams(StageParams):
     samples: Folders = []  # 05 and 08 folders; [] = the default node
     title: str = "quickstart"
     figure_classes: list[str] = []  # classes shown in Figures 2 and 3; [] = the first two
+    show_originals: bool = True  # Figure 3 has the originals' pictures, too; off where they may not be passed on
     table_names: list[Literal["comparison", "table1", "table2", "table3", "table4"]] = ["comparison"]
 
     def inputs(self) -> dict[str, Input]:

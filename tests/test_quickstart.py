@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dgs_utils import figures
 from dgs_utils.artifacts import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +75,17 @@ def test_figures_and_tables_are_there(road):
     table = (folder / "comparison.md").read_text()
     for label in ("Random", "Minimax", "DGS", "ConvNet-3", "ResNetAP-10"):
         assert label in table
+
+
+@pytest.mark.slow  # needs the road above
+def test_figure_3_leaves_the_originals_out_where_asked(road, monkeypatch):
+    monkeypatch.setenv("DGS_OUTPUTS", str(road))
+    distilled = only(road, "05_sample", "dgs")
+    both, own = figures.pictures_of(distilled), figures.pictures_of(distilled, originals=False)
+    assert list(both) == ["0, original", "0, distilled", "1, original", "1, distilled"]
+    assert list(own) == ["0, distilled", "1, distilled"]
+    assert {path.parents[2] for paths, _ in own.values() for path in paths} == {distilled}
+    assert not any(path.is_relative_to(distilled) for path in both["0, original"][0])
 
 
 @pytest.mark.slow  # needs the road above
