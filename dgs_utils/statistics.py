@@ -108,7 +108,7 @@ def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str
         by: column in which the names stand: "method", or "series" where a method was run with several choices.
 
     Returns:
-        One row a setting: its columns, difference, low, high, p, n, unit, sentence.
+        One row a setting: its columns, first, second, difference, low, high, p, n, unit, confidence, sentence.
     """
     setting = [name for name in (*SETTING, "setting") if name in results]
     rows = []
@@ -116,9 +116,10 @@ def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str
         sides = [part[part[by] == name] for name in (first, second)]
         if all(len(side) for side in sides):
             found = _compare_sides(*sides, measure, confidence)
-            rows.append(dict(zip(setting, values, strict=True)) | vars(found) | {
+            rows.append(dict(zip(setting, values, strict=True)) | {"first": first, "second": second} | vars(found) | {
                 "sentence": found.sentence(first, second)})
-    return pd.DataFrame(rows, columns=None if rows else [*setting, *Comparison.__dataclass_fields__, "sentence"])
+    names = [*setting, "first", "second", *Comparison.__dataclass_fields__, "sentence"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _compare_sides(first: pd.DataFrame, second: pd.DataFrame, measure: str, confidence: float) -> Comparison:
@@ -183,16 +184,17 @@ def compare_on_pictures(results: pd.DataFrame, first: str, second: str) -> pd.Da
         first, second: names of series.
 
     Returns:
-        One row a setting: setting, ipc, difference, low, high (percentage points), sentence.
+        One row a setting: setting, ipc, first, second, difference, low, high (percentage points), sentence.
     """
     rows = []
     for (setting, ipc), part in results.groupby(["setting", "ipc"], sort=False):
         sides = [part.loc[part["series"] == name, "folder"].unique() for name in (first, second)]
         if all(len(side) for side in sides):
             found = bootstrap_pictures(*(np.concatenate([read_correct(folder) for folder in side]) for side in sides))
-            rows.append({"setting": setting, "ipc": ipc, "difference": found.difference, "low": found.low,
-                         "high": found.high, "sentence": found.sentence(first, second)})
-    return pd.DataFrame(rows, columns=["setting", "ipc", "difference", "low", "high", "sentence"])
+            rows.append({"setting": setting, "ipc": ipc, "first": first, "second": second,
+                         "difference": found.difference, "low": found.low, "high": found.high,
+                         "sentence": found.sentence(first, second)})
+    return pd.DataFrame(rows, columns=["setting", "ipc", "first", "second", "difference", "low", "high", "sentence"])
 
 
 def _same_pictures(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ can be compared with. Rows of different evaluation protocols are never averaged 
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -363,6 +364,36 @@ def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.
     return shown
 
 
+def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str:
+    """Write comparisons with one method as ``<name>.csv``, and as a table ``<name>.md`` with a line a rival.
+
+    Args:
+        comparisons: rows of `statistics.compare_methods` or `statistics.compare_on_pictures`, with one ``first``.
+        name: of the files.
+        folder: where they go.
+
+    Returns:
+        The table: differences in percentage points and their intervals, bold where zero is outside.
+    """
+    write_csv(folder / f"{name}.csv", comparisons)
+    if comparisons.empty:
+        return ""
+    texts = comparisons.assign(text=[_difference(row) for row in comparisons.itertuples()])
+    table = texts.pivot(index="second", columns=["setting", "ipc"], values="text").fillna(EMPTY)
+    table = table.reindex(index=texts["second"].unique(), columns=texts.set_index(["setting", "ipc"]).index.unique())
+    text = _markdown(table.rename_axis(index=f"{comparisons['first'].iloc[0]} minus"))
+    with atomic(folder / f"{name}.md") as partial:
+        partial.write_text(f"{text}\n\nPercentage points with 95 % intervals, bold where zero is outside.\n")
+    return text
+
+
+def _difference(found: NamedTuple) -> str:
+    if np.isnan(found.low):
+        return EMPTY if np.isnan(found.difference) else f"{found.difference:+.1f}"
+    text = f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
 def caption(summary: pd.DataFrame, name: str = "comparison") -> str:
     """Return one paragraph that tells how the numbers of table ``name`` came about."""
     shown = cells_of(summary, name)
@@ -408,4 +439,4 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
 
 def _title(name: str) -> str:
     titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size (× IPC)"}
-    return titles.get(name, name.capitalize().replace("_", " "))
+    return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from dgs_utils.artifacts import write_csv
 from dgs_utils.methods import METHODS
+from dgs_utils.statistics import compare_methods
 from dgs_utils.tables import (
     CELL,
     EMPTY,
@@ -22,8 +24,10 @@ from dgs_utils.tables import (
     published,
     read_results,
     series_of,
+    setting_of,
     summarise,
     with_controls,
+    write_comparisons,
     write_table,
 )
 
@@ -326,6 +330,25 @@ def test_an_ablation_s_csv_holds_its_own_cells(tmp_path):
     write_table(pd.concat([runs([40, 42]), runs([50, 51], distribution="hill"), runs([60], method="dit")]),
                 "distribution", tmp_path)
     assert pd.read_csv(tmp_path / "distribution.csv")["best"].tolist() == [41, 50.5]
+
+
+def test_comparisons_have_a_line_a_rival(tmp_path):
+    random = {"method": "random", "distribution": "", "pool_factor": 0}
+    results = pd.concat([
+        runs([60, 61, 63]), runs([50, 52, 53], **random), runs([60, 62, 62], method="dit"),
+        runs([55], method="herding"), runs([60, 62, 63], ipc=20), runs([61, 62, 64], ipc=20, **random)])
+    results = results.assign(series=series_of(results), setting=setting_of(results))
+    found = [compare_methods(results, "DGS", rival, by="series") for rival in ("Random", "DiT", "Herding")]
+    write_comparisons(pd.concat(found), "comparisons", tmp_path)
+    half = stats.t.ppf(0.975, 2) / 3  # differences 10, 9, 10; 0, −1, 1; −1, 0, −1
+    assert (tmp_path / "comparisons.md").read_text().splitlines()[:5] == [
+        "| DGS minus | ResNetAP-10 IPC 10 | ResNetAP-10 IPC 20 |", "| --- | --- | --- |",
+        f"| Random | **+9.7 ({9 + 2 / 3 - half:+.1f} to {9 + 2 / 3 + half:+.1f})** "
+        f"| -0.7 ({-2 / 3 - half:+.1f} to {-2 / 3 + half:+.1f}) |",
+        "| DiT | +0.0 (-2.5 to +2.5) | – |",
+        "| Herding | +5.0 | – |"]
+    assert pd.read_csv(tmp_path / "comparisons.csv")["second"].tolist() == ["Random", "Random", "DiT", "Herding"]
+    assert write_comparisons(pd.DataFrame({"sentence": []}), "none", tmp_path) == ""
 
 
 def test_caption_tells_how_the_numbers_came_about():
