@@ -1,0 +1,49 @@
+"""The committed evidence: its tables follow from its runs, the README quotes them, and no file is too large."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dgs_utils.statistics import compare_methods
+from dgs_utils.tables import ablations, main_series, read_results, summarise, write_table
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = sorted((ROOT / "outputs" / "evidence").iterdir())
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_tables_follow_from_the_runs(tmp_path, folder):
+    shutil.copy(folder / "results.csv", tmp_path)
+    results = read_results([tmp_path])
+    names = ["comparison", *ablations(summarise(results))]
+    for name in names:
+        write_table(results, name, tmp_path)
+        assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), pd.read_csv(folder / f"{name}.csv"))
+    kept = {file.stem for file in folder.glob("*.md")}
+    assert kept == {*names, "comparisons", "comparisons_on_pictures"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_comparisons_follow_from_the_runs(folder):
+    results, found = read_results([folder]), pd.read_csv(folder / "comparisons.csv")
+    main, rivals = main_series(results), list(dict.fromkeys(results["series"]))
+    rivals.remove(main)
+    again = pd.concat([compare_methods(results, main, rival, by="series") for rival in rivals], ignore_index=True)
+    pd.testing.assert_frame_equal(again.drop(columns="setting"), found.drop(columns="setting"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_readme_quotes_the_tables(folder):
+    readme = (ROOT / "README.md").read_text()
+    assert (folder / "comparison.md").read_text() in readme
+    assert f"outputs/evidence/{folder.name}" in readme
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_evidence_is_small_and_complete(folder):
+    assert {"results.csv", "manifest.json", "accuracy.png", "figure2.png", "figure4.png"} <= {
+        file.name for file in folder.iterdir()}
+    assert all(file.stat().st_size <= 300_000 for file in folder.iterdir())
