@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dgs_utils.artifacts import atomic, input_folder, read_manifest
-from dgs_utils.data import ImageSet, load_rgb, read_table
+from dgs_utils.data import ImageSet, load_rgb, read_classes, read_table
 from dgs_utils.distributions import sampling_panels
 from dgs_utils.methods import METHODS
 from dgs_utils.scores import read_scores
@@ -183,9 +183,9 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
         names: classes; empty for the first two.
 
     Returns:
-        By class, row and set, as `plots_difficulty.figure2` takes them.
+        By class (its readable name), row and set, as `plots_difficulty.figure2` takes them.
     """
-    manifest = read_manifest(distilled)
+    manifest, titles = read_manifest(distilled), _titles_of(distilled)
     folder = input_folder(manifest, "transform")
     scores, drawn = read_table(folder / "transformed.csv"), read_table(distilled / "metadata.csv")
     panels = {}
@@ -193,9 +193,10 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
         sets = scores[scores["class"] == name].groupby("set")
         arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
                   for which in ("original", "pool")]
-        panels[name] = sampling_panels(*arrays, manifest["params"]["ipc"], numpy_rng("figure 2", name),
-                                       read_manifest(folder)["params"]["bins"])
-        panels[name]["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
+        panel = sampling_panels(*arrays, manifest["params"]["ipc"], numpy_rng("figure 2", name),
+                                read_manifest(folder)["params"]["bins"])
+        panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
+        panels[titles[name]] = panel
     return panels
 
 
@@ -208,18 +209,25 @@ def pictures_of(distilled: Path, names: Sequence[str] = (),
         names: classes; empty for the first two.
         originals: False leaves the originals out, whose licence may forbid passing them on.
     """
+    scored, titles = _scored_originals(distilled), _titles_of(distilled)
     sets = {"distilled": (distilled, read_table(distilled / "metadata.csv"))}
     if originals:
-        sets = {"original": _originals_of(distilled), **sets}
+        root = ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train").root
+        sets = {"original": (root, read_scores(scored)), **sets}
     rows = {}
     for name in names or list(sets["distilled"][1]["class"].unique()[:2]):
         for which, (root, table) in sets.items():
             part = table[table["class"] == name]
-            rows[f"{name}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy())
+            rows[f"{titles[name]}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy())
     return rows
 
 
-def _originals_of(distilled: Path) -> tuple[Path, pd.DataFrame]:
-    """Return the folder of the originals behind a distilled set, and their scores."""
-    scored = input_folder(read_manifest(input_folder(read_manifest(distilled), "transform")), "original_scores")
-    return ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train").root, read_scores(scored)
+def _scored_originals(distilled: Path) -> Path:
+    """Return the 03 folder of the originals that a distilled set was guided by."""
+    return input_folder(read_manifest(input_folder(read_manifest(distilled), "transform")), "original_scores")
+
+
+def _titles_of(distilled: Path) -> dict[str, str]:
+    """Return the readable name of each class."""
+    classes = read_classes(input_folder(read_manifest(_scored_originals(distilled)), "prepare"))
+    return dict(zip(classes["class"], classes["name"], strict=True))
