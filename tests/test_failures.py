@@ -183,6 +183,15 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.fixture
+def heard_hangup():
+    """Undo for children what ``nohup`` does: under it a runner rightly survives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard_hangup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_kernel_outlives_its_runner(workspace, number):
     small_grid.replace_cell(workspace, "00_prepare", 3, PID + "while True: pass")  # busy, it cannot look around
