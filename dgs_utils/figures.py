@@ -45,15 +45,15 @@ def contact_sheet(rows: dict[str, Sequence[Path | np.ndarray]], captions: dict[s
     width = max(len(pictures) for pictures in rows.values())
     height = cell * (1.35 if captions else 1.05)
     figure, axes = plt.subplots(len(rows), width, figsize=(cell * width + 1.2, height * len(rows)), squeeze=False)
+    dpi = figure.dpi if plt.rcParams["savefig.dpi"] == "figure" else plt.rcParams["savefig.dpi"]
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
         for place, picture in enumerate(pictures):
             array = np.asarray(load_rgb(picture)) if isinstance(picture, Path) else np.asarray(picture)
             # Enlarged pixels stay squares; pictures that must shrink are filtered, or fine texture would alias.
-            shrinks = len(array) > cell * plt.rcParams["savefig.dpi"]
             line[place].imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1,
-                               interpolation="hanning" if shrinks else "nearest")
+                               interpolation="hanning" if len(array) > cell * dpi else "nearest")
             if captions:
                 line[place].set_title(captions[name][place], fontsize=6, pad=1.5, y=-0.28)
         line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)

@@ -3,8 +3,10 @@
 import itertools
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 from test_tables import rows, runs
 
@@ -81,3 +83,16 @@ def test_bars_of_many_series_have_room():
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(labels))
     [legend] = figure.legends
     assert legend.get_window_extent().x0 >= figure.axes[-1].get_window_extent().x1
+
+
+@pytest.mark.parametrize(("side", "grey"), [(8, 0), (300, 1)])
+def test_a_contact_sheet_keeps_pixels_sharp_and_shrinks_without_aliasing(tmp_path, side, grey):
+    # Shrunk by picking pixels, a checkerboard of single pixels would turn into stripes of black and white.
+    board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)
+    figure = figures.contact_sheet({"": [board]}, cell=1.0)
+    figure.savefig(tmp_path / "sheet.png")
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).astype(int)
+    scale = plt.rcParams["savefig.dpi"] / figure.dpi
+    left, bottom, right, top = (int(edge * scale) for edge in figure.axes[0].get_window_extent().extents)
+    inside = drawn[::-1][bottom + 2:top - 2, left + 2:right - 2]
+    assert ((inside > 30) & (inside < 225)).mean() == pytest.approx(grey, abs=0.1)
