@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dgs_utils.statistics import compare_methods
 from dgs_utils.tables import ablations, main_series, read_results, summarise, write_table
@@ -47,3 +48,11 @@ def test_evidence_is_small_and_complete(folder):
     assert {"results.csv", "manifest.json", "accuracy.png", "figure2.png", "figure4.png"} <= {
         file.name for file in folder.iterdir()}
     assert all(file.stat().st_size <= 300_000 for file in folder.iterdir())
+
+
+def test_bf16_trains_as_well_as_fp32():
+    results = read_results([ROOT / "outputs" / "evidence" / "fashion_precision"])
+    pairs = results.pivot(index=["network", "method", "training_seed"], columns="precision", values="best")
+    found = stats.ttest_1samp(pairs["bf16"] - pairs["fp32"], 0)
+    low, high = found.confidence_interval()
+    assert (len(pairs), round(low, 1), round(high, 1)) == (24, -0.3, 0.3)  # as in the README
