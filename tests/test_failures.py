@@ -184,14 +184,16 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def heard_hangup():
-    """Undo for children what ``nohup`` does: under it a runner rightly survives its terminal."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heard_signals():
+    """Undo for children what ``nohup`` and a script's ``&`` do: there a runner rightly ignores hang-up and Ctrl-C."""
+    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("heard_hangup")
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_kernel_outlives_its_runner(workspace, number):
     small_grid.replace_cell(workspace, "00_prepare", 3, PID + "while True: pass")  # busy, it cannot look around
@@ -210,6 +212,7 @@ def test_no_kernel_outlives_its_runner(workspace, number):
 
 
 @pytest.mark.slow  # starts kernels that import PyTorch
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path, number):
     workspace = small_grid.build_real(tmp_path / "grid")
