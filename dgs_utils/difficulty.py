@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dgs_utils import classifier as classifiers
 from dgs_utils.artifacts import Run, atomic, silent, write_csv
-from dgs_utils.data import ImageSet, read_classes
-from dgs_utils.device import autocast, resolve
-from dgs_utils.scores import check_names, keep_classes, read_scores
+from dgs_utils.classifiers import judge as classifiers
+from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.selection.score_tables import check_names, keep_classes, read_scores
 
 BLOCK = 4096  # pictures after which progress is safe on disk, about
 

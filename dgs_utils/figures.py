@@ -1,6 +1,6 @@
 """Figures of results and pictures. Every function takes plain arrays or frames and returns a matplotlib Figure.
 
-The figures about difficulty (the paper's Figures 2–4) are in `dgs_utils.plots_difficulty`.
+The figures about difficulty (the paper's Figures 2–4) are in `dgs_utils.plots.difficulty`.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dgs_utils.artifacts import atomic, input_folder, read_manifest
-from dgs_utils.data import ImageSet, load_rgb, read_classes, read_table
-from dgs_utils.distributions import sampling_panels
+from dgs_utils.images.image_sets import ImageSet, load_rgb, read_classes, read_table
 from dgs_utils.methods import METHODS
-from dgs_utils.scores import read_scores
-from dgs_utils.seeds import numpy_rng
+from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.selection.score_tables import read_scores
+from dgs_utils.selection.targets import sampling_panels
 
 
 def use_style() -> None:
     """Switch matplotlib to the kit's style sheet."""
-    plt.style.use(str(files("dgs_utils") / "dgs.mplstyle"))
+    plt.style.use(str(files("dgs_utils.plots") / "dgs.mplstyle"))
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

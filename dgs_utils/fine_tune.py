@@ -19,14 +19,16 @@ import torch
 from safetensors.torch import save_file
 
 from dgs_utils.artifacts import Run, atomic, open_node, silent, workspace, write_csv, write_json
-from dgs_utils.data import read_classes
-from dgs_utils.device import resolve
-from dgs_utils.diffusion import DiT, MinimaxCriterion, add_difffit, trainable_parameters
+from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
+from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.parallel import ALONE, Group, join
 from dgs_utils.diffusion.trackers import check_tracker, tracking
 from dgs_utils.diffusion.training import Schedule, Trainer, caught_signals
+from dgs_utils.images.image_sets import read_classes
 from dgs_utils.params import FineTuneParams, validate
+from dgs_utils.runtime.devices import resolve
 
 Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
 PAUSE = 1.0  # seconds between looks at what the processes have done
@@ -148,7 +150,7 @@ def _launch(run: Run, until: int, count: int, watch: Watch | None) -> None:
     error = folder / "error.txt"
     for left in (error, folder / "losses.csv"):
         left.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dgs_utils.guard", str(os.getpid()),
+    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()),
                sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
                "-m", "dgs_utils.fine_tune", str(folder / "params.json"), str(until)]
     with (folder / "log.txt").open("w") as log, caught_signals() as caught:

@@ -3,7 +3,7 @@
 A *selector* method takes the distilled set out of pictures that exist already: the originals, or a generated pool. A
 *crops* method puts its pictures together from parts of the originals, and a *condense* method makes them by optimising
 pixels (notebook 08). This module imports nothing heavy, so that a grid can be planned without torch; the selectors
-themselves are in `dgs_utils.selectors`.
+themselves are in `dgs_utils.selection.selectors`.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Method:
 
     Attributes:
         label: name in tables and figures.
-        source: "originals", "pool", "crops" (of originals, by `dgs_utils.crops`) or "condense".
-        selector: name of the rule in `dgs_utils.selectors`, or of the condensation in `dgs_utils.condense`.
+        source: "originals", "pool", "crops" (of originals, by `dgs_utils.selection.mosaics`) or "condense".
+        selector: name of the rule in `dgs_utils.selection.selectors`, or of the condensation in `dgs_utils.condense`.
         generator: which pool (`pool.generator`); "" for the experiment's own, or where no pool is used.
         needs: what the rule looks at: "" (nothing), "scores" (notebook 03), "transformed" (notebook 04),
             or "features" of the difficulty classifier.

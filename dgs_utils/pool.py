@@ -21,12 +21,14 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from dgs_utils.artifacts import Run, atomic, locate, read_manifest, write_csv
-from dgs_utils.data import ImageSet, read_classes
-from dgs_utils.device import autocast, resolve
-from dgs_utils.diffusion import DiT, add_difffit, autoencoder, fold
+from dgs_utils.diffusion import autoencoder
+from dgs_utils.diffusion.difffit import add_difffit, fold
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
-from dgs_utils.seeds import named_seed, torch_generator
+from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.seeds import named_seed, torch_generator
 
 COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 

@@ -4,17 +4,18 @@ import pandas as pd
 import torch
 
 from dgs_utils.artifacts import Run, atomic, write_csv
-from dgs_utils.augment import Augmentation
-from dgs_utils.classifier import Classifier, ClassifierConfig, pretrained
-from dgs_utils.data import ImageSet, read_classes
-from dgs_utils.device import resolve
-from dgs_utils.diffusion import DiT, autoencoder, checkpoints
+from dgs_utils.classifiers.augmentation import Augmentation
+from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, pretrained
+from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.training import Recipe, load_pictures, train_classifier
+from dgs_utils.diffusion import autoencoder, checkpoints
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.networks import build
+from dgs_utils.images.image_sets import ImageSet, read_classes
 from dgs_utils.params import PrepareParams
-from dgs_utils.seeds import named_seed
-from dgs_utils.training import Recipe, load_pictures, train_classifier
+from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.seeds import named_seed
 
 
 def difficulty_classifier(run: Run) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Notebook 05: the distilled set, drawn by difficulty or by one of the rivals (§2.2).
 
-A method (`dgs_utils.methods`) says which pictures are the candidates and which rule (`dgs_utils.selectors`) picks among
+A method (`dgs_utils.methods`) says which pictures are the candidates and which rule
+(`dgs_utils.selection.selectors`) picks among
 them. The result is an image folder in Hugging Face's layout: ``images/<class>/<file>`` and ``metadata.csv``, with a
 report of what was wanted and what was found.
 """
@@ -12,11 +13,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dgs_utils import crops
 from dgs_utils.artifacts import Run, atomic, read_manifest, write_csv
-from dgs_utils.bins import histogram, largest_remainder
-from dgs_utils.data import ImageSet, read_classes, read_table
-from dgs_utils.distributions import (
+from dgs_utils.images.image_sets import ImageSet, read_classes, read_table
+from dgs_utils.methods import METHODS, Method
+from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.selection import mosaics as crops
+from dgs_utils.selection.histograms import histogram, largest_remainder
+from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores
+from dgs_utils.selection.selectors import SELECTORS, Candidates, select
+from dgs_utils.selection.targets import (
     PREDEFINED,
     Draw,
     check_counts,
@@ -28,10 +33,6 @@ from dgs_utils.distributions import (
     quantiles_of_scores,
     scale_counts,
 )
-from dgs_utils.methods import METHODS, Method
-from dgs_utils.scores import check_names, first_of_class, keep_classes, read_scores
-from dgs_utils.seeds import numpy_rng
-from dgs_utils.selectors import SELECTORS, Candidates, select
 
 __all__ = ["Draw", "draw", "predefined_counts", "scale_counts"]
 
@@ -177,7 +178,9 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
 
     They are those of the classifier that ``sample.features`` names, at the size that 00's classifier sees, or of 00's.
     """
-    from dgs_utils import classifier  # loading torchvision takes seconds, which most methods are spared
+    from dgs_utils.classifiers import (
+        judge as classifier,  # loading torchvision takes seconds, which most methods are spared
+    )
 
     judge = classifier.load(run.inputs["prepare"] / "classifier")
     if run.params.features:

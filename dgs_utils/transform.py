@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.artifacts import Run, atomic, write_csv
-from dgs_utils.bins import check_scores, divergence, edges, histogram
-from dgs_utils.distributions import scale_counts
 from dgs_utils.params import TransformParams
-from dgs_utils.scores import first_of_class, in_order, read_scores
+from dgs_utils.selection.histograms import check_scores, divergence, edges, histogram
+from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores
+from dgs_utils.selection.targets import scale_counts
 
 EPSILON = 1e-4
 Reading = Literal["code", "paper"]

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from small_world import open_stage
 
 from dgs_utils import artifacts
-from dgs_utils.diffusion import DiT
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 
 CLASSES = ("a", "b", "c")

@@ -22,7 +22,7 @@ for step in run.progress(range(3), label="steps"):
 """
 RESULTS = """
 import pandas as pd
-from dgs_utils.tables import CELL
+from dgs_utils.results.tables import CELL
 method = artifacts.read_manifest(run.inputs["distilled"])["identity"]["method"]
 row = dict.fromkeys([*CELL, "label", "pool_seed", "selection_seed"], "") | {"distilled": run.inputs["distilled"].name}
 row |= {"method": method, "ipc": 10, "network": run.params.network, "n_test": 500}

@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dgs_utils import artifacts
-from dgs_utils.classifier import Classifier, ClassifierConfig
-from dgs_utils.networks import build
+from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
+from dgs_utils.classifiers.networks import build
 from dgs_utils.params import validate
 
 CLASSES = ("0", "1", "2")

@@ -12,8 +12,8 @@ from oracle import numbers
 from scipy import stats
 from torchvision.transforms import v2
 
-from dgs_utils import augment as transforms
-from dgs_utils.augment import Augmentation, augment, crop_and_resize, crop_boxes, cutmix, cutmix_box
+from dgs_utils.classifiers import augmentation as transforms
+from dgs_utils.classifiers.augmentation import Augmentation, augment, crop_and_resize, crop_boxes, cutmix, cutmix_box
 
 OPERATIONS = ("brightness", "contrast", "saturation")
 WEIGHTS = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)

@@ -14,10 +14,11 @@ import torch
 from oracle import draw_weights, error, tensors
 from safetensors.torch import load_file, save_file
 
-from dgs_utils.diffusion import DIT_SIZES, DiT, add_difffit
 from dgs_utils.diffusion.checkpoints import check_fit, load_dit
+from dgs_utils.diffusion.difffit import add_difffit
+from dgs_utils.diffusion.dit import DIT_SIZES, DiT
+from dgs_utils.diffusion.published import find_dit
 from dgs_utils.params import validate
-from dgs_utils.weights import find_dit
 
 OWN = {"patch_size": 2, "hidden_size": 48, "depth": 28, "num_heads": 4}  # as deep as XL/2, but narrow
 WEIGHTS = "diffusion_pytorch_model.safetensors"

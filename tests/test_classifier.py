@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from small_world import small_classifier
 from torchvision.transforms import v2
 
-from dgs_utils import classifier as classifiers
-from dgs_utils.classifier import ClassifierConfig
+from dgs_utils.classifiers import judge as classifiers
+from dgs_utils.classifiers.judge import ClassifierConfig
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_real_mobilenet_recognises_real_dogs(shared_data):
     import io
     import zipfile
 
-    from dgs_utils.data import SUBSETS
+    from dgs_utils.images.image_sets import SUBSETS
 
     judge = classifiers.pretrained("mobilenet_v2", str(shared_data / "weights" / "mobilenet_v2_imagenet1k.npz"), 160)
     assert judge.config.tensorflow_padding

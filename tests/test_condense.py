@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from small_world import make_prepare, open_stage, write_digits
 
-from dgs_utils import siamese
-from dgs_utils.augment import Augmentation
+from dgs_utils.classifiers import siamese
+from dgs_utils.classifiers.augmentation import Augmentation
+from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.training import Pictures, Recipe, load_pictures, train_classifier
 from dgs_utils.condense import CONDENSERS, condense, image_learning_rate
-from dgs_utils.data import ImageSet
-from dgs_utils.networks import build
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
-from dgs_utils.training import Pictures, Recipe, load_pictures, train_classifier
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgs_utils.coreset import herding, k_center
+from dgs_utils.selection.coresets import herding, k_center
 
 seeds = st.integers(0, 10_000)
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from small_world import CLASSES, make_prepare, open_stage, small_classifier, write_digits
 
-from dgs_utils import crops
-from dgs_utils.data import ImageSet, load_rgb
+from dgs_utils.images.image_sets import ImageSet, load_rgb
 from dgs_utils.sample import read_source, report, select_images, write_set
+from dgs_utils.selection import mosaics as crops
 
 IPC = 4
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dgs_utils.data import (
+from dgs_utils.images.image_sets import (
     SUBSETS,
     ImageSet,
     center_crop,

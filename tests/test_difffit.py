@@ -6,7 +6,8 @@ import pytest
 import torch
 from oracle import draw_weights, error, tensors
 
-from dgs_utils.diffusion import DiT, add_difffit, fold, trainable_parameters
+from dgs_utils.diffusion.difffit import add_difffit, fold, trainable_parameters
+from dgs_utils.diffusion.dit import DiT
 
 CONFIG = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 32, "depth": 16, "num_heads": 2,
           "num_classes": 10}

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from small_world import make_pool, make_prepare, open_stage, small_classifier, write_digits
 
 from dgs_utils import difficulty
-from dgs_utils.classifier import load
-from dgs_utils.data import ImageSet
+from dgs_utils.classifiers.judge import load
 from dgs_utils.difficulty import MEASURES, difficulty_scores, score_images, score_source
-from dgs_utils.scores import read_scores
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.selection.score_tables import read_scores
 
 logits_lists = st.lists(st.floats(-30, 30), min_size=2, max_size=8)
 

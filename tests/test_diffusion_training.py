@@ -12,12 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dgs_utils.data import ImageSet
-from dgs_utils.diffusion import DiT, MinimaxCriterion, NoiseProcess, add_difffit, trainable_parameters
 from dgs_utils.diffusion.autoencoder import Autoencoder
+from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
+from dgs_utils.diffusion.minimax import MinimaxCriterion
+from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.seeds import torch_generator
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.runtime.seeds import torch_generator
 
 STEPS, BATCH, PICTURES = 7, 3, 8
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import draw_weights, error, tensors
 
-from dgs_utils.diffusion import DIT_SIZES, DiT
 from dgs_utils.diffusion.checkpoints import undo_diffusers
-from dgs_utils.diffusion.dit import LabelEmbedder, TimestepEmbedder, position_table
+from dgs_utils.diffusion.dit import DIT_SIZES, DiT, LabelEmbedder, TimestepEmbedder, position_table
 
 SMALL = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 96, "depth": 4, "num_heads": 4,
          "num_classes": 10}

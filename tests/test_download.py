@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgs_utils import download
-from dgs_utils.datasets import ARCHIVES
-from dgs_utils.download import MIB
+from dgs_utils.images import download
+from dgs_utils.images.datasets import ARCHIVES
+from dgs_utils.images.download import MIB
 
 CONTENT = np.random.default_rng(0).bytes(4_000_000)
 KNOWN = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

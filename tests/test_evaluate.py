@@ -11,10 +11,10 @@ from PIL import Image
 from small_world import CLASSES, make_pool, open_stage, small_classifier, write_digits
 
 from dgs_utils import artifacts, evaluate, sample
-from dgs_utils.augment import augment, normalise
-from dgs_utils.data import ImageSet
+from dgs_utils.classifiers.augmentation import augment, normalise
+from dgs_utils.classifiers.training import load_pictures, train_classifier
 from dgs_utils.difficulty import score_source
-from dgs_utils.training import load_pictures, train_classifier
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.transform import read_sets, transform_sets
 
 SMALL = {"image_size": 8, "epochs": 2, "evaluations": 2, "repeats": 2, "device": "cpu", "workers": 1}

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dgs_utils.statistics import compare_methods
-from dgs_utils.tables import ablations, main_series, read_results, summarise, write_table
+from dgs_utils.results.statistics import compare_methods
+from dgs_utils.results.tables import ablations, main_series, read_results, summarise, write_table
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted((ROOT / "outputs" / "evidence").iterdir())

@@ -11,7 +11,7 @@ from scipy import stats
 from test_tables import rows, runs
 
 from dgs_utils import figures
-from dgs_utils.tables import series_of, setting_of, summarise
+from dgs_utils.results.tables import series_of, setting_of, summarise
 
 
 @pytest.fixture(autouse=True)

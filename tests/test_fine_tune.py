@@ -21,7 +21,8 @@ from small_diffusion import make_prepare
 from small_world import open_stage
 
 from dgs_utils import artifacts, fine_tune
-from dgs_utils.diffusion import DiT, add_difffit, trainable_parameters
+from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.parallel import Group
 from dgs_utils.diffusion.trackers import check_tracker
@@ -225,7 +226,7 @@ def test_a_tracker_changes_nothing_else(prepare):
 LIVE = """
 import time
 import matplotlib.pyplot as plt
-from dgs_utils.live import LiveFigure
+from dgs_utils.plots.live import LiveFigure
 
 def draw(numbers):
     figure, axis = plt.subplots()

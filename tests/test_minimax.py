@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import tensors
 
-from dgs_utils.diffusion import MinimaxCriterion
-from dgs_utils.diffusion.minimax import Memory
+from dgs_utils.diffusion.minimax import Memory, MinimaxCriterion
 
 
 def test_sequence_equals_the_published_code():

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from small_world import open_stage, write_digits
 
-from dgs_utils import datasets, difficulty, pool, prepare, sample, transform
+from dgs_utils import difficulty, pool, prepare, sample, transform
 from dgs_utils.cli import main
-from dgs_utils.data import ImageSet
+from dgs_utils.images import datasets
+from dgs_utils.images.image_sets import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"0": "ring", "1": "stick", "2": "swan"}  # class folders may be called anything

@@ -293,7 +293,7 @@ def test_quickstart_spells_out_the_defaults():
 
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
-TABLES = Path(dgs_utils.__file__).parent / "published"
+TABLES = Path(dgs_utils.__file__).parent / "results" / "published"
 
 
 @pytest.mark.parametrize("file", sorted(PARAMS.glob("*.yaml")), ids=lambda file: file.stem)

@@ -9,8 +9,8 @@ from PIL import Image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from dgs_utils import plots_difficulty as plots
-from dgs_utils.distributions import predefined_counts, sampling_panels
+from dgs_utils.plots import difficulty as plots
+from dgs_utils.selection.targets import predefined_counts, sampling_panels
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from small_diffusion import CLASSES, SCANS, make_prepare
 from small_world import open_stage
 
 from dgs_utils import artifacts, pool
-from dgs_utils.seeds import named_seed
+from dgs_utils.runtime.seeds import named_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
 GREY_LEVEL = 1  # of 255: how far a picture may be from itself in another batch

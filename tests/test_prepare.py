@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_world import open_stage, write_digits
 
-from dgs_utils import datasets, prepare
+from dgs_utils import prepare
 from dgs_utils.artifacts import Run
-from dgs_utils.diffusion import DiT
+from dgs_utils.diffusion.dit import DiT
+from dgs_utils.images import datasets
 
 OWN = {"patch_size": 2, "hidden_size": 16, "depth": 2, "num_heads": 2}
 CLASSES = ["0", "1", "2"]

@@ -12,8 +12,7 @@ from oracle import error, tensors
 from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
-from dgs_utils.diffusion import NoiseProcess
-from dgs_utils.diffusion.process import discretised_log_likelihood, gaussian_kl
+from dgs_utils.diffusion.process import NoiseProcess, discretised_log_likelihood, gaussian_kl
 
 TABLES = ["betas", "alphas_cumprod", "alphas_cumprod_prev", "posterior_variance", "posterior_log_variance_clipped",
           "posterior_mean_coef1", "posterior_mean_coef2", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"]

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from oracle import numbers
 from torch import nn
 
-from dgs_utils.protocols import IDC, PROTOCOLS, RDED, adamw, augmentation_of, half_cosine_rate, sgd, steps_rate
+from dgs_utils.classifiers.protocols import (
+    IDC,
+    PROTOCOLS,
+    RDED,
+    adamw,
+    augmentation_of,
+    half_cosine_rate,
+    sgd,
+    steps_rate,
+)
 
 PUBLISHED = numbers("evaluation")
 SCHEDULES = {tuple(int(part.split("=")[1]) for part in name.split(",")): case

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 from small_world import CLASSES, make_pool, make_prepare, open_stage, small_classifier, write_digits
 
 from dgs_utils.artifacts import checksums
-from dgs_utils.bins import bin_of, histogram
-from dgs_utils.classifier import features_of, load
-from dgs_utils.coreset import herding
-from dgs_utils.data import ImageSet
+from dgs_utils.classifiers.judge import features_of, load
 from dgs_utils.difficulty import score_source
-from dgs_utils.distributions import distance, divergence_to_target, quantiles_of_counts, quantiles_of_scores
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS
 from dgs_utils.sample import (
     counts_of,
@@ -28,6 +25,9 @@ from dgs_utils.sample import (
     select_images,
     write_set,
 )
+from dgs_utils.selection.coresets import herding
+from dgs_utils.selection.histograms import bin_of, histogram
+from dgs_utils.selection.targets import distance, divergence_to_target, quantiles_of_counts, quantiles_of_scores
 from dgs_utils.transform import log_transform, read_sets, transform_sets
 
 DATA = json.loads((Path(__file__).parent / "data" / "transform_cases.json").read_text())

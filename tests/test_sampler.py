@@ -8,9 +8,10 @@ import torch
 from oracle import draw_weights, error
 from torch import nn
 
-from dgs_utils.diffusion import DiT, NoiseProcess
+from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
-from dgs_utils.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
 SIDE = 16

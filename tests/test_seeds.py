@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgs_utils.seeds import named_seed, numpy_rng, torch_generator
+from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_generator
 
 parts = st.lists(st.one_of(st.text(max_size=5), st.integers(-10**9, 10**9), st.floats(allow_nan=False)), max_size=4)
 
@@ -57,7 +57,7 @@ def test_draws_under_a_name_do_not_touch_others():
 
 
 def test_seeds_are_the_same_in_every_process():
-    code = "from dgs_utils.seeds import named_seed; print(named_seed('pool', 0, 'ä', 17))"
+    code = "from dgs_utils.runtime.seeds import named_seed; print(named_seed('pool', 0, 'ä', 17))"
     printed = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "7", "PYTHONIOENCODING": "utf-8"},
                              capture_output=True, text=True, check=True).stdout
     assert int(printed) == named_seed("pool", 0, "ä", 17)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgs_utils.distributions import quantiles_of_scores, scale_counts
 from dgs_utils.methods import METHODS
-from dgs_utils.seeds import numpy_rng
-from dgs_utils.selectors import SELECTORS, Candidates, match, s3, select
+from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.selection.selectors import SELECTORS, Candidates, match, s3, select
+from dgs_utils.selection.targets import quantiles_of_scores, scale_counts
 
 
 def make_candidates(name="a", size=30, ipc=5, seed=0):
@@ -119,7 +119,7 @@ def test_bad_requests_are_named():
 
 
 def test_a_selector_that_breaks_its_contract_is_caught(monkeypatch):
-    from dgs_utils import selectors
+    from dgs_utils.selection import selectors
 
     monkeypatch.setitem(SELECTORS, "twice", selectors.Selector(lambda candidates, ipc: np.zeros(ipc, int), False))
     with pytest.raises(ValueError, match="'twice' returned 5 indices of class a, of which 1 are distinct"):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dgs_utils import statistics
-from dgs_utils.statistics import (
+from dgs_utils.results import statistics
+from dgs_utils.results.statistics import (
     Comparison,
     augmentation_robust_score,
     binomial_error,

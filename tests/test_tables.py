@@ -11,8 +11,8 @@ from scipy import stats
 
 from dgs_utils.artifacts import write_csv
 from dgs_utils.methods import METHODS
-from dgs_utils.statistics import compare_methods
-from dgs_utils.tables import (
+from dgs_utils.results.statistics import compare_methods
+from dgs_utils.results.tables import (
     CELL,
     EMPTY,
     LAYOUTS,

@@ -17,13 +17,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torchvision.transforms import v2
 
-from dgs_utils.augment import Augmentation, augment, cutmix, normalise, to_float
-from dgs_utils.data import ImageSet
-from dgs_utils.memory import keep_freed_memory
-from dgs_utils.networks import build
-from dgs_utils.protocols import IDC, RDED
-from dgs_utils.seeds import torch_generator
-from dgs_utils.training import (
+from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
+from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.protocols import IDC, RDED
+from dgs_utils.classifiers.training import (
     Outcome,
     Pictures,
     Recipe,
@@ -32,6 +29,9 @@ from dgs_utils.training import (
     logits,
     train_classifier,
 )
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.runtime.allocator import keep_freed_memory
+from dgs_utils.runtime.seeds import torch_generator
 
 PLAIN = Augmentation(crop=1, flip=0, jitter=0, lighting=0, cutmix=False)
 

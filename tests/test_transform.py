@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_world import open_stage
 
 from dgs_utils.artifacts import write_csv, write_json
-from dgs_utils.bins import bin_of, edges, histogram, largest_remainder
+from dgs_utils.selection.histograms import bin_of, edges, histogram, largest_remainder
 from dgs_utils.transform import (
     apply_scale,
     compare_readings,

@@ -116,7 +116,7 @@ def _command(file: str, changes: list[str], options: Options) -> str:
 
 def _call(arguments: list[str], log: Path, watch: Callable[[], None]) -> None:
     """Run Snakemake, looking around now and then; its exit status does not matter, since the nodes' folders tell."""
-    guard = [sys.executable, "-m", "dgs_utils.guard", str(os.getpid())]
+    guard = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid())]
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that wait leave the cores to other notebooks
     with terminate_as_interrupt(), log.open("w") as messages:
         process = subprocess.Popen([*guard, sys.executable, "-m", "snakemake", *arguments], env=environment,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dgs_utils.guard import die_with_parent
+from dgs_utils.batch.guard import die_with_parent
 
 PATIENCE = 15  # seconds in which a kernel that catches SIGTERM may write its checkpoint
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from dgs_utils.artifacts import Node, check_input, locate
 from dgs_utils.batch.experiment import ORDER, Experiment, Point, is_condensed
+from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import METHODS
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
-from dgs_utils.weights import find_dit
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 

@@ -51,7 +51,7 @@ def results_table(nodes: list[Node]) -> list[str]:
     folders = [node.folder for node in nodes if manifest(node)]
     if not folders:
         return []
-    from dgs_utils.tables import read_results, summarise  # here, because pandas takes a while to import
+    from dgs_utils.results.tables import read_results, summarise  # here, because pandas takes a while to import
 
     order = {name: place for place, name in enumerate(METHODS)}
     summary = summarise(read_results(folders))

@@ -13,7 +13,7 @@ from torch import Tensor
 from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DIT_SIZES, DiT
 from dgs_utils.diffusion.folders import from_hub, open_folder
-from dgs_utils.weights import find_dit, hub_remedy
+from dgs_utils.diffusion.published import find_dit, hub_remedy
 
 READABLE = ("patch_size", "hidden_size", "depth")  # what the shapes of weights tell of a size; heads they do not
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dgs_utils.artifacts import atomic, silent
-from dgs_utils.data import ImageSet, load_squares
 from dgs_utils.diffusion.autoencoder import Autoencoder
+from dgs_utils.images.image_sets import ImageSet, load_squares
 
 
 @dataclass

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from dgs_utils.artifacts import silent
-from dgs_utils.device import autocast
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.process import NoiseProcess
+from dgs_utils.runtime.devices import autocast
 
 
 @dataclass(frozen=True)

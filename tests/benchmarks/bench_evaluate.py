@@ -17,11 +17,20 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from dgs_utils.augment import EIGENVALUES, EIGENVECTORS, LUMINANCE, MEAN, STD, Augmentation, augment, cutmix
-from dgs_utils.device import resolve
-from dgs_utils.networks import build
-from dgs_utils.seeds import torch_generator
-from dgs_utils.training import Pictures, Recipe, logits, train_classifier
+from dgs_utils.classifiers.augmentation import (
+    EIGENVALUES,
+    EIGENVECTORS,
+    LUMINANCE,
+    MEAN,
+    STD,
+    Augmentation,
+    augment,
+    cutmix,
+)
+from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.training import Pictures, Recipe, logits, train_classifier
+from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.seeds import torch_generator
 
 WEIGHTS = torch.tensor(LUMINANCE)[:, None, None]
 

@@ -23,14 +23,17 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from dgs_utils import pool
-from dgs_utils.data import center_crop
-from dgs_utils.device import resolve
-from dgs_utils.diffusion import DiT, MinimaxCriterion, NoiseProcess, add_difffit, fold, trainable_parameters
 from dgs_utils.diffusion.autoencoder import LatentAutoencoder
+from dgs_utils.diffusion.difffit import add_difffit, fold, trainable_parameters
+from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
+from dgs_utils.diffusion.minimax import MinimaxCriterion
+from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.diffusion.sampler import Guidance, sample
 from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.seeds import torch_generator
+from dgs_utils.images.image_sets import center_crop
+from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.seeds import torch_generator
 
 STEPS, FAST_STEPS, BATCH, SIDE, CLASSES = 50, 20, 8, 256, 10
 

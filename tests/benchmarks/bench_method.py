@@ -13,15 +13,15 @@ import torch
 import torchvision
 from PIL import Image
 
-from dgs_utils.bins import divergence, histogram
-from dgs_utils.classifier import Classifier, ClassifierConfig
-from dgs_utils.data import ImageSet
-from dgs_utils.device import autocast, resolve
+from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.difficulty import score_images
-from dgs_utils.distributions import quantiles_of_scores
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.sample import draw, scale_counts
-from dgs_utils.seeds import numpy_rng
-from dgs_utils.selectors import Candidates, match
+from dgs_utils.selection.histograms import divergence, histogram
+from dgs_utils.selection.selectors import Candidates, match
+from dgs_utils.selection.targets import quantiles_of_scores
 from dgs_utils.transform import log_transform, search_thresholds
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from dgs_utils import coreset
-from dgs_utils.distributions import draw
+from dgs_utils.selection import coresets as coreset
+from dgs_utils.selection.targets import draw
 
 SELECTORS: dict[str, "Selector"] = {}
 

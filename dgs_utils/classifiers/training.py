@@ -1,4 +1,4 @@
-"""Training and testing a classifier by one of `dgs_utils.protocols`.
+"""Training and testing a classifier by one of `dgs_utils.classifiers.protocols`.
 
 Pictures are decoded once and stay on the device as uint8; transforms, CutMix and evaluation run there in batches.
 """
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
 from dgs_utils.artifacts import silent
-from dgs_utils.augment import Augmentation, augment, cutmix, normalise, to_float
-from dgs_utils.data import ImageSet, load_squares
-from dgs_utils.device import autocast
-from dgs_utils.memory import keep_freed_memory
-from dgs_utils.networks import Network
-from dgs_utils.protocols import IDC, Protocol
-from dgs_utils.seeds import torch_generator
+from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
+from dgs_utils.classifiers.networks import Network
+from dgs_utils.classifiers.protocols import IDC, Protocol
+from dgs_utils.images.image_sets import ImageSet, load_squares
+from dgs_utils.runtime.allocator import keep_freed_memory
+from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.seeds import torch_generator
 
 Teacher = Callable[[Tensor], Tensor]  # normalised pictures (N, 3, S, S) to logits (N, classes)
 

@@ -22,10 +22,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from dgs_utils.artifacts import atomic, locate, silent, write_json
-from dgs_utils.data import ImageSet, load_rgb, map_files
-from dgs_utils.device import resolve
-from dgs_utils.networks import NETWORKS, build
+from dgs_utils.classifiers.networks import NETWORKS, build
+from dgs_utils.images.image_sets import ImageSet, load_rgb, map_files
 from dgs_utils.params import nearest
+from dgs_utils.runtime.devices import resolve
 
 CHUNK = 16  # pictures that one thread reads at a time
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,7 +36,7 @@ class ClassifierConfig:
     """What a classifier is, apart from its weights.
 
     Attributes:
-        network: a name of `dgs_utils.networks` or of `torchvision.models`.
+        network: a name of `dgs_utils.classifiers.networks` or of `torchvision.models`.
         num_classes: outputs.
         resize: shorter side in pixels to which pictures are scaled (bilinear).
         crop: side in pixels of the central square that the network sees.

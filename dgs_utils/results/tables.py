@@ -15,7 +15,7 @@ import pandas as pd
 
 from dgs_utils.artifacts import atomic, write_csv
 from dgs_utils.methods import METHODS
-from dgs_utils.statistics import SETTING, binomial_error
+from dgs_utils.results.statistics import SETTING, binomial_error
 
 EMPTY = "–"
 NETWORKS = {
@@ -206,7 +206,7 @@ def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
 
 def published(number: int) -> pd.DataFrame:
     """Return the paper's table ``number`` (1–4) in the kit's own names: dataset, ipc, network, method, …, mean, std."""
-    with (files("dgs_utils") / "published" / f"table{number}.csv").open() as file:
+    with (files("dgs_utils.results") / "published" / f"table{number}.csv").open() as file:
         frame = pd.read_csv(file, dtype={"distribution": str, "pool_size": str}).rename(columns={"model": "network"})
     frame["dataset"] = frame["dataset"].map({v: k for k, v in DATASETS.items()})
     frame["network"] = frame["network"].map({v: k for k, v in NETWORKS.items()})

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from dgs_utils.networks.convnet import ConvNet
-from dgs_utils.networks.layers import NORMS, Network, stem_of
-from dgs_utils.networks.resnet import ResNet
-from dgs_utils.networks.resnet_ap import ResNetAP
+from dgs_utils.classifiers.networks.convnet import ConvNet
+from dgs_utils.classifiers.networks.layers import NORMS, Network, stem_of
+from dgs_utils.classifiers.networks.resnet import ResNet
+from dgs_utils.classifiers.networks.resnet_ap import ResNetAP
 from dgs_utils.params import nearest
 
 NETWORKS = {

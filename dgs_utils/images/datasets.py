@@ -19,10 +19,10 @@ import pandas as pd
 from PIL import Image
 
 from dgs_utils.artifacts import atomic, locate, silent, write_csv, write_json
-from dgs_utils.data import SUBSETS, list_pictures, natural_key, read_table
-from dgs_utils.download import fetch
+from dgs_utils.images.download import fetch
+from dgs_utils.images.image_sets import SUBSETS, list_pictures, natural_key, read_table
 from dgs_utils.params import PrepareParams
-from dgs_utils.seeds import numpy_rng
+from dgs_utils.runtime.seeds import numpy_rng
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
 ARCHIVES = {  # (data set, shorter side) -> address, checksum; those of ImageNette are torchvision's too

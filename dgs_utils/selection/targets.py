@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dgs_utils.bins import bin_of, check_scores, divergence, edges, histogram, largest_remainder
+from dgs_utils.selection.histograms import bin_of, check_scores, divergence, edges, histogram, largest_remainder
 
 # Images per bin, by IPC [F §8.2].
 PREDEFINED: dict[str, dict[int, tuple[int, ...]]] = {

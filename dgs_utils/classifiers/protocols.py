@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn, optim
 
-from dgs_utils.augment import Augmentation
+from dgs_utils.classifiers.augmentation import Augmentation
 
 
 @dataclass(frozen=True)

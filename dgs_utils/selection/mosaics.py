@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from dgs_utils.artifacts import Run, atomic
-from dgs_utils.data import ImageSet, load_rgb, map_files, read_classes
-from dgs_utils.device import resolve
-from dgs_utils.seeds import numpy_rng
+from dgs_utils.images.image_sets import ImageSet, load_rgb, map_files, read_classes
+from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.seeds import numpy_rng
 
 if TYPE_CHECKING:
-    from dgs_utils.classifier import Classifier
+    from dgs_utils.classifiers.judge import Classifier
 
 PICTURES = 300  # real pictures of a class that are looked at
 TRIES = 5  # crops of each
@@ -75,7 +75,7 @@ def choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
     Raises:
         ValueError: a class has fewer originals than crops are wanted.
     """
-    from dgs_utils.classifier import load  # loading torchvision takes seconds, which other methods are spared
+    from dgs_utils.classifiers.judge import load  # loading torchvision takes seconds, which other methods are spared
 
     params, judge = run.params, load(run.inputs["prepare"] / "classifier").to(resolve(run.params.device))
     index = read_classes(run.inputs["prepare"]).set_index("class")["index"]

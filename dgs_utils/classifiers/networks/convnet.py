@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgs_utils.networks.layers import NORMS, Network
+from dgs_utils.classifiers.networks.layers import NORMS, Network
 
 
 class ConvNet(Network):

@@ -1,0 +1,1 @@
+"""Figures: every function takes arrays, frames or images and returns a matplotlib figure."""

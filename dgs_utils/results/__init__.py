@@ -1,0 +1,1 @@
+"""What the rows of finished trainings say: comparisons, sources of noise, tables, published values."""
