@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dgs_utils.artifacts import Run, atomic, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD, Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import Network, build
 from dgs_utils.classifiers.siamese import FAMILIES, draw_family, draw_numbers, transform
 from dgs_utils.classifiers.training import Pictures, load_pictures
-from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import CondenseParams
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_generator

@@ -13,85 +13,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dgs_utils.artifacts import Run, atomic, silent, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers import judge as classifiers
-from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.progress import silent
+from dgs_utils.selection.measures import MEASURES, difficulty_scores
 from dgs_utils.selection.score_tables import check_names, keep_classes, read_scores
 
 BLOCK = 4096  # pictures after which progress is safe on disk, about
-
-
-# ---- Measures --------------------------------------------------------------------------------------------------------
-
-def difficulty_scores(logits, target) -> np.ndarray:
-    """Return 1 − softmax(logits)[target] over all classes (Eq. 6).
-
-    Args:
-        logits: shape (N, classes), or (classes,) for one picture; NumPy or torch, any float type.
-        target: index of the true class among the logits: one for all, or shape (N,).
-
-    Returns:
-        float64 array of shape (N,), or () for one picture, in [0, 1]; computed so that scores near 0 keep their digits.
-
-    Raises:
-        ValueError: logits that are not finite, or a target out of range.
-    """
-    log_p, target = _log_softmax(logits, target)
-    return np.clip(-np.expm1(_of_target(log_p, target)), 0, 1)
-
-
-def cross_entropy(logits, target) -> np.ndarray:
-    """Return c / (1 + c) with c = −ln p(target): cross-entropy, compressed onto [0, 1)."""
-    log_p, target = _log_softmax(logits, target)
-    loss = np.maximum(-_of_target(log_p, target), 0)
-    return loss / (1 + loss)
-
-
-def margin(logits, target) -> np.ndarray:
-    """Return (1 − m) / 2 with m = p(target) − the largest other probability; above 1/2 the picture is misclassified."""
-    log_p, target = _log_softmax(logits, target)
-    p = np.exp(log_p)
-    own = _of_target(p, target)
-    np.put_along_axis(p, target[..., None], -1, axis=-1)
-    return np.clip((1 - (own - p.max(axis=-1))) / 2, 0, 1)
-
-
-def entropy(logits, target) -> np.ndarray:
-    """Return the entropy of the prediction over the logarithm of the number of classes; the target plays no part."""
-    log_p, _ = _log_softmax(logits, target)
-    return np.clip(-(np.exp(log_p) * log_p).sum(axis=-1) / np.log(log_p.shape[-1]), 0, 1)
-
-
-def el2n(logits, target) -> np.ndarray:
-    """Return ‖p − one-hot(target)‖₂ / √2, the error norm of Paul et al. (2021) over its largest value."""
-    log_p, target = _log_softmax(logits, target)
-    p = np.exp(log_p)
-    np.put_along_axis(p, target[..., None], _of_target(p, target)[..., None] - 1, axis=-1)
-    return np.clip(np.sqrt((p**2).sum(axis=-1) / 2), 0, 1)
-
-
-MEASURES: dict[str, Callable] = {"difficulty": difficulty_scores, "margin": margin, "cross_entropy": cross_entropy,
-                                 "entropy": entropy, "el2n": el2n}
-
-
-def _log_softmax(logits, target) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(logits, torch.Tensor):
-        logits = logits.detach().double().cpu().numpy()
-    logits = np.asarray(logits, dtype=np.float64)
-    if isinstance(target, torch.Tensor):
-        target = target.detach().cpu().numpy()
-    target = np.broadcast_to(np.asarray(target), logits.shape[:-1])
-    if not np.isfinite(logits).all():
-        raise ValueError("the classifier's output holds NaN or infinity; use precision 'fp32' or check its weights")
-    if not np.issubdtype(target.dtype, np.integer) or (target < 0).any() or (target >= logits.shape[-1]).any():
-        raise ValueError(f"a target is no class index from 0 to {logits.shape[-1] - 1}; check the class index table")
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), target
-
-
-def _of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(values, target[..., None], axis=-1)[..., 0]
 
 
 # ---- Scoring pictures ------------------------------------------------------------------------------------------------
@@ -114,7 +46,7 @@ def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: 
         precision: "fp32" or "bf16".
         device: where the classifiers run.
         workers: threads that read pictures; 0 = one per core.
-        progress: wraps an iterable as `artifacts.Run.progress` does.
+        progress: wraps an iterable as `artifacts.run.Run.progress` does.
 
     Returns:
         ``images.table`` with score, and the first classifier's prediction (output index) and confidence (its largest

@@ -17,13 +17,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dgs_utils.artifacts import MANIFEST, Run, atomic, outputs_root, read_manifest, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.places import outputs_root
+from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers import judge as classifiers
 from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.networks import build
 from dgs_utils.classifiers.protocols import PLAIN, PROTOCOLS, augmentation_of
 from dgs_utils.classifiers.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
-from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import named_seed

@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from dgs_utils.artifacts import Run, atomic, open_node, silent, workspace, write_csv, write_json
+from dgs_utils.artifacts.files import atomic, write_csv, write_json
+from dgs_utils.artifacts.places import workspace
+from dgs_utils.artifacts.run import Run, open_node
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
@@ -26,9 +28,10 @@ from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.parallel import ALONE, Group, join
 from dgs_utils.diffusion.trackers import check_tracker, tracking
 from dgs_utils.diffusion.training import Schedule, Trainer, caught_signals
-from dgs_utils.images.image_sets import read_classes
+from dgs_utils.images.classes import read_classes
 from dgs_utils.params import FineTuneParams, validate
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.progress import silent
 
 Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
 PAUSE = 1.0  # seconds between looks at what the processes have done

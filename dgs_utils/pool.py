@@ -20,13 +20,17 @@ from safetensors.torch import load_file
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from dgs_utils.artifacts import Run, atomic, locate, read_manifest, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.manifests import read_manifest
+from dgs_utils.artifacts.places import locate
+from dgs_utils.artifacts.run import Run
 from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
-from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.seeds import named_seed, torch_generator
 

@@ -3,7 +3,8 @@
 import pandas as pd
 import torch
 
-from dgs_utils.artifacts import Run, atomic, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, pretrained
 from dgs_utils.classifiers.networks import build
@@ -12,7 +13,8 @@ from dgs_utils.diffusion import autoencoder, checkpoints
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.images.image_sets import ImageSet, read_classes
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import named_seed

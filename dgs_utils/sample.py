@@ -13,8 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dgs_utils.artifacts import Run, atomic, read_manifest, write_csv
-from dgs_utils.images.image_sets import ImageSet, read_classes, read_table
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.manifests import read_manifest
+from dgs_utils.artifacts.run import Run
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection import mosaics as crops

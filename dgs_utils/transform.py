@@ -1,212 +1,23 @@
-"""Notebook 04: the clipped logarithm that balances difficulty, and the search for its two thresholds (Eqs. 7–9).
+"""Stage 04: thresholds and transformed difficulties of both sets, class by class (Eqs. 7–9).
 
-Two readings of the method exist, and both are here. "code" is what produced the published numbers; "paper" is what
-Eqs. 7–9 say. They differ in this [F §7.2]:
-
-=====================  ========================================  =================================================
-step                   "code"                                    "paper"
-=====================  ========================================  =================================================
-Eq. 7, outside window  winsorised: the easiest become the lower  both ends become ε, so the hardest clipped images
-                       bound, the hardest the upper one          get transformed difficulty 0 like the easiest
-ε = 1e-4               replaces a lower bound of exactly 0       is added to every score inside the window
-Eq. 8, minimum         the lower bound, an order statistic       ε as soon as one score is clipped
-Eq. 9, direction       KL(P_X ‖ f) and KL(U ‖ f)                 KL(f ‖ P_X) and KL(f ‖ U)
-Eq. 9, empty bins      infinite where f has an empty bin         one image added to each bin (additive smoothing)
-=====================  ========================================  =================================================
-
-In both, the KL divergences (in bits) are between histograms of scores in equal bins, P_X is the histogram of the
-untransformed scores, and U is uniform. The result is floored at 1e-4 in both.
+The logarithm and the search are in `dgs_utils.selection.thresholds`.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dgs_utils.artifacts import Run, atomic, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.run import Run
 from dgs_utils.params import TransformParams
-from dgs_utils.selection.histograms import check_scores, divergence, edges, histogram
 from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores
 from dgs_utils.selection.targets import scale_counts
-
-EPSILON = 1e-4
-Reading = Literal["code", "paper"]
-
-
-class Thresholds(NamedTuple):
-    """Result of `search_thresholds`.
-
-    Attributes:
-        bottom: number of easiest scores clipped.
-        top: number of hardest scores clipped.
-        objective: float64 array of shape (limit, limit) in bits, indexed [bottom, top]; inf where the pair cannot be
-            used or the transformed histogram has an empty bin.
-    """
-
-    bottom: int
-    top: int
-    objective: np.ndarray
-
-
-class Scale(NamedTuple):
-    """One logarithmic scale: what Eqs. 7–8 become once the thresholds have turned into bounds.
-
-    Attributes:
-        lo: smallest score inside the window; in reading "code" 1e-4 where that score is 0.
-        hi: largest score inside the window.
-        least: min P′ of Eq. 8, whose transformed value is 0.
-        reading: "code" or "paper".
-    """
-
-    lo: float
-    hi: float
-    least: float
-    reading: Reading
-
-
-def log_transform(scores, bottom: int, top: int, reading: Reading = "code") -> np.ndarray:
-    """Clip the scores of one class at both ends and stretch them logarithmically onto [0, 1] (Eqs. 7–8).
-
-    With lo the (bottom + 1)-th smallest and hi the (top + 1)-th largest score, the reading "code" gives
-    ln(min(max(x, lo), hi) / lo) / ln(hi / lo), floored at 1e-4, where a lo of exactly 0 is replaced by 1e-4.
-
-    Scores without spread (hi ≤ lo) have no such scale: they are returned as they are, floored at 1e-4, with a
-    `UserWarning`.
-
-    Args:
-        scores: shape (N,), difficulties of one class, each in [0, 1].
-        bottom: number of easiest scores to clip, ≥ 0.
-        top: number of hardest scores to clip, ≥ 0; bottom + top < N.
-        reading: "code" (published code) or "paper" (Eqs. 7–8); see the module's table.
-
-    Returns:
-        float64 array of shape (N,), in the order of ``scores``, in [1e-4, 1].
-
-    Raises:
-        ValueError: a score that is NaN or outside [0, 1], thresholds that are negative or cross.
-    """
-    return apply_scale(scores, fit_scale(scores, bottom, top, reading))
-
-
-def fit_scale(scores, bottom: int, top: int, reading: Reading = "code") -> Scale:
-    """Return the scale of one class's scores (arguments and errors of `log_transform`)."""
-    ordered = np.sort(_as_published(check_scores(scores)))
-    _check_reading(reading)
-    if bottom < 0 or top < 0:
-        raise ValueError(f"thresholds are ({bottom}, {top}); both must be at least 0")
-    if bottom + top >= len(ordered):
-        raise ValueError(f"thresholds ({bottom}, {top}) cross: they clip all of {len(ordered)} scores; lower the limit")
-    lo, hi = float(ordered[bottom]), float(ordered[len(ordered) - 1 - top])
-    if reading == "code":
-        lo = lo or EPSILON
-        return Scale(lo, hi, lo, reading)
-    clipped = ordered[0] < lo or ordered[-1] > hi  # by value, so that equal scores stay equal
-    return Scale(lo, hi, EPSILON if clipped else lo + EPSILON, reading)
-
-
-def apply_scale(scores, scale: Scale) -> np.ndarray:
-    """Transform scores by a scale, their own or another set's (see `log_transform`)."""
-    scores = _as_published(check_scores(scores))
-    lo, hi, least, reading = scale
-    if reading == "code":
-        values, most = np.clip(scores, lo, max(lo, hi)), hi
-    else:
-        values, most = np.where((scores >= lo) & (scores <= hi), scores + EPSILON, EPSILON), hi + EPSILON
-    if most <= least:
-        warnings.warn("the scores have no spread between their bounds, so they are kept untransformed", stacklevel=3)
-        return np.clip(scores, EPSILON, 1)
-    return np.maximum(np.log(values / least) / np.log(most / least), EPSILON)
-
-
-def search_thresholds(scores, limit: int, weight: float = 0.5, objective: Reading = "code",
-                      bins: int = 10) -> Thresholds:
-    """Find the thresholds whose transformed scores are closest to uniform and to the untransformed ones (Eq. 9).
-
-    All pairs of 0 … limit − 1 are tried. With h the histogram of the transformed scores, the reading "code" minimises
-    weight · KL(P_X ‖ h) + (1 − weight) · KL(U ‖ h), "paper" the same with the arguments of both KL swapped. Among equal
-    minima (to 1e-12) the smallest bottom wins, then the smallest top. Pairs that cannot be used (they cross, or leave
-    no spread) count as infinite. Where every pair is infinite the result is (0, 0), the plain logarithm, with a
-    `UserWarning`.
-
-    Args:
-        scores: shape (N,), difficulties of one class, each in [0, 1].
-        limit: thresholds tried are below this; ≥ 0, where 0 means no clipping at all. Published: IPC // 2.
-        weight: λ in [0, 1].
-        objective: "code" (published code) or "paper" (Eqs. 7–9 with one image added to each bin).
-        bins: number of equal bins, ≥ 2.
-
-    Raises:
-        ValueError: a score that is NaN or outside [0, 1], or an argument out of its range.
-    """
-    scores = np.sort(_as_published(check_scores(scores)))
-    _check_reading(objective)
-    if limit < 0 or bins < 2 or not 0 <= weight <= 1:
-        raise ValueError(f"limit is {limit}, bins {bins}, weight {weight}; they must be ≥ 0, ≥ 2 and in [0, 1]")
-    counts = _transformed_counts(scores, limit, objective, bins)
-    raw, uniform = histogram(scores, bins), np.ones(bins)
-    if objective == "code":
-        terms = divergence(raw, counts), divergence(uniform, counts)
-    else:
-        terms = divergence(counts + 1, raw + 1), divergence(counts + 1, uniform)
-    surface = sum(w * term for w, term in zip((weight, 1 - weight), terms, strict=True) if w)  # 0 · inf is NaN
-    surface = np.where(counts.any(axis=-1), surface, np.inf)
-    if not np.isfinite(surface).any():
-        if limit:
-            warnings.warn("every pair of thresholds leaves a bin empty or has no spread, so nothing is clipped",
-                          stacklevel=2)
-        return Thresholds(0, 0, surface)
-    bottom, top = np.argwhere(surface <= surface.min() + 1e-12)[0]
-    return Thresholds(int(bottom), int(top), surface)
-
-
-def _as_published(scores: np.ndarray) -> np.ndarray:
-    """Return scores of four decimals as the float64 product k × 1e-4, others as they are.
-
-    Published scores are multiples of 1e-4, and the reference numbers hold them as products. Read from text, 0.7 lies
-    one rounding step below the bin edge 0.7000000000000001, while 7000 × 1e-4 lies on it: without this, the bin of such
-    a score would depend on how it was stored.
-    """
-    products = np.rint(scores * 1e4) * 1e-4
-    return np.where(np.abs(scores - products) <= 2.0**-52 * scores, products, scores)
-
-
-def _check_reading(reading: str) -> None:
-    if reading not in ("code", "paper"):
-        raise ValueError(f"objective is {reading!r}; choose 'code' or 'paper'")
-
-
-def _transformed_counts(ordered: np.ndarray, limit: int, reading: Reading, bins: int) -> np.ndarray:
-    """Return the histogram of the transformed scores for every pair of thresholds, zeros for pairs without a scale.
-
-    Args:
-        ordered: sorted scores, shape (N,).
-
-    Returns:
-        int64 array of shape (limit, limit, bins).
-    """
-    counts = np.zeros((limit, limit, bins), dtype=np.int64)
-    rank = np.arange(min(limit, len(ordered)))
-    lo, hi = ordered[rank][:, None], ordered[len(ordered) - 1 - rank][None, :]
-    usable = rank[:, None] + rank < len(ordered)
-    if reading == "code":
-        lo = np.where(lo == 0, EPSILON, lo)
-        numerator = np.log(np.maximum(ordered, lo) / lo)[:, None, :]
-    else:
-        inside = (ordered >= lo[..., None]) & (ordered <= hi[..., None])
-        lo, hi = np.where(inside.all(axis=-1), ordered[0] + EPSILON, EPSILON), hi + EPSILON
-        numerator = np.log(np.where(inside, ordered + EPSILON, EPSILON) / lo[..., None])
-    usable &= hi > lo
-    with np.errstate(divide="ignore", invalid="ignore"):  # in pairs that are not usable
-        values = np.clip(numerator / np.log(hi / lo)[..., None], EPSILON, 1)
-    below = [np.count_nonzero(values < edge, axis=-1) for edge in edges(bins)[1:-1]]
-    within = np.diff(np.stack([np.zeros_like(below[0]), *below, np.full_like(below[0], len(ordered))], axis=-1))
-    counts[: len(rank), : len(rank)] = np.where(usable[..., None], within, 0)
-    return counts
-
+from dgs_utils.selection.thresholds import Scale, Thresholds, apply_scale, fit_scale, search_thresholds
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
 

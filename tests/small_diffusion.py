@@ -8,7 +8,7 @@ from oracle import draw_weights
 from sklearn.datasets import load_digits
 from small_world import open_stage
 
-from dgs_utils import artifacts
+from dgs_utils.artifacts import files
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 
@@ -25,8 +25,8 @@ def make_prepare() -> Path:
     Latents(scans.float()[:, None, None] / 8 - 1, torch.empty(0), labels).save(run.folder / "latents.safetensors")
     table = pd.DataFrame({"label": range(3), "class": CLASSES, "index": range(3), "name": CLASSES,
                           "condition": [2, 0, 1]})
-    artifacts.write_csv(run.folder / "classes.csv", table)
-    artifacts.write_json(run.folder / "dataset.json", {"dataset": "folder", "channels": 1})
+    files.write_csv(run.folder / "classes.csv", table)
+    files.write_json(run.folder / "dataset.json", {"dataset": "folder", "channels": 1})
     model = DiT(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=2, num_heads=2, num_classes=3)
     draw_weights(model, seed=0).save_pretrained(run.folder / "dit")
     run.finish()

@@ -14,20 +14,20 @@ from dgs_utils.params import STAGES
 
 WORK = """
 import time
-from dgs_utils import artifacts
+
 for step in run.progress(range(3), label="steps"):
-    with artifacts.atomic(run.folder / f"part{step}.txt") as partial:
+    with files.atomic(run.folder / f"part{step}.txt") as partial:
         partial.write_text(f"{run.key} {step}")
     time.sleep(float("SECONDS"))
 """
 RESULTS = """
 import pandas as pd
-from dgs_utils.results.tables import CELL
-method = artifacts.read_manifest(run.inputs["distilled"])["identity"]["method"]
+from dgs_utils.results.rows import CELL
+method = manifests.read_manifest(run.inputs["distilled"])["identity"]["method"]
 row = dict.fromkeys([*CELL, "label", "pool_seed", "selection_seed"], "") | {"distilled": run.inputs["distilled"].name}
 row |= {"method": method, "ipc": 10, "network": run.params.network, "n_test": 500}
 rows = [row | {"training_seed": seed, "best": 50 + 2 * seed, "last": 49 + seed} for seed in range(run.params.repeats)]
-artifacts.write_csv(run.folder / "results.csv", pd.DataFrame(rows))
+files.write_csv(run.folder / "results.csv", pd.DataFrame(rows))
 """
 EXPERIMENT = """
 name: small
@@ -65,7 +65,7 @@ def build(folder: Path, seconds: float = 0.0) -> Path:
     for stage, model in STAGES.items():
         fields = model.model_fields.items()
         cells = [nbformat.v4.new_code_cell("\n".join(f"{name} = {field.default!r}" for name, field in fields)),
-                 nbformat.v4.new_code_cell("from dgs_utils.artifacts import begin\n"
+                 nbformat.v4.new_code_cell("from dgs_utils.artifacts import begin, files, manifests\n"
                                            f"run = begin({stage!r}, globals())"),
                  nbformat.v4.new_code_cell(WORK.replace("SECONDS", str(seconds))),
                  nbformat.v4.new_code_cell(RESULTS if stage == "06_evaluate" else "print('looked at')"),

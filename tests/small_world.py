@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dgs_utils import artifacts
+from dgs_utils.artifacts import files, run
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.classifiers.networks import build
 from dgs_utils.params import validate
@@ -49,9 +49,9 @@ def small_classifier(classes: int = 3, steps: int = 30) -> Classifier:
     return Classifier(network, config)
 
 
-def open_stage(stage: str, **values) -> artifacts.Run:
+def open_stage(stage: str, **values) -> run.Run:
     """Open a stage with parameters, as a notebook does."""
-    return artifacts.open_node(validate(stage, values))
+    return run.open_node(validate(stage, values))
 
 
 def make_prepare(root: Path, classes=CLASSES) -> Path:
@@ -59,12 +59,12 @@ def make_prepare(root: Path, classes=CLASSES) -> Path:
     run = open_stage("00_prepare", dataset="folder", root=str(root), base_model="none")
     table = pd.DataFrame({"class": classes, "index": range(len(classes)), "name": classes})
     table.insert(0, "label", range(len(classes)))
-    artifacts.write_csv(run.folder / "classes.csv", table)
+    files.write_csv(run.folder / "classes.csv", table)
     rows = [(f"{name}/{file.name}", "train", name, label)
             for label, name in enumerate(classes) for file in sorted((root / name).iterdir())]
     originals = pd.DataFrame(rows, columns=["file_name", "split", "class", "label"])
-    artifacts.write_csv(run.folder / "originals.csv", originals)
-    artifacts.write_json(run.folder / "dataset.json",
+    files.write_csv(run.folder / "originals.csv", originals)
+    files.write_json(run.folder / "dataset.json",
                          {"dataset": "folder", "root": str(root), "channels": 1, "split": "holdout"})
     small_classifier(len(classes)).save(run.folder / "classifier")
     run.finish()
@@ -82,6 +82,6 @@ def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
             target.write_bytes(file.read_bytes())
             rows.append((f"images/{name}/{file.name}", name, label, int(file.stem)))
     table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index"])
-    artifacts.write_csv(run.folder / "metadata.csv", table)
+    files.write_csv(run.folder / "metadata.csv", table)
     run.finish()
     return run.folder

@@ -16,26 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgs_utils import artifacts
-from dgs_utils.artifacts import (
-    MANIFEST,
-    VOLATILE,
-    Node,
-    atomic,
-    begin,
-    check_input,
-    checksums,
-    default_node,
-    is_done,
-    locate,
-    open_node,
-    outputs_root,
-    read_manifest,
-    workspace,
-    write_csv,
-    write_json,
-)
+from dgs_utils.artifacts import manifests, provenance
+from dgs_utils.artifacts.files import atomic, write_csv, write_json
+from dgs_utils.artifacts.manifests import MANIFEST, VOLATILE, check_input, checksums, is_done, read_manifest
+from dgs_utils.artifacts.nodes import Node, default_node
+from dgs_utils.artifacts.places import locate, outputs_root, workspace
+from dgs_utils.artifacts.run import begin, open_node
 from dgs_utils.params import STAGES, validate
+from dgs_utils.runtime import progress
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -150,8 +138,8 @@ def test_manifest_tells_how_a_folder_came_about(outputs):
     assert manifest["seconds"] >= 0
     assert manifest["peak_memory_mib"]["cpu"] > 10
     assert len(manifest["code"]["package"]) == 12
-    assert artifacts.input_folder(manifest, "prepare") == run.inputs["prepare"]
-    assert artifacts.input_folder(manifest, "fine_tune") is None
+    assert manifests.input_folder(manifest, "prepare") == run.inputs["prepare"]
+    assert manifests.input_folder(manifest, "fine_tune") is None
 
 
 def full_disk(*_):
@@ -163,7 +151,7 @@ def test_manifest_comes_last(outputs, monkeypatch):
     run = open_node(validate("00_prepare", {}))
     (run.folder / "result.csv").write_text("x")
     with monkeypatch.context() as broken:
-        broken.setattr(artifacts.os, "replace", full_disk)
+        broken.setattr(os, "replace", full_disk)
         with pytest.raises(OSError, match="disk full"):
             run.finish()
     assert not is_done(run.folder)
@@ -337,7 +325,7 @@ def test_an_output_folder_can_be_given(outputs, tmp_path):
     pool = finished("02_pool", generator="folder", root="x", prepare=str(folder))
     [source] = read_manifest(pool)["inputs"]
     assert source["folder"] == str(folder)
-    assert artifacts.input_folder(read_manifest(pool), "prepare") == folder
+    assert manifests.input_folder(read_manifest(pool), "prepare") == folder
 
 
 def test_a_missing_default_input_names_its_parameter(outputs):
@@ -400,7 +388,7 @@ def test_progress_passes_everything_on_and_is_readable_from_outside(outputs):
         assert state["total"] == 5
         assert 0 <= state["step"] <= item
     assert seen == list(range(5))
-    assert list(artifacts.silent("abc", label="x", total=3)) == ["a", "b", "c"]
+    assert list(progress.silent("abc", label="x", total=3)) == ["a", "b", "c"]
     run.finish()
     assert not (run.folder / "progress.json").exists()
 
@@ -413,14 +401,14 @@ def test_code_hashes_follow_notebook_sources_but_not_their_outputs(tmp_path, mon
     for source, output in (("x = 1", []), ("x = 1", ["1"]), ("x = 2", [])):
         cell = {"cell_type": "code", "source": source, "outputs": output}
         (tmp_path / "notebooks" / "00_prepare.ipynb").write_text(json.dumps({"cells": [cell]}))
-        hashes.append(artifacts.code_hashes("00_prepare"))
+        hashes.append(provenance.code_hashes("00_prepare"))
     assert hashes[0] == hashes[1]
     assert hashes[0]["notebook"] != hashes[2]["notebook"]
     assert len({h["package"] for h in hashes}) == 1
 
 
 def test_a_killed_writer_leaves_no_half_written_file(tmp_path):
-    code = ("import os, sys\nfrom pathlib import Path\nfrom dgs_utils.artifacts import atomic\n"
+    code = ("import os, sys\nfrom pathlib import Path\nfrom dgs_utils.artifacts.files import atomic\n"
             "with atomic(Path(sys.argv[1])) as partial:\n"
             "    partial.write_text('half')\n    os._exit(9)\n")
     target = tmp_path / "scores.csv"

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.latents import Latents, encode
-from dgs_utils.images.image_sets import ImageSet, center_crop
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import center_crop
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from small_world import CLASSES, make_prepare, open_stage, small_classifier, write_digits
 
-from dgs_utils.images.image_sets import ImageSet, load_rgb
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import load_rgb
 from dgs_utils.sample import read_source, report, select_images, write_set
 from dgs_utils.selection import mosaics as crops
 

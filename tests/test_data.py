@@ -15,17 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dgs_utils.images.image_sets import (
-    SUBSETS,
-    ImageSet,
-    center_crop,
-    list_pictures,
-    load_rgb,
-    load_squares,
-    map_files,
-    natural_key,
-    read_classes,
-)
+from dgs_utils.images.classes import SUBSETS, read_classes
+from dgs_utils.images.image_sets import ImageSet, list_pictures, load_squares
+from dgs_utils.images.pixels import center_crop, load_rgb, map_files
+from dgs_utils.images.tables import natural_key
 
 # [F §1.1]: ImageNet index and wnid in label order.
 PUBLISHED = {

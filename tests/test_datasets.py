@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from dgs_utils.images.classes import SUBSETS
 from dgs_utils.images.datasets import FASHION, index_originals, unpack
-from dgs_utils.images.image_sets import SUBSETS, ImageSet
+from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
 
 WOOF = [row[0] for row in SUBSETS["imagewoof"]]

@@ -13,8 +13,9 @@ from small_world import make_pool, make_prepare, open_stage, small_classifier, w
 
 from dgs_utils import difficulty
 from dgs_utils.classifiers.judge import load
-from dgs_utils.difficulty import MEASURES, difficulty_scores, score_images, score_source
+from dgs_utils.difficulty import score_images, score_source
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.selection.measures import MEASURES, difficulty_scores
 from dgs_utils.selection.score_tables import read_scores
 
 logits_lists = st.lists(st.floats(-30, 30), min_size=2, max_size=8)

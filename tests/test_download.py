@@ -161,7 +161,7 @@ def test_a_missing_file_and_a_missing_server_are_told(cache):
 def test_a_full_disk_is_told_and_leaves_no_whole_file(cache):
     """The kernel refuses to let files grow past a limit, as it does when a disk is full."""
     program = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-               "from dgs_utils import download; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2); "
+               "from dgs_utils.images import download; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2); "
                "download.fetch(sys.argv[1])")
     with serving() as server:
         result = subprocess.run([sys.executable, "-c", program, server.url], capture_output=True, text=True, timeout=60)
@@ -186,7 +186,7 @@ def test_progress_is_shown_in_blocks(cache):
 
 
 def test_two_processes_share_one_download(cache):
-    program = "import sys; from dgs_utils import download; download.fetch(sys.argv[1])"
+    program = "import sys; from dgs_utils.images import download; download.fetch(sys.argv[1])"
     with serving(limits=[MIB]) as server:
         processes = [subprocess.Popen([sys.executable, "-c", program, server.url]) for _ in range(2)]
         assert [process.wait(60) for process in processes] == [0, 0]

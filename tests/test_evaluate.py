@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from small_world import CLASSES, make_pool, open_stage, small_classifier, write_digits
 
-from dgs_utils import artifacts, evaluate, sample
+from dgs_utils import evaluate, sample
+from dgs_utils.artifacts import files, manifests, run
 from dgs_utils.classifiers.augmentation import augment, normalise
 from dgs_utils.classifiers.training import load_pictures, train_classifier
 from dgs_utils.difficulty import score_source
@@ -35,12 +36,12 @@ def finish_prepare(root: Path, channels: int = 1) -> Path:
                      channels=channels)
     places = range(len(CLASSES))
     classes = pd.DataFrame({"label": places, "class": CLASSES, "index": places, "condition": places, "name": CLASSES})
-    artifacts.write_csv(run.folder / "classes.csv", classes)
+    files.write_csv(run.folder / "classes.csv", classes)
     rows = [(f"{split}/{name}/{file.name}", split, name, label) for split in SPLITS
             for label, name in enumerate(CLASSES) for file in sorted((root / split / name).iterdir())]
-    artifacts.write_csv(run.folder / "originals.csv",
+    files.write_csv(run.folder / "originals.csv",
                         pd.DataFrame(rows, columns=["file_name", "split", "class", "label"]))
-    artifacts.write_json(run.folder / "dataset.json",
+    files.write_json(run.folder / "dataset.json",
                          {"dataset": "folder", "root": str(root), "channels": channels, "split": "given"})
     small_classifier().save(run.folder / "classifier")
     run.finish()
@@ -53,16 +54,16 @@ def distilled(tmp_path) -> Path:
     return write_digits(tmp_path / "mine", 30, 34)
 
 
-def open_run(prepare: Path, distilled: Path, **values) -> artifacts.Run:
+def open_run(prepare: Path, distilled: Path, **values) -> run.Run:
     return open_stage("06_evaluate", prepare=str(prepare), distilled=str(distilled), **{**SMALL, **values})
 
 
-def evaluated(run: artifacts.Run) -> pd.DataFrame:
+def evaluated(run: run.Run) -> pd.DataFrame:
     return evaluate.evaluate(run, *evaluate.open_sets(run))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in artifacts.checksums(folder) if (folder / name).is_file()}
+    return {name: (folder / name).read_bytes() for name in manifests.checksums(folder) if (folder / name).is_file()}
 
 
 # ---- Results ---------------------------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ def test_soft_label_protocol(prepare, distilled):
 @pytest.mark.parametrize("size", [8, 16])
 def test_the_teacher_sees_pictures_as_it_was_trained_to(prepare, size):
     classes = pd.read_csv(prepare / "classes.csv", dtype={"class": str})
-    artifacts.write_csv(prepare / "classes.csv", classes.assign(index=[2, 0, 1]))
+    files.write_csv(prepare / "classes.csv", classes.assign(index=[2, 0, 1]))
     run = open_run(prepare, write_digits(prepare / "more", 50, 52), protocol="rded", image_size=size)
     teach = evaluate.open_teacher(run, torch.device("cpu"))
     pictures = load_pictures(ImageSet.read(prepare, "val"), 8).images

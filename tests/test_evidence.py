@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dgs_utils.results.statistics import compare_methods
-from dgs_utils.results.tables import ablations, main_series, read_results, summarise, write_table
+from dgs_utils.results.comparisons import compare_methods
+from dgs_utils.results.rows import main_series, read_results
+from dgs_utils.results.summaries import ablations, summarise
+from dgs_utils.results.tables import write_table
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted((ROOT / "outputs" / "evidence").iterdir())

@@ -10,14 +10,15 @@ from PIL import Image
 from scipy import stats
 from test_tables import rows, runs
 
-from dgs_utils import figures
-from dgs_utils.results.tables import series_of, setting_of, summarise
+from dgs_utils.plots import accuracy, sheets, style
+from dgs_utils.results.rows import series_of, setting_of
+from dgs_utils.results.summaries import summarise
 
 
 @pytest.fixture(autouse=True)
 def styled():
     with plt.rc_context():
-        figures.use_style()
+        style.use_style()
         yield
     plt.close("all")
 
@@ -32,7 +33,7 @@ FULL = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0}
 
 def test_bars_are_means_of_one_series_and_setting_each():
     results = named(runs([40, 50]), runs([60, 64], objective="paper"), runs([80], protocol="rded", label="S-R"))
-    axes = figures.accuracy_by_method(results).axes
+    axes = accuracy.accuracy_by_method(results).axes
     assert [axis.get_title() for axis in axes] == ["ResNetAP-10, idc", "ResNetAP-10, rded"]
     widths = [[bar.get_width() for bar in axis.patches if bar.get_width() > 0] for axis in axes]
     assert widths == [[45, 62], [80]]
@@ -42,7 +43,7 @@ def test_bars_are_means_of_one_series_and_setting_each():
 def test_intervals_are_over_pools_and_end_at_100_percent():
     grid = rows(*[{"ipc": ipc, "pool_seed": pool, "training_seed": seed, "best": 60 + ipc / 2 + 8 * pool + seed}
                   for ipc in (10, 50) for pool in range(2) for seed in range(3)])
-    [axis] = figures.accuracy_by_ipc(summarise(named(grid, runs([97, 99], **FULL)))).axes
+    [axis] = accuracy.accuracy_by_ipc(summarise(named(grid, runs([97, 99], **FULL)))).axes
     [container] = axis.containers
     (segments,) = [bars.get_segments() for bars in container.lines[2]]
     half = stats.t.ppf(0.975, 1) * 8 / 2  # deviation 8/√2 of two pool means, over √2
@@ -57,7 +58,7 @@ def test_lines_that_cross_every_ipc_stay_apart_and_in_the_frame():
     series = {f"m{place}": 50 + place / 10 for place in range(12)}
     grid = [runs([best, best + 1], method=name, ipc=ipc) for name, best in series.items() for ipc in (10, 50)]
     lonely = runs([10, 90], network="convnet6")  # one IPC: no panel, and no hand in the scale
-    figure = figures.accuracy_by_ipc(summarise(named(*grid, lonely)))
+    figure = accuracy.accuracy_by_ipc(summarise(named(*grid, lonely)))
     [axis] = figure.axes
     lines = [container.lines[0] for container in axis.containers]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 12
@@ -72,12 +73,12 @@ def test_lines_that_cross_every_ipc_stay_apart_and_in_the_frame():
 
 
 def test_without_several_ipcs_there_is_nothing_to_plot_against_them():
-    assert figures.accuracy_by_ipc(summarise(named(runs([40, 50]), runs([97], **FULL)))) is None
+    assert accuracy.accuracy_by_ipc(summarise(named(runs([40, 50]), runs([97], **FULL)))) is None
 
 
 def test_bars_of_many_series_have_room():
     many = named(*[runs([50, 60], method=f"m{place}", ipc=ipc) for place in range(20) for ipc in (10, 20)])
-    figure = figures.accuracy_by_method(many)
+    figure = accuracy.accuracy_by_method(many)
     figure.canvas.draw()
     labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(labels))
@@ -89,7 +90,7 @@ def test_bars_of_many_series_have_room():
 def test_a_contact_sheet_keeps_pixels_sharp_and_shrinks_without_aliasing(tmp_path, side, grey):
     # Shrunk by picking pixels, a checkerboard of single pixels would turn into stripes of black and white.
     board = (np.indices((side, side)).sum(0) % 2 * 255).astype(np.uint8)
-    figure = figures.contact_sheet({"": [board]}, cell=1.0)
+    figure = sheets.contact_sheet({"": [board]}, cell=1.0)
     figure.savefig(tmp_path / "sheet.png")
     drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).astype(int)
     scale = plt.rcParams["savefig.dpi"] / figure.dpi

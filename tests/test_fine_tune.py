@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from small_diffusion import make_prepare
 from small_world import open_stage
 
-from dgs_utils import artifacts, fine_tune
+from dgs_utils import fine_tune
+from dgs_utils.artifacts import run
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
@@ -36,14 +37,14 @@ def prepare(outputs) -> Path:
     return make_prepare()
 
 
-def open_fine_tune(prepare: Path, name: str, **values) -> artifacts.Run:
+def open_fine_tune(prepare: Path, name: str, **values) -> run.Run:
     folder = prepare.parents[1] / name
     return open_stage("01_fine_tune", **{"prepare": str(prepare), "output": str(folder), "steps": STEPS,
                                          "batch_size": BATCH, "device": "cpu", "learning_rate": 1e-2,
                                          "weight_representative": 0.5, "weight_diverse": 0.5, **values})
 
 
-def results(run: artifacts.Run) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+def results(run: run.Run) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
     return load_file(run.folder / "difffit.safetensors"), pd.read_csv(run.folder / "losses.csv")
 
 

@@ -7,7 +7,7 @@ from oracle import numbers
 from torch import nn
 
 from dgs_utils.classifiers.networks import NETWORKS, build, smallest_size, stem_of
-from dgs_utils.results.tables import NETWORKS as LABELS
+from dgs_utils.results.rows import NETWORKS as LABELS
 
 COUNTS = {("convnet6", 224): 754_570, ("convnet6", 256): 763_530, ("resnet_ap10", 224): 4_910_922,
           ("resnet_ap10", 256): 4_910_922, ("resnet18", 224): 11_181_642, ("resnet18", 256): 11_181_642}

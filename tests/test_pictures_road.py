@@ -20,11 +20,12 @@ from oracle import draw_weights
 from PIL import Image
 from safetensors.torch import load_file
 
-from dgs_utils.artifacts import read_manifest
+from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.classifiers import judge as classifier
 from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.dit import DiT
-from dgs_utils.images.image_sets import SUBSETS, ImageSet
+from dgs_utils.images.classes import SUBSETS
+from dgs_utils.images.image_sets import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {wnid: index for wnid, index, _ in SUBSETS["imagewoof"][2:5]}  # Samoyed, beagle, Shih-Tzu

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dgs_utils
-from dgs_utils.artifacts import default_node
+from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch.experiment import ORDER, SECTIONS, read_experiment
 from dgs_utils.batch.plan import expand, plan
 from dgs_utils.batch.run import input_nodes

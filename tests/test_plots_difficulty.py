@@ -9,7 +9,7 @@ from PIL import Image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from dgs_utils.plots import difficulty as plots
+from dgs_utils import plots
 from dgs_utils.selection.targets import predefined_counts, sampling_panels
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from small_diffusion import CLASSES, SCANS, make_prepare
 from small_world import open_stage
 
-from dgs_utils import artifacts, pool
+from dgs_utils import pool
+from dgs_utils.artifacts import manifests, run
 from dgs_utils.runtime.seeds import named_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
@@ -28,26 +29,26 @@ def prepare(outputs) -> Path:
     return make_prepare()
 
 
-def open_pool(prepare: Path, name: str, **values) -> artifacts.Run:
+def open_pool(prepare: Path, name: str, **values) -> run.Run:
     """Open a pool of seven images a class, in blocks of three, by four steps."""
     folder = prepare.parents[1] / name
     return open_stage("02_pool", **{"prepare": str(prepare), "output": str(folder), "generator": "dit", "steps": 4,
                                     "images_per_class": 7, "batch_size": 3, "device": "cpu", **values})
 
 
-def generated(prepare: Path, name: str, **values) -> artifacts.Run:
+def generated(prepare: Path, name: str, **values) -> run.Run:
     run = open_pool(prepare, name, **values)
     pool.generate(run)
     return run
 
 
-def files(run: artifacts.Run) -> dict[str, bytes]:
+def files(run: run.Run) -> dict[str, bytes]:
     """Return all that checksums cover."""
     return {path.relative_to(run.folder).as_posix(): path.read_bytes() for path in run.folder.rglob("*")
-            if path.is_file() and not {*path.relative_to(run.folder).parts} & artifacts.VOLATILE}
+            if path.is_file() and not {*path.relative_to(run.folder).parts} & manifests.VOLATILE}
 
 
-def levels(run: artifacts.Run, name: str, count: int) -> np.ndarray:
+def levels(run: run.Run, name: str, count: int) -> np.ndarray:
     """Return the first pictures of a class (N, H, W, 3), int."""
     return np.stack([np.asarray(Image.open(run.folder / "images" / name / f"{i}.png")).astype(int)
                      for i in range(count)])
@@ -226,7 +227,7 @@ def test_metadata_tells_how_each_picture_was_made(prepare):
     assert table["label"].tolist() == np.repeat([0, 1, 2], 7).tolist()
     assert table.loc[9, "seed"] == named_seed("pool", 5, "b", 2)
     settings = table.drop(columns=["file_name", "class", "label", "index", "seed"]).drop_duplicates()
-    model = artifacts.read_manifest(prepare)["files"]["dit"]["sha256"][:12]
+    model = manifests.read_manifest(prepare)["files"]["dit"]["sha256"][:12]
     assert settings.to_dict("records") == [{
         "generator": "dit", "solver": "dpm++", "steps": 4, "guidance": 3.0, "guidance_channels": 0,
         "guidance_interval": "0.1-0.8", "model": model}]

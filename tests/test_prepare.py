@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from small_world import open_stage, write_digits
 
 from dgs_utils import prepare
-from dgs_utils.artifacts import Run
+from dgs_utils.artifacts.run import Run
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.images import datasets
 

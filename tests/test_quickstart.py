@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dgs_utils import figures
-from dgs_utils.artifacts import read_manifest
+from dgs_utils.artifacts.manifests import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANCE = 10.0  # percent, ten classes

@@ -1,6 +1,7 @@
 """The repository keeps its own promises: notebooks are clean, parameters agree, dependencies stand in one place."""
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -15,7 +16,13 @@ from dgs_utils.params import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-STAGE_MODULES = {stage.split("_", 1)[1] for stage in STAGES} | {"tables"}
+PACKAGE = ROOT / "dgs_utils"
+STAGE_MODULES = {stage.split("_", 1)[1] for stage in STAGES}
+SPINE = {"cli.py", "params.py", "methods.py"}
+ROOMS = {"images", "selection", "classifiers", "diffusion", "results", "plots", "artifacts", "runtime", "batch"}
+# From the ground up: a module imports from its own room and from floors below it, never from beside or above.
+FLOORS = [{"methods"}, {"params"}, {"runtime"}, {"artifacts"}, {"images"}, {"classifiers"}, {"selection"},
+          {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"batch"}, {"cli"}]
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -88,25 +95,53 @@ def test_environment_is_a_front_for_pyproject():
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the package's own modules that a file imports, as dotted names below dgs_utils."""
+    """Return the package's modules that a file imports, lazy ones too, as dotted names below dgs_utils."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dgs_utils"):
-            base = node.module.removeprefix("dgs_utils").lstrip(".")
-            found |= {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            if (node.module or "").split(".")[0] == "dgs_utils":
+                base = node.module.removeprefix("dgs_utils").lstrip(".")
+                found |= {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {a.name.removeprefix("dgs_utils.") for a in node.names if a.name.startswith("dgs_utils.")}
     return found
 
 
-def test_stage_modules_do_not_import_each_other():
-    for stage in STAGE_MODULES:
-        path = ROOT / "dgs_utils" / f"{stage}.py"
-        others = {name.split(".")[0] for name in imports_of(path)} & (STAGE_MODULES - {stage})
-        assert not others - {"tables", "figures"}, f"{stage} imports {others}"
+def test_the_package_is_nine_stages_nine_rooms_and_a_spine():
+    entries = {entry.name for entry in PACKAGE.iterdir() if not entry.name.startswith(("__pycache__", "."))}
+    stages = {f"{stage}.py" for stage in STAGE_MODULES}
+    assert len(stages) == 9
+    assert entries == {"README.md", "__init__.py", *stages, *SPINE, *ROOMS}
+    for room in ROOMS:
+        assert (PACKAGE / room / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("module", ["params", "artifacts", "methods", "batch.plan", "cli"])
+def test_imports_run_downwards_only():
+    level = {name: place for place, floor in enumerate(FLOORS) for name in floor}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE).with_suffix("").parts
+        own = inside[0]
+        if own == "__init__":
+            continue
+        for name in imports_of(path):
+            other = name.split(".")[0]
+            assert other == own or level[own] > level[other], f"{path} imports dgs_utils.{name}, which is not below it"
+
+
+def test_there_is_no_cycle_among_modules():
+    """Neither at the top of modules nor lazily; `TYPE_CHECKING` counts, too."""
+    files = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p
+             for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem != "__init__"}
+    graph = {name: {".".join(found.split(".")[:n]) for found in imports_of(path)
+                    for n in (1, 2, 3) if ".".join(found.split(".")[:n]) in files} - {name}
+             for name, path in files.items()}
+    rooms = {name for name, path in files.items() if path.stem == "__init__"}
+    graph = {name: needs - rooms for name, needs in graph.items()}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("module", ["params", "artifacts.run", "methods", "batch.plan", "cli"])
 def test_planning_imports_neither_torch_nor_pandas(module):
     check = f"import sys, dgs_utils.{module}; sys.exit(bool({{'torch', 'pandas'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

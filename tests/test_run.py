@@ -129,7 +129,7 @@ def test_work_done_by_hand_is_accepted(tmp_path):
 def test_two_runners_share_the_work(copy):
     for stage in ("05_sample", "06_evaluate", "07_figures"):
         shutil.rmtree(copy / "outputs" / stage)
-    small_grid.replace_cell(copy, "06_evaluate", 1, "from dgs_utils.artifacts import begin\n"
+    small_grid.replace_cell(copy, "06_evaluate", 1, "from dgs_utils.artifacts import begin, files, manifests\n"
                             "run = begin('06_evaluate', globals())\n"
                             "with open(run.folder / '.runs', 'a') as file: file.write('x')")
     other = small_grid.EXPERIMENT.replace("small", "more").replace("random, dgs", "dgs, k_center")

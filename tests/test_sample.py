@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_world import CLASSES, make_pool, make_prepare, open_stage, small_classifier, write_digits
 
-from dgs_utils.artifacts import checksums
+from dgs_utils.artifacts.manifests import checksums
 from dgs_utils.classifiers.judge import features_of, load
 from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_sets import ImageSet
@@ -28,7 +28,8 @@ from dgs_utils.sample import (
 from dgs_utils.selection.coresets import herding
 from dgs_utils.selection.histograms import bin_of, histogram
 from dgs_utils.selection.targets import distance, divergence_to_target, quantiles_of_counts, quantiles_of_scores
-from dgs_utils.transform import log_transform, read_sets, transform_sets
+from dgs_utils.selection.thresholds import log_transform
+from dgs_utils.transform import read_sets, transform_sets
 
 DATA = json.loads((Path(__file__).parent / "data" / "transform_cases.json").read_text())
 CASES = {case["id"]: case for case in DATA["cases"]}

@@ -12,7 +12,7 @@ import small_grid
 import yaml
 from small_grid import contents, dgs, manifests
 
-from dgs_utils.artifacts import default_node
+from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch.engine import HERE, find_profile
 from dgs_utils.batch.experiment import SECTIONS
 

@@ -9,19 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dgs_utils.results import statistics
-from dgs_utils.results.statistics import (
+from dgs_utils.results.comparisons import (
     Comparison,
-    augmentation_robust_score,
     binomial_error,
     bootstrap_pictures,
     compare_methods,
     compare_on_pictures,
     compare_paired,
-    label_robust_score,
-    pools_needed,
-    variance_components,
+    read_correct,
 )
+from dgs_utils.results.dd_ranking import augmentation_robust_score, label_robust_score, robust_scores
+from dgs_utils.results.noise import pools_needed, sources_of_noise, variance_components
+from dgs_utils.results.rows import SEEDS
 
 PERCENT = st.floats(0, 100)
 
@@ -82,7 +81,7 @@ def test_comparisons_that_make_no_sense_are_refused():
 
 def rows(method: str, seeds: list[tuple], best: list[float], **setting) -> pd.DataFrame:
     columns = {"protocol": "idc", "dataset": "digits", "network": "convnet3", "ipc": 10, "method": method, **setting}
-    frame = pd.DataFrame(seeds, columns=statistics.SEEDS).assign(best=best, **columns)
+    frame = pd.DataFrame(seeds, columns=SEEDS).assign(best=best, **columns)
     return frame
 
 
@@ -169,7 +168,7 @@ def test_correctness_comes_back_as_it_was_written(tmp_path):
     pd.DataFrame({"training_seed": [3, 4], "n_test": 37}).to_csv(tmp_path / "results.csv")
     np.savez(tmp_path / "correct.npz", **{str(seed): np.packbits(row)
                                           for seed, row in zip((3, 4), correct, strict=True)})
-    assert np.array_equal(statistics.read_correct(tmp_path), correct)
+    assert np.array_equal(read_correct(tmp_path), correct)
 
 
 # ---- Where the noise comes from --------------------------------------------------------------------------------------
@@ -218,7 +217,7 @@ def test_a_level_that_was_not_repeated_has_no_number(shape, known):
 
 
 def test_an_unbalanced_grid_is_refused():
-    frame = grid_rows(np.ones((2, 2, 2))).sort_values(statistics.SEEDS)
+    frame = grid_rows(np.ones((2, 2, 2))).sort_values(SEEDS)
     with pytest.raises(ValueError, match="1 to 2 trainings a selection; run the missing ones"):
         variance_components(frame.iloc[1:])
     with pytest.raises(ValueError, match="two rows have pool_seed 0, selection_seed 0, training_seed 0"):
@@ -283,13 +282,13 @@ def test_noise_is_told_for_series_with_several_pools():
              "best": grid[pool, 0, seed]} for pool in range(4) for seed in range(3)]
     rows += [{**PLACE, "series": "Random", "pool_seed": "", "selection_seed": 0, "training_seed": seed, "best": 40.0}
              for seed in range(3)]
-    [row] = statistics.sources_of_noise(pd.DataFrame(rows)).to_dict("records")
+    [row] = sources_of_noise(pd.DataFrame(rows)).to_dict("records")
     means = grid.mean((1, 2))
     assert (row["series"], row["pools"], row["trainings"]) == ("DGS", 4, 3)
     assert row["std_trainings"] == pytest.approx(grid.std(axis=2, ddof=1).__pow__(2).mean() ** 0.5)
     assert row["std_pools"] == pytest.approx((means.var(ddof=1) - row["std_trainings"] ** 2 / 3) ** 0.5)
     assert row["pools_for_gain"] == pools_needed(means.std(ddof=1))
-    [row] = statistics.sources_of_noise(pd.DataFrame(rows[1:])).to_dict("records")
+    [row] = sources_of_noise(pd.DataFrame(rows[1:])).to_dict("records")
     assert "not balanced" in row["note"]
 
 
@@ -300,14 +299,14 @@ def test_scores_come_where_their_runs_are():
     hard = [cell("dgs", 60.0), cell("random", 50.0), cell("full", 90.0, ipc=0)]
     soft = [cell("dgs", 75.0, protocol="rded"), cell("random", 72.0, protocol="rded")]
     plain = [cell("dgs", 40.0, augment=False), cell("random", 45.0, augment=False)]
-    scores = statistics.robust_scores(pd.DataFrame(hard)).to_dict("records")
+    scores = robust_scores(pd.DataFrame(hard)).to_dict("records")
     assert [row["series"] for row in scores] == ["DGS"]
     assert scores[0]["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.6, 0.5))
     assert math.isnan(scores[0]["ars"])
-    [row] = statistics.robust_scores(pd.DataFrame(hard + soft + plain)).to_dict("records")
+    [row] = robust_scores(pd.DataFrame(hard + soft + plain)).to_dict("records")
     assert row["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.75, 0.72))
     assert row["ars"] == pytest.approx(augmentation_robust_score(0.6, 0.5, 0.4, 0.45))
-    assert statistics.robust_scores(pd.DataFrame(hard[:2])).empty
+    assert robust_scores(pd.DataFrame(hard[:2])).empty
 
 
 def test_choices_of_one_method_are_compared_by_series():

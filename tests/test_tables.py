@@ -9,27 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dgs_utils.artifacts import write_csv
+from dgs_utils.artifacts.files import write_csv
 from dgs_utils.methods import METHODS
-from dgs_utils.results.statistics import compare_methods
-from dgs_utils.results.tables import (
-    CELL,
-    EMPTY,
-    LAYOUTS,
-    ablations,
-    caption,
-    cells_of,
-    lay_out,
-    main_series,
-    published,
-    read_results,
-    series_of,
-    setting_of,
-    summarise,
-    with_controls,
-    write_comparisons,
-    write_table,
-)
+from dgs_utils.results.comparisons import compare_methods
+from dgs_utils.results.published_values import published
+from dgs_utils.results.rows import CELL, main_series, read_results, series_of, setting_of
+from dgs_utils.results.summaries import ablations, summarise, with_controls
+from dgs_utils.results.tables import EMPTY, LAYOUTS, caption, cells_of, lay_out, write_comparisons, write_table
 
 BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
         "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": False, "precision": "fp32",

@@ -12,17 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_world import open_stage
 
-from dgs_utils.artifacts import write_csv, write_json
+from dgs_utils.artifacts.files import write_csv, write_json
 from dgs_utils.selection.histograms import bin_of, edges, histogram, largest_remainder
-from dgs_utils.transform import (
-    apply_scale,
-    compare_readings,
-    fit_scale,
-    log_transform,
-    read_sets,
-    search_thresholds,
-    transform_sets,
-)
+from dgs_utils.selection.thresholds import apply_scale, fit_scale, log_transform, search_thresholds
+from dgs_utils.transform import compare_readings, read_sets, transform_sets
 
 DATA = json.loads((Path(__file__).parent / "data" / "transform_cases.json").read_text())
 CASES = {case["id"]: case for case in DATA["cases"]}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.artifacts import MANIFEST, outputs_root, workspace
+from dgs_utils.artifacts.manifests import MANIFEST
+from dgs_utils.artifacts.places import outputs_root, workspace
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import expand
 from dgs_utils.batch.state import LOCK, manifest_in

@@ -9,7 +9,9 @@ import time
 from collections import defaultdict
 from contextlib import contextmanager
 
-from dgs_utils.artifacts import MANIFEST, Node, outputs_root
+from dgs_utils.artifacts.manifests import MANIFEST
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.batch.state import manifest_in
 
 

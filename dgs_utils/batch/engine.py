@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from dgs_utils.artifacts import Node, locate, outputs_root, workspace
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, shown
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt

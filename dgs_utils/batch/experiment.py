@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from dgs_utils.artifacts import locate
+from dgs_utils.artifacts.places import locate
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, nearest, validate
 

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from dgs_utils.artifacts import Node, atomic
+from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.node import input_nodes
 from dgs_utils.batch.state import state
 

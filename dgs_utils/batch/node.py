@@ -14,7 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.artifacts import MANIFEST, Node, outputs_root, workspace, write_json
+from dgs_utils.artifacts.files import write_json
+from dgs_utils.artifacts.manifests import MANIFEST
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.places import outputs_root, workspace
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpus
 from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, lock_file, manifest, record_folder, share, state

@@ -8,7 +8,9 @@ once: one fine-tuning, one pool a pool seed, scores once.
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.artifacts import Node, check_input, locate
+from dgs_utils.artifacts.manifests import check_input
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import METHODS

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 
-from dgs_utils.artifacts import Node
+from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.node import Report, failure_line, shown
 from dgs_utils.batch.run import stale_line
@@ -51,7 +51,8 @@ def results_table(nodes: list[Node]) -> list[str]:
     folders = [node.folder for node in nodes if manifest(node)]
     if not folders:
         return []
-    from dgs_utils.results.tables import read_results, summarise  # here, because pandas takes a while to import
+    from dgs_utils.results.rows import read_results  # here, because pandas takes a while to import
+    from dgs_utils.results.summaries import summarise  # here, because pandas takes a while to import
 
     order = {name: place for place, name in enumerate(METHODS)}
     summary = summarise(read_results(folders))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dgs_utils.artifacts import Node
+from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.node import DEFAULTS, PAUSE, STALE, Options, Report, finished, input_nodes, run_node, shown
 from dgs_utils.batch.state import changed_inputs, manifest, state

@@ -10,7 +10,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.artifacts import MANIFEST, SHARES, Node, code_hashes, outputs_root, read_manifest
+from dgs_utils.artifacts.manifests import MANIFEST, SHARES, read_manifest
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.places import outputs_root
+from dgs_utils.artifacts.provenance import code_hashes
 
 LOCK = ".lock"  # with the share behind it, where notebooks generate shares of one pool side by side
 FAILURE = "failure.json"

@@ -4,7 +4,7 @@ import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from dgs_utils.artifacts import Node
+from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration, earlier_seconds
 from dgs_utils.batch.node import failure_line
 from dgs_utils.batch.run import stale_line

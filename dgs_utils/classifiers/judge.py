@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from dgs_utils.artifacts import atomic, locate, silent, write_json
+from dgs_utils.artifacts.files import atomic, write_json
+from dgs_utils.artifacts.places import locate
 from dgs_utils.classifiers.networks import NETWORKS, build
-from dgs_utils.images.image_sets import ImageSet, load_rgb, map_files
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import load_rgb, map_files
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.progress import silent
 
 CHUNK = 16  # pictures that one thread reads at a time
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

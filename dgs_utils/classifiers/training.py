@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
-from dgs_utils.artifacts import silent
 from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import Network
 from dgs_utils.classifiers.protocols import IDC, Protocol
 from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_generator
 
 Teacher = Callable[[Tensor], Tensor]  # normalised pictures (N, 3, S, S) to logits (N, classes)

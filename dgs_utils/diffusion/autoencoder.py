@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dgs_utils.artifacts import atomic, locate
+from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.places import locate
 from dgs_utils.diffusion.folders import from_hub, open_folder
 
 HUB = {

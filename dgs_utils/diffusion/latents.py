@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dgs_utils.artifacts import atomic, silent
+from dgs_utils.artifacts.files import atomic
 from dgs_utils.diffusion.autoencoder import Autoencoder
 from dgs_utils.images.image_sets import ImageSet, load_squares
+from dgs_utils.runtime.progress import silent
 
 
 @dataclass

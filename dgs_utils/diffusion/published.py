@@ -6,7 +6,7 @@ Free of torch, so that a plan can be checked in no time.
 import re
 from pathlib import Path
 
-from dgs_utils.artifacts import locate
+from dgs_utils.artifacts.places import locate
 
 ORIGINAL_URL = "https://dl.fbaipublicfiles.com/DiT/models/DiT-XL-2-256x256.pt"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

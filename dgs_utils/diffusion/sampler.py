@@ -7,10 +7,10 @@ import diffusers
 import torch
 from torch import Tensor
 
-from dgs_utils.artifacts import silent
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.progress import silent
 
 
 @dataclass(frozen=True)

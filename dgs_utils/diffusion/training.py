@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dgs_utils.artifacts import atomic, silent
+from dgs_utils.artifacts.files import atomic
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.parallel import ALONE, Group
 from dgs_utils.diffusion.process import Loss, NoiseProcess
 from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_generator
 
 

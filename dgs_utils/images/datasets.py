@@ -18,10 +18,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dgs_utils.artifacts import atomic, locate, silent, write_csv, write_json
+from dgs_utils.artifacts.files import atomic, write_csv, write_json
+from dgs_utils.artifacts.places import locate
+from dgs_utils.images.classes import SUBSETS
 from dgs_utils.images.download import fetch
-from dgs_utils.images.image_sets import SUBSETS, list_pictures, natural_key, read_table
+from dgs_utils.images.image_sets import list_pictures
+from dgs_utils.images.tables import natural_key, read_table
 from dgs_utils.params import PrepareParams
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -56,7 +60,7 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = si
         params: parameters of stage 00; used are dataset, root, archive, split, val_per_class, classes, class_index,
             channels and seed.
         folder: the stage folder.
-        progress: wraps iterables that take long, as `artifacts.Run.progress`.
+        progress: wraps iterables that take long, as `artifacts.run.Run.progress`.
 
     Returns:
         Warnings, one sentence each (counts that differ from the published protocol).

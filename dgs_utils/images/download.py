@@ -7,7 +7,7 @@ import pooch
 import requests
 from filelock import FileLock
 
-from dgs_utils.artifacts import silent
+from dgs_utils.runtime.progress import silent
 
 MIB = 2**20
 PATIENCE = 30  # seconds without a byte after which a connection counts as broken

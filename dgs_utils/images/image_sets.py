@@ -5,107 +5,16 @@ explicit class tables, never from the order of folders on disk.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
-from dgs_utils.runtime.devices import threads
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-
-# (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
-SUBSETS: dict[str, list[tuple[str, int, str]]] = {
-    "imagewoof": [
-        ("n02096294", 193, "Australian terrier"),
-        ("n02093754", 182, "Border terrier"),
-        ("n02111889", 258, "Samoyed"),
-        ("n02088364", 162, "beagle"),
-        ("n02086240", 155, "Shih-Tzu"),
-        ("n02089973", 167, "English foxhound"),
-        ("n02087394", 159, "Rhodesian ridgeback"),
-        ("n02115641", 273, "dingo"),
-        ("n02099601", 207, "golden retriever"),
-        ("n02105641", 229, "Old English sheepdog"),
-    ],
-    "imagenette": [
-        ("n01440764", 0, "tench"),
-        ("n02102040", 217, "English springer"),
-        ("n02979186", 482, "cassette player"),
-        ("n03000684", 491, "chain saw"),
-        ("n03028079", 497, "church"),
-        ("n03394916", 566, "French horn"),
-        ("n03417042", 569, "garbage truck"),
-        ("n03425413", 571, "gas pump"),
-        ("n03445777", 574, "golf ball"),
-        ("n03888257", 701, "parachute"),
-    ],
-    "imageidc": [
-        ("n02869837", 452, "bonnet"),
-        ("n01749939", 64, "green mamba"),
-        ("n02488291", 374, "langur"),
-        ("n02107142", 236, "Doberman"),
-        ("n13037406", 993, "gyromitra"),
-        ("n02091831", 176, "Saluki"),
-        ("n04517823", 882, "vacuum cleaner"),
-        ("n04589890", 904, "window screen"),
-        ("n03062245", 503, "cocktail shaker"),
-        ("n01773797", 74, "garden spider"),
-    ],
-}
-
-
-def natural_key(name: str) -> str:
-    """Return a sort key that puts ``2.png`` before ``10.png``: every number padded to the same width.
-
-    The name itself follows, so that ``1.png`` and ``01.png`` have an order too.
-    """
-    return re.sub(r"\d+", lambda number: number[0].zfill(20), name) + "\0" + name
-
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Crop the central square and scale it to ``size`` pixels, as ADM does [F §3.5].
-
-    While the shorter side is at least twice ``size``, the picture is halved with a box filter; then its shorter side is
-    scaled to ``size`` (bicubic) and the integer-centred square is cut out.
-
-    Args:
-        image: PIL picture of any mode and size.
-        size: side of the result in pixels, ≥ 1.
-
-    Returns:
-        PIL picture of size × size pixels, mode unchanged.
-    """
-    if size < 1:
-        raise ValueError(f"size is {size}; a picture needs at least 1 pixel a side")
-    while min(image.size) >= 2 * size:
-        image = image.resize(tuple(side // 2 for side in image.size), resample=Image.Resampling.BOX)
-    scale = size / min(image.size)
-    image = image.resize(tuple(round(side * scale) for side in image.size), resample=Image.Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in image.size)
-    return image.crop((left, top, left + size, top + size))
-
-
-def load_rgb(path: Path) -> Image.Image:
-    """Read a picture file as a PIL picture in mode RGB.
-
-    Raises:
-        ValueError: the file is missing or cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; restore the picture or list the folder's files anew") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); replace or remove that file") from None
+from dgs_utils.images.pixels import IMAGE_SUFFIXES, center_crop, load_rgb, map_files
+from dgs_utils.images.tables import natural_key, read_table
 
 
 @dataclass(frozen=True)
@@ -224,34 +133,6 @@ def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     named = (parents != "").all() and pairs["folder"].is_unique and pairs["label"].is_unique
     order = table["label"].rank(method="dense").astype(int) - 1
     return table.assign(**{"class": parents if named else table["label"].astype(str), "label": order})
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file about pictures; names stay text, even where a class is called 007 or NA."""
-    text = {"class": str, "file_name": str, "name": str}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-
-
-def read_classes(prepare: Path) -> pd.DataFrame:
-    """Return a 00 folder's class table: label, class (folder name), index (in the difficulty classifier's output),
-    condition (label of the diffusion model), name.
-    """
-    return read_table(prepare / "classes.csv")
-
-
-def map_files(function: Callable, items: Iterable, workers: int = 0) -> Iterator:
-    """Apply ``function`` to every item in threads and yield the results in order, with bounded look-ahead.
-
-    Unlike `ThreadPoolExecutor.map` it never holds more than a few results a thread, whatever the number of items.
-    """
-    count = threads(workers)
-    with ThreadPoolExecutor(count) as pool:
-        source = iter(items)
-        waiting = [pool.submit(function, item) for item in islice(source, 4 * count)]
-        while waiting:
-            future = waiting.pop(0)
-            waiting += [pool.submit(function, item) for item in islice(source, 1)]
-            yield future.result()
 
 
 def load_squares(images: ImageSet, size: int, workers: int = 0, crop: Callable = center_crop) -> Iterator[np.ndarray]:

@@ -6,33 +6,20 @@ can be compared with. Rows of different evaluation protocols are never averaged 
 """
 
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dgs_utils.artifacts import atomic, write_csv
+from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.methods import METHODS
-from dgs_utils.results.statistics import SETTING, binomial_error
+from dgs_utils.results.published_values import is_comparable, published
+from dgs_utils.results.rows import BY_IPC, CELL, DATASETS, LABELS, MAKING, NETWORKS, SETTING, title_of
+from dgs_utils.results.summaries import ABLATIONS, summarise, swept, without_ablations
 
 EMPTY = "–"
-NETWORKS = {
-    "convnet3": "ConvNet-3", "convnet4": "ConvNet-4", "convnet5": "ConvNet-5", "convnet6": "ConvNet-6",
-    "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
-}
-DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST"}
-LABELS = {name: method.label for name, method in METHODS.items()}
-PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
-# What one cell of any table stands for: the runs that agree in how they were evaluated (SETTING) and in how their
-# pictures were made are averaged.
-MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
-CELL = [*SETTING, *MAKING]
-BY_IPC = ("epoch_factor", "batch_size")  # a protocol lets these follow from the IPC; a factor's epochs are whole ones
-LATER = {"label": "", "objective": "", "measure": "", "variant": "", "evaluations": 0, "augment": True}  # since when
-MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
 
 
 @dataclass(frozen=True)
@@ -55,7 +42,6 @@ class Layout:
 
 
 IPCS = [10, 20, 50]
-ABLATIONS = ("distribution", "pool_factor", "objective", "measure")  # of DGS: the summary column that varies
 LAYOUTS: dict[str, Layout] = {
     "comparison": Layout(("dataset", "series"), ("network", "ipc"), "series", {}),
     **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]}) for name in ABLATIONS},
@@ -79,150 +65,28 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def read_results(folders: list[Path]) -> pd.DataFrame:
-    """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent.
-
-    Columns that older files lack have their neutral value; ``folder``, ``series`` and ``setting`` (see `series_of` and
-    `setting_of`) are added.
-    """
-    text = {"distribution": str, "objective": str, "measure": str, "variant": str}
-    frames = [pd.read_csv(folder / "results.csv", dtype=text, keep_default_na=False) for folder in folders]
-    if not frames:
-        raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
-    frames = [frame.assign(folder=str(folder), **{name: value for name, value in LATER.items() if name not in frame})
-              for frame, folder in zip(frames, folders, strict=True)]
-    results = pd.concat(frames, ignore_index=True)
-    results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
-    return results.assign(series=series_of(results), setting=setting_of(results))
 
 
-def setting_of(rows: pd.DataFrame) -> np.ndarray:
-    """Return a readable name for how each row was evaluated: the network, and all else in which settings differ."""
-    place = ["dataset", "protocol", "ipc"]
-    within = rows.groupby(place)
-    told = [name for name in place[:2] if rows[name].nunique() > 1]
-    told += [name for name in SETTING if name not in (*place, "network", *BY_IPC) and within[name].nunique().max() > 1]
-
-    def name_of(row: tuple) -> str:
-        others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else f"{_title(name).lower()} {value}"
-                  for name, value in zip(told, row[1:], strict=True))
-        return ", ".join([NETWORKS.get(row[0], row[0]), *others])
-
-    return np.array([name_of(row) for row in rows[["network", *told]].itertuples(index=False)], dtype=object)
 
 
-def series_of(rows: pd.DataFrame) -> np.ndarray:
-    """Return a readable name for how each row's pictures were made.
-
-    It is the method's label, followed in brackets by what else tells this method's rows apart, such as "DGS (hill)";
-    two rows have the same name only if they agree in all of `MAKING`.
-    """
-    rows = rows.reset_index(drop=True)
-    names = np.empty(len(rows), dtype=object)
-    for method, part in rows.groupby("method", sort=False):
-        told = [name for name in MAKING[1:-1] if part[name].nunique() > 1]
-        if part.groupby(told or "method")["variant"].nunique().max() > 1:
-            told.append("variant")
-        extra = part[told].apply(lambda row: ", ".join(_value(*item) for item in row.items()), axis=1) if told else ""
-        names[part.index] = LABELS.get(method, method) + (" (" + extra + ")" if told else "")
-    return names
 
 
-def _value(name: str, value: object) -> str:
-    return f"{value} × IPC" if name == "pool_factor" else f"set {value}" if name == "variant" else str(value)
 
 
-def main_series(results: pd.DataFrame) -> str:
-    """Return which series stands for difficulty-guided sampling: the one nearest to the published choices, or ""."""
-    ours = results[results["method"] == "dgs"]
-    away = sum((ours[name] != value).to_numpy(dtype=int) for name, value in MAIN.items())
-    return "" if ours.empty else str(ours["series"].iloc[away.argmin()])
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Average the runs of each cell.
-
-    Returns:
-        One row a cell: the columns of `CELL`, ``series``, ``setting``, ``label`` (of the protocol), ``best`` and
-        ``last`` (mean top-1, percent), ``std`` and ``last_std`` (ddof 1, NaN for a single run), ``n`` (runs),
-        ``pools``, ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard error of
-        one test, percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the standard
-        error of best over the outermost source of noise that was repeated, and how many of that there are.
-    """
-    if "series" not in results:
-        results = results.assign(series=series_of(results), setting=setting_of(results))
-    groups = results.groupby([*CELL, "series", "setting"], sort=False, dropna=False)
-    summary = groups.agg(
-        label=("label", "first"),
-        best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
-        last_std=("last", "std"), n=("best", "size"), n_test=("n_test", "max"),
-        pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
-        trainings=("training_seed", "nunique"),
-    ).reset_index()
-    summary["test_se"] = binomial_error(summary["best"], summary["n_test"])
-    summary["optimism"] = summary["best"] - summary["last"]
-    errors = [_error(part) for _, part in groups]
-    return summary.assign(error=[error for error, _ in errors], units=[units for _, units in errors])
 
 
-def _error(runs: pd.DataFrame) -> tuple[float, int]:
-    """Return the standard error of a cell's mean: runs that share a pool, or a selection, are not independent."""
-    for seed in ("pool_seed", "selection_seed", "training_seed"):
-        means = runs.groupby(seed)["best"].mean()
-        if len(means) > 1:
-            return float(means.std() / np.sqrt(len(means))), len(means)
-    return np.nan, 1
 
 
-def ablations(summary: pd.DataFrame) -> list[str]:
-    """Return the names of those ablation tables that have something to compare."""
-    return [name for name in ABLATIONS if _swept(summary, name).any()]
 
 
-def _swept(summary: pd.DataFrame, name: str) -> pd.Series:
-    """Tell the rows of DGS that agree in all but ``name`` (and IPC) with other rows: those of an ablation."""
-    others = [column for column in CELL if column not in (name, "ipc", *BY_IPC)]
-    lines = summary[summary["method"] == "dgs"].groupby(others, dropna=False)[name]
-    return (lines.transform("nunique") > 1).reindex(summary.index, fill_value=False)
 
 
-def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
-    """Put the two controls of a result beside it [B §2]: random real pictures, and random ones of the same pool.
-
-    Returns:
-        The summary with ``random`` and ``pool_random`` (best, percent; NaN where not run, or no pool was used) and what
-        the result has above each: ``over_random``, ``over_pool``.
-    """
-    def best_of(method: str, keys: list[str]) -> pd.DataFrame:
-        found = summary[summary["method"] == method]
-        return found.groupby(keys, dropna=False)["best"].mean().rename(method).reset_index()
-
-    pooled = summary["method"].map(lambda method: method in METHODS and METHODS[method].source == "pool")
-    table = summary.merge(best_of("random", SETTING), on=SETTING, how="left")
-    table = table.merge(best_of("pool_random", SETTING), on=SETTING, how="left")
-    table.loc[~pooled.to_numpy(), "pool_random"] = np.nan
-    return table.assign(over_random=table["best"] - table["random"], over_pool=table["best"] - table["pool_random"])
 
 
-def published(number: int) -> pd.DataFrame:
-    """Return the paper's table ``number`` (1–4) in the kit's own names: dataset, ipc, network, method, …, mean, std."""
-    with (files("dgs_utils.results") / "published" / f"table{number}.csv").open() as file:
-        frame = pd.read_csv(file, dtype={"distribution": str, "pool_size": str}).rename(columns={"model": "network"})
-    frame["dataset"] = frame["dataset"].map({v: k for k, v in DATASETS.items()})
-    frame["network"] = frame["network"].map({v: k for k, v in NETWORKS.items()})
-    names = {method.label: name for name, method in METHODS.items()}
-    frame["method"] = frame["method"].replace(PUBLISHED_LABELS).map(names)
-    frame["pool_factor"] = frame["pool_size"].str.extract(r"(\d+)", expand=False).fillna("0").astype(int)
-    return frame.drop(columns="pool_size")
 
 
-def is_comparable(summary: pd.DataFrame) -> bool:
-    """Return whether all rows were measured as the published ones were: protocol H-A, all its epochs, 224 pixels, the
-    500 official validation pictures [B §1].
-    """
-    as_published = ((summary["label"] == "H-A") & (summary["epoch_factor"] == 1) & (summary["image_size"] == 224)
-                    & (summary["n_test"] == 500))
-    return bool(as_published.all())
 
 
 def lay_out(summary: pd.DataFrame, name: str, bold: str = "**{}**") -> pd.DataFrame:
@@ -276,10 +140,6 @@ def _telling(kept: pd.DataFrame, layout: Layout) -> list[str]:
     return varying + [name for name in others if name in BY_IPC and clashing[name].nunique().max() > 1]
 
 
-def without_ablations(summary: pd.DataFrame) -> pd.DataFrame:
-    """Leave out what ablation tables show, but for the one set that stands for the method (`main_series`)."""
-    swept = np.logical_or.reduce([_swept(summary, name) for name in ABLATIONS])
-    return summary[~swept | (summary["series"] == main_series(summary))]
 
 
 def cells_of(summary: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -289,8 +149,8 @@ def cells_of(summary: pd.DataFrame, name: str) -> pd.DataFrame:
     such), the comparison only one of them.
     """
     kept = without_ablations(summary) if name == "comparison" else summary
-    if name in ABLATIONS and _swept(kept, name).any():
-        kept = kept[_swept(kept, name)]
+    if name in ABLATIONS and swept(kept, name).any():
+        kept = kept[swept(kept, name)]
     for column, values in LAYOUTS[name].cells.items():
         kept = kept[kept[column].isin([*values, 0] if column == "ipc" else values)]
     everywhere = sorted(LAYOUTS[name].cells.get("ipc", set(kept["ipc"]) - {0})) or [0]
@@ -433,10 +293,7 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
     columns = [" ".join(f"IPC {part}" if name == "ipc" else str(part)
                         for name, part in zip(table.columns.names, head, strict=True)) for head in heads]
     flat = table.set_axis(columns, axis=1)
-    flat.index = flat.index.set_names([_title(name) for name in flat.index.names])
+    flat.index = flat.index.set_names([title_of(name) for name in flat.index.names])
     return flat.reset_index()
 
 
-def _title(name: str) -> str:
-    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size (× IPC)"}
-    return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))

@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dgs_utils.artifacts import Run, atomic
-from dgs_utils.images.image_sets import ImageSet, load_rgb, map_files, read_classes
+from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.run import Run
+from dgs_utils.images.classes import read_classes
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import load_rgb, map_files
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import numpy_rng
 

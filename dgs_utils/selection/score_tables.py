@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.images.image_sets import ImageSet, natural_key, read_table
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.tables import natural_key, read_table
 
 COLUMNS = ("file_name", "class", "label", "score")
 

@@ -19,7 +19,7 @@ import papermill
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small_grid
 
-from dgs_utils.artifacts import default_node
+from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.node import run_node
 

@@ -31,7 +31,7 @@ from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.diffusion.sampler import Guidance, sample
 from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.images.image_sets import center_crop
+from dgs_utils.images.pixels import center_crop
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import torch_generator
 

@@ -22,7 +22,7 @@ from dgs_utils.sample import draw, scale_counts
 from dgs_utils.selection.histograms import divergence, histogram
 from dgs_utils.selection.selectors import Candidates, match
 from dgs_utils.selection.targets import quantiles_of_scores
-from dgs_utils.transform import log_transform, search_thresholds
+from dgs_utils.selection.thresholds import log_transform, search_thresholds
 
 
 def seconds(function, repeats: int) -> float:

@@ -1,0 +1,69 @@
+"""Nodes: a stage with all its parameters settled, and the folder that stands for it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.places import locate, outputs_root
+from dgs_utils.params import Input, StageParams, node_key, validate
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage with all its parameters settled: what a folder's name stands for, whether or not it exists yet."""
+
+    params: StageParams
+    inputs: dict[str, "Node | Path | list[Node | Path]"]
+
+    @property
+    def stage(self) -> str:
+        """Stage name, such as ``05_sample``."""
+        return self.params.stage
+
+    @cached_property
+    def key(self) -> str:
+        """Eight hex digits: stage, own parameters, inputs' keys."""
+        return node_key(self.params, {name: key_of(value) for name, value in self.inputs.items()})
+
+    @cached_property
+    def label(self) -> str:
+        """The readable part of the folder's name."""
+        return self.params.label({n: label_of(v) for n, v in self.inputs.items() if not isinstance(v, list)})
+
+    @property
+    def folder(self) -> Path:
+        """The output folder: the given one, or the one that the key names."""
+        if self.params.output:
+            return locate(self.params.output)
+        return outputs_root() / self.stage / f"{self.label}-{self.key}"
+
+
+def key_of(source: "Node | Path | list") -> Any:
+    """Return what identifies an input: a node's or a stage folder's key, a foreign folder's path, a list's keys."""
+    if isinstance(source, list):
+        return sorted(key_of(item) for item in source)
+    if isinstance(source, Node):
+        return source.key
+    manifest = source / MANIFEST
+    return read_manifest(source)["key"] if manifest.exists() else f"folder {source}"
+
+
+def label_of(source: "Node | Path") -> str:
+    """Return the readable part of an input's name."""
+    if isinstance(source, Node):
+        return source.label
+    return read_manifest(source)["label"] if (source / MANIFEST).exists() else source.name
+
+
+def default_node(stage: str, overrides: dict[str, Any] | None = None) -> Node:
+    """Return the node that a stage with default parameters (and ``overrides``) stands for."""
+    params = validate(stage, overrides or {})
+    return Node(params, {name: default_input(params, name, spec) for name, spec in params.inputs().items()})
+
+
+def default_input(params: StageParams, name: str, spec: Input) -> Node | list[Node]:
+    """Return the default node behind one input parameter; a parameter that takes several folders gets a list of one."""
+    node = default_node(spec.stage, spec.overrides)
+    return [node] if isinstance(getattr(params, name), list) else node

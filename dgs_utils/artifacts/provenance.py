@@ -1,0 +1,64 @@
+"""How a result came to be: code, commit, versions, device, memory."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dgs_utils.artifacts.places import workspace
+
+PACKAGE = Path(__file__).parents[1]
+PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
+
+
+def code_hashes(stage: str) -> dict[str, str]:
+    """Return short hashes of the stage's notebook (its sources, not its outputs) and of the package's Python files."""
+    package = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        package.update(file.read_bytes())
+    notebook = workspace() / "notebooks" / f"{stage}.ipynb"
+    source = ""
+    if notebook.exists():
+        source = json.dumps([cell["source"] for cell in json.loads(notebook.read_text())["cells"]])
+    return {"package": package.hexdigest()[:12], "notebook": hashlib.sha256(source.encode()).hexdigest()[:12]}
+
+
+def git_commit() -> str:
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("dgs-utils", *PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def device_name(name: str) -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and name != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def peak_memory() -> dict[str, int]:
+    """Return the process's peak memory and the GPU allocator's, in MiB."""
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes on macOS, KiB elsewhere
+    found = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.max_memory_allocated() // 2**20
+    return found

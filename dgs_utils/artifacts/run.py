@@ -1,0 +1,171 @@
+"""A stage being carried out: opened by `begin`, closed by `Run.finish`."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dgs_utils.artifacts.files import write_json
+from dgs_utils.artifacts.manifests import MANIFEST, check_input, checksums, content_hash, is_done
+from dgs_utils.artifacts.nodes import Node, default_input, key_of
+from dgs_utils.artifacts.places import locate, outputs_root, workspace
+from dgs_utils.artifacts.provenance import code_hashes, device_name, git_commit, peak_memory, versions
+from dgs_utils.params import STAGES, Input, StageParams, nearest, validate
+
+
+@dataclass
+class Run:
+    """A stage being carried out.
+
+    Attributes:
+        params: the validated parameters.
+        inputs: input folders by parameter name (a list where the parameter takes several).
+        folder: the output folder, which exists.
+        warnings: sentences that `finish` puts into the manifest.
+    """
+
+    node: Node
+    inputs: dict[str, Any]
+    sources: list[dict[str, Any]]
+    warnings: list[str] = field(default_factory=list)
+    _started: float = field(default_factory=time.time)
+    _reported: float = 0.0
+
+    @property
+    def params(self) -> StageParams:
+        return self.node.params
+
+    @property
+    def folder(self) -> Path:
+        return self.node.folder
+
+    @property
+    def key(self) -> str:
+        return self.node.key
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning and keep it for the manifest."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+            print(f"Warning: {sentence}")
+
+    def progress(self, iterable: Iterable, label: str, total: int | None = None) -> Iterator:
+        """Pass ``iterable`` through a progress bar whose state other processes can read from ``progress.json``."""
+        from tqdm.auto import tqdm
+
+        bar = tqdm(iterable, desc=label, total=total, mininterval=0.5)
+        for item in bar:
+            self._report(label, bar.n, bar.total)
+            yield item
+
+    def _report(self, label: str, step: int, total: int | None) -> None:
+        if time.time() - self._reported > 0.5:
+            self._reported = time.time()
+            write_json(self.folder / "progress.json", {"label": label, "step": step, "total": total})
+
+    def finish(self) -> dict[str, Any]:
+        """Hash what was written and write the manifest, last; return it."""
+        files = checksums(self.folder)
+        manifest = {
+            "stage": self.node.stage,
+            "key": self.key,
+            "label": self.node.label,
+            "params": self.params.model_dump(mode="json"),
+            "identity": self.params.identity(),
+            "inputs": self.sources,
+            "files": files,
+            "content": content_hash(self.node.stage, self.key, files),
+            "warnings": self.warnings,
+            "code": code_hashes(self.node.stage),
+            "git": git_commit(),
+            "versions": versions(),
+            "device": device_name(getattr(self.params, "device", "cpu")),
+            "seconds": round(time.time() - self._started, 1),
+            "peak_memory_mib": peak_memory(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        (self.folder / "progress.json").unlink(missing_ok=True)
+        write_json(self.folder / MANIFEST, manifest)
+        print(f"Finished {self.node.stage} in {manifest['seconds']:.0f} s: {self.folder}")
+        return manifest
+
+
+def begin(stage: str, namespace: dict[str, Any]) -> Run:
+    """Open a stage: the second half of a notebook's parameters cell.
+
+    Args:
+        stage: stage name, such as "05_sample".
+        namespace: the notebook's ``globals()``, where the parameters stand.
+
+    Raises:
+        ValueError: a wrong parameter, or an input folder that is missing, unfinished or stale.
+    """
+    model = STAGES[stage]
+    for name in _injected_names(namespace):
+        if name not in model.model_fields:
+            raise ValueError(f"{name} is not a parameter of {stage}{nearest(name, model.model_fields)}")
+    params = validate(stage, {name: namespace[name] for name in model.model_fields if name in namespace})
+    return open_node(params)
+
+
+def open_node(params: StageParams) -> Run:
+    """Resolve and check the inputs of validated parameters and create the output folder (see `begin`)."""
+    inputs, sources = {}, []
+    for name, spec in params.inputs().items():
+        given = getattr(params, name)
+        if not given:
+            found = default_input(params, name, spec)
+            if spec.on_demand:
+                _make(found)
+            found = [n.folder for n in found] if isinstance(found, list) else found.folder
+        else:
+            found = [locate(g) for g in given] if isinstance(given, list) else locate(given)
+        inputs[name] = found
+        for folder in found if isinstance(found, list) else [found]:
+            sources.append(_source(name, folder, spec))
+    run = Run(Node(params, inputs), inputs, sources)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    print(f"Output: {run.folder}")
+    return run
+
+
+def _make(node: Node) -> None:
+    """Run the notebook of a default input that takes seconds and is missing, while all that it reads is there.
+
+    So a change of ``ipc`` in notebook 05 alone just works: the thresholds for it are searched on the way.
+
+    Raises:
+        ValueError: that notebook failed.
+    """
+    ready = all(is_done(source.folder) for source in node.inputs.values())
+    if is_done(node.folder) or not ready:
+        return
+    print(f"{node.folder} is missing; running {node.stage} with these parameters first")
+    executed = node.folder / "notebook.ipynb"
+    node.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "papermill", str(workspace() / "notebooks" / f"{node.stage}.ipynb"), str(executed),
+               "-k", "python3", "--no-progress-bar", "-y", json.dumps(node.params.model_dump(mode="json"))]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=workspace())
+    if result.returncode or not is_done(node.folder):
+        raise ValueError(f"{node.stage}, which this stage needs, failed; open {executed} to see why")
+
+
+def _source(name: str, folder: Path, spec: Input) -> dict[str, Any]:
+    if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
+        return {"name": name, "folder": str(folder), "key": key_of(folder), "content": ""}
+    manifest = check_input(folder, name, spec.stages)
+    root = outputs_root()
+    inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+    return {"name": name, "folder": inside, "key": manifest["key"], "content": manifest["content"]}
+
+
+def _injected_names(namespace: dict[str, Any]) -> list[str]:
+    """Return the names that papermill set in this notebook: it injects unknown ones too, without failing."""
+    cells = [source for source in namespace.get("In", []) if source.startswith("# Parameters\n")]
+    targets = [node.targets[0] for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -1,0 +1,107 @@
+"""Accuracies: by method, by images per class, over epochs, by class."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from dgs_utils.methods import METHODS
+
+
+def accuracy_by_method(results: pd.DataFrame) -> Figure:
+    """Show best top-1 accuracy of each series, a panel a setting: bars for the mean, dots for single runs."""
+    places = {name: place for place, name in enumerate(METHODS)}  # a foreign folder's set comes last
+    order = results.assign(place=results["method"].map(places)).sort_values("place", kind="stable")["series"].unique()
+    ipcs = results["ipc"].replace(0, "all").astype(str)
+    data = results.assign(Method=results["series"], IPC=ipcs)
+    shades = sorted(data["IPC"].unique(), key=lambda ipc: (ipc == "all", len(ipc), ipc))
+    panels = data.groupby("setting", sort=False)
+    height = max(3.0, 0.7 + 0.09 * len(order) * (1 + len(shades)))
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 2.9 * len(panels), height), sharey=True, squeeze=False)
+    for axis, (title, part) in zip(axes[0], panels, strict=True):
+        options = {"data": part, "x": "best", "y": "Method", "order": order, "hue": "IPC", "hue_order": shades,
+                   "ax": axis}
+        sns.barplot(**options, errorbar=None, palette=sns.color_palette("Blues_d", len(shades)), alpha=0.75)
+        sns.stripplot(**options, palette=["0.15"] * len(shades), dodge=True, jitter=False, size=3, legend=False)
+        axis.set(xlabel="best top-1 accuracy (%)", ylabel="", title=title)
+        axis.get_legend().remove()
+    if len(shades) > 1:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), title="IPC", loc="outside right upper")
+    return figure
+
+
+def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
+    """Show mean best accuracy against images per class, with 95 % intervals (t), a panel a setting that has several.
+
+    An interval is over the outermost source of noise that was repeated, and ends at 0 and 100 %. Series stand beside
+    each other so that none hides another, and the scale follows the means: two repeats make intervals that would
+    flatten everything else, so these run out of the frame. The full set is a line across. None where no setting
+    has several.
+    """
+    from scipy import stats
+
+    sized = summary[summary["ipc"] != 0].groupby("setting")["ipc"].nunique()
+    summary = summary[summary["setting"].isin(sized[sized > 1].index)]
+    if summary.empty:
+        return None
+    panels = summary.groupby("setting", sort=False)
+    names, ipcs = list(summary["series"].unique()), sorted(set(summary["ipc"]) - {0})
+    looks = dict(zip(names, _looks(len(names)), strict=True))
+    places = np.arange(len(names)) - (len(names) - 1) / 2
+    shift = dict(zip(names, 0.12 * (ipcs[-1] - ipcs[0]) * places / len(names), strict=True))
+    size = (2.2 + 3.2 * len(panels), max(3.0, 0.5 + 0.17 * len(names)))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axis, (title, shown) in zip(axes[0], panels, strict=True):
+        for series, part in shown.groupby("series", sort=False):
+            if (part["ipc"] == 0).all():
+                axis.axhline(part["best"].mean(), color="0.4", linestyle=":", label=series)
+                continue
+            part = part.sort_values("ipc")
+            half = (stats.t.ppf(0.975, (part["units"] - 1).clip(lower=1)) * part["error"]).fillna(0)
+            ends = np.stack([np.minimum(half, part["best"]), np.minimum(half, 100 - part["best"])])
+            axis.errorbar(part["ipc"] + shift[series], part["best"], yerr=ends, markersize=3.5, capsize=2,
+                          linewidth=1, elinewidth=0.7, label=series, **looks[series])
+        axis.set(xlabel="images per class (IPC)", title=title, xticks=ipcs)
+    margin = 0.1 * np.ptp(summary["best"]) + 1
+    axes[0, 0].set(ylabel="best top-1 accuracy (%)",
+                   ylim=(summary["best"].min() - margin, summary["best"].max() + margin))
+    entries = [axis.get_legend_handles_labels() for axis in axes[0]]
+    handles = {label: handle for pairs in entries for handle, label in zip(*pairs, strict=True)}
+    figure.legend([handles[name] for name in names], names, loc="outside right center")
+    return figure
+
+
+def _looks(count: int) -> list[dict]:
+    """Return colours and markers that tell ``count`` lines apart, the first ten by colour alone."""
+    colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    return [{"color": colors[place % len(colors)], "marker": "osD^"[place // len(colors) % 4]}
+            for place in range(count)]
+
+
+def accuracy_curves(curves: pd.DataFrame) -> Figure:
+    """Plot test accuracy over epochs, a line a training; a star marks the best test, which the protocol reports."""
+    figure, axis = plt.subplots(figsize=(4.2, 2.8))
+    for place, (seed, curve) in enumerate(curves.groupby("training_seed")):
+        counting = curve[curve["counts"]]  # the protocol's choice among tests
+        best = counting.loc[counting["top1"].idxmax()]
+        axis.plot(curve["epoch"], curve["top1"], color=f"C{place}", label=f"seed {seed}")
+        axis.plot(best["epoch"], best["top1"], "*", color=f"C{place}", markersize=8)
+    axis.set(xlabel="epoch", ylabel="top-1 accuracy (%)")
+    axis.legend()
+    return figure
+
+
+def accuracy_by_class(per_class: pd.DataFrame, confusion: pd.DataFrame) -> Figure:
+    """Show accuracy per class (mean and single runs) beside the confusion matrix, summed over runs, rows in percent."""
+    names = list(dict.fromkeys(per_class["class"].astype(str)))
+    matrix = confusion.groupby("true", sort=False)[names].sum()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(1, 1.25))
+    sns.barplot(per_class.astype({"class": str}), x="top1", y="class", errorbar=None, color="C0", alpha=0.75, ax=left)
+    sns.stripplot(per_class.astype({"class": str}), x="top1", y="class", color="0.15", size=3, jitter=False, ax=left)
+    left.set(xlabel="top-1 accuracy (%)", ylabel="")
+    shares = 100 * matrix.div(matrix.sum(axis=1), axis=0)
+    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=100, annot=len(names) <= 12, fmt=".0f", annot_kws={"size": 6},
+                cbar_kws={"label": "% of the true class"}, ax=right)
+    right.set(xlabel="predicted", ylabel="true")
+    return figure

@@ -1,0 +1,84 @@
+"""Images by difficulty: galleries, pool sheets, mistakes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dgs_utils.plots.sheets import contact_sheet
+
+Pictures = tuple[Sequence[Path], np.ndarray]  # files, and a score for each
+
+
+def gallery(rows: Mapping[str, Pictures], columns: int = 12) -> Figure:
+    """Show pictures by difficulty, a row a set, easiest left and hardest right, at even steps of rank (Fig. 3).
+
+    Args:
+        rows: by row name, picture files and their scores.
+        columns: pictures per row.
+    """
+    pictures, captions = {}, {}
+    for name, (paths, scores) in rows.items():
+        order = np.argsort(scores, kind="stable")
+        steps = order[np.linspace(0, len(order) - 1, min(columns, len(order))).round().astype(int)]
+        pictures[name] = [paths[i] for i in steps]
+        captions[name] = [_short(scores[i]) for i in steps]
+    return contact_sheet(pictures, captions)
+
+
+def gallery_slider(rows: Mapping[str, Pictures], columns: int = 8):
+    """Return widgets that show the pictures of one row nearest to a difficulty (arguments of `gallery`)."""
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    def show(row: str, difficulty: float) -> None:
+        paths, scores = rows[row]
+        nearest = np.argsort(np.abs(scores - difficulty), kind="stable")[:columns]
+        figure = gallery({row: ([paths[i] for i in nearest], scores[nearest])}, columns)
+        display(figure)
+        plt.close(figure)
+
+    return widgets.interactive(show, row=list(rows), difficulty=widgets.FloatSlider(0.5, min=0, max=1, step=0.01))
+
+
+def sheet_of(metadata: pd.DataFrame, folder: Path, columns: int = 20) -> tuple[dict, dict | None]:
+    """Return rows and captions for `plots.sheets.contact_sheet`: a distilled set by class, from easy to hard.
+
+    Args:
+        metadata: of a 05 folder.
+        folder: that folder.
+        columns: pictures per row at the most, at even steps of rank.
+    """
+    rows, captions = {}, {}
+    for name, part in list(metadata.groupby("class", sort=False))[:10]:
+        part = part.sort_values("score", kind="stable") if "score" in part else part
+        part = part.iloc[np.unique(np.linspace(0, len(part) - 1, columns).round().astype(int))]
+        rows[name] = [folder / file for file in part["file_name"]]
+        if "score" in part:
+            captions[name] = [_short(score) for score in part["score"]]
+    return rows, captions or None
+
+
+def mistakes(rows: Mapping[str, pd.DataFrame], columns: int = 12) -> Figure:
+    """Show the hardest pictures that the classifier takes for something else.
+
+    Args:
+        rows: by row name, a frame with ``path``, ``score`` and ``text`` (what it is → what it is taken for).
+        columns: pictures per row.
+    """
+    parts = {name: part.nlargest(columns, "score") for name, part in rows.items() if len(part)}
+    if not parts:
+        figure = plt.figure(figsize=(4, 0.5))
+        figure.text(0.5, 0.5, "the classifier makes no mistakes here", ha="center", va="center")
+        return figure
+    return contact_sheet({name: list(part["path"]) for name, part in parts.items()},
+                         {name: [f"{text}\n{_short(score)}" for text, score in zip(part["text"], part["score"],
+                                                                                   strict=True)]
+                          for name, part in parts.items()}, cell=0.75)
+
+
+def _short(score: float) -> str:
+    return f"{score:.2f}".removeprefix("0") if score < 0.995 else "1.0"

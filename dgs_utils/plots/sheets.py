@@ -1,0 +1,37 @@
+"""Contact sheets: images in named rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from dgs_utils.images.pixels import load_rgb
+
+
+def contact_sheet(rows: dict[str, Sequence[Path | np.ndarray]], captions: dict[str, Sequence[str]] | None = None,
+                  cell: float = 0.55) -> Figure:
+    """Show pictures in named rows.
+
+    Args:
+        rows: pictures by row name: paths, or arrays (H, W) or (H, W, 3), uint8 or float in [0, 1].
+        captions: a short text under each picture, by row name.
+        cell: side of a picture in inches.
+    """
+    width = max(len(pictures) for pictures in rows.values())
+    height = cell * (1.35 if captions else 1.05)
+    figure, axes = plt.subplots(len(rows), width, figsize=(cell * width + 1.2, height * len(rows)), squeeze=False)
+    dpi = figure.dpi if plt.rcParams["savefig.dpi"] == "figure" else plt.rcParams["savefig.dpi"]
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for place, picture in enumerate(pictures):
+            array = np.asarray(load_rgb(picture)) if isinstance(picture, Path) else np.asarray(picture)
+            # Enlarged pixels stay squares; pictures that must shrink are filtered, or fine texture would alias.
+            line[place].imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1,
+                               interpolation="hanning" if len(array) > cell * dpi else "nearest")
+            if captions:
+                line[place].set_title(captions[name][place], fontsize=6, pad=1.5, y=-0.28)
+        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    return figure

@@ -1,0 +1,120 @@
+"""Rows of results: reading them, and what tells them apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dgs_utils.methods import METHODS
+
+SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
+
+
+UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
+
+
+# Runs that differ in any of these are never compared.
+SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
+           "flip", "precision", "evaluations", "network", "norm", "ipc"]
+
+
+def numbers_of(seeds: pd.Series) -> pd.Series:
+    """Return seeds as numbers, NaN where a method has none of that kind."""
+    return pd.to_numeric(seeds, errors="coerce")
+
+
+NETWORKS = {
+    "convnet3": "ConvNet-3", "convnet4": "ConvNet-4", "convnet5": "ConvNet-5", "convnet6": "ConvNet-6",
+    "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
+}
+
+
+DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST"}
+
+
+LABELS = {name: method.label for name, method in METHODS.items()}
+
+
+PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
+
+
+# What one cell of any table stands for: the runs that agree in how they were evaluated (SETTING) and in how their
+# pictures were made are averaged.
+MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
+
+
+CELL = [*SETTING, *MAKING]
+
+
+BY_IPC = ("epoch_factor", "batch_size")  # a protocol lets these follow from the IPC; a factor's epochs are whole ones
+
+
+LATER = {"label": "", "objective": "", "measure": "", "variant": "", "evaluations": 0, "augment": True}  # since when
+
+
+MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
+
+
+def read_results(folders: list[Path]) -> pd.DataFrame:
+    """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent.
+
+    Columns that older files lack have their neutral value; ``folder``, ``series`` and ``setting`` (see `series_of` and
+    `setting_of`) are added.
+    """
+    text = {"distribution": str, "objective": str, "measure": str, "variant": str}
+    frames = [pd.read_csv(folder / "results.csv", dtype=text, keep_default_na=False) for folder in folders]
+    if not frames:
+        raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
+    frames = [frame.assign(folder=str(folder), **{name: value for name, value in LATER.items() if name not in frame})
+              for frame, folder in zip(frames, folders, strict=True)]
+    results = pd.concat(frames, ignore_index=True)
+    results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
+    return results.assign(series=series_of(results), setting=setting_of(results))
+
+
+def setting_of(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for how each row was evaluated: the network, and all else in which settings differ."""
+    place = ["dataset", "protocol", "ipc"]
+    within = rows.groupby(place)
+    told = [name for name in place[:2] if rows[name].nunique() > 1]
+    told += [name for name in SETTING if name not in (*place, "network", *BY_IPC) and within[name].nunique().max() > 1]
+
+    def name_of(row: tuple) -> str:
+        others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else f"{title_of(name).lower()} {value}"
+                  for name, value in zip(told, row[1:], strict=True))
+        return ", ".join([NETWORKS.get(row[0], row[0]), *others])
+
+    return np.array([name_of(row) for row in rows[["network", *told]].itertuples(index=False)], dtype=object)
+
+
+def series_of(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for how each row's pictures were made.
+
+    It is the method's label, followed in brackets by what else tells this method's rows apart, such as "DGS (hill)";
+    two rows have the same name only if they agree in all of `MAKING`.
+    """
+    rows = rows.reset_index(drop=True)
+    names = np.empty(len(rows), dtype=object)
+    for method, part in rows.groupby("method", sort=False):
+        told = [name for name in MAKING[1:-1] if part[name].nunique() > 1]
+        if part.groupby(told or "method")["variant"].nunique().max() > 1:
+            told.append("variant")
+        extra = part[told].apply(lambda row: ", ".join(_value(*item) for item in row.items()), axis=1) if told else ""
+        names[part.index] = LABELS.get(method, method) + (" (" + extra + ")" if told else "")
+    return names
+
+
+def _value(name: str, value: object) -> str:
+    return f"{value} × IPC" if name == "pool_factor" else f"set {value}" if name == "variant" else str(value)
+
+
+def main_series(results: pd.DataFrame) -> str:
+    """Return which series stands for difficulty-guided sampling: the one nearest to the published choices, or ""."""
+    ours = results[results["method"] == "dgs"]
+    away = sum((ours[name] != value).to_numpy(dtype=int) for name, value in MAIN.items())
+    return "" if ours.empty else str(ours["series"].iloc[away.argmin()])
+
+
+def title_of(name: str) -> str:
+    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size (× IPC)"}
+    return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))
