@@ -14,12 +14,12 @@ from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD, Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import Network, build
 from dgs_utils.classifiers.siamese import FAMILIES, draw_family, draw_numbers, transform
-from dgs_utils.classifiers.training import Pictures, load_pictures
+from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import CondenseParams
 from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_generator
+from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
 
 MATCHED = ("color", "crop", "cutout")  # IDC transforms what it matches by all three, one after the other
 CHECKPOINT_EVERY = 50  # iterations
@@ -27,7 +27,7 @@ IDC_COMPARISONS = 500 * 100  # published outer × inner loops
 
 
 class Condenser:
-    """Common ground of both methods: real pictures, synthetic pictures, their optimiser, and checkpoints.
+    """Common ground of both methods: real images, synthetic images, their optimiser, and checkpoints.
 
     Args:
         run: the stage.
@@ -42,7 +42,7 @@ class Condenser:
         self.device = resolve(run.params.device)
         self.names = list(read_classes(run.inputs["prepare"])["class"])
         originals = ImageSet.read(run.inputs["prepare"], "train", classes=self.names)
-        self.real = load_pictures(originals, self.params.image_size, self.params.workers, run.progress).to(self.device)
+        self.real = load_images(originals, self.params.image_size, self.params.workers, run.progress).to(self.device)
         self.by_class = [torch.where(self.real.labels == label)[0] for label in range(len(self.names))]
         for name, members in zip(self.names, self.by_class, strict=True):
             if len(members) < self.params.ipc:
@@ -56,7 +56,7 @@ class Condenser:
             self._resume()
 
     def _start(self) -> Tensor:
-        """Return the real pictures that the synthetic ones start from, a seeded draw.
+        """Return the real images that the synthetic ones start from, a seeded draw.
 
         IDC-1 was published with the first files of each class; a draw does not depend on how a data set was collected
         (the first files of the digits come from few hands), and gives each seed a start of its own.
@@ -65,17 +65,17 @@ class Condenser:
         for name, members in zip(self.names, self.by_class, strict=True):
             order = numpy_rng("condense start", self.params.seed, name).permutation(len(members))
             chosen.append(members[torch.from_numpy(order[: self.params.ipc]).to(members.device)])
-        pictures = to_float(self.real.images[torch.cat(chosen)])
-        return (normalise(pictures) if self.params.method == "dm" else pictures).requires_grad_()
+        images = to_float(self.real.images[torch.cat(chosen)])
+        return (normalise(images) if self.params.method == "dm" else images).requires_grad_()
 
     def synthetic(self, label: int) -> Tensor:
-        """Return the synthetic pictures of one class."""
+        """Return the synthetic images of one class."""
         return self.images[label * self.params.ipc : (label + 1) * self.params.ipc]
 
-    def real_batch(self, label: int, count: int, generator: torch.Generator) -> Tensor:
-        """Return up to ``count`` random real pictures of one class, normalised."""
+    def real_batch(self, label: int, count: int, rng: torch.Generator) -> Tensor:
+        """Return up to ``count`` random real images of one class, normalised."""
         members = self.by_class[label]
-        order = torch.randperm(len(members), generator=generator)[:count].to(members.device)
+        order = torch.randperm(len(members), generator=rng)[:count].to(members.device)
         return normalise(to_float(self.real.images[members[order]]))
 
     def network(self) -> Network:
@@ -84,7 +84,7 @@ class Condenser:
         return build(self.params.network, len(self.names), self.params.image_size).to(self.device)
 
     def pixels(self) -> Tensor:
-        """Return the pictures as uint8 (N, 3, S, S)."""
+        """Return the images as uint8 (N, 3, S, S)."""
         images = self.images.detach()
         if self.params.method == "dm":
             mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
@@ -132,16 +132,16 @@ def image_learning_rate(params: CondenseParams) -> float:
 
 
 class DistributionMatching(Condenser):
-    """DM: a class's synthetic pictures have the real ones' mean features, in ever new random networks."""
+    """DM: a class's synthetic images have the real ones' mean features, in ever new random networks."""
 
     def step(self) -> float:
-        generator = torch_generator("dm", self.params.seed, self.iteration)
+        rng = torch_rng("dm", self.params.seed, self.iteration)
         network = self.network().requires_grad_(False)
         self.optimiser.zero_grad()
         total = 0.0
         for label in range(len(self.names)):
-            real = self.real_batch(label, self.params.real_batch, generator)
-            family, numbers = draw_family(_families(self.params.flip), generator), draw_numbers(generator)
+            real = self.real_batch(label, self.params.real_batch, rng)
+            family, numbers = draw_family(_families(self.params.flip), rng), draw_numbers(rng)
             wanted = network.features(transform(real, family, numbers)).mean(0)
             found = network.features(transform(self.synthetic(label), family, numbers)).mean(0)
             loss = (wanted - found).square().sum()
@@ -152,39 +152,39 @@ class DistributionMatching(Condenser):
 
 
 class GradientMatching(Condenser):
-    """IDC-1: training on the synthetic pictures gives the gradients that training on real ones gives."""
+    """IDC-1: training on the synthetic images gives the gradients that training on real ones gives."""
 
     def step(self) -> float:
-        params, generator = self.params, torch_generator("idc", self.params.seed, self.iteration)
+        params, rng = self.params, torch_rng("idc", self.params.seed, self.iteration)
         with torch.no_grad():
             self.images.clamp_(0, 1)
         network = self.network()
         trainer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         for _ in range(params.pretrain_epochs):
-            order = torch.randperm(len(self.real.labels), generator=generator).to(self.device)
+            order = torch.randperm(len(self.real.labels), generator=rng).to(self.device)
             for chosen in order.split(64):
-                self._train(network, trainer, chosen, generator)
+                self._train(network, trainer, chosen, rng)
         total = 0.0
         for _ in range(params.inner_loops):
             for label in range(len(self.names)):
-                total += self._match(network, label, generator)
+                total += self._match(network, label, rng)
             for _ in range(params.net_batches):
-                chosen = torch.randint(len(self.real.labels), (64,), generator=generator).to(self.device)
-                self._train(network, trainer, chosen, generator)
+                chosen = torch.randint(len(self.real.labels), (64,), generator=rng).to(self.device)
+                self._train(network, trainer, chosen, rng)
         return total / params.inner_loops
 
-    def _match(self, network: Network, label: int, generator: torch.Generator) -> float:
-        """Do one step on a class's pictures: L1 distance of the convolution weights' gradients."""
+    def _match(self, network: Network, label: int, rng: torch.Generator) -> float:
+        """Do one step on a class's images: L1 distance of the convolution weights' gradients."""
         weights = [weight for weight in network.parameters() if weight.dim() == 4]
-        draws = [(family, draw_numbers(generator)) for family in MATCHED]
+        draws = [(family, draw_numbers(rng)) for family in MATCHED]
 
-        def gradients(pictures: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
+        def gradients(images: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
             for family, numbers in draws:
-                pictures = transform(pictures, family, numbers)
-            labels = torch.full((len(pictures),), label, device=self.device)
-            return torch.autograd.grad(F.cross_entropy(network(pictures), labels), weights, create_graph=create_graph)
+                images = transform(images, family, numbers)
+            labels = torch.full((len(images),), label, device=self.device)
+            return torch.autograd.grad(F.cross_entropy(network(images), labels), weights, create_graph=create_graph)
 
-        real = gradients(self.real_batch(label, self.params.real_batch, generator), create_graph=False)
+        real = gradients(self.real_batch(label, self.params.real_batch, rng), create_graph=False)
         found = gradients(normalise(self.synthetic(label)), create_graph=True)
         loss = sum((r - f).abs().sum() for r, f in zip(real, found, strict=True))
         self.optimiser.zero_grad()
@@ -193,11 +193,11 @@ class GradientMatching(Condenser):
         return loss.item()
 
     def _train(self, network: Network, trainer: torch.optim.Optimizer, chosen: Tensor,
-               generator: torch.Generator) -> None:
-        """Train the network for a step on real pictures, with crops, colour jitter and CutMix."""
+               rng: torch.Generator) -> None:
+        """Train the network for a step on real images, with crops, colour jitter and CutMix."""
         settings = Augmentation(flip=0.5 if self.params.flip else 0.0, lighting=0.0)
-        pictures, partner, own = cutmix(augment(self.real.images[chosen], settings, generator), generator)
-        labels, logits = self.real.labels[chosen], network(pictures)
+        images, partner, own = cutmix(augment(self.real.images[chosen], settings, rng), rng)
+        labels, logits = self.real.labels[chosen], network(images)
         loss = own * F.cross_entropy(logits, labels) + (1 - own) * F.cross_entropy(logits, labels[partner])
         trainer.zero_grad()
         loss.backward()
@@ -211,24 +211,24 @@ def _families(flip: bool) -> tuple[str, ...]:
 CONDENSERS = {"dm": DistributionMatching, "idc": GradientMatching}
 
 
-def condense(run: Run) -> tuple[Pictures, pd.DataFrame]:
+def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
     """Optimise the distilled set, and write ``images/<class>/<i>.png``, ``metadata.csv`` and ``losses.csv``.
 
     Returns:
-        The pictures as they were saved, and the losses (iteration, loss).
+        The images as they were saved, and the losses (iteration, loss).
 
     Raises:
-        ValueError: a class with fewer originals than IPC, or a network that does not suit the picture size.
+        ValueError: a class with fewer originals than IPC, or a network that does not suit the image size.
     """
     condenser = CONDENSERS[run.params.method](run)
     condenser.optimise()
     pixels, ipc = condenser.pixels(), run.params.ipc
     rows = [(f"images/{name}/{i}.png", name, label) for label, name in enumerate(condenser.names) for i in range(ipc)]
-    for picture, (file, *_) in zip(pixels.permute(0, 2, 3, 1).numpy(), rows, strict=True):
+    for image, (file, *_) in zip(pixels.permute(0, 2, 3, 1).numpy(), rows, strict=True):
         with atomic(run.folder / file) as partial:
-            Image.fromarray(picture).save(partial, format="PNG")
+            Image.fromarray(image).save(partial, format="PNG")
     losses = pd.DataFrame({"iteration": range(1, len(condenser.losses) + 1), "loss": condenser.losses})
     write_csv(run.folder / "losses.csv", losses)
     write_csv(run.folder / "metadata.csv", pd.DataFrame(rows, columns=["file_name", "class", "label"]))
     condenser.checkpoint.unlink(missing_ok=True)
-    return Pictures(pixels, torch.arange(len(condenser.names)).repeat_interleave(ipc)), losses
+    return ImageTensors(pixels, torch.arange(len(condenser.names)).repeat_interleave(ipc)), losses

@@ -1,6 +1,6 @@
-"""Notebook 03: how difficult each picture is for a classifier (Eq. 6).
+"""Notebook 03: how difficult each image is for a classifier (Eq. 6).
 
-Difficulty is 1 − the probability of the picture's own class among all classes that the classifier knows. Other measures
+Difficulty is 1 − the probability of the image's own class among all classes that the classifier knows. Other measures
 share the interface; each is mapped onto [0, 1], 0 the easiest, so that every later stage works with it.
 """
 
@@ -23,29 +23,29 @@ from dgs_utils.runtime.progress import silent
 from dgs_utils.selection.measures import MEASURES, difficulty_scores
 from dgs_utils.selection.score_tables import check_names, keep_classes, read_scores
 
-BLOCK = 4096  # pictures after which progress is safe on disk, about
+BLOCK = 4096  # images after which progress is safe on disk, about
 
 
-# ---- Scoring pictures ------------------------------------------------------------------------------------------------
+# ---- Scoring images ------------------------------------------------------------------------------------------------
 
 def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: np.ndarray, folder: Path,
                  measure: str = "difficulty", batch_size: int = 128, precision: str = "fp32", device: str = "auto",
                  workers: int = 0, progress: Callable = silent) -> pd.DataFrame:
-    """Score every picture of a set, in a stream: memory does not grow with the set, and a killed run resumes.
+    """Score every image of a set, in a stream: memory does not grow with the set, and a killed run resumes.
 
-    Blocks of about 4,096 pictures are written to ``folder/checkpoints`` as they finish; blocks found there are not
+    Blocks of about 4,096 images are written to ``folder/checkpoints`` as they finish; blocks found there are not
     computed again.
 
     Args:
-        images: the pictures, with labels from 0.
+        images: the images, with labels from 0.
         judges: one or more classifiers; scores are their mean.
         index: shape (classes,), the classifiers' output index of each label.
         folder: where blocks go.
         measure: a key of `MEASURES`.
-        batch_size: pictures per forward pass.
+        batch_size: images per forward pass.
         precision: "fp32" or "bf16".
         device: where the classifiers run.
-        workers: threads that read pictures; 0 = one per core.
+        workers: threads that read images; 0 = one per core.
         progress: wraps an iterable as `artifacts.run.Run.progress` does.
 
     Returns:
@@ -59,7 +59,7 @@ def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: 
     names = images.table["file_name"].to_numpy()
     step = batch_size * max(1, BLOCK // batch_size)
     starts = range(0, len(images), step)
-    batches = iter(progress(range(0, len(images), batch_size), label="pictures scored",
+    batches = iter(progress(range(0, len(images), batch_size), label="images scored",
                             total=-(-len(images) // batch_size)))
     parts = []
     for start in starts:
@@ -99,13 +99,13 @@ def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[cl
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def score_source(run: Run) -> pd.DataFrame:
-    """Carry out stage 03: score the pool's or the originals' training pictures and write ``scores.csv``.
+    """Carry out stage 03: score the pool's or the originals' training images and write ``scores.csv``.
 
     Returns:
         file_name, class, label, score, and prediction and confidence where a classifier made the scores.
 
     Raises:
-        ValueError: no pictures of a class, a doubled file name, or classifiers that lack a class.
+        ValueError: no images of a class, a doubled file name, or classifiers that lack a class.
     """
     params, prepare = run.params, run.inputs["prepare"]
     classes = read_classes(prepare)
@@ -136,8 +136,8 @@ def score_source(run: Run) -> pd.DataFrame:
     return scores
 
 
-def pictures_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Return the pictures of some classes with their scores, of what was scored and of the originals beside it.
+def images_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return the images of some classes with their scores, of what was scored and of the originals beside it.
 
     Args:
         run: the stage.
@@ -146,7 +146,7 @@ def pictures_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.Dat
 
     Returns:
         set ("original", "pool"), class, name, path, score; and where a classifier made the scores, correct, and text:
-        what the picture is → what the classifier takes it for. Class by class, originals first.
+        what the image is → what the classifier takes it for. Class by class, originals first.
     """
     classes = read_classes(run.inputs["prepare"])
     readable = dict(zip(classes["index"], classes["name"], strict=True))
@@ -169,7 +169,7 @@ def pictures_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.Dat
 # ---- Published score files -------------------------------------------------------------------------------------------
 
 def read_metadata(images: ImageSet) -> pd.DataFrame:
-    """Take scores from the published form: a ``metadata.jsonl`` beside each class's pictures [F §6].
+    """Take scores from the published form: a ``metadata.jsonl`` beside each class's images [F §6].
 
     Its lines hold file_name (within the folder), label (ignored: classes come from the class table) and score.
 
@@ -177,14 +177,14 @@ def read_metadata(images: ImageSet) -> pd.DataFrame:
         ``images.table`` with a column score.
 
     Raises:
-        ValueError: a folder without the file, a damaged line, a picture without score, or a score for no picture.
+        ValueError: a folder without the file, a damaged line, an image without score, or a score for no image.
     """
     parents = images.table["file_name"].str.rpartition("/")[0]
     known = {}
     for parent in parents.unique():
         path = images.root / parent / "metadata.jsonl"
         if not path.exists():
-            raise ValueError(f"{path} does not exist; score these pictures with a classifier, or add the file")
+            raise ValueError(f"{path} does not exist; score these images with a classifier, or add the file")
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             try:
                 row = json.loads(line)
@@ -196,16 +196,16 @@ def read_metadata(images: ImageSet) -> pd.DataFrame:
                 raise ValueError(f"{path} lists {row['file_name']} twice; keep one line of it")
             if not 0 <= score <= 1:
                 raise ValueError(f"{path}, line {number}: the score of {row['file_name']} is {score}, and difficulty "
-                                 f"lies in [0, 1]; score the pictures again")
+                                 f"lies in [0, 1]; score the images again")
             known[name] = score
     scores = images.table["file_name"].map(known)
     if scores.isna().any():
         raise ValueError(f"{images.root / images.table['file_name'][scores.isna()].iloc[0]} has no score in its "
-                         f"folder's metadata.jsonl; score the pictures again")
+                         f"folder's metadata.jsonl; score the images again")
     others = known.keys() - set(images.table["file_name"])  # of another split, or gone
     gone = [name for name in others if not (images.root / name).exists()]
     if gone:
-        raise ValueError(f"{images.root / min(gone)} has a score and no picture; restore it or remove its line")
+        raise ValueError(f"{images.root / min(gone)} has a score and no image; restore it or remove its line")
     return images.table.assign(score=scores)
 
 

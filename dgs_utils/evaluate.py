@@ -1,4 +1,4 @@
-"""Stage 06: classifiers trained on a distilled set and tested on real pictures (§3.1) [F §9].
+"""Stage 06: classifiers trained on a distilled set and tested on real images (§3.1) [F §9].
 
 One node trains one network on one distilled set, `repeats` times with consecutive seeds. Each finished repeat is kept
 at once, so that a crash costs one training at the most.
@@ -25,7 +25,7 @@ from dgs_utils.classifiers import judge as classifiers
 from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.networks import build
 from dgs_utils.classifiers.protocols import PLAIN, PROTOCOLS, augmentation_of
-from dgs_utils.classifiers.training import Outcome, Pictures, Recipe, Teacher, load_pictures, train_classifier
+from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images, train_classifier
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS, Method
@@ -38,7 +38,7 @@ TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", 
 def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
 
-    Keys: method, distribution, pool_factor, ipc (0 for methods that take every picture), pool_seed, selection_seed,
+    Keys: method, distribution, pool_factor, ipc (0 for methods that take every image), pool_seed, selection_seed,
     dataset, split, distilled, objective (of 04), measure (of 03), and variant: eight hex digits of everything else
     that decided the set, seeds left out, so that runs of unlike sets are never averaged.
     """
@@ -72,18 +72,18 @@ def _history(folder: Path) -> Iterator[tuple[str, dict]]:
 
 
 def _method_of(row: dict) -> Method:
-    """Return what is known of a set's method; of a folder that the kit did not make, that its pictures are whole."""
+    """Return what is known of a set's method; of a folder that the kit did not make, that its images are whole."""
     return METHODS.get(row["method"], Method(row["method"], "originals", selector=""))
 
 
 def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     """Return the distilled set and the real test set after checking that they go together.
 
-    Warnings go to the run: classes of unequal size, pictures that are not RGB, or smaller than those of the test.
+    Warnings go to the run: classes of unequal size, images that are not RGB, or smaller than those of the test.
 
     Raises:
-        ValueError: the network does not suit the picture size, a class is missing from either set, or a test picture
-            is among the training pictures.
+        ValueError: the network does not suit the image size, a class is missing from either set, or a test image
+            is among the training images.
     """
     build(run.params.network, 2, run.params.image_size, run.params.norm)  # an unsuitable network fails first
     names = list(read_classes(run.inputs["prepare"])["class"])
@@ -91,14 +91,14 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)
     for images in (train, ImageSet.read(run.inputs["prepare"], "train", classes=names)):
         check_overlap(images, test)
-    _warn_about_pictures(run, train, test)
+    _warn_about_images(run, train, test)
     return train, test
 
 
 def check_overlap(train: ImageSet, test: ImageSet) -> None:
-    """Refuse a test picture that is among the training pictures.
+    """Refuse a test image that is among the training images.
 
-    Two pictures are the same if the distilled set names the test picture as its source, or if they bear the same name
+    Two images are the same if the distilled set names the test image as its source, or if they bear the same name
     in the same class and hold the same bytes.
 
     Raises:
@@ -108,12 +108,12 @@ def check_overlap(train: ImageSet, test: ImageSet) -> None:
         sources = {name for names in train.table["source"] for name in names.split("|")}  # of mosaics there are several
         shared = sorted(sources & set(test.table["file_name"]))
         if shared:
-            raise ValueError(f"the test picture {shared[0]} is in the distilled set {train.root}; "
+            raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "
                              f"draw that set again from the train split")
     known = dict(zip(_short_names(train), train.paths, strict=True))
     for name, path in zip(_short_names(test), test.paths, strict=True):
         if name in known and filecmp.cmp(known[name], path, shallow=False):
-            raise ValueError(f"the test picture {path} is also the training picture {known[name]}; "
+            raise ValueError(f"the test image {path} is also the training image {known[name]}; "
                              f"take it out of one of the two")
 
 
@@ -121,29 +121,29 @@ def _short_names(images: ImageSet) -> list[tuple[str, str]]:
     return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
 
 
-def _warn_about_pictures(run: Run, train: ImageSet, test: ImageSet) -> None:
+def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
     folder, counts = run.inputs["distilled"], train.table.groupby("class").size()
     if counts.nunique() > 1 and not _method_of(describe(run)).whole:
-        run.warn(f"the classes of {folder} hold {counts.min()} to {counts.max()} pictures; epochs follow the largest")
+        run.warn(f"the classes of {folder} hold {counts.min()} to {counts.max()} images; epochs follow the largest")
     kinds = [_kind(path) for path in train.paths]
     colours = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
     others = sorted({mode for mode, _ in kinds} - {"RGB"})
     if others and colours == 3:
         count = sum(mode != "RGB" for mode, _ in kinds)
-        run.warn(f"{count} of {len(kinds)} pictures of {folder} are {', '.join(others)}; they are converted to RGB")
+        run.warn(f"{count} of {len(kinds)} images of {folder} are {', '.join(others)}; they are converted to RGB")
     smallest, wanted = min(side for _, side in kinds), run.params.image_size
     if smallest < wanted <= min(_kind(path)[1] for path in test.paths):
-        run.warn(f"pictures of {folder} are as small as {smallest} pixels and are enlarged to {wanted}, "
+        run.warn(f"images of {folder} are as small as {smallest} pixels and are enlarged to {wanted}, "
                  f"but those of the test are not")
 
 
 def _kind(path: Path) -> tuple[str, int]:
-    """Return a picture's mode and shorter side, from its header."""
+    """Return an image's mode and shorter side, from its header."""
     try:
         with Image.open(path) as image:
             return image.mode, min(image.size)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); replace or remove that file") from None
+        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove that file") from None
 
 
 def recipe_of(run: Run, ipc: int, tiles: int = 1) -> Recipe:
@@ -152,7 +152,7 @@ def recipe_of(run: Run, ipc: int, tiles: int = 1) -> Recipe:
     Args:
         run: the run.
         ipc: images per class.
-        tiles: the pictures are mosaics of tiles × tiles crops.
+        tiles: the images are mosaics of tiles × tiles crops.
     """
     params, protocol = run.params, PROTOCOLS[run.params.protocol]
     return Recipe(
@@ -189,7 +189,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     """Train and test all repeats on the sets of `open_sets`, and write the results; return ``results.csv``.
 
     Writes ``results.csv`` (one row a training: everything that tells it apart, best and last top-1 in percent, tests),
-    ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per picture, packed
+    ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per image, packed
     bits) and ``timing.csv``.
     """
     params, device = run.params, resolve(run.params.device)
@@ -199,12 +199,12 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     recipe = recipe_of(run, planned, method.tiles)
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
-        pictures = [load_pictures(part, params.image_size, params.workers, zoom=zoom).to(device)
+        images = [load_images(part, params.image_size, params.workers, zoom=zoom).to(device)
                     for part, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
         teacher = open_teacher(run, device)
         for seed in seeds:
             if not _is_done(run, seed):
-                _repeat(run, seed, *pictures, recipe, len(test.classes), teacher)
+                _repeat(run, seed, *images, recipe, len(test.classes), teacher)
     row |= {"ipc": row["ipc"] or planned, "protocol": params.protocol, "label": recipe.protocol.label,
             "network": params.network, "norm": params.norm, "image_size": params.image_size, "epochs": recipe.epochs,
             "epoch_factor": recipe.epochs / recipe.protocol.epochs(planned), "batch_size": recipe.batch_size,
@@ -221,7 +221,7 @@ def _is_done(run: Run, seed: int) -> bool:
     return all(path.exists() for path in _paths(run, seed))
 
 
-def _repeat(run: Run, seed: int, train: Pictures, test: Pictures, recipe: Recipe, classes: int,
+def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
             teacher: Teacher | None) -> None:
     params = run.params
     torch.manual_seed(named_seed("network weights", seed))

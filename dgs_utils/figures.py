@@ -1,4 +1,4 @@
-"""Figures of results and pictures. Every function takes plain arrays or frames and returns a matplotlib Figure.
+"""Figures of results and images. Every function takes plain arrays or frames and returns a matplotlib Figure.
 
 The figures about difficulty (the paper's Figures 2–4) are in `dgs_utils.plots.difficulty`.
 """
@@ -51,9 +51,9 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
     return panels
 
 
-def pictures_of(distilled: Path, names: Sequence[str] = (),
+def images_of(distilled: Path, names: Sequence[str] = (),
                 originals: bool = True) -> dict[str, tuple[list[Path], np.ndarray]]:
-    """Return the pictures of Figure 3, original and distilled, with their scores, by row name.
+    """Return the images of Figure 3, original and distilled, with their scores, by row name.
 
     Args:
         distilled: a 05 folder that difficulty-guided sampling wrote.

@@ -65,9 +65,9 @@ def build_trainer(run: Run, group: Group = ALONE, device: str = "") -> Trainer:
                    run.folder / "checkpoints" / "last.pt", group)
 
 
-def total_steps(params: FineTuneParams, pictures: int) -> int:
+def total_steps(params: FineTuneParams, images: int) -> int:
     """Return the number of optimiser steps: as given, or epochs × full batches an epoch."""
-    return params.steps or params.epochs * max(pictures // params.batch_size, 1)
+    return params.steps or params.epochs * max(images // params.batch_size, 1)
 
 
 def last_step(run: Run) -> int:
@@ -86,7 +86,7 @@ def process_count(params: FineTuneParams) -> int:
     """Return how many processes train: as given, or one per visible GPU.
 
     Raises:
-        ValueError: more than there are GPUs or pictures in a batch.
+        ValueError: more than there are GPUs or images in a batch.
     """
     gpus = (torch.cuda.device_count() or 1) if params.device in ("auto", "cuda") else 1
     count = params.processes or min(gpus, params.batch_size)
@@ -94,7 +94,7 @@ def process_count(params: FineTuneParams) -> int:
         raise ValueError(f"fine_tune.processes is {count}, but device {params.device!r} shows {gpus} GPUs; "
                          f"make more visible by CUDA_VISIBLE_DEVICES, or lower it")
     if count > params.batch_size:
-        raise ValueError(f"fine_tune.processes is {count}, but a batch has only {params.batch_size} pictures to share; "
+        raise ValueError(f"fine_tune.processes is {count}, but a batch has only {params.batch_size} images to share; "
                          f"lower it, or raise fine_tune.batch_size")
     return count
 
@@ -110,7 +110,7 @@ def fine_tune(run: Run, watch: Watch | None = None) -> pd.DataFrame:
         The losses: step, mse, vb, representative, diverse.
 
     Raises:
-        ValueError: more processes than GPUs or pictures in a batch, or a tracker whose package is missing.
+        ValueError: more processes than GPUs or images in a batch, or a tracker whose package is missing.
         FloatingPointError: the loss became NaN or infinite.
     """
     weights, losses = run.folder / "difffit.safetensors", run.folder / "losses.csv"

@@ -1,7 +1,7 @@
 """The methods of the comparison tables, as data: where a method's images come from and which rule picks them.
 
-A *selector* method takes the distilled set out of pictures that exist already: the originals, or a generated pool. A
-*crops* method puts its pictures together from parts of the originals, and a *condense* method makes them by optimising
+A *selector* method takes the distilled set out of images that exist already: the originals, or a generated pool. A
+*crops* method puts its images together from parts of the originals, and a *condense* method makes them by optimising
 pixels (notebook 08). This module imports nothing heavy, so that a grid can be planned without torch; the selectors
 themselves are in `dgs_utils.selection.selectors`.
 """
@@ -21,7 +21,7 @@ class Method:
         needs: what the rule looks at: "" (nothing), "scores" (notebook 03), "transformed" (notebook 04),
             or "features" of the difficulty classifier.
         uses: the parameters of stage 05 that matter to it, beside method and ipc; the others do not tell results apart.
-        tiles: its pictures are mosaics of tiles × tiles crops.
+        tiles: its images are mosaics of tiles × tiles crops.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Method:
 
     @property
     def whole(self) -> bool:
-        """Whether it takes every picture there is, whatever the IPC."""
+        """Whether it takes every image there is, whatever the IPC."""
         return self.selector == "all"
 
 

@@ -87,10 +87,10 @@ class PrepareParams(StageParams):
     stage: ClassVar[str] = "00_prepare"
 
     dataset: Literal["digits", "fashion", "imagewoof", "imagenette", "imageidc", "folder"] = "digits"
-    root: str = ""  # folder, .zip or .tgz with the pictures; "" = data inside a package, or a download
+    root: str = ""  # folder, .zip or .tgz with the images; "" = data inside a package, or a download
     archive: Literal["full", "320", "160"] = "full"  # which fastai archive is downloaded
     split: Literal["holdout", "given", "fastai", "imagenet"] = "holdout"
-    val_per_class: Count = 50  # held-out pictures a class, for split "holdout"
+    val_per_class: Count = 50  # held-out images a class, for split "holdout"
     classes: list[str] = []  # class folder names in label order; [] = all
     class_index: str = ""  # CSV with columns class,index: the output of a pre-trained model that stands for each class
     image_size: Annotated[int, Field(ge=4)] = 8  # pixels that the autoencoder sees
@@ -104,7 +104,7 @@ class PrepareParams(StageParams):
     depth: Positive = 4
     num_heads: Positive = 4
     label_dropout: Fraction = 0.1
-    flip: bool = False  # mirror pictures while training diffusion models
+    flip: bool = False  # mirror images while training diffusion models
     train_steps: Positive = 1000
     train_batch: Positive = 64
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
@@ -155,7 +155,7 @@ class FineTuneParams(StageParams):
 
 
 class PoolParams(StageParams):
-    """02: the pool of generated pictures (§2.2)."""
+    """02: the pool of generated images (§2.2)."""
 
     stage: ClassVar[str] = "02_pool"
 
@@ -202,7 +202,7 @@ class PoolParams(StageParams):
 
 
 class DifficultyParams(StageParams):
-    """03: difficulty of the pool's or the originals' pictures (Eq. 6)."""
+    """03: difficulty of the pool's or the originals' images (Eq. 6)."""
 
     stage: ClassVar[str] = "03_difficulty"
 
@@ -212,7 +212,7 @@ class DifficultyParams(StageParams):
     source: Literal["pool", "originals"] = "pool"
     measure: Literal["difficulty", "margin", "cross_entropy", "entropy", "el2n"] = "difficulty"
     classifiers: list[str] = []  # further classifiers whose scores are averaged with 00's
-    published_scores: bool = False  # take scores from the metadata.jsonl beside each class's pictures
+    published_scores: bool = False  # take scores from the metadata.jsonl beside each class's images
     round_scores: Count = 0  # decimals; 0 = full precision, 4 = as published
     batch_size: Positive = 128
     precision: Precision = "fp32"
@@ -308,7 +308,7 @@ class SampleParams(StageParams):
 
 
 class EvaluateParams(StageParams):
-    """06: classifiers trained on the distilled set, tested on real pictures (§3.1)."""
+    """06: classifiers trained on the distilled set, tested on real images (§3.1)."""
 
     stage: ClassVar[str] = "06_evaluate"
 
@@ -323,7 +323,7 @@ class EvaluateParams(StageParams):
     batch_size: Count = 0  # 0 = the protocol's
     learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0 = the protocol's
     augment: bool = True  # the protocol's transforms and CutMix; without them for the augmentation-robust score
-    flip: bool = False  # whether mirrored pictures still show their class
+    flip: bool = False  # whether mirrored images still show their class
     evaluations: Positive = 3  # tests during a training; 100 as published
     repeats: Positive = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
@@ -348,7 +348,7 @@ class FiguresParams(StageParams):
     samples: Folders = []  # 05 and 08 folders; [] = the default node
     title: str = "quickstart"
     figure_classes: list[str] = []  # classes shown in Figures 2 and 3; [] = the first two
-    show_originals: bool = True  # Figure 3 has the originals' pictures, too; off where they may not be passed on
+    show_originals: bool = True  # Figure 3 has the originals' images, too; off where they may not be passed on
     table_names: list[Literal["comparison", "table1", "table2", "table3", "table4"]] = ["comparison"]
 
     def inputs(self) -> dict[str, Input]:
@@ -370,9 +370,9 @@ class CondenseParams(StageParams):
     image_size: Positive = 16
     iterations: Positive = 100  # of DM (20,000 as published); outer loops of IDC-1 (500)
     image_learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0: the published rule; short runs of IDC-1 go faster
-    real_batch: Positive = 64  # real pictures a class in each comparison
+    real_batch: Positive = 64  # real images a class in each comparison
     inner_loops: Positive = 10  # IDC-1: comparisons for each network (100 as published)
-    pretrain_epochs: Count = 0  # IDC-1: epochs on real pictures before the first comparison (10 as published)
+    pretrain_epochs: Count = 0  # IDC-1: epochs on real images before the first comparison (10 as published)
     net_batches: Count = 2  # IDC-1: training batches of 64 between comparisons (8 as published)
     flip: bool = False
     seed: Count = 0

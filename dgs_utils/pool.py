@@ -1,7 +1,7 @@
-"""Stage 02: the pool of generated pictures (§2.2) [F §5].
+"""Stage 02: the pool of generated images (§2.2) [F §5].
 
 Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300:
-the same pictures in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of
+the same images in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of
 images, so its pools do not nest.) Work goes in fixed blocks of indices; a block whose files are all there is never
 generated again, so a killed run goes on at the first unfinished block, and several processes can fill one folder, each
 its share of blocks.
@@ -32,7 +32,7 @@ from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
-from dgs_utils.runtime.seeds import named_seed, torch_generator
+from dgs_utils.runtime.seeds import named_seed, torch_rng
 
 COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 
@@ -52,11 +52,11 @@ def load_generator(run: Run) -> DiT:
 def generate(run: Run) -> pd.DataFrame:
     """Generate the pool, and write ``images/<class>/<i>.png`` and ``metadata.csv``; return the latter.
 
-    Generator "folder" only lists pictures that exist already. A run that generates a share (``shard``) writes
-    ``metadata.csv`` only if it finds the others' pictures there too; it returns the rows of what is there.
+    Generator "folder" only lists images that exist already. A run that generates a share (``shard``) writes
+    ``metadata.csv`` only if it finds the others' images there too; it returns the rows of what is there.
 
     Raises:
-        ValueError: an unknown class, or a folder without pictures of some class.
+        ValueError: an unknown class, or a folder without images of some class.
     """
     classes = chosen_classes(run)
     if run.params.generator == "folder":
@@ -72,12 +72,12 @@ def generate(run: Run) -> pd.DataFrame:
         write_csv(run.folder / "metadata.csv", table)
     else:
         print(f"Share {run.params.shard} is done; {len(table):,} of {len(classes) * run.params.images_per_class:,} "
-              f"pictures are there. The share that ends last writes metadata.csv and the manifest.")
+              f"images are there. The share that ends last writes metadata.csv and the manifest.")
     return table
 
 
 def is_complete(run: Run) -> bool:
-    """Return whether all pictures of the pool are there, those of other shares too, so that the stage can finish."""
+    """Return whether all images of the pool are there, those of other shares too, so that the stage can finish."""
     if run.params.generator != "folder" and not all(block.done for block in blocks(run, chosen_classes(run))):
         return False
     return (run.folder / "metadata.csv").exists()  # written by this share, or by one that ended at the same time
@@ -111,11 +111,11 @@ class Block:
 
     @property
     def done(self) -> bool:
-        """Whether all its pictures are there; each comes whole, by renaming."""
+        """Whether all its images are there; each comes whole, by renaming."""
         return all(file.exists() for file in self.files)
 
     def partial_files(self) -> list[Path]:
-        """Return what is left of pictures whose writing was cut short."""
+        """Return what is left of images whose writing was cut short."""
         return [left for file in self.files for left in file.parent.glob(f".{file.name}.*.partial")]
 
 
@@ -161,13 +161,13 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
                 next(islice(steps, params.steps, params.steps), None)
                 continue
             labels = torch.full((len(block.files),), block.condition)
-            generators = [torch_generator("pool", params.seed, block.name, block.start + i)
+            rngs = [torch_rng("pool", params.seed, block.name, block.start + i)
                           for i in range(len(block.files))]
             mode = ModeGuidance(modes[block.name][block.start : block.start + len(labels)]) if modes else None
-            latents = sample(model, labels, generators, steps=params.steps, guidance=guidance, solver=params.solver,
+            latents = sample(model, labels, rngs, steps=params.steps, guidance=guidance, solver=params.solver,
                              modes=mode, precision=params.precision,
                              progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
-            pending.append(writer.submit(_write_pictures, codec, latents, block.files, params.precision))
+            pending.append(writer.submit(_write_images, codec, latents, block.files, params.precision))
             if len(pending) > 1:
                 pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
         for future in pending:
@@ -175,13 +175,13 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
 
 
 @torch.inference_mode()
-def _write_pictures(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...], precision: str) -> None:
+def _write_images(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...], precision: str) -> None:
     with autocast(latents.device, precision):
         decoded = codec.decode(latents).float()
     pixels = decoded.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    for picture, file in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), files, strict=True):
+    for image, file in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), files, strict=True):
         with atomic(file) as partial:
-            Image.fromarray(picture).save(partial, format="PNG")
+            Image.fromarray(image).save(partial, format="PNG")
 
 
 def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:
@@ -224,7 +224,7 @@ def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     root, known = locate(run.params.root), list(classes["class"])
     unknown = sorted(set(ImageSet.read(root).table["class"]) - set(known))
     if unknown:
-        run.warn(f"{root} holds pictures of {', '.join(unknown[:5])}, which are no classes of {run.inputs['prepare']}; "
+        run.warn(f"{root} holds images of {', '.join(unknown[:5])}, which are no classes of {run.inputs['prepare']}; "
                  f"they are left out")
     images = ImageSet.read(root, classes=known)
     table = images.table[["class"]].copy()

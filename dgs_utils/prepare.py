@@ -8,7 +8,7 @@ from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, pretrained
 from dgs_utils.classifiers.networks import build
-from dgs_utils.classifiers.training import Recipe, load_pictures, train_classifier
+from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
 from dgs_utils.diffusion import autoencoder, checkpoints
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
@@ -48,7 +48,7 @@ def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
 def _train_classifier(run: Run) -> tuple[Classifier, pd.DataFrame]:
     params = run.params
     device, size = resolve(params.device), params.classifier_size
-    train, test = (load_pictures(ImageSet.read(run.folder, split), size, params.workers).to(device)
+    train, test = (load_images(ImageSet.read(run.folder, split), size, params.workers).to(device)
                    for split in ("train", "val"))
     classes = len(read_classes(run.folder))
     torch.manual_seed(named_seed("classifier weights", params.seed))

@@ -1,6 +1,6 @@
 """Notebook 05: the distilled set, drawn by difficulty or by one of the rivals (§2.2).
 
-A method (`dgs_utils.methods`) says which pictures are the candidates and which rule
+A method (`dgs_utils.methods`) says which images are the candidates and which rule
 (`dgs_utils.selection.selectors`) picks among
 them. The result is an image folder in Hugging Face's layout: ``images/<class>/<file>`` and ``metadata.csv``, with a
 report of what was wanted and what was found.
@@ -40,7 +40,7 @@ from dgs_utils.selection.targets import (
 
 __all__ = ["Draw", "draw", "predefined_counts", "scale_counts"]
 
-REAL_PICTURES = 200  # real pictures a class that S3 takes its centroid from [B §3.3]
+REAL_IMAGES = 200  # real images a class that S3 takes its centroid from [B §3.3]
 
 
 class Target(NamedTuple):
@@ -98,7 +98,7 @@ def read_source(run: Run) -> Source:
     """Open the candidates of the run's method with their scores and targets.
 
     Raises:
-        ValueError: a class without pictures, a picture without score, a doubled file name, or an unknown distribution.
+        ValueError: a class without images, an image without score, a doubled file name, or an unknown distribution.
     """
     params, method = run.params, METHODS[run.params.method]
     if method.source != "crops" and method.selector not in SELECTORS:
@@ -178,7 +178,7 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
 
 
 def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
-    """Return the candidates' features, and those of real pictures where the rule compares them.
+    """Return the candidates' features, and those of real images where the rule compares them.
 
     They are those of the classifier that ``sample.features`` names, at the size that 00's classifier sees, or of 00's.
     """
@@ -193,17 +193,17 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
     features = classifier.features_of(images, judge, **options)
     if not SELECTORS[method.selector].whole_set:
         return features, None
-    real = _real_pictures(run)
+    real = _real_images(run)
     found = classifier.features_of(real, judge, **options)
     return features, {name: found[part.index] for name, part in real.table.groupby("class", sort=False)}
 
 
-def _real_pictures(run: Run) -> ImageSet:
-    """Return up to 200 training pictures of each class, chosen once and for all by the class's name."""
+def _real_images(run: Run) -> ImageSet:
+    """Return up to 200 training images of each class, chosen once and for all by the class's name."""
     images = ImageSet.read(run.inputs["prepare"], split="train")
     parts = []
     for name, part in images.table.groupby("class", sort=False):
-        order = numpy_rng("real pictures", name).permutation(len(part))[:REAL_PICTURES]
+        order = numpy_rng("real pictures", name).permutation(len(part))[:REAL_IMAGES]
         parts.append(part.iloc[np.sort(order)])
     return ImageSet(images.root, pd.concat(parts, ignore_index=True))
 
@@ -220,7 +220,7 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
     scores = source.images.table.groupby("class", sort=False)
     rows = []
     for name, part in chosen.groupby("class", sort=False):
-        images = part["picture"].nunique() if "picture" in part else len(part)
+        images = part["image"].nunique() if "image" in part else len(part)
         row = {"class": name, "label": part["label"].iloc[0], "images": images}
         values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
         target = source.targets.get(name)
@@ -250,10 +250,10 @@ def counts_of(column: pd.Series) -> np.ndarray:
 
 
 def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Write the chosen pictures, ``metadata.csv`` and ``report.csv``; everything has been checked before.
+    """Write the chosen images, ``metadata.csv`` and ``report.csv``; everything has been checked before.
 
     Returns:
-        The metadata: file_name, class, label, what is known of each picture's score, and source (its former file name;
+        The metadata: file_name, class, label, what is known of each image's score, and source (its former file name;
         for crops see `crops.write_mosaics`).
     """
     write = crops.write_mosaics if METHODS[run.params.method].source == "crops" else _copy
@@ -264,7 +264,7 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Copy the chosen pictures and return their metadata."""
+    """Copy the chosen images and return their metadata."""
     names = "images/" + chosen["class"] + "/" + chosen["file_name"].str.rpartition("/")[2]
     doubled = names.duplicated(keep=False)  # same name in two subfolders of the originals
     names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
@@ -272,7 +272,7 @@ def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
     metadata = chosen[kept].assign(file_name=names, source=chosen["file_name"])
     metadata = metadata[["file_name", *kept, "source"]]
     with atomic(run.folder / "images") as partial:
-        for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="pictures"):
+        for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="images"):
             target = partial / Path(new).relative_to("images")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(images.root / old, target)

@@ -22,11 +22,11 @@ from dgs_utils.selection.thresholds import Scale, Thresholds, apply_scale, fit_s
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 class Sets(NamedTuple):
-    """The scores that stage 04 works on: one row a picture, with the same classes in both.
+    """The scores that stage 04 works on: one row an image, with the same classes in both.
 
     Attributes:
         pool: file_name, class, label, score of the pool's first ipc × pool_factor images a class.
-        originals: the same of the originals' training pictures.
+        originals: the same of the originals' training images.
     """
 
     pool: pd.DataFrame

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with real pictures and weights: ``$DGS_TEST_DATA``, or ``shared/data`` beside the checkout."""
+    """Folder with real images and weights: ``$DGS_TEST_DATA``, or ``shared/data`` beside the checkout."""
     folder = Path(os.environ.get("DGS_TEST_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip("real test data not found: set DGS_TEST_DATA to its folder")

@@ -55,7 +55,7 @@ def open_stage(stage: str, **values) -> run.Run:
 
 
 def make_prepare(root: Path, classes=CLASSES) -> Path:
-    """Write a finished 00 folder over the pictures in ``root`` and return it."""
+    """Write a finished 00 folder over the images in ``root`` and return it."""
     run = open_stage("00_prepare", dataset="folder", root=str(root), base_model="none")
     table = pd.DataFrame({"class": classes, "index": range(len(classes)), "name": classes})
     table.insert(0, "label", range(len(classes)))
@@ -72,7 +72,7 @@ def make_prepare(root: Path, classes=CLASSES) -> Path:
 
 
 def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
-    """Write a finished 02 folder with the pictures in ``root`` and return it."""
+    """Write a finished 02 folder with the images in ``root`` and return it."""
     run = open_stage("02_pool", generator="folder", root=str(root), prepare=str(prepare))
     rows = []
     for label, name in enumerate(classes):

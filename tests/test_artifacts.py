@@ -116,8 +116,8 @@ def test_manifest_tells_how_a_folder_came_about(outputs):
     run = open_node(validate("02_pool", {"generator": "folder", "root": "x", "prepare": str(finished("00_prepare"))}))
     assert not is_done(run.folder)
     (run.folder / "metadata.csv").write_text("file_name\n")
-    run.warn("three pictures are missing")
-    run.warn("three pictures are missing")
+    run.warn("three images are missing")
+    run.warn("three images are missing")
     written = run.finish()
     manifest = read_manifest(run.folder)
     assert manifest == json.loads(json.dumps(written))
@@ -127,7 +127,7 @@ def test_manifest_tells_how_a_folder_came_about(outputs):
     assert manifest["label"] == "digits-folder-0"
     assert validate("02_pool", manifest["params"]) == run.params
     assert manifest["identity"] == run.params.identity()
-    assert manifest["warnings"] == ["three pictures are missing"]
+    assert manifest["warnings"] == ["three images are missing"]
     digest = hashlib.sha256(b"file_name\n").hexdigest()
     assert manifest["files"] == {"metadata.csv": {"sha256": digest, "bytes": 10}}
     upstream = read_manifest(run.inputs["prepare"])

@@ -1,4 +1,4 @@
-"""Autoencoders: TAESD with its real weights on real pictures, AutoencoderKL through its folder, and what goes wrong."""
+"""Autoencoders: TAESD with its real weights on real images, AutoencoderKL through its folder, and what goes wrong."""
 
 import io
 import json
@@ -48,9 +48,9 @@ def fetched(tmp_path: Path, kind: str, path: Path) -> autoencoder.Autoencoder:
 def photographs(shared_data) -> torch.Tensor:
     """Three real photographs of each class at 256 pixels, (30, 3, 256, 256) in [−1, 1]."""
     with zipfile.ZipFile(shared_data / "imagewoof320-sample" / "sample.zip") as archive:
-        pictures = [center_crop(Image.open(io.BytesIO(archive.read(name))).convert("RGB"), 256)
+        images = [center_crop(Image.open(io.BytesIO(archive.read(name))).convert("RGB"), 256)
                     for name in archive.namelist()[::4]]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 # ---- TAESD -----------------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_taesd_reconstructs_real_photographs(shared_data, photographs, tmp_path)
     assert 0.6 < latents.std() < 1.2
     decoded = codec.decode(latents)
     errors = ((decoded - photographs) / 2).square().mean(dim=(1, 2, 3))
-    assert (-10 * errors.log10()).mean() >= 22  # dB, the mean over pictures
+    assert (-10 * errors.log10()).mean() >= 22  # dB, the mean over images
     again, _ = codec.encode(photographs[20:23])  # chunks change nothing but rounding
     torch.testing.assert_close(again, latents[20:23], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(codec.decode(latents[20:23]), decoded[20:23], rtol=1e-4, atol=1e-4)
@@ -109,9 +109,9 @@ def test_kl_posterior_is_scaled_and_decoding_undoes_the_scale(tmp_path, kind, fa
     theirs = small_kl(scaling_factor=factor)
     theirs.save_pretrained(tmp_path / "kl")
     codec = fetched(tmp_path, kind, tmp_path / "kl")
-    pictures = torch.rand(3, 3, 32, 32) * 2 - 1
-    posterior = theirs.encode(pictures).latent_dist
-    mean, deviation = codec.encode(pictures)
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    posterior = theirs.encode(images).latent_dist
+    mean, deviation = codec.encode(images)
     torch.testing.assert_close(mean, posterior.mean * factor)
     torch.testing.assert_close(deviation, torch.exp(posterior.logvar / 2) * factor)
     torch.testing.assert_close(codec.decode(mean), theirs.decode(posterior.mean).sample.clamp(-1, 1))
@@ -131,9 +131,9 @@ def test_kl_config_without_a_scale_means_stable_diffusion_s(kl_folder, tmp_path)
     assert any("query" in name for name in state)
     save_file(state, kl_folder / WEIGHTS)
     codec = fetched(tmp_path, "sd-vae-ft-mse", kl_folder)
-    pictures = torch.rand(2, 3, 16, 16) * 2 - 1
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
     with torch.inference_mode():
-        torch.testing.assert_close(codec.encode(pictures)[0], small_kl().encode(pictures).latent_dist.mean * 0.18215)
+        torch.testing.assert_close(codec.encode(images)[0], small_kl().encode(images).latent_dist.mean * 0.18215)
 
 
 def test_another_depth_has_another_factor(tmp_path):
@@ -145,16 +145,16 @@ def test_another_depth_has_another_factor(tmp_path):
 
 
 @torch.inference_mode()
-def test_pictures_pass_in_chunks(kl_folder, tmp_path, monkeypatch):
+def test_images_pass_in_chunks(kl_folder, tmp_path, monkeypatch):
     codec = fetched(tmp_path, "sd-vae-ft-mse", kl_folder)
-    pictures = torch.rand(5, 3, 16, 16) * 2 - 1
-    mean, deviation = codec.encode(pictures)
+    images = torch.rand(5, 3, 16, 16) * 2 - 1
+    mean, deviation = codec.encode(images)
     decoded = codec.decode(mean)
     seen = []
     codec.model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     codec.model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     monkeypatch.setattr(autoencoder, "CHUNK_PIXELS", 2 * 16 * 16)
-    torch.testing.assert_close(codec.encode(pictures), (mean, deviation))
+    torch.testing.assert_close(codec.encode(images), (mean, deviation))
     torch.testing.assert_close(codec.decode(mean), decoded)
     assert seen == [2, 2, 1] * 2
 
@@ -262,22 +262,22 @@ for kind in ("sd-vae-ft-ema", "sd-vae-ft-mse", "taesd"):
 # ---- Latents ---------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def pictures(tmp_path) -> ImageSet:
+def images(tmp_path) -> ImageSet:
     generator = np.random.default_rng(0)
     for i in range(7):
-        path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        path = tmp_path / "images" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8)).save(path)
-    return ImageSet.read(tmp_path / "pictures")
+    return ImageSet.read(tmp_path / "images")
 
 
 @pytest.mark.parametrize("mirror", [True, False])
-def test_encoded_sets_hold_each_picture_and_its_mirror(kl_folder, tmp_path, pictures, mirror):
+def test_encoded_sets_hold_each_image_and_its_mirror(kl_folder, tmp_path, images, mirror):
     codec = fetched(tmp_path, "sd-vae-ft-mse", kl_folder)
-    latents = encode(pictures, codec, 16, mirror, batch_size=3)
+    latents = encode(images, codec, 16, mirror, batch_size=3)
     assert latents.mean.shape == latents.std.shape == (7, 1 + mirror, 4, 2, 2)
     assert latents.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    for place, path in enumerate(pictures.paths):
+    for place, path in enumerate(images.paths):
         square = np.asarray(center_crop(Image.open(path), 16), dtype=np.float32)
         views = [square, square[:, ::-1]][: 1 + mirror]
         pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2) / 255 * 2 - 1
@@ -291,8 +291,8 @@ def test_encoded_sets_hold_each_picture_and_its_mirror(kl_folder, tmp_path, pict
     assert not latents.mean.requires_grad
 
 
-def test_sets_without_deviation_have_none(tmp_path, pictures):
-    latents = encode(pictures, autoencoder.Autoencoder(3), 16, True, batch_size=4)
+def test_sets_without_deviation_have_none(tmp_path, images):
+    latents = encode(images, autoencoder.Autoencoder(3), 16, True, batch_size=4)
     assert latents.mean.shape == (7, 2, 3, 16, 16)
     assert latents.std.shape == (0,)
     assert torch.equal(latents.mean[:, 1], latents.mean[:, 0].flip(3))

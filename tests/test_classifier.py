@@ -24,12 +24,12 @@ def squeezed():
 
 
 @pytest.fixture
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz"])
-def test_weights_from_a_local_file(tmp_path, squeezed, picture, suffix):
+def test_weights_from_a_local_file(tmp_path, squeezed, image, suffix):
     path, state = tmp_path / f"weights{suffix}", squeezed.state_dict()
     if suffix == ".npz":
         np.savez(path, **{name: value.numpy() for name, value in state.items()})
@@ -41,8 +41,8 @@ def test_weights_from_a_local_file(tmp_path, squeezed, picture, suffix):
     assert judge.config.num_classes == 7
     published = v2.Compose([v2.Resize(73), v2.CenterCrop(64), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True),
                             v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
-    expected = squeezed(published(picture)[None])
-    torch.testing.assert_close(judge(judge.prepare(picture)[None]), expected, rtol=1e-4, atol=1e-5)
+    expected = squeezed(published(image)[None])
+    torch.testing.assert_close(judge(judge.prepare(image)[None]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_preprocessing_beside_the_file_wins(tmp_path, squeezed):
@@ -87,7 +87,7 @@ def test_tensorflow_padding_is_tensorflows_same_rule(size, kernel):
     before = max((outputs - 1) * 2 + kernel - size, 0) // 2
     found = judge.network(x)
     assert found.shape[-1] == outputs
-    first = x[0, 0, : kernel - before, : kernel - before].sum()  # the window that starts `before` outside the picture
+    first = x[0, 0, : kernel - before, : kernel - before].sum()  # the window that starts `before` outside the image
     assert found[0, 0, 0, 0] == first
 
 

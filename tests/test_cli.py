@@ -102,8 +102,8 @@ def test_status_tells_results_of_other_code_and_run_keeps_them(copy):
 
 
 def test_clean_removes_only_what_no_file_refers_to(copy):
-    strangers = [copy / "outputs" / "notes.txt", copy / "outputs" / "05_sample" / "mine" / "picture.png",
-                 copy / "outputs" / "05_sample" / "mine-0123abcd" / "picture.png", copy / "outputs" / "other" / "x"]
+    strangers = [copy / "outputs" / "notes.txt", copy / "outputs" / "05_sample" / "mine" / "image.png",
+                 copy / "outputs" / "05_sample" / "mine-0123abcd" / "image.png", copy / "outputs" / "other" / "x"]
     for path in strangers:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -146,9 +146,9 @@ def test_clean_refuses_where_a_file_cannot_be_read(copy):
 def test_graph_shows_every_node_and_no_line_twice(workspace):
     result = dgs(workspace, "run", FILE, "--graph", "plan.svg")
     assert result.returncode == 0
-    picture = (workspace / "plan.svg").read_text()
-    assert picture.count("<!-- digits-minimax-0-dgs-ipc10-convnet3 -->") == 1
-    assert "<!-- 06_evaluate (2) -->" in picture
+    image = (workspace / "plan.svg").read_text()
+    assert image.count("<!-- digits-minimax-0-dgs-ipc10-convnet3 -->") == 1
+    assert "<!-- 06_evaluate (2) -->" in image
     assert not (workspace / "outputs").exists()
     assert dgs(workspace, "run", FILE, "--graph", "plan.txt").stderr.startswith("dgs: --graph plan.txt: the name must")
 

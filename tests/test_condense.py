@@ -13,38 +13,38 @@ from small_world import make_prepare, open_stage, write_digits
 from dgs_utils.classifiers import siamese
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.networks import build
-from dgs_utils.classifiers.training import Pictures, Recipe, load_pictures, train_classifier
+from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
 from dgs_utils.condense import CONDENSERS, condense, image_learning_rate
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("family", siamese.FAMILIES)
-def test_all_pictures_are_transformed_alike_and_pass_gradients(pictures, family):
+def test_all_images_are_transformed_alike_and_pass_gradients(images, family):
     numbers = [0.3, 0.8, 0.6]
-    alone = torch.cat([siamese.transform(pictures[i : i + 1], family, numbers) for i in range(4)])
-    together = siamese.transform(pictures.requires_grad_(), family, numbers)
+    alone = torch.cat([siamese.transform(images[i : i + 1], family, numbers) for i in range(4)])
+    together = siamese.transform(images.requires_grad_(), family, numbers)
     torch.testing.assert_close(together, alone)
     together.square().sum().backward()
-    assert pictures.grad.abs().sum() > 0
+    assert images.grad.abs().sum() > 0
 
 
-def test_color_by_hand(pictures):
-    found = siamese.transform(pictures, "color", [0.25, 0.75, 0.1])
-    expected = pictures.numpy().astype(np.float64) + (0.25 - 0.5) * 1.0
+def test_color_by_hand(images):
+    found = siamese.transform(images, "color", [0.25, 0.75, 0.1])
+    expected = images.numpy().astype(np.float64) + (0.25 - 0.5) * 1.0
     grey = expected.mean(1, keepdims=True)
     expected = (expected - grey) * (0.75 * 2.0) + grey
     mean = expected.mean((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(found.numpy(), (expected - mean) * (0.1 + 0.5) + mean, atol=1e-6)
 
 
-def test_cutout_takes_a_hole_of_half_the_side(pictures):
-    ones = torch.ones_like(pictures)
+def test_cutout_takes_a_hole_of_half_the_side(images):
+    ones = torch.ones_like(images)
     inside = siamese.transform(ones, "cutout", [0.5, 0.5, 0.0])
     assert (inside[0, 0] == 0).sum() == 8 * 8
     corner = siamese.transform(ones, "cutout", [0.0, 0.0, 0.0])
@@ -52,19 +52,19 @@ def test_cutout_takes_a_hole_of_half_the_side(pictures):
     assert (corner[0, 0, :4, :4] == 0).all()
 
 
-def test_crop_moves_by_an_eighth_at_the_most(pictures):
-    assert torch.equal(siamese.transform(pictures, "crop", [0.5, 0.5, 0.0]), pictures)
-    moved = siamese.transform(pictures, "crop", [0.0, 0.0, 0.0])
-    assert torch.equal(moved[:, :, 2:, 2:], pictures[:, :, :-2, :-2])
+def test_crop_moves_by_an_eighth_at_the_most(images):
+    assert torch.equal(siamese.transform(images, "crop", [0.5, 0.5, 0.0]), images)
+    moved = siamese.transform(images, "crop", [0.0, 0.0, 0.0])
+    assert torch.equal(moved[:, :, 2:, 2:], images[:, :, :-2, :-2])
     assert (moved[:, :, :2] == 0).all()
 
 
-def test_flip_scale_and_rotation_at_their_neutral_points(pictures):
-    assert torch.equal(siamese.transform(pictures, "flip", [0.7, 0.0, 0.0]), pictures)
-    assert torch.equal(siamese.transform(pictures, "flip", [0.2, 0.0, 0.0]), pictures.flip(3))
-    torch.testing.assert_close(siamese.transform(pictures, "rotate", [0.5, 0.0, 0.0]), pictures)
+def test_flip_scale_and_rotation_at_their_neutral_points(images):
+    assert torch.equal(siamese.transform(images, "flip", [0.7, 0.0, 0.0]), images)
+    assert torch.equal(siamese.transform(images, "flip", [0.2, 0.0, 0.0]), images.flip(3))
+    torch.testing.assert_close(siamese.transform(images, "rotate", [0.5, 0.0, 0.0]), images)
     one = (1 - 1 / siamese.SCALE) / (siamese.SCALE - 1 / siamese.SCALE)
-    torch.testing.assert_close(siamese.transform(pictures, "scale", [one, one, 0.0]), pictures, atol=1e-5, rtol=0)
+    torch.testing.assert_close(siamese.transform(images, "scale", [one, one, 0.0]), images, atol=1e-5, rtol=0)
 
 
 def test_published_step_sizes():
@@ -89,13 +89,13 @@ def test_set_is_written_and_differs_from_its_start(prepare, method):
     rate = {"dm": 20.0, "idc": 0.05}[method]  # large enough for a few steps to show in 256 grey levels
     run = open_stage("08_condense", prepare=str(prepare), method=method, image_learning_rate=rate, **SMALL)
     start = CONDENSERS[method](run).pixels()
-    pictures, losses = condense(run)
+    images, losses = condense(run)
     table = pd.read_csv(run.folder / "metadata.csv", dtype={"class": str})
     assert table.groupby("class").size().to_dict() == {"0": 2, "1": 2, "2": 2}
-    for name, pixels in zip(table["file_name"], pictures.images, strict=True):
+    for name, pixels in zip(table["file_name"], images.images, strict=True):
         saved = np.asarray(Image.open(run.folder / name))
         np.testing.assert_array_equal(saved, pixels.permute(1, 2, 0).numpy())
-    assert (pictures.images != start).any()
+    assert (images.images != start).any()
     assert np.isfinite(losses["loss"]).all()
     assert len(losses) == 4
 
@@ -119,7 +119,7 @@ def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method):
 
 
 def test_matching_means_come_closer(prepare):
-    """The synthetic pictures' mean features approach the real ones' in networks that were not used for it."""
+    """The synthetic images' mean features approach the real ones' in networks that were not used for it."""
     run = open_stage("08_condense", prepare=str(prepare), method="dm", **SMALL | {"image_size": 16, "iterations": 40})
     condenser = CONDENSERS["dm"](run)
 
@@ -143,40 +143,40 @@ SHORT = {"dm": {"iterations": 50}, "idc": {"iterations": 5, "real_batch": 32}}
 
 
 def write_clothes(shared_data, root):
-    """Write Fashion-MNIST's first 300 training pictures of each class to train on, and the next 200 to test on."""
+    """Write Fashion-MNIST's first 300 training images of each class to train on, and the next 200 to test on."""
     with gzip.open(shared_data / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz") as file:
-        pictures = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(shared_data / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)
     for split, members in (("train", slice(300)), ("val", slice(300, 500))):
         for label in range(10):
             folder = root / split / str(label)
             folder.mkdir(parents=True)
-            for i, picture in enumerate(pictures[labels == label][members]):
-                Image.fromarray(picture).save(folder / f"{i}.png")
+            for i, image in enumerate(images[labels == label][members]):
+                Image.fromarray(image).save(folder / f"{i}.png")
 
 
 @pytest.mark.slow  # three condensations and six trainings of a ConvNet-3: about a minute a method on two cores
 @pytest.mark.parametrize("method", CONDENSERS)
-def test_ten_condensed_pictures_teach_more_than_ten_random_ones(method, shared_data, outputs, tmp_path):
-    """The promise of both methods: better than the random real pictures that they start from, with every seed."""
+def test_ten_condensed_images_teach_more_than_ten_random_ones(method, shared_data, outputs, tmp_path):
+    """The promise of both methods: better than the random real images that they start from, with every seed."""
     write_clothes(shared_data, tmp_path)
     names = [str(label) for label in range(10)]
     prepare = make_prepare(tmp_path / "train", tuple(names))
-    test = load_pictures(ImageSet.read(tmp_path / "val", classes=names), 16)
+    test = load_images(ImageSet.read(tmp_path / "val", classes=names), 16)
     recipe = Recipe(60, evaluations=1, augmentation=Augmentation(flip=0.0))
 
     def accuracy(pixels: torch.Tensor, seed: int) -> float:
         torch.manual_seed(seed)
-        train = Pictures(pixels, torch.arange(10).repeat_interleave(10))
+        train = ImageTensors(pixels, torch.arange(10).repeat_interleave(10))
         return train_classifier(build("convnet3", 10, 16), train, test, recipe, seed).last
 
     gains = []
     for seed in range(3):
         run = open_stage("08_condense", prepare=str(prepare), method=method, ipc=10, seed=seed, **SHORT[method])
         start = CONDENSERS[method](run).pixels()
-        pictures, _ = condense(run)
-        gains.append(accuracy(pictures.images, seed) - accuracy(start, seed))
+        images, _ = condense(run)
+        gains.append(accuracy(images.images, seed) - accuracy(start, seed))
     assert min(gains) > 0, gains
 
 

@@ -15,14 +15,14 @@ IPC = 4
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 40), (64, 40), (30, 90)])
-def test_boxes_are_squares_inside_the_picture_of_the_asked_area(width, height):
+def test_boxes_are_squares_inside_the_image_of_the_asked_area(width, height):
     rng = np.random.default_rng(0)
     boxes = np.array([crops.square_crop(width, height, rng) for _ in range(4000)])
     left, upper, right, lower = boxes.T
     side = right - left
     assert ((lower - upper) == side).all()
     assert ((left >= 0) & (upper >= 0) & (right <= width) & (lower <= height)).all()
-    most = min(width, height) ** 2 / (width * height)  # a square cannot have more of an oblong picture
+    most = min(width, height) ** 2 / (width * height)  # a square cannot have more of an oblong image
     share = side**2 / (width * height)
     assert share.min() == pytest.approx(0.08, abs=0.01)
     assert share.mean() == pytest.approx((0.08 + most) / 2, abs=0.02)  # the area is uniform
@@ -60,13 +60,13 @@ def test_best_crops_make_the_mosaics(stage):
     assert len(ImageSet.read(run.folder)) == len(metadata) == 3 * IPC
     for label, name in enumerate(CLASSES):
         part = chosen[chosen["class"] == name]
-        assert part["file_name"].is_unique  # one crop of a picture at the most
+        assert part["file_name"].is_unique  # one crop of an image at the most
         assert part["loss"].is_monotonic_increasing
-        for picture in range(IPC):
-            mosaic = np.asarray(load_rgb(run.folder / "images" / name / f"{picture}.png"))
+        for image in range(IPC):
+            mosaic = np.asarray(load_rgb(run.folder / "images" / name / f"{image}.png"))
             assert mosaic.shape == (8, 8, 3)
-            for tile, row in enumerate(part.iloc[picture::IPC].itertuples()):
-                assert (row.picture, row.tile) == (picture, tile)
+            for tile, row in enumerate(part.iloc[image::IPC].itertuples()):
+                assert (row.image, row.tile) == (image, tile)
                 real = load_rgb(source.images.root / row.file_name).crop((row.left, row.upper, row.right, row.lower))
                 pixels = np.asarray(real.resize((4, 4), Image.Resampling.BILINEAR))
                 up, left = 4 * (tile // 2), 4 * (tile % 2)

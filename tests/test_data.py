@@ -1,4 +1,4 @@
-"""Pictures: class tables against other sources, the centre crop against arithmetic, image folders of every kind."""
+"""Images: class tables against other sources, the centre crop against arithmetic, image folders of every kind."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dgs_utils.images.classes import SUBSETS, read_classes
-from dgs_utils.images.image_sets import ImageSet, list_pictures, load_squares
+from dgs_utils.images.image_sets import ImageSet, list_images, load_squares
 from dgs_utils.images.pixels import center_crop, load_rgb, map_files
 from dgs_utils.images.tables import natural_key
 
@@ -31,7 +31,7 @@ PUBLISHED = {
 }
 
 
-def picture(path: Path, value: int = 0, size: tuple[int, int] = (4, 4)) -> Path:
+def image(path: Path, value: int = 0, size: tuple[int, int] = (4, 4)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value,) * 3).save(path)
     return path
@@ -115,7 +115,7 @@ def test_center_crop_takes_the_middle(short, longer, size, wide):
     assert span == pytest.approx(short * (size - 1) / size, abs=2 * short / size + 1)
 
 
-def test_a_picture_of_the_right_size_is_left_alone():
+def test_a_image_of_the_right_size_is_left_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(center_crop(Image.fromarray(pixels), 16)), pixels)
     wide = np.random.default_rng(0).integers(0, 256, (16, 21, 3), dtype=np.uint8)
@@ -133,14 +133,14 @@ def test_center_crop_of_real_photographs(shared_data):
 
 
 def test_center_crop_needs_a_size():
-    with pytest.raises(ValueError, match="size is 0; a picture needs at least 1 pixel a side"):
+    with pytest.raises(ValueError, match="size is 0; an image needs at least 1 pixel a side"):
         center_crop(Image.new("RGB", (4, 4)), 0)
 
 
-# ---- Reading pictures ------------------------------------------------------------------------------------------------
+# ---- Reading images ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "CMYK", "LA"])
-def test_pictures_of_any_mode_are_read_as_rgb(tmp_path, mode):
+def test_images_of_any_mode_are_read_as_rgb(tmp_path, mode):
     file = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode).save(file)
     found = load_rgb(file)
@@ -148,18 +148,18 @@ def test_pictures_of_any_mode_are_read_as_rgb(tmp_path, mode):
     assert np.asarray(found).min() >= 250
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no picture", lambda data: data[:len(data) // 2]])
-def test_unreadable_pictures_are_named(tmp_path, damage):
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"no image", lambda data: data[:len(data) // 2]])
+def test_unreadable_images_are_named(tmp_path, damage):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     for name in ("a.png", "a.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
         (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
-        with pytest.raises(ValueError, match=rf"{tmp_path / name} cannot be read as a picture .*; replace or remove"):
+        with pytest.raises(ValueError, match=rf"{tmp_path / name} cannot be read as an image .*; replace or remove"):
             load_rgb(tmp_path / name)
 
 
-def test_missing_pictures_are_named(tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path}/a.png does not exist; restore the picture or list"):
+def test_missing_images_are_named(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path}/a.png does not exist; restore the image or list"):
         load_rgb(tmp_path / "a.png")
 
 
@@ -179,7 +179,7 @@ def test_natural_order_never_ties(first, second):
 
 def test_class_folders(tmp_path):
     for name in ("b/10.png", "b/9.PNG", "a/x.jpg", "a/2.jpeg", "a/10.webp", "10/1.bmp", "9/0.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "top.png").touch()
@@ -195,26 +195,26 @@ def test_class_folders(tmp_path):
 
 def test_given_classes_decide_labels_and_leave_out_the_rest(tmp_path):
     for name in ("a/0.png", "b/0.png", "c/0.png", "c/1.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     images = ImageSet.read(tmp_path, classes=["c", "a"])
     assert images.classes == ["c", "a"]
     assert images.table[["class", "label"]].to_numpy().tolist() == [["c", 0], ["c", 0], ["a", 1]]
-    with pytest.raises(ValueError, match=f"class d has no pictures in {tmp_path}; add some or leave the class out"):
+    with pytest.raises(ValueError, match=f"class d has no images in {tmp_path}; add some or leave the class out"):
         ImageSet.read(tmp_path, classes=["a", "d"])
 
 
 def test_only_wanted_class_folders_are_listed(tmp_path):
     for name in ("a/0.png", "b/0.png", "c/0.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     for wanted, found in ((["c", "a"], {"a", "c"}), (["c", "d"], {"c"}), ([], set("abc")), (None, set("abc"))):
-        root, table = list_pictures(tmp_path, wanted)
+        root, table = list_images(tmp_path, wanted)
         assert root == tmp_path
         assert set(table["class"]) == found
 
 
 def test_one_class_of_a_set(tmp_path):
     for name in ("a/0.png", "b/0.png", "b/1.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     part = ImageSet.read(tmp_path).of_class("b")
     assert part.table["file_name"].tolist() == ["b/0.png", "b/1.png"]
     assert part.labels.tolist() == [1, 1]  # its label in the whole set
@@ -279,21 +279,21 @@ def test_listings_without_the_needed_columns(tmp_path, kind):
     with pytest.raises(ValueError, match=f"{tmp_path}/{kind} has no column file_name; add one"):
         ImageSet.read(tmp_path)
     write_listing(tmp_path, kind, [{"file_name": "a.png", "score": 1}])
-    with pytest.raises(ValueError, match=f"{tmp_path}/{kind} tells no class: add a column class, or put the pictures"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/{kind} tells no class: add a column class, or put the images"):
         ImageSet.read(tmp_path)
 
 
 def test_a_stage_00_folder(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
-        picture(root / name)
+        image(root / name)
     prepare = tmp_path / "00"
     prepare.mkdir()
     pd.DataFrame({"file_name": ["b/0.png", "a/1.png", "a/0.png", "b/1.png"], "split": ["train", "val", "train", "val"],
                   "class": ["b", "a", "a", "b"], "label": [0, 1, 1, 0]}).to_csv(prepare / "originals.csv", index=False)
     pd.DataFrame({"label": [0, 1], "class": ["b", "a"], "index": [5, 7], "condition": [5, 7],
                   "name": ["bee", "ant"]}).to_csv(prepare / "classes.csv", index=False)
-    for where in (str(root), "../pictures"):
+    for where in (str(root), "../images"):
         (prepare / "dataset.json").write_text(json.dumps({"root": where}))
         train, val, both = (ImageSet.read(prepare, split) for split in ("train", "val", ""))
         assert train.table["file_name"].tolist() == ["b/0.png", "a/0.png"]
@@ -303,17 +303,17 @@ def test_a_stage_00_folder(tmp_path):
         assert all(path.exists() for path in both.paths)
     assert read_classes(prepare)["class"].tolist() == ["b", "a"]
     assert ImageSet.read(prepare, "val", classes=["a"]).labels.tolist() == [0]
-    with pytest.raises(ValueError, match=f"{prepare} holds no pictures of split test"):
+    with pytest.raises(ValueError, match=f"{prepare} holds no images of split test"):
         ImageSet.read(prepare, "test")
 
 
-def test_folders_without_pictures(tmp_path):
-    with pytest.raises(ValueError, match=rf"{tmp_path} holds no pictures; it needs class folders with \.bmp, .* files"):
+def test_folders_without_images(tmp_path):
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no images; it needs class folders with \.bmp, .* files"):
         ImageSet.read(tmp_path)
     with pytest.raises(ValueError, match=f"{tmp_path}/none is not a folder; give the folder that holds one sub-folder"):
         ImageSet.read(tmp_path / "none")
-    picture(tmp_path / "flat.png")
-    with pytest.raises(ValueError, match="holds no pictures"):
+    image(tmp_path / "flat.png")
+    with pytest.raises(ValueError, match="holds no images"):
         ImageSet.read(tmp_path)
 
 
@@ -321,7 +321,7 @@ def test_order_does_not_depend_on_the_file_system(tmp_path):
     names = [f"{c}/{i}.png" for c in "ab" for i in (1, 10, 2)] + ["a/01.png"]
     for folder, order in (("x", names), ("y", names[::-1])):
         for name in order:
-            picture(tmp_path / folder / name)
+            image(tmp_path / folder / name)
     tables = [ImageSet.read(tmp_path / folder).table for folder in "xy"]
     pd.testing.assert_frame_equal(*tables)
 
@@ -330,7 +330,7 @@ def test_order_does_not_depend_on_the_file_system(tmp_path):
 
 def test_squares_come_in_table_order(tmp_path):
     for i in range(30):
-        picture(tmp_path / f"c{i % 3}" / f"{i}.png", value=8 * i, size=(9 + i % 4, 9))
+        image(tmp_path / f"c{i % 3}" / f"{i}.png", value=8 * i, size=(9 + i % 4, 9))
     images = ImageSet.read(tmp_path)
     squares = list(load_squares(images, 8, workers=3))
     assert [int(square[0, 0, 0]) // 8 for square in squares] == [int(path.stem) for path in images.paths]
@@ -372,9 +372,9 @@ def test_map_files_hands_errors_on():
         next(results)
 
 
-def test_a_picture_that_vanished_is_named_while_loading(tmp_path):
+def test_a_image_that_vanished_is_named_while_loading(tmp_path):
     for i in range(3):
-        picture(tmp_path / "a" / f"{i}.png")
+        image(tmp_path / "a" / f"{i}.png")
     images = ImageSet.read(tmp_path)
     shutil.move(tmp_path / "a" / "1.png", tmp_path / "gone.png")
     with pytest.raises(ValueError, match=f"{tmp_path}/a/1.png does not exist"):

@@ -19,7 +19,7 @@ from dgs_utils.params import validate
 
 WOOF = [row[0] for row in SUBSETS["imagewoof"]]
 NETTE = [row[0] for row in SUBSETS["imagenette"]]
-# [F §1.2]: fastai's training pictures by class in label order, and ImageNet's class that has fewer than 1,300.
+# [F §1.2]: fastai's training images by class in label order, and ImageNet's class that has fewer than 1,300.
 FASTAI_TRAIN = {"imagewoof": [943, 949, 921, 932, 941, 580, 942, 940, 949, 928],
                 "imagenette": [963, 955, 993, 858, 941, 956, 961, 931, 951, 960]}
 FASTAI_VAL = {"imagewoof": 3929, "imagenette": 3925}
@@ -27,7 +27,7 @@ FEWER = {"imagewoof": ("n02089973", 754), "imagenette": ("n03000684", 1194)}
 
 
 def tree(root: Path, *names: str) -> Path:
-    """Write one-pixel pictures under their names."""
+    """Write one-pixel images under their names."""
     for i, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (1, 1), i % 256).save(root / name, format="PNG")
@@ -35,7 +35,7 @@ def tree(root: Path, *names: str) -> Path:
 
 
 def index(folder: Path, **values) -> pd.DataFrame:
-    """Carry out `index_originals` without warnings and return its table of pictures."""
+    """Carry out `index_originals` without warnings and return its table of images."""
     folder.mkdir(exist_ok=True)
     assert index_originals(validate("00_prepare", values), folder) == []
     return pd.read_csv(folder / "originals.csv", dtype={"class": str})
@@ -81,7 +81,7 @@ def test_digits_hold_out_fifty_a_class_by_seed(digits, tmp_path):
     assert (classes[["label", "index", "condition"]].to_numpy() == np.arange(10)[:, None]).all()
 
 
-def test_an_index_is_made_anew_over_pictures_that_are_there(digits):
+def test_an_index_is_made_anew_over_images_that_are_there(digits):
     before = {name: (digits / name).read_bytes() for name in ("originals.csv", "classes.csv", "dataset.json")}
     stamp = (digits / "images" / "3" / "5.png").stat().st_mtime_ns
     index(digits)
@@ -89,7 +89,7 @@ def test_an_index_is_made_anew_over_pictures_that_are_there(digits):
     assert (digits / "images" / "3" / "5.png").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.slow  # 70,000 pictures are written
+@pytest.mark.slow  # 70,000 images are written
 def test_fashion_mnist_from_local_archives(shared_data, tmp_path):
     table = index(tmp_path, dataset="fashion", split="given", root=str(shared_data / "FashionMNIST"))
     assert table.groupby(["split", "class"]).size().tolist() == [6000] * 10 + [1000] * 10
@@ -136,11 +136,11 @@ def test_holdout_depends_on_the_seed_and_on_nothing_else(tmp_path):
     assert held("x", classes=["b"])["b"] == first["b"]
 
 
-def test_holdout_needs_enough_pictures(tmp_path):
+def test_holdout_needs_enough_images(tmp_path):
     simple(tmp_path / "x", 6)
-    with pytest.raises(ValueError, match="class a has 6 pictures, too few to hold out 6; lower"):
+    with pytest.raises(ValueError, match="class a has 6 images, too few to hold out 6; lower"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), val_per_class=6)
-    with pytest.raises(ValueError, match=f"class a has no val pictures in {tmp_path}/x under split 'holdout'; choose"):
+    with pytest.raises(ValueError, match=f"class a has no val images in {tmp_path}/x under split 'holdout'; choose"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), val_per_class=0)
 
 
@@ -158,16 +158,16 @@ def test_given_split_without_val_is_all_train(tmp_path):
     assert set(table["split"]) == {"train"}
 
 
-def test_other_splits_need_val_pictures_of_each_class(tmp_path):
+def test_other_splits_need_val_images_of_each_class(tmp_path):
     tree(tmp_path / "x", "train/a/1.png", "train/b/1.png", "val/a/2.png")
-    with pytest.raises(ValueError, match=r"class b has no val pictures in .*/x under split 'fastai'; choose another"):
+    with pytest.raises(ValueError, match=r"class b has no val images in .*/x under split 'fastai'; choose another"):
         index(tmp_path / "out", dataset="folder", split="fastai", root=str(tmp_path / "x"))
-    with pytest.raises(ValueError, match=r"class a has no val pictures in .*/x under split 'imagenet'; choose another"):
+    with pytest.raises(ValueError, match=r"class a has no val images in .*/x under split 'imagenet'; choose another"):
         index(tmp_path / "out", dataset="folder", split="imagenet", root=str(tmp_path / "x"))
 
 
 def test_imagenet_split_goes_by_file_names(tmp_path):
-    """fastai shuffled both kinds of pictures into both folders; the names tell where they came from."""
+    """fastai shuffled both kinds of images into both folders; the names tell where they came from."""
     tree(tmp_path / "x", "train/a/a_1.JPEG", "train/a/ILSVRC2012_val_00000007.JPEG", "val/a/a_2.JPEG",
          "val/a/ILSVRC2012_val_00000008.JPEG", "val/a/not_ILSVRC2012_val_1.JPEG")
     table = index(tmp_path / "out", dataset="folder", split="imagenet", root=str(tmp_path / "x"))
@@ -205,7 +205,7 @@ def test_complete_sets_bring_no_warning(tmp_path, dataset, official):
     (root / "train" / SUBSETS[dataset][0][0] / "ILSVRC2012_val_00000000.JPEG").unlink()
     warnings = index_originals(validate("00_prepare", {"dataset": dataset, "split": "imagenet", "root": str(root)}),
                                tmp_path / "out")
-    assert warnings == [f"{dataset} with split 'imagenet' has {official[0]} train and 499 val pictures here, "
+    assert warnings == [f"{dataset} with split 'imagenet' has {official[0]} train and 499 val images here, "
                         f"{official[0]} train and 500 val in the published protocol; the first class that differs is "
                         f"{SUBSETS[dataset][0][0]}, with 1300 train and 49 val here and 1300 train and 50 val there"]
 
@@ -259,7 +259,7 @@ def test_some_classes_of_a_subset_keep_their_order(tmp_path):
     assert table.groupby("class")["label"].unique().to_dict() == {NETTE[2]: [0], NETTE[5]: [1]}
     with pytest.raises(ValueError, match=rf"prepare.classes names {WOOF[0]}, which is no class of imagenette; its"):
         index(tmp_path / "out", classes=[WOOF[0]], **values)
-    with pytest.raises(ValueError, match=rf"class {NETTE[1]} has no pictures in {tmp_path}/y; add some"):
+    with pytest.raises(ValueError, match=rf"class {NETTE[1]} has no images in {tmp_path}/y; add some"):
         index(tmp_path / "out", **{**values, "root": str(tree(tmp_path / "y", f"{NETTE[0]}/1.JPEG", "z/1.JPEG"))})
 
 
@@ -269,14 +269,14 @@ def test_given_classes_decide_the_order_of_any_other_set(tmp_path):
     assert classes_of(tmp_path / "out")["class"].tolist() == ["1", "2", "10"]
     table = index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), val_per_class=1, classes=["10", "1"])
     assert table.groupby("class")["label"].first().to_dict() == {"10": 0, "1": 1}
-    with pytest.raises(ValueError, match=r"class x has no pictures in .*; add some or leave it out of prepare.classes"):
+    with pytest.raises(ValueError, match=r"class x has no images in .*; add some or leave it out of prepare.classes"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), classes=["x"])
     with pytest.raises(ValueError, match=r"prepare.classes names a class twice: 1, 1"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), classes=["1", "1"])
 
 
 def imagenet_root(root: Path, wnids: list[str], val: int = 50) -> Path:
-    """Lay out a root as ImageNet's, with two training pictures a class and empty files."""
+    """Lay out a root as ImageNet's, with two training images a class and empty files."""
     for wnid in wnids:
         for name in [f"train/{wnid}/{wnid}_{i}.JPEG" for i in range(2)] + [
                 f"val/{wnid}/ILSVRC2012_val_{i:08}.JPEG" for i in range(val)]:
@@ -301,7 +301,7 @@ def test_any_subset_from_an_imagenet_root(tmp_path):
         assert table["file_name"].str.startswith(("train/", "val/")).all()
     (root / "val" / subsets["imageidc"][3] / "ILSVRC2012_val_00000000.JPEG").unlink()
     [warning] = index_originals(validate("00_prepare", {"dataset": "imageidc", **values}), tmp_path / "imageidc")
-    assert warning == ("imageidc with split 'imagenet' has 20 train and 499 val pictures here, unknown train and 500 "
+    assert warning == ("imageidc with split 'imagenet' has 20 train and 499 val images here, unknown train and 500 "
                        "val in the published protocol; the first class that differs is n02107142, with 2 train and 49 "
                        "val here and unknown train and 50 val there")
 
@@ -370,7 +370,7 @@ def test_an_archive_is_unpacked_into_the_stage_folder(tmp_path, name, top):
     assert [path.read_bytes() for path in ImageSet.read(tmp_path / "out").paths] == [
         (source / n.removeprefix(top)).read_bytes() for n in table["file_name"]]
     archive.unlink()
-    archive.touch()  # not opened again: its pictures are there
+    archive.touch()  # not opened again: its images are there
     index(tmp_path / "out", dataset="folder", split="given", root=str(archive))
 
 
@@ -397,7 +397,7 @@ def test_real_archives(shared_data, tmp_path):
     values = {"dataset": "imagewoof", "root": str(shared_data / "imagewoof320-sample")}
     (tmp_path / "out").mkdir()
     [warning] = index_originals(validate("00_prepare", {**values, "split": "fastai"}), tmp_path / "out")
-    assert "has 80 train and 40 val pictures here, 9025 train and 3929 val in the published protocol" in warning
+    assert "has 80 train and 40 val images here, 9025 train and 3929 val in the published protocol" in warning
     table = pd.read_csv(tmp_path / "out" / "originals.csv")
     assert table.groupby(["label", "split"]).size().tolist() == [8, 4] * 10
 
@@ -473,5 +473,5 @@ def test_missing_roots(tmp_path):
         with pytest.raises(ValueError, match=f"prepare.root is empty and {dataset} cannot be downloaded; give"):
             index(tmp_path, dataset=dataset)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=f"{tmp_path}/empty holds no pictures; it needs class folders, or train"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/empty holds no images; it needs class folders, or train"):
         index(tmp_path, dataset="folder", root=str(tmp_path / "empty"))

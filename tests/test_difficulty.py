@@ -76,7 +76,7 @@ def scans(tmp_path_factory):
     return write_digits(tmp_path_factory.mktemp("scans"), 0, 30)
 
 
-def test_streamed_scores_equal_one_forward_pass_per_picture(scans, tmp_path):
+def test_streamed_scores_equal_one_forward_pass_per_image(scans, tmp_path):
     judge, images = small_classifier(), ImageSet.read(scans)
     found = score_images(images, [judge], np.arange(3), tmp_path, batch_size=7, workers=3)
     with torch.inference_mode():
@@ -103,11 +103,11 @@ def test_killed_run_resumes_at_its_unfinished_block(scans, tmp_path, monkeypatch
     last = images.paths[-1]
     kept = last.read_bytes()
     last.write_bytes(b"broken")
-    with pytest.raises(ValueError, match=f"{last.name} cannot be read as a picture"):
+    with pytest.raises(ValueError, match=f"{last.name} cannot be read as an image"):
         score_images(images, [judge], np.arange(3), tmp_path / "killed", **options)
     last.write_bytes(kept)
     done = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").iterdir()}
-    assert len(done) == 5  # 90 pictures in blocks of 16: all but the last
+    assert len(done) == 5  # 90 images in blocks of 16: all but the last
     seen = []
     found = score_images(images, [judge], np.arange(3), tmp_path / "killed", **options,
                          progress=lambda items, label, total: (seen.append(i) or i for i in items))
@@ -185,9 +185,9 @@ def test_published_metadata_files_are_written_and_read_back(world, tmp_path):
     (lambda text: "{", "line 1 is not a JSON object"),
     (lambda text: text.replace("0.png", "1.png", 1), "lists 1.png twice"),
     (lambda text: text.splitlines()[0], "has no score"),
-    (lambda text: text + '{"file_name": "x.png", "label": 0, "score": 0.5}\n', "x.png has a score and no picture"),
+    (lambda text: text + '{"file_name": "x.png", "label": 0, "score": 0.5}\n', "x.png has a score and no image"),
     (lambda text: '{"file_name": "0.png", "score": NaN}\n', "the score of 0.png is nan"),
-    (lambda text: None, "does not exist; score these pictures"),
+    (lambda text: None, "does not exist; score these images"),
 ])
 def test_damaged_published_files_are_named(world, damage, message):
     run = open_pool(world)
@@ -209,7 +209,7 @@ def test_classes_that_one_side_lacks(scans, tmp_path, outputs):
     assert set(score_source(run)["class"]) == set("012")
     assert any("class 3" in sentence and "left out" in sentence for sentence in run.warnings)
     fewer = make_pool(write_digits(tmp_path / "fewer", 30, 40, "01"), prepare, "01")
-    with pytest.raises(ValueError, match="class 2 has no pictures"):
+    with pytest.raises(ValueError, match="class 2 has no images"):
         score_source(open_pool((prepare, fewer)))
 
 

@@ -20,15 +20,15 @@ from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
-STEPS, BATCH, PICTURES = 7, 3, 8
+STEPS, BATCH, IMAGES = 7, 3, 8
 
 
-def small_latents(pictures: int = PICTURES, noisy: bool = True, mirrors: int = 2) -> Latents:
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.randn(pictures, mirrors, 1, 4, 4, generator=generator)
-    return Latents(mean, torch.full_like(mean, 0.1) if noisy else torch.empty(0), torch.arange(pictures) % 2)
+def small_latents(images: int = IMAGES, noisy: bool = True, mirrors: int = 2) -> Latents:
+    rng = torch.Generator().manual_seed(0)
+    mean = torch.randn(images, mirrors, 1, 4, 4, generator=rng)
+    return Latents(mean, torch.full_like(mean, 0.1) if noisy else torch.empty(0), torch.arange(images) % 2)
 
 
 def small_trainer(folder: Path, steps: int = STEPS, latents: Latents | None = None, seed: int = 0, minimax: bool = True,
@@ -127,11 +127,11 @@ def test_loss_is_the_sum_of_its_terms_at_the_drawn_steps(tmp_path):
     trainer.model.y_embedder.dropout = 0.0
     twin = small_trainer(tmp_path, latents=trainer.latents, minimax=False)
     trainer.run(until=1)
-    order = torch.randperm(PICTURES, generator=torch_generator("order", 0, 0))[:BATCH]
-    generator = torch_generator("train", 0, 0)
-    torch.randint(1, (BATCH,), generator=generator)  # the draw of mirror images
-    t = torch.randint(1000, (BATCH,), generator=generator)
-    noise = torch.randn(BATCH, 1, 4, 4, generator=generator)
+    order = torch.randperm(IMAGES, generator=torch_rng("order", 0, 0))[:BATCH]
+    rng = torch_rng("train", 0, 0)
+    torch.randint(1, (BATCH,), generator=rng)  # the draw of mirror images
+    t = torch.randint(1000, (BATCH,), generator=rng)
+    noise = torch.randn(BATCH, 1, 4, 4, generator=rng)
     x, process = twin.latents.mean[order, 0], NoiseProcess()
     output = twin.model.eval()(process.add_noise(x, t, noise), t, torch.tensor([3, 1])[twin.latents.labels[order]])
     loss = process.training_loss(output, x, t, noise)
@@ -158,7 +158,7 @@ def test_minimax_terms_come_in_from_the_second_batch_of_a_class(tmp_path):
 
 
 def test_training_learns(tmp_path):
-    """A single picture is learnt by heart: the noise loss falls far below that of guessing, which is 1."""
+    """A single image is learnt by heart: the noise loss falls far below that of guessing, which is 1."""
     latents = Latents(torch.ones(8, 1, 1, 4, 4), torch.empty(0), torch.zeros(8, dtype=torch.int64))
     torch.manual_seed(0)
     model = DiT(input_size=4, patch_size=2, in_channels=1, hidden_size=32, depth=2, num_heads=2, num_classes=1)
@@ -182,39 +182,39 @@ def test_bf16_trains_with_single_precision_weights(tmp_path):
 # ---- Order of the data -----------------------------------------------------------------------------------------------
 
 class Recorded(Latents):
-    """Latents that remember which pictures were drawn."""
+    """Latents that remember which images were drawn."""
 
-    def draw(self, indices, generator):
+    def draw(self, indices, rng):
         self.__dict__.setdefault("drawn", []).append(indices.tolist())
-        return super().draw(indices, generator)
+        return super().draw(indices, rng)
 
 
-@pytest.mark.parametrize(("pictures", "batch", "per_epoch"), [(8, 3, 2), (9, 3, 3), (2, 5, 1)])
-def test_epochs_walk_through_permutations_and_drop_the_rest(tmp_path, pictures, batch, per_epoch):
-    plain = small_latents(pictures)
+@pytest.mark.parametrize(("images", "batch", "per_epoch"), [(8, 3, 2), (9, 3, 3), (2, 5, 1)])
+def test_epochs_walk_through_permutations_and_drop_the_rest(tmp_path, images, batch, per_epoch):
+    plain = small_latents(images)
     latents = Recorded(plain.mean, plain.std, plain.labels)
     small_trainer(tmp_path, steps=4 * per_epoch, latents=latents, batch_size=batch).run()
     batches = latents.drawn
-    assert {len(b) for b in batches} == {min(batch, pictures)}
+    assert {len(b) for b in batches} == {min(batch, images)}
     epochs = [[*chain(*batches[e * per_epoch:(e + 1) * per_epoch])] for e in range(4)]
     for epoch in epochs:
-        assert len(set(epoch)) == len(epoch) == per_epoch * min(batch, pictures)
+        assert len(set(epoch)) == len(epoch) == per_epoch * min(batch, images)
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    assert set(chain(*epochs)) == set(range(pictures))  # what an epoch drops, others take
+    assert set(chain(*epochs)) == set(range(images))  # what an epoch drops, others take
 
 
 # ---- Things that go wrong --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("bad", [0, 1])
-def test_nan_loss_names_step_pictures_and_checkpoint(tmp_path, bad):
-    order = torch.randperm(PICTURES, generator=torch_generator("order", 0, 0))
+def test_nan_loss_names_step_images_and_checkpoint(tmp_path, bad):
+    order = torch.randperm(IMAGES, generator=torch_rng("order", 0, 0))
     latents = small_latents()
     latents.mean[order[bad * BATCH]] = torch.nan
     trainer = small_trainer(tmp_path, latents=latents, steps=8, checkpoint_every=1)
     with pytest.raises(FloatingPointError) as caught:
         trainer.run()
-    pictures = order[bad * BATCH:(bad + 1) * BATCH].tolist()
-    assert str(caught.value).startswith(f"the loss is nan at step {bad + 1} (pictures {pictures}); lower the learning")
+    images = order[bad * BATCH:(bad + 1) * BATCH].tolist()
+    assert str(caught.value).startswith(f"the loss is nan at step {bad + 1} (images {images}); lower the learning")
     last = f"the last good checkpoint is {tmp_path / 'checkpoint.pt'}" if bad else "there is no checkpoint yet"
     assert str(caught.value).endswith(last)
     assert all(p.isfinite().all() for p in trainer.parameters.values())
@@ -280,15 +280,15 @@ def test_latents_draw_mirrors_and_noise():
     mean = torch.zeros(2, 2, 1, 8, 8)
     mean[:, 1] = 10
     latents = Latents(mean, torch.full_like(mean, 0.5), torch.tensor([0, 1]))
-    drawn = latents.draw(torch.zeros(2000, dtype=torch.int64), torch_generator("draw"))
+    drawn = latents.draw(torch.zeros(2000, dtype=torch.int64), torch_rng("draw"))
     mirrored = drawn.mean((1, 2, 3)) > 5
     assert mirrored.float().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / 2000**0.5)
     rest = drawn - 10 * mirrored[:, None, None, None]
     assert rest.mean().item() == pytest.approx(0, abs=5 * 0.5 / rest.numel() ** 0.5)
     assert rest.std().item() == pytest.approx(0.5, abs=5 * 0.5 / (2 * rest.numel()) ** 0.5)
-    assert torch.equal(drawn, latents.draw(torch.zeros(2000, dtype=torch.int64), torch_generator("draw")))
+    assert torch.equal(drawn, latents.draw(torch.zeros(2000, dtype=torch.int64), torch_rng("draw")))
     plain = Latents(mean[:, :1], torch.empty(0), latents.labels)
-    assert not plain.draw(torch.tensor([0, 1]), torch_generator("draw")).any()
+    assert not plain.draw(torch.tensor([0, 1]), torch_rng("draw")).any()
 
 
 def test_latents_survive_saving(tmp_path):
@@ -296,7 +296,7 @@ def test_latents_survive_saving(tmp_path):
         latents = small_latents(noisy=noisy)
         latents.save(tmp_path / "latents.safetensors")
         again = Latents.load(tmp_path / "latents.safetensors")
-        assert len(again) == PICTURES
+        assert len(again) == IMAGES
         assert all(torch.equal(getattr(again, name), getattr(latents, name)) for name in ("mean", "std", "labels"))
 
 
@@ -304,12 +304,12 @@ def test_latents_survive_saving(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_encoding_pixels(tmp_path, mirror, channels):
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
-    for i, picture in enumerate(pictures):
+    images = rng.integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
         (tmp_path / f"c{i % 2}").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / f"c{i % 2}" / f"{i}.png")
+        Image.fromarray(image).save(tmp_path / f"c{i % 2}" / f"{i}.png")
     found = encode(ImageSet.read(tmp_path), Autoencoder(channels), size=6, mirror=mirror, batch_size=2)
-    expected = torch.from_numpy(pictures[[0, 2, 4, 1, 3]] / 127.5 - 1).permute(0, 3, 1, 2)[:, :channels].float()
+    expected = torch.from_numpy(images[[0, 2, 4, 1, 3]] / 127.5 - 1).permute(0, 3, 1, 2)[:, :channels].float()
     assert found.labels.tolist() == [0, 0, 0, 1, 1]
     assert found.mean.shape == (5, 1 + mirror, channels, 6, 6)
     torch.testing.assert_close(found.mean[:, 0], expected)
@@ -321,8 +321,8 @@ def test_encoding_pixels(tmp_path, mirror, channels):
 class Blurry(Autoencoder):
     """An autoencoder with a posterior deviation: four times the mean's magnitude."""
 
-    def encode(self, pictures):
-        mean = pictures.mean((2, 3), keepdim=True)
+    def encode(self, images):
+        mean = images.mean((2, 3), keepdim=True)
         return mean, 4 * mean.abs()
 
 

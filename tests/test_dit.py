@@ -34,9 +34,9 @@ def model(reference) -> DiT:
 
 
 def batch(seed: int = 0, n: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, 4, 8, 8, generator=generator)
-    return x, torch.randint(1000, (n,), generator=generator), torch.randint(11, (n,), generator=generator)
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 4, 8, 8, generator=rng)
+    return x, torch.randint(1000, (n,), generator=rng), torch.randint(11, (n,), generator=rng)
 
 
 # ---- The original's outputs ------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def test_gradient_checkpointing_changes_no_gradient():
         if checkpointing:
             model.enable_gradient_checkpointing()
             assert model.gradient_checkpointing
-        generator = torch.Generator().manual_seed(0)
-        model(torch.randn(2, 1, 4, 4, generator=generator), torch.tensor([1, 2]), torch.tensor([0, 1])).sum().backward()
+        rng = torch.Generator().manual_seed(0)
+        model(torch.randn(2, 1, 4, 4, generator=rng), torch.tensor([1, 2]), torch.tensor([0, 1])).sum().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
 

@@ -13,7 +13,7 @@ from small_world import CLASSES, make_pool, open_stage, small_classifier, write_
 from dgs_utils import evaluate, sample
 from dgs_utils.artifacts import files, manifests, run
 from dgs_utils.classifiers.augmentation import augment, normalise
-from dgs_utils.classifiers.training import load_pictures, train_classifier
+from dgs_utils.classifiers.training import load_images, train_classifier
 from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.transform import read_sets, transform_sets
@@ -50,7 +50,7 @@ def finish_prepare(root: Path, channels: int = 1) -> Path:
 
 @pytest.fixture
 def distilled(tmp_path) -> Path:
-    """Somebody's own folder of pictures, four of each class."""
+    """Somebody's own folder of images, four of each class."""
     return write_digits(tmp_path / "mine", 30, 34)
 
 
@@ -203,7 +203,7 @@ def test_epochs_follow_the_protocol(prepare, distilled):
     assert (recipe.augmentation.tiles, recipe.augmentation.flip) == (2, 0)
 
 
-def test_without_augmentation_pictures_are_only_normalised(prepare, distilled):
+def test_without_augmentation_images_are_only_normalised(prepare, distilled):
     settings = evaluate.recipe_of(open_run(prepare, distilled, augment=False), 10).augmentation
     assert not settings.cutmix
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -248,23 +248,23 @@ def test_a_half_written_repeat_is_done_again(prepare, distilled):
 
 def test_a_missing_class_is_named(prepare, distilled):
     shutil.rmtree(distilled / "1")
-    with pytest.raises(ValueError, match="class 1 has no pictures in"):
+    with pytest.raises(ValueError, match="class 1 has no images in"):
         evaluated(open_run(prepare, distilled))
 
 
 @pytest.mark.parametrize("kept", [0, 60])
-def test_an_unreadable_picture_is_named_before_training(prepare, distilled, kept):
+def test_an_unreadable_image_is_named_before_training(prepare, distilled, kept):
     path = distilled / "2" / "1.png"
     path.write_bytes(path.read_bytes()[:kept])
     run = open_run(prepare, distilled)
-    with pytest.raises(ValueError, match=r"2/1\.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"2/1\.png cannot be read as an image"):
         evaluated(run)
     assert not (run.folder / "repeats").exists()
 
 
 def test_a_network_that_does_not_suit_the_size_stops_at_once(prepare, distilled):
     shutil.rmtree(distilled / "1")  # found only later
-    with pytest.raises(ValueError, match="resnet_ap10 with instance norm needs pictures of at least 16 pixels, not 8"):
+    with pytest.raises(ValueError, match="resnet_ap10 with instance norm needs images of at least 16 pixels, not 8"):
         evaluated(open_run(prepare, distilled, network="resnet_ap10"))
 
 
@@ -273,25 +273,25 @@ def test_an_unknown_network_is_refused_by_the_parameters(prepare, distilled):
         open_run(prepare, distilled, network="convnet9")
 
 
-def test_a_test_picture_in_the_distilled_set_is_refused(tmp_path, prepare, distilled):
+def test_a_test_image_in_the_distilled_set_is_refused(tmp_path, prepare, distilled):
     stolen = tmp_path / "originals" / "val" / "1" / "0.png"
     shutil.copy(stolen, distilled / "1" / "0.png")
-    with pytest.raises(ValueError, match=r"val/1/0\.png is also the training picture .*mine/1/0\.png"):
+    with pytest.raises(ValueError, match=r"val/1/0\.png is also the training image .*mine/1/0\.png"):
         evaluate.open_sets(open_run(prepare, distilled))
 
 
-def test_a_test_picture_among_the_originals_is_refused(tmp_path, prepare, distilled):
+def test_a_test_image_among_the_originals_is_refused(tmp_path, prepare, distilled):
     root = tmp_path / "originals"
     shutil.copy(root / "val" / "0" / "3.png", root / "train" / "0" / "3.png")
-    with pytest.raises(ValueError, match=r"val/0/3\.png is also the training picture .*train/0/3\.png"):
+    with pytest.raises(ValueError, match=r"val/0/3\.png is also the training image .*train/0/3\.png"):
         evaluate.open_sets(open_run(finish_prepare(root), distilled))
 
 
-def test_a_test_picture_as_a_source_is_refused(prepare, distilled):
+def test_a_test_image_as_a_source_is_refused(prepare, distilled):
     names = [f"{name}/{i}.png" for name in CLASSES for i in range(4)]
     pd.DataFrame({"file_name": names, "class": [name[0] for name in names],
                   "source": ["val/2/5.png"] + ["train/0/0.png"] * 11}).to_csv(distilled / "metadata.csv", index=False)
-    with pytest.raises(ValueError, match=r"the test picture val/2/5\.png is in the distilled set"):
+    with pytest.raises(ValueError, match=r"the test image val/2/5\.png is in the distilled set"):
         evaluate.open_sets(open_run(prepare, distilled))
 
 
@@ -299,20 +299,20 @@ def test_unequal_classes_are_a_warning_and_epochs_follow_the_largest(prepare, di
     (distilled / "1" / "0.png").unlink()
     run = open_run(prepare, distilled, epochs=0, epoch_factor=0.001)
     assert evaluated(run)["ipc"].iloc[0] == 4
-    assert any("hold 3 to 4 pictures; epochs follow the largest" in warning for warning in run.warnings)
+    assert any("hold 3 to 4 images; epochs follow the largest" in warning for warning in run.warnings)
     assert run.finish()["warnings"] == run.warnings
 
 
-def test_grey_pictures_of_a_coloured_dataset_are_a_warning(tmp_path, prepare, distilled):
+def test_grey_images_of_a_coloured_dataset_are_a_warning(tmp_path, prepare, distilled):
     run = open_run(prepare, distilled)
     evaluate.open_sets(run)
     assert not run.warnings  # scans are grey by nature
     run = open_run(finish_prepare(tmp_path / "originals", channels=3), distilled)
     evaluate.open_sets(run)
-    assert [w for w in run.warnings if "12 of 12 pictures" in w and "are L; they are converted to RGB" in w]
+    assert [w for w in run.warnings if "12 of 12 images" in w and "are L; they are converted to RGB" in w]
 
 
-def test_pictures_smaller_than_those_of_the_test_are_a_warning(prepare, distilled):
+def test_images_smaller_than_those_of_the_test_are_a_warning(prepare, distilled):
     path = distilled / "0" / "2.png"
     with Image.open(path) as image:
         small = image.resize((6, 5))
@@ -337,17 +337,17 @@ def test_soft_label_protocol(prepare, distilled):
 
 
 @pytest.mark.parametrize("size", [8, 16])
-def test_the_teacher_sees_pictures_as_it_was_trained_to(prepare, size):
+def test_the_teacher_sees_images_as_it_was_trained_to(prepare, size):
     classes = pd.read_csv(prepare / "classes.csv", dtype={"class": str})
     files.write_csv(prepare / "classes.csv", classes.assign(index=[2, 0, 1]))
     run = open_run(prepare, write_digits(prepare / "more", 50, 52), protocol="rded", image_size=size)
     teach = evaluate.open_teacher(run, torch.device("cpu"))
-    pictures = load_pictures(ImageSet.read(prepare, "val"), 8).images
+    images = load_images(ImageSet.read(prepare, "val"), 8).images
     if size == 16:
-        pictures = pictures.repeat_interleave(2, 2).repeat_interleave(2, 3)  # halved again without loss
+        images = images.repeat_interleave(2, 2).repeat_interleave(2, 3)  # halved again without loss
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    expected = small_classifier()(pictures[:, :, ::size // 8, ::size // 8])[:, [2, 0, 1]]
-    found = teach((pictures / 255 - mean) / std)
+    expected = small_classifier()(images[:, :, ::size // 8, ::size // 8])[:, [2, 0, 1]]
+    found = teach((images / 255 - mean) / std)
     if size == 8:
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     else:  # antialiasing mixes neighbours, so only the verdicts are compared

@@ -26,7 +26,7 @@ def test_tables_follow_from_the_runs(tmp_path, folder):
         assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), pd.read_csv(folder / f"{name}.csv"))
     kept = {file.stem for file in folder.glob("*.md")}
-    assert kept == {*names, "comparisons", "comparisons_on_pictures"}
+    assert kept == {*names, "comparisons", "comparisons_on_images"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -29,7 +29,7 @@ from dgs_utils.diffusion.parallel import Group
 from dgs_utils.diffusion.trackers import check_tracker
 from dgs_utils.params import Tracker, validate
 
-STEPS, BATCH = 6, 5  # five pictures do not divide evenly among two processes
+STEPS, BATCH = 6, 5  # five images do not divide evenly among two processes
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def test_a_step_that_is_never_reached_brings_a_warning(prepare):
                             f"sampled"]
 
 
-@pytest.mark.parametrize(("values", "pictures", "steps"), [({"steps": 9}, 100, 9), ({"epochs": 8}, 12_454, 12_448),
+@pytest.mark.parametrize(("values", "images", "steps"), [({"steps": 9}, 100, 9), ({"epochs": 8}, 12_454, 12_448),
                                                            ({"epochs": 2}, 3, 2)])
-def test_steps_as_given_or_by_epochs(values, pictures, steps):
+def test_steps_as_given_or_by_epochs(values, images, steps):
     """The published run on ImageWoof: 8 epochs of 1,556 full batches of 8."""
-    assert fine_tune.total_steps(validate("01_fine_tune", values), pictures) == steps
+    assert fine_tune.total_steps(validate("01_fine_tune", values), images) == steps
 
 
 def test_gradient_checkpointing_changes_nothing(prepare):
@@ -179,7 +179,7 @@ def test_what_goes_wrong_in_a_process_is_told_by_the_notebook_s(prepare):
     latents = Latents.load(prepare / "latents.safetensors")
     latents.mean[:] = torch.nan
     latents.save(prepare / "latents.safetensors")
-    with pytest.raises(RuntimeError, match=r"the loss is nan at step 1 \(pictures \[.*there is no checkpoint yet$"):
+    with pytest.raises(RuntimeError, match=r"the loss is nan at step 1 \(images \[.*there is no checkpoint yet$"):
         fine_tuned(prepare, "wrong", processes=2)
 
 
@@ -195,7 +195,7 @@ def test_processes_by_default_and_too_many():
     assert fine_tune.process_count(validate("01_fine_tune", {"batch_size": 64})) == visible
     assert fine_tune.process_count(validate("01_fine_tune", {"device": "cpu"})) == 1
     assert fine_tune.process_count(validate("01_fine_tune", {"device": "cpu", "processes": 3})) == 3
-    with pytest.raises(ValueError, match=r"fine_tune\.processes is 9, but a batch has only 8 pictures to share; lower"):
+    with pytest.raises(ValueError, match=r"fine_tune\.processes is 9, but a batch has only 8 images to share; lower"):
         fine_tune.process_count(validate("01_fine_tune", {"device": "cpu", "processes": 9}))
 
 
@@ -248,6 +248,6 @@ def test_live_curves_are_drawn_in_place_and_seldom():
     cells = [nbformat.v4.new_code_cell(LIVE), nbformat.v4.new_code_cell("drawn, plt.get_fignums()")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}).execute()
-    [picture] = notebook.cells[0].outputs
-    assert "image/png" in picture["data"]
+    [image] = notebook.cells[0].outputs
+    assert "image/png" in image["data"]
     assert notebook.cells[1].outputs[0]["data"]["text/plain"] == "([1, 2, 3], [])"

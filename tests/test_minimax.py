@@ -35,8 +35,8 @@ batches = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=7), min_size
 
 
 def draw_batch(labels: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    predicted, latents = torch.randn(2, len(labels), 2, 3, 3, generator=generator)
+    rng = torch.Generator().manual_seed(seed)
+    predicted, latents = torch.randn(2, len(labels), 2, 3, 3, generator=rng)
     return predicted, latents, torch.tensor(labels)
 
 

@@ -137,7 +137,7 @@ def test_published_scores_need_no_classifier_run(tmp_path, outputs):
     assert [row["label"] for row in again] == [2] * 50  # the position in the class list, as published
 
 
-def test_pictures_of_any_mode_are_scored(tmp_path):
+def test_images_of_any_mode_are_scored(tmp_path):
     from small_world import small_classifier
 
     for mode, i in (("L", 0), ("RGBA", 1), ("P", 2), ("1", 3)):

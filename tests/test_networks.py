@@ -74,17 +74,17 @@ def test_initial_weights_are_drawn_as_published(name):
 def test_logits_follow_from_the_features(name, size, norm):
     torch.manual_seed(0)
     network = build(name, 7, size, norm).eval()
-    pictures = torch.randn(2, 3, size, size)
+    images = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        features = network.features(pictures)
+        features = network.features(images)
         assert features.ndim == 2
-        torch.testing.assert_close(network.classify(features), network(pictures))
-    assert network(pictures).shape == (2, 7)
+        torch.testing.assert_close(network.classify(features), network(images))
+    assert network(images).shape == (2, 7)
 
 
 @pytest.mark.parametrize(("kind", "stem", "ap", "plain"), [
     ("small", (3, 1), 64, 64), ("mid", (7, 2), 48, 48), ("large", (7, 4), 34, 34)])
-def test_stem_depends_on_the_picture_size(kind, stem, ap, plain):
+def test_stem_depends_on_the_image_size(kind, stem, ap, plain):
     size = SIZES[kind]
     assert stem_of(size) == kind
     first = [build(name, 10, size) for name in ("resnet_ap10", "resnet18")]
@@ -109,7 +109,7 @@ def narrowest(name: str, size: int, norm: str) -> int:
     for module in network.modules():
         if isinstance(module, tuple(watched)):
             module.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
-    network.features(torch.zeros(2, 3, size, size))  # torch refuses one value a channel for a single picture only
+    network.features(torch.zeros(2, 3, size, size))  # torch refuses one value a channel for a single image only
     return min(sides)
 
 
@@ -119,7 +119,7 @@ def test_smallest_size_is_the_smallest_that_works(name):
     assert narrowest(name, smallest, "instance") >= 2
     if not name.startswith("convnet"):  # a ConvNet one pixel smaller cannot even be computed
         assert narrowest(name, smallest - 1, "instance") < 2
-    with pytest.raises(ValueError, match=f"{name} with instance norm needs pictures of at least {smallest} pixels"):
+    with pytest.raises(ValueError, match=f"{name} with instance norm needs images of at least {smallest} pixels"):
         build(name, 10, smallest - 1)
 
 

@@ -243,17 +243,17 @@ def test_pool_must_hold_what_is_drawn(experiment, sample, pool, sentence):
     plan(experiment({"pool": {"images_per_class": 100}, "sample": sample}))
 
 
-def test_pictures_must_be_on_disk(experiment, tmp_path):
+def test_images_must_be_on_disk(experiment, tmp_path):
     with pytest.raises(ValueError, match=r"prepare\.root is .*photos, which does not exist"):
         plan(experiment({"prepare": {"dataset": "folder", "root": "photos"}}))
     for name in ("cat", "dog"):
         (tmp_path / "photos" / "train" / name).mkdir(parents=True)
     (tmp_path / "photos" / "train" / "cat" / "0.JPEG").touch()
     content = {"prepare": {"dataset": "folder", "root": "photos"}}
-    with pytest.raises(ValueError, match="class dog has no pictures"):
+    with pytest.raises(ValueError, match="class dog has no images"):
         plan(experiment(content))
     assert plan(experiment(content, ["prepare.classes=[cat]"]))
-    with pytest.raises(ValueError, match="class cow has no pictures"):
+    with pytest.raises(ValueError, match="class cow has no images"):
         plan(experiment(content, ["prepare.classes=[cat,cow]"]))
 
 

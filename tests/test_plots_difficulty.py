@@ -20,8 +20,8 @@ def _close():
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Twenty pictures whose grey value tells their number, and shuffled scores."""
+def images(tmp_path):
+    """Twenty images whose grey value tells their number, and shuffled scores."""
     for i in range(20):
         Image.new("L", (4, 4), i * 10).save(tmp_path / f"{i}.png")
     scores = np.random.default_rng(0).permutation(20) / 20
@@ -32,16 +32,16 @@ def bars(axis):
     return [patch.get_height() for patch in axis.patches]
 
 
-def test_gallery_goes_from_easiest_to_hardest(pictures):
-    figure = plots.gallery({"row": pictures}, columns=5)
+def test_gallery_goes_from_easiest_to_hardest(images):
+    figure = plots.gallery({"row": images}, columns=5)
     shown = [axis.images[0].get_array()[0, 0, 0] / 10 for axis in figure.axes]
-    order = np.argsort(pictures[1])
+    order = np.argsort(images[1])
     assert shown == [order[i] for i in (0, 5, 10, 14, 19)]
     assert [axis.get_title() for axis in figure.axes] == [".00", ".25", ".50", ".70", ".95"]
 
 
-def test_mistakes_are_the_hardest_first(pictures):
-    table = pd.DataFrame({"path": pictures[0], "score": pictures[1], "text": ["a → b"] * 20})
+def test_mistakes_are_the_hardest_first(images):
+    table = pd.DataFrame({"path": images[0], "score": images[1], "text": ["a → b"] * 20})
     figure = plots.mistakes({"row": table}, columns=3)
     assert [axis.get_title() for axis in figure.axes] == ["a → b\n.95", "a → b\n.90", "a → b\n.85"]
     assert "no mistakes" in plots.mistakes({"row": table.head(0)}).texts[0].get_text()

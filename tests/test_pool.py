@@ -1,4 +1,4 @@
-"""The pool: the same pictures whatever the batch, the pool's size or the share; killed runs; what metadata tells."""
+"""The pool: the same images whatever the batch, the pool's size or the share; killed runs; what metadata tells."""
 
 import random
 import shutil
@@ -21,7 +21,7 @@ from dgs_utils.artifacts import manifests, run
 from dgs_utils.runtime.seeds import named_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
-GREY_LEVEL = 1  # of 255: how far a picture may be from itself in another batch
+GREY_LEVEL = 1  # of 255: how far an image may be from itself in another batch
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def files(run: run.Run) -> dict[str, bytes]:
 
 
 def levels(run: run.Run, name: str, count: int) -> np.ndarray:
-    """Return the first pictures of a class (N, H, W, 3), int."""
+    """Return the first images of a class (N, H, W, 3), int."""
     return np.stack([np.asarray(Image.open(run.folder / "images" / name / f"{i}.png")).astype(int)
                      for i in range(count)])
 
 
-# ---- The same picture ------------------------------------------------------------------------------------------------
+# ---- The same image ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm++", "unipc"])
 def test_pools_nest_whatever_the_batch(prepare, solver):
@@ -67,10 +67,10 @@ def test_pools_nest_whatever_the_batch(prepare, solver):
             distance = np.abs(levels(other, name, count) - levels(whole, name, count))
             assert distance.max() <= GREY_LEVEL
     spread = np.abs(np.diff(levels(whole, "a", 7), axis=0)).max((1, 2, 3))
-    assert (spread > 10).all()  # neighbours are other pictures
+    assert (spread > 10).all()  # neighbours are other images
 
 
-def test_seeds_and_classes_make_other_pictures(prepare):
+def test_seeds_and_classes_make_other_images(prepare):
     first, second = generated(prepare, "0"), generated(prepare, "1", seed=1)
     assert (levels(first, "a", 7) != levels(second, "a", 7)).any((1, 2, 3)).all()
     assert (levels(first, "a", 7) != levels(first, "b", 7)).any((1, 2, 3)).all()
@@ -85,7 +85,7 @@ def test_a_pool_of_some_classes_is_a_part_of_the_whole(prepare):
 
 
 def test_modes_depend_on_the_number_of_images_and_on_the_class(prepare):
-    """MGD3's pools do not nest, as notebook 02 says, and there must be a real picture for each mode."""
+    """MGD3's pools do not nest, as notebook 02 says, and there must be a real image for each mode."""
     large, small = (generated(prepare, str(n), generator="mgd3", steps=40, images_per_class=n) for n in (4, 2))
     distance = np.abs(levels(large, "a", 2) - levels(small, "a", 2)).max()
     assert distance > GREY_LEVEL
@@ -107,7 +107,7 @@ def test_shares_fill_one_folder_as_a_single_run_does(prepare, order, capsys):
         assert pool.is_complete(run) == last
         assert (run.folder / "metadata.csv").exists() == last
         assert len(table) == sum(1 for _ in (run.folder / "images").rglob("*.png"))
-        told = f"Share {k}/3 is done; {len(table)} of 21 pictures are there. The share that ends last writes"
+        told = f"Share {k}/3 is done; {len(table)} of 21 images are there. The share that ends last writes"
         assert (told in capsys.readouterr().out) != last
     assert files(run) == files(whole)
     assert run.node.key == whole.node.key
@@ -126,7 +126,7 @@ def test_only_unfinished_blocks_are_generated_again(prepare):
     images = run.folder / "images"
     (images / "b" / "4.png").unlink()
     left = images / "c" / ".2.png.123.partial"
-    left.write_bytes(b"half a picture")
+    left.write_bytes(b"half an image")
     old = {path: path.stat().st_mtime_ns for path in images.rglob("*.png")}
     pool.generate(open_pool(prepare, "pool"))
     made = {path.relative_to(images).as_posix() for path in images.rglob("*.png") if path.stat().st_mtime_ns
@@ -172,7 +172,7 @@ def test_a_pool_killed_again_and_again_ends_with_the_same_files(prepare):
 
 def test_cost_is_linear_and_no_more_than_two_blocks_are_held(prepare, monkeypatch):
     """With a slow disk, and the real sampler and writer."""
-    events, sample, write = [], pool.sample, pool._write_pictures
+    events, sample, write = [], pool.sample, pool._write_images
 
     def counting_sample(model, *arguments, **options):
         hook = model.register_forward_hook(lambda *_: events.append("evaluation"))
@@ -187,7 +187,7 @@ def test_cost_is_linear_and_no_more_than_two_blocks_are_held(prepare, monkeypatc
         events.append("end")
 
     monkeypatch.setattr(pool, "sample", counting_sample)
-    monkeypatch.setattr(pool, "_write_pictures", slow_write)
+    monkeypatch.setattr(pool, "_write_images", slow_write)
     for count, steps in ((4, 3), (8, 3), (8, 6)):
         events.clear()
         generated(prepare, f"{count}-{steps}", images_per_class=count, batch_size=2, steps=steps)
@@ -205,7 +205,7 @@ def test_compiling_by_default_is_for_long_pools_on_gpus(device, evaluations, wor
 
 @pytest.mark.slow  # compiling takes long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
-def test_a_compiled_model_makes_the_same_pictures(prepare):
+def test_a_compiled_model_makes_the_same_images(prepare):
     from torch._dynamo.utils import counters
 
     plain = generated(prepare, "plain", compile="off")
@@ -217,9 +217,9 @@ def test_a_compiled_model_makes_the_same_pictures(prepare):
     assert compiled.node.key == plain.node.key
 
 
-# ---- What is told about each picture ---------------------------------------------------------------------------------
+# ---- What is told about each image ---------------------------------------------------------------------------------
 
-def test_metadata_tells_how_each_picture_was_made(prepare):
+def test_metadata_tells_how_each_image_was_made(prepare):
     run = generated(prepare, "pool", seed=5, solver="dpm++", guidance=3.0, guidance_interval=[0.1, 0.8])
     table = pd.read_csv(run.folder / "metadata.csv")
     assert table["file_name"].tolist() == [f"images/{name}/{i}.png" for name in CLASSES for i in range(7)]

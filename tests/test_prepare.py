@@ -96,7 +96,7 @@ def test_sizes_that_do_not_divide_are_told_before_any_encoding(stage, values):
         prepare.fetch_base_model(run, prepare.fetch_autoencoder(run))
 
 
-def test_pictures_must_suit_the_autoencoder(stage, shared_data):
+def test_images_must_suit_the_autoencoder(stage, shared_data):
     run = stage(autoencoder="taesd", autoencoder_path=str(shared_data / "weights"), image_size=60, channels=3)
     with pytest.raises(ValueError, match=r"prepare.image_size is 60; with this autoencoder it must be a multiple of 8"):
         prepare.fetch_base_model(run, prepare.fetch_autoencoder(run))

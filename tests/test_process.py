@@ -25,12 +25,12 @@ def process() -> NoiseProcess:
 
 def draws(n: int = 4, seed: int = 0, dtype=torch.float64) -> tuple[torch.Tensor, ...]:
     """Data in [-1, 1], noise, timesteps that include both ends, and a model output."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(n, 2, 4, 4, generator=generator, dtype=dtype) * 2 - 1
-    noise = torch.randn(n, 2, 4, 4, generator=generator, dtype=dtype)
-    t = torch.randint(1000, (n,), generator=generator)
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 2, 4, 4, generator=rng, dtype=dtype) * 2 - 1
+    noise = torch.randn(n, 2, 4, 4, generator=rng, dtype=dtype)
+    t = torch.randint(1000, (n,), generator=rng)
     t[:2] = torch.tensor([0, 999])[:n]
-    return x, noise, t, torch.randn(n, 4, 4, 4, generator=generator, dtype=dtype)
+    return x, noise, t, torch.randn(n, 4, 4, 4, generator=rng, dtype=dtype)
 
 
 # ---- Tables and respacing --------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_figures_and_tables_are_there(road):
 def test_figure_3_leaves_the_originals_out_where_asked(road, monkeypatch):
     monkeypatch.setenv("DGS_OUTPUTS", str(road))
     distilled = only(road, "05_sample", "dgs")
-    both, own = figures.pictures_of(distilled), figures.pictures_of(distilled, originals=False)
+    both, own = figures.images_of(distilled), figures.images_of(distilled, originals=False)
     assert list(both) == ["0, original", "0, distilled", "1, original", "1, distilled"]
     assert list(own) == ["0, distilled", "1, distilled"]
     assert {path.parents[2] for paths, _ in own.values() for path in paths} == {distilled}

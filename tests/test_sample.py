@@ -222,7 +222,7 @@ def test_every_method_makes_an_image_folder(sampled, method):
     source = run.inputs["pool" if METHODS[method].source == "pool" else "prepare"]
     root = source if METHODS[method].source == "pool" else ImageSet.read(source).root
     if METHODS[method].source == "crops":
-        return  # new pictures; test_crops looks at them
+        return  # new images; test_crops looks at them
     for row in metadata.itertuples():
         assert (run.folder / row.file_name).read_bytes() == (root / row.source).read_bytes()
     assert {f.name for f in run.folder.iterdir()} >= {"images", "metadata.csv", "report.csv"}

@@ -11,7 +11,7 @@ from torch import nn
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
 SIDE = 16
@@ -50,8 +50,8 @@ class GaussianOptimum(nn.Module):
         return float(2 * (left.log() - low) / (high - low) - 1)
 
 
-def generators(n: int, name: str = "test") -> list[torch.Generator]:
-    return [torch_generator(name, i) for i in range(n)]
+def rngs(n: int, name: str = "test") -> list[torch.Generator]:
+    return [torch_rng(name, i) for i in range(n)]
 
 
 def assert_gaussian(x: torch.Tensor, mean: float, std: float) -> None:
@@ -66,7 +66,7 @@ def assert_gaussian(x: torch.Tensor, mean: float, std: float) -> None:
 @pytest.mark.parametrize(("steps", "std"), [(2, 0.5), (10, 0.1), (10, 0.5), (50, 0.5), (50, 2.0)])
 def test_ancestral_samples_have_the_data_s_distribution(steps, std):
     labels = torch.tensor([0, 1] * 40)
-    x = sample(GaussianOptimum(std, steps), labels, generators(80), steps=steps, guidance=Guidance(1.0))
+    x = sample(GaussianOptimum(std, steps), labels, rngs(80), steps=steps, guidance=Guidance(1.0))
     assert x.shape == (80, 2, SIDE, SIDE)
     assert x.dtype == torch.float32
     for label in (0, 1):
@@ -76,7 +76,7 @@ def test_ancestral_samples_have_the_data_s_distribution(steps, std):
 @pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm++", "unipc"])
 def test_guidance_moves_the_mean_past_the_class(solver):
     labels = torch.tensor([0, 1] * 20)
-    x = sample(GaussianOptimum(0.5, 50), labels, generators(40), guidance=Guidance(3.0), solver=solver)
+    x = sample(GaussianOptimum(0.5, 50), labels, rngs(40), guidance=Guidance(3.0), solver=solver)
     for label in (0, 1):
         expected = MEANS[2] + 3.0 * (MEANS[label] - MEANS[2])
         assert x[labels == label].mean().item() == pytest.approx(expected, abs=0.06)
@@ -88,16 +88,16 @@ def test_fast_solvers_follow_the_flow(solver, steps):
     """The probability flow of Gaussian data is a straight map from each first latent to its sample."""
     labels, n = torch.tensor([0, 1] * 8), 16
     model = GaussianOptimum(0.5, 50)
-    x = sample(model, labels, generators(n), steps=steps, solver=solver, guidance=Guidance(1.0))
+    x = sample(model, labels, rngs(n), steps=steps, solver=solver, guidance=Guidance(1.0))
     assert len(model.asked) == steps
     assert model.asked[0] == (999, 1.0)
-    first = torch.stack([torch.randn(2, SIDE, SIDE, generator=g) for g in generators(n)])
+    first = torch.stack([torch.randn(2, SIDE, SIDE, generator=g) for g in rngs(n)])
     alpha = NoiseProcess().alphas_cumprod[-1].item()
     mean = torch.tensor(MEANS)[labels][:, None, None, None]
     exact = mean + 0.5 * (first - alpha**0.5 * mean) / (alpha * 0.25 + 1 - alpha) ** 0.5
     deviation = ((x - exact).square().mean().sqrt() / 0.5).item()
     assert deviation < (3 / steps if solver == "ddim" else 20 / steps**2 + 0.002)  # of first order, and of second
-    assert torch.equal(x, sample(GaussianOptimum(0.5, 50), labels, generators(n), steps=steps, solver=solver,
+    assert torch.equal(x, sample(GaussianOptimum(0.5, 50), labels, rngs(n), steps=steps, solver=solver,
                                  guidance=Guidance(1.0)))
 
 
@@ -105,7 +105,7 @@ def test_fast_solvers_follow_the_flow(solver, steps):
                          [((0.0, 1.0), 50), ((0.0, 0.0), 1), ((0.5, 1.0), 25), ((0.2, 0.6), 20)])
 def test_guidance_acts_within_its_interval(interval, guided):
     model = GaussianOptimum(0.5, 50)
-    sample(model, torch.tensor([0]), generators(1), guidance=Guidance(4.0, interval=interval))
+    sample(model, torch.tensor([0]), rngs(1), guidance=Guidance(4.0, interval=interval))
     assert [t for t, _ in model.asked] == model.process.timesteps.flip(0).tolist()
     low, high = interval
     assert [scale == 4.0 for _, scale in model.asked] == [low <= t / 999 <= high for t, _ in model.asked]
@@ -127,14 +127,14 @@ def test_ancestral_steps_equal_diffusers_scheduler(model):
     scheduler = diffusers.DDPMScheduler(beta_start=1e-4, beta_end=0.02, variance_type="learned_range",
                                         clip_sample=False, timestep_spacing="linspace")
     scheduler.set_timesteps(20)
-    sources = generators(n)
+    sources = rngs(n)
     x = torch.stack([torch.randn(1, 8, 8, generator=g) for g in sources])
     with torch.no_grad():
         for t in scheduler.timesteps:
             output = model.forward_with_guidance(x, t.repeat(n), labels, 2.0)
             x = torch.cat([scheduler.step(output[i:i + 1], t, x[i:i + 1], generator=sources[i]).prev_sample
                            for i in range(n)])
-    found = sample(model, labels, generators(n), steps=20, guidance=Guidance(2.0))
+    found = sample(model, labels, rngs(n), steps=20, guidance=Guidance(2.0))
     assert error(found, x) < 5e-3
 
 
@@ -143,9 +143,9 @@ def test_an_image_does_not_depend_on_its_batch(model, solver):
     """Alone, in a batch and in another order: the same to a thousandth of a grey level (1/255 of the range 2)."""
     labels = torch.tensor([0, 1, 2, 0, 1])
     options = {"steps": 12, "guidance": Guidance(2.0), "solver": solver}
-    together = sample(model, labels, generators(5), **options)
-    turned = sample(model, labels.flip(0), generators(5)[::-1], **options).flip(0)
-    alone = torch.cat([sample(model, labels[i:i + 1], generators(5)[i:i + 1], **options) for i in range(5)])
+    together = sample(model, labels, rngs(5), **options)
+    turned = sample(model, labels.flip(0), rngs(5)[::-1], **options).flip(0)
+    alone = torch.cat([sample(model, labels[i:i + 1], rngs(5)[i:i + 1], **options) for i in range(5)])
     scale = together.abs().max().clamp(min=1)
     for other in (turned, alone):
         assert ((other - together).abs().max() / scale * 127.5).item() < 1e-3
@@ -154,25 +154,25 @@ def test_an_image_does_not_depend_on_its_batch(model, solver):
 
 def test_the_same_call_gives_the_same_bytes(model):
     labels = torch.tensor([0, 1])
-    assert torch.equal(sample(model, labels, generators(2), steps=5), sample(model, labels, generators(2), steps=5))
+    assert torch.equal(sample(model, labels, rngs(2), steps=5), sample(model, labels, rngs(2), steps=5))
 
 
 def test_guidance_scale_one_never_looks_at_the_null_class(model):
     labels = torch.tensor([0, 2])
-    found = sample(model, labels, generators(2), steps=6, guidance=Guidance(1.0))
+    found = sample(model, labels, rngs(2), steps=6, guidance=Guidance(1.0))
     other = draw_weights(DiT(**{k: model.config[k] for k in ("input_size", "patch_size", "in_channels", "hidden_size",
                                                              "depth", "num_heads", "num_classes")}), seed=0)
     with torch.no_grad():
         other.y_embedder.embedding_table.weight[3] = 100
-    assert torch.equal(sample(other, labels, generators(2), steps=6, guidance=Guidance(1.0)), found)
-    assert not torch.equal(sample(other, labels, generators(2), steps=6, guidance=Guidance(1.5)), found)
+    assert torch.equal(sample(other, labels, rngs(2), steps=6, guidance=Guidance(1.0)), found)
+    assert not torch.equal(sample(other, labels, rngs(2), steps=6, guidance=Guidance(1.5)), found)
 
 
 def test_bf16_stays_close(model):
     labels = torch.tensor([0, 1])
     options = {"steps": 10, "guidance": Guidance(1.0)}
-    full = sample(model, labels, generators(2), **options)
-    half = sample(model, labels, generators(2), precision="bf16", **options)
+    full = sample(model, labels, rngs(2), **options)
+    half = sample(model, labels, rngs(2), precision="bf16", **options)
     assert half.dtype == torch.float32
     assert 0 < error(half, full) < 0.1
 
@@ -185,9 +185,9 @@ def test_mode_guidance_pulls_towards_the_mode_in_the_noisy_steps():
     model = GaussianOptimum(std, steps)
     modes = torch.stack([torch.full((2, SIDE, SIDE), value) for value in (-3.0, 4.0)])
     labels = torch.tensor([0, 0])
-    found = sample(model, labels, generators(2), steps=steps, guidance=Guidance(1.0),
+    found = sample(model, labels, rngs(2), steps=steps, guidance=Guidance(1.0),
                    modes=ModeGuidance(modes, strength, stop))
-    sources, p = generators(2), NoiseProcess().respaced(steps)
+    sources, p = rngs(2), NoiseProcess().respaced(steps)
     x = torch.stack([torch.randn(2, SIDE, SIDE, generator=g) for g in sources]).double()
     for i in range(steps - 1, -1, -1):
         alpha, beta, before = p.alphas_cumprod[i], p.betas[i], p.alphas_cumprod_prev[i]
@@ -204,8 +204,8 @@ def test_mode_guidance_pulls_towards_the_mode_in_the_noisy_steps():
 
 def test_a_mode_that_is_switched_off_changes_nothing(model):
     labels, modes = torch.tensor([0, 1]), torch.ones(2, 1, 8, 8)
-    plain = sample(model, labels, generators(2), steps=6)
+    plain = sample(model, labels, rngs(2), steps=6)
     for off in (ModeGuidance(modes, scale=0.0, stop=0), ModeGuidance(modes, scale=0.5, stop=5)):
-        assert torch.equal(sample(model, labels, generators(2), steps=6, modes=off), plain)
-    on = sample(model, labels, generators(2), steps=6, modes=ModeGuidance(modes, scale=0.5, stop=4))
+        assert torch.equal(sample(model, labels, rngs(2), steps=6, modes=off), plain)
+    on = sample(model, labels, rngs(2), steps=6, modes=ModeGuidance(modes, scale=0.5, stop=4))
     assert not torch.equal(on, plain)

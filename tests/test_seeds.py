@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_generator
+from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
 
 parts = st.lists(st.one_of(st.text(max_size=5), st.integers(-10**9, 10**9), st.floats(allow_nan=False)), max_size=4)
 
@@ -43,16 +43,16 @@ def test_generators_start_from_the_named_seed():
     seed = named_seed("x", 3)
     assert np.array_equal(numpy_rng("x", 3).random(5), np.random.default_rng(seed).random(5))
     expected = torch.rand(5, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(torch.rand(5, generator=torch_generator("x", 3)), expected)
-    assert torch_generator("x", 3, device="cpu").device == torch.device("cpu")
+    assert torch.equal(torch.rand(5, generator=torch_rng("x", 3)), expected)
+    assert torch_rng("x", 3, device="cpu").device == torch.device("cpu")
 
 
 def test_draws_under_a_name_do_not_touch_others():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    first = torch.rand(3, generator=torch_generator("a"))
-    torch.rand(100, generator=torch_generator("b"))
-    assert torch.equal(torch.rand(3, generator=torch_generator("a")), first)
+    first = torch.rand(3, generator=torch_rng("a"))
+    torch.rand(100, generator=torch_rng("b"))
+    assert torch.equal(torch.rand(3, generator=torch_rng("a")), first)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

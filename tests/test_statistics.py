@@ -12,9 +12,9 @@ from scipy import stats
 from dgs_utils.results.comparisons import (
     Comparison,
     binomial_error,
-    bootstrap_pictures,
+    bootstrap_images,
     compare_methods,
-    compare_on_pictures,
+    compare_on_images,
     compare_paired,
     read_correct,
 )
@@ -121,9 +121,9 @@ def test_methods_without_a_common_seed_are_not_compared():
     assert sentence == "a and b have 0 selections in common, and a comparison needs two or more."
 
 
-# ---- The same test pictures ------------------------------------------------------------------------------------------
+# ---- The same test images ------------------------------------------------------------------------------------------
 
-def test_series_are_compared_on_the_pictures_of_their_folders(tmp_path):
+def test_series_are_compared_on_the_images_of_their_folders(tmp_path):
     rng = np.random.default_rng(2)
     sides = {"DGS": rng.random((2, 40)) < 0.7, "Random": rng.random((3, 40)) < 0.6}
     frames = []
@@ -135,31 +135,31 @@ def test_series_are_compared_on_the_pictures_of_their_folders(tmp_path):
         np.savez(folder / "correct.npz", **{str(seed): np.packbits(row) for seed, row in enumerate(correct)})
         frames.append(frame.assign(series=name, setting="ConvNet-3", ipc=10, folder=str(folder)))
     results = pd.concat(frames)
-    [found] = compare_on_pictures(results, "DGS", "Random").to_dict("records")
-    expected = bootstrap_pictures(*sides.values())
+    [found] = compare_on_images(results, "DGS", "Random").to_dict("records")
+    expected = bootstrap_images(*sides.values())
     assert (found["difference"], found["low"], found["high"]) == (expected.difference, expected.low, expected.high)
     assert found["sentence"] == expected.sentence("DGS", "Random")
-    assert compare_on_pictures(results, "DGS", "Herding").empty
-    with pytest.raises(ValueError, match="tested on 40 and 39 pictures"):
-        bootstrap_pictures(sides["DGS"], sides["Random"][:, 1:])
+    assert compare_on_images(results, "DGS", "Herding").empty
+    with pytest.raises(ValueError, match="tested on 40 and 39 images"):
+        bootstrap_images(sides["DGS"], sides["Random"][:, 1:])
 
 
-def test_bootstrap_over_pictures_matches_the_normal_approximation():
+def test_bootstrap_over_images_matches_the_normal_approximation():
     rng = np.random.default_rng(1)
     first, second = rng.random(2000) < 0.6, rng.random(2000) < 0.5
-    found = bootstrap_pictures(first, second, resamples=2000)
+    found = bootstrap_images(first, second, resamples=2000)
     d = first.astype(float) - second
     half = 1.96 * 100 * d.std() / np.sqrt(2000)
     assert found.difference == pytest.approx(100 * d.mean())
     assert (found.low, found.high) == pytest.approx((100 * d.mean() - half, 100 * d.mean() + half), abs=0.4)
-    assert found == bootstrap_pictures(first, second, resamples=2000)
-    assert "with 2000 test pictures" in found.sentence("A", "B")
+    assert found == bootstrap_images(first, second, resamples=2000)
+    assert "with 2000 test images" in found.sentence("A", "B")
 
 
 def test_bootstrap_also_resamples_trainings():
-    picture = np.zeros((2, 100), dtype=bool)
-    picture[0] = True  # one training right everywhere, one wrong everywhere
-    found = bootstrap_pictures(picture, np.zeros((1, 100), dtype=bool), resamples=500)
+    image = np.zeros((2, 100), dtype=bool)
+    image[0] = True  # one training right everywhere, one wrong everywhere
+    found = bootstrap_images(image, np.zeros((1, 100), dtype=bool), resamples=500)
     assert (found.difference, found.low, found.high) == (50.0, 0.0, 100.0)
 
 

@@ -342,6 +342,6 @@ def test_caption_tells_how_the_numbers_came_about():
     text = caption(summarise(results))
     assert "protocol idc, H-A" in text
     assert "(ddof 1) of 2 to 3 runs: pool seeds 1, selection seeds 1, training seeds 2 to 3" in text
-    assert "one test (500 pictures) is up to 2.2 points" in text
+    assert "one test (500 images) is up to 2.2 points" in text
     assert "Epochs" not in text
     assert "Epochs are the protocol's × 0.01." in caption(summarise(runs([50], epoch_factor=0.01)))

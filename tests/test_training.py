@@ -21,26 +21,26 @@ from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, no
 from dgs_utils.classifiers.networks import build
 from dgs_utils.classifiers.protocols import IDC, RDED
 from dgs_utils.classifiers.training import (
+    ImageTensors,
     Outcome,
-    Pictures,
     Recipe,
     evaluation_epochs,
-    load_pictures,
+    load_images,
     logits,
     train_classifier,
 )
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.allocator import keep_freed_memory
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
 PLAIN = Augmentation(crop=1, flip=0, jitter=0, lighting=0, cutmix=False)
 
 
-def digits(start: int, stop: int) -> Pictures:
+def digits(start: int, stop: int) -> ImageTensors:
     """Return scans as (N, 3, 8, 8) uint8."""
     bunch = load_digits()
     scans = torch.from_numpy(np.round(bunch.images[start:stop] * 255 / 16).astype(np.uint8))
-    return Pictures(scans[:, None].repeat(1, 3, 1, 1), torch.from_numpy(bunch.target[start:stop]).long())
+    return ImageTensors(scans[:, None].repeat(1, 3, 1, 1), torch.from_numpy(bunch.target[start:stop]).long())
 
 
 def fresh(norm: str = "instance") -> nn.Module:
@@ -72,7 +72,7 @@ def test_training_is_gradient_descent_with_momentum_by_hand():
             for parameter, gradient in zip(copy.parameters(), gradients, strict=True):
                 velocity[parameter] = 0.9 * velocity[parameter] + gradient + 5e-4 * parameter
                 parameter -= rate * velocity[parameter]
-    torch.testing.assert_close(weights(network), weights(copy), rtol=0, atol=5e-6)  # pictures are float32
+    torch.testing.assert_close(weights(network), weights(copy), rtol=0, atol=5e-6)  # images are float32
     assert list(outcome.curve["epoch"]) == [2, 4, 6]
     assert outcome.curve["loss"].tolist() == pytest.approx([losses[1], losses[3], losses[5]], rel=1e-6)
     assert outcome.curve["learning_rate"].tolist() == pytest.approx([0.1, 0.1, 0.004])
@@ -90,11 +90,11 @@ class _Double(nn.Module):
 
 
 def first_batch(recipe: Recipe, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """Return the first epoch's single batch as the trainer draws it: pictures, labels, labels behind the box, share."""
-    generator = torch_generator("classifier", seed, 1)
-    order = torch.randperm(len(TRAIN.labels), generator=generator)
-    images = augment(TRAIN.images[order], recipe.augmentation, generator)
-    images, partner, own = cutmix(images, generator)
+    """Return the first epoch's single batch as the trainer draws it: images, labels, labels behind the box, share."""
+    rng = torch_rng("classifier", seed, 1)
+    order = torch.randperm(len(TRAIN.labels), generator=rng)
+    images = augment(TRAIN.images[order], recipe.augmentation, rng)
+    images, partner, own = cutmix(images, rng)
     return images, TRAIN.labels[order], TRAIN.labels[order][partner], own
 
 
@@ -227,7 +227,7 @@ def test_freed_memory_is_kept_where_the_c_library_is_glibc():
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Pictures of several shapes and modes in two classes."""
+    """Images of several shapes and modes in two classes."""
     rng = np.random.default_rng(0)
     for name, shape, mode in (("a/0", (90, 140, 3), "RGB"), ("a/1", (64, 40), "L"), ("b/0", (33, 33, 4), "RGBA")):
         path = tmp_path / f"{name}.png"
@@ -237,8 +237,8 @@ def mixed(tmp_path):
 
 
 @pytest.mark.parametrize("zoom", [1.0, 8 / 7])
-def test_pictures_are_scaled_and_cropped_as_torchvision_does(mixed, zoom):
-    found = load_pictures(mixed, 28, workers=2, zoom=zoom)
+def test_images_are_scaled_and_cropped_as_torchvision_does(mixed, zoom):
+    found = load_images(mixed, 28, workers=2, zoom=zoom)
     transform = v2.Compose([v2.Resize(round(28 * zoom)), v2.CenterCrop(28), v2.PILToTensor()])
     expected = torch.stack([transform(Image.open(path).convert("RGB")) for path in mixed.paths])
     assert found.images.dtype == torch.uint8
@@ -246,7 +246,7 @@ def test_pictures_are_scaled_and_cropped_as_torchvision_does(mixed, zoom):
     assert found.labels.tolist() == [0, 0, 1]
 
 
-def test_an_unreadable_picture_is_named(mixed):
+def test_an_unreadable_image_is_named(mixed):
     mixed.paths[1].write_bytes(mixed.paths[1].read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"a/1\.png cannot be read as a picture"):
-        load_pictures(mixed, 16)
+    with pytest.raises(ValueError, match=r"a/1\.png cannot be read as an image"):
+        load_images(mixed, 16)

@@ -1,4 +1,4 @@
-"""A picture of a plan: a column a stage, a box a node, a line from each result to what is made from it."""
+"""An image of a plan: a column a stage, a box a node, a line from each result to what is made from it."""
 
 from collections import defaultdict
 from collections.abc import Iterator

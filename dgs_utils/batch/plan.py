@@ -23,7 +23,7 @@ def plan(experiment: Experiment) -> list[Node]:
     """Return all nodes of an experiment (see `expand`), after checking that they can be carried out.
 
     Raises:
-        ValueError: parameters of several stages that do not go together, or pictures that are not on disk.
+        ValueError: parameters of several stages that do not go together, or images that are not on disk.
     """
     nodes = expand(experiment)
     for node in nodes:
@@ -132,7 +132,7 @@ def _check_pool_size(node: Node) -> None:
 
 
 def _check_originals(params: PrepareParams) -> None:
-    """Given files must be there, and no class of a given folder of pictures empty."""
+    """Given files must be there, and no class of a given folder of images empty."""
     if params.base_model not in ("train", "none"):
         find_dit(params.base_model)
     if params.class_index and not locate(params.class_index).is_file():
@@ -142,17 +142,17 @@ def _check_originals(params: PrepareParams) -> None:
         names = params.classes if params.dataset == "folder" else []
         for name, count in _class_counts("prepare.root", params.root, names, 1).items():
             if not count and (params.dataset == "folder" or name in params.classes):
-                raise ValueError(f"class {name} has no pictures in {locate(params.root)}; add some, or leave it out "
+                raise ValueError(f"class {name} has no images in {locate(params.root)}; add some, or leave it out "
                                  f"of prepare.classes")
 
 
 def _class_counts(what: str, given: str, classes: list[str], enough: int) -> dict[str, int]:
-    """Return how many pictures (``enough`` at the most) each class folder holds; {} for archives and metadata files."""
+    """Return how many images (``enough`` at the most) each class folder holds; {} for archives and metadata files."""
     root = locate(given)
     if not given:
-        raise ValueError(f"{what} is empty; give the folder that holds the pictures")
+        raise ValueError(f"{what} is empty; give the folder that holds the images")
     if not root.exists():
-        raise ValueError(f"{what} is {root}, which does not exist; give the folder that holds the pictures")
+        raise ValueError(f"{what} is {root}, which does not exist; give the folder that holds the images")
     if root.is_file() or any(root.glob("*.zip")) or any(root.glob("metadata.*")):
         return {}
     top = root / "train" if (root / "train").is_dir() else root

@@ -1,4 +1,4 @@
-"""Classifiers that judge pictures: for difficulty scores (Eq. 6), for coreset features, as teachers.
+"""Classifiers that judge images: for difficulty scores (Eq. 6), for coreset features, as teachers.
 
 A classifier is a network with its own preprocessing, which is saved beside its weights: a folder with ``config.json``
 and ``model.safetensors``. It comes from torchvision (weights by enum name or from a local file) or was trained here.
@@ -30,7 +30,7 @@ from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
 
-CHUNK = 16  # pictures that one thread reads at a time
+CHUNK = 16  # images that one thread reads at a time
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -41,7 +41,7 @@ class ClassifierConfig:
     Attributes:
         network: a name of `dgs_utils.classifiers.networks` or of `torchvision.models`.
         num_classes: outputs.
-        resize: shorter side in pixels to which pictures are scaled (bilinear).
+        resize: shorter side in pixels to which images are scaled (bilinear).
         crop: side in pixels of the central square that the network sees.
         mean: subtracted from RGB values in [0, 1], per channel.
         std: divides what is left.
@@ -63,7 +63,7 @@ class Classifier(nn.Module):
     """A network with its preprocessing, for evaluation only.
 
     Args:
-        network: maps normalised pictures (N, 3, crop, crop) to logits (N, num_classes).
+        network: maps normalised images (N, 3, crop, crop) to logits (N, num_classes).
         config: its description.
     """
 
@@ -81,20 +81,20 @@ class Classifier(nn.Module):
         self.eval().requires_grad_(False)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Return an RGB picture scaled and cropped: uint8 tensor (3, crop, crop)."""
+        """Return an RGB image scaled and cropped: uint8 tensor (3, crop, crop)."""
         image = transforms.resize(image, [self.config.resize], interpolation=InterpolationMode.BILINEAR)
         return transforms.pil_to_tensor(transforms.center_crop(image, [self.config.crop]))
 
     def read(self, path: Path) -> Tensor:
-        """Read and `prepare` a picture file."""
+        """Read and `prepare` an image file."""
         return self.prepare(load_rgb(path))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits (N, num_classes) of prepared pictures (uint8, (N, 3, crop, crop))."""
+        """Return the logits (N, num_classes) of prepared images (uint8, (N, 3, crop, crop))."""
         return self.network(self.normalise(pixels))
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Return what enters the last linear layer, (N, D), of prepared pictures."""
+        """Return what enters the last linear layer, (N, D), of prepared images."""
         if hasattr(self.network, "features") and self.config.network in NETWORKS:
             return self.network.features(self.normalise(pixels))
         caught = []
@@ -106,7 +106,7 @@ class Classifier(nn.Module):
         return caught[0].flatten(1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return prepared pictures as the network's float input."""
+        """Return prepared images as the network's float input."""
         return (pixels.to(self.mean.dtype) - self.mean) / self.std
 
     def save(self, folder: Path) -> None:
@@ -150,7 +150,7 @@ def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
             ``weights_only=True``) or ``.npz`` (one array per parameter). A ``.json`` of the same name beside it
             may hold fields of `ClassifierConfig`. Arrays with ``background.*`` (class 0 of TensorFlow's 1,001)
             are taken for TensorFlow's: its padding, pixels in [−1, 1].
-        size: side of the square that the network sees; pictures are scaled to 256/224 of it first, or as the enum says.
+        size: side of the square that the network sees; images are scaled to 256/224 of it first, or as the enum says.
 
     Raises:
         ValueError: unknown name, weights that cannot be had, or that do not fit the network.
@@ -196,17 +196,17 @@ def build_network(config: ClassifierConfig) -> nn.Module:
     return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
 
 
-# ---- Many pictures ---------------------------------------------------------------------------------------------------
+# ---- Many images ---------------------------------------------------------------------------------------------------
 
 def read_batches(root: Path, names: Sequence[str], judges: Sequence[Classifier], batch_size: int,
                  workers: int = 0) -> Iterator[list[Tensor]]:
-    """Yield batches of prepared pictures, read ahead in threads: memory does not grow with their number.
+    """Yield batches of prepared images, read ahead in threads: memory does not grow with their number.
 
     Args:
         root: folder that the names start from.
         names: file names.
         judges: classifiers; those with the same preprocessing share one tensor.
-        batch_size: pictures per batch.
+        batch_size: images per batch.
         workers: threads; 0 = one per core.
 
     Yields:
@@ -216,8 +216,8 @@ def read_batches(root: Path, names: Sequence[str], judges: Sequence[Classifier],
     readers = dict(zip(sizes, judges, strict=True))
 
     def read(chunk: Sequence[str]) -> dict[tuple[int, int], Tensor]:
-        pictures = [load_rgb(root / name) for name in chunk]
-        return {size: torch.stack([judge.prepare(p) for p in pictures]) for size, judge in readers.items()}
+        images = [load_rgb(root / name) for name in chunk]
+        return {size: torch.stack([judge.prepare(p) for p in images]) for size, judge in readers.items()}
 
     batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
     chunks = map_files(read, (batch[c : c + CHUNK] for batch in batches for c in range(0, len(batch), CHUNK)), workers)
@@ -229,7 +229,7 @@ def read_batches(root: Path, names: Sequence[str], judges: Sequence[Classifier],
 @torch.inference_mode()
 def features_of(images: ImageSet, judge: Classifier, device: str = "auto", batch_size: int = 128, workers: int = 0,
                 progress: Callable = silent) -> np.ndarray:
-    """Return the features of every picture of a set, in table order: float32 array (N, D)."""
+    """Return the features of every image of a set, in table order: float32 array (N, D)."""
     judge = judge.to(resolve(device), memory_format=torch.channels_last)
     names = images.table["file_name"].to_numpy()
     batches = progress(read_batches(images.root, names, [judge], batch_size, workers), label="features",

@@ -1,6 +1,6 @@
 """Evaluation protocols: how a classifier is trained on a distilled set, and which of its tests counts.
 
-Published tables mix protocols that differ by several points on the same pictures [B §1], so every result names its own
+Published tables mix protocols that differ by several points on the same images [B §1], so every result names its own
 and results of different protocols never share a table.
 """
 
@@ -29,7 +29,7 @@ class Protocol:
         augmentation: training transforms.
         temperature: of a teacher's soft labels; 0 for hard labels.
         extra_pass: a second forward pass of each batch, which only moves the running statistics of batch norm.
-        test_zoom: test pictures are scaled to this many times their size before the centre crop.
+        test_zoom: test images are scaled to this many times their size before the centre crop.
         counted_after: share of the epochs after which tests count towards the best.
     """
 
@@ -94,7 +94,7 @@ IDC = Protocol(
     learning_rate=0.01, optimiser=sgd, rate=steps_rate,
 )
 
-# RDED, soft labels of a teacher [B §3.1]. Its CutMix works in place, so the extra pass sees the mixed pictures.
+# RDED, soft labels of a teacher [B §3.1]. Its CutMix works in place, so the extra pass sees the mixed images.
 RDED = Protocol(
     label="S-R",
     epochs_by_ipc=(), full_epochs=300,
@@ -105,7 +105,7 @@ RDED = Protocol(
 )
 
 PROTOCOLS = {"idc": IDC, "rded": RDED}
-PLAIN = Augmentation(crop=1.0, flip=0.0, jitter=0.0, lighting=0.0, cutmix=False)  # pictures as they are
+PLAIN = Augmentation(crop=1.0, flip=0.0, jitter=0.0, lighting=0.0, cutmix=False)  # images as they are
 
 
 def augmentation_of(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augmentation:
@@ -113,8 +113,8 @@ def augmentation_of(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augme
 
     Args:
         protocol: the protocol.
-        mirrored: whether mirror images are still pictures of their class (digits are not).
-        tiles: a picture is a mosaic of tiles × tiles crops, as RDED makes them; its protocol shuffles them and then
+        mirrored: whether mirror images are still images of their class (digits are not).
+        tiles: an image is a mosaic of tiles × tiles crops, as RDED makes them; its protocol shuffles them and then
             keeps at least 1/tiles of the area.
     """
     found = protocol.augmentation if mirrored else replace(protocol.augmentation, flip=0.0)

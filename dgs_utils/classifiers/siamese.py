@@ -1,6 +1,6 @@
-"""Differentiable siamese augmentation (DSA): the same random transform for real and synthetic pictures, with gradients.
+"""Differentiable siamese augmentation (DSA): the same random transform for real and synthetic images, with gradients.
 
-Strengths are those of the published distribution-matching code [F §10.4]. One draw serves every picture of a call, so
+Strengths are those of the published distribution-matching code [F §10.4]. One draw serves every image of a call, so
 that what is compared has been transformed alike.
 """
 
@@ -18,18 +18,18 @@ SCALE = 1.2  # largest factor, and the inverse of the smallest
 DEGREES = 15.0
 
 
-def draw_family(families: tuple[str, ...], generator: torch.Generator) -> str:
+def draw_family(families: tuple[str, ...], rng: torch.Generator) -> str:
     """Draw one family of transforms."""
-    return families[int(torch.randint(len(families), (), generator=generator))]
+    return families[int(torch.randint(len(families), (), generator=rng))]
 
 
-def draw_numbers(generator: torch.Generator) -> list[float]:
+def draw_numbers(rng: torch.Generator) -> list[float]:
     """Draw what any one transform needs: three uniform numbers in [0, 1)."""
-    return torch.rand(3, generator=generator).tolist()
+    return torch.rand(3, generator=rng).tolist()
 
 
 def transform(images: Tensor, family: str, numbers: list[float]) -> Tensor:
-    """Apply one family of transforms to pictures (N, C, H, W), with the same numbers for all of them.
+    """Apply one family of transforms to images (N, C, H, W), with the same numbers for all of them.
 
     Args:
         images: any value range.

@@ -1,6 +1,6 @@
 """Training and testing a classifier by one of `dgs_utils.classifiers.protocols`.
 
-Pictures are decoded once and stay on the device as uint8; transforms, CutMix and evaluation run there in batches.
+Images are decoded once and stay on the device as uint8; transforms, CutMix and evaluation run there in batches.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.devices import autocast
 from dgs_utils.runtime.progress import silent
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
-Teacher = Callable[[Tensor], Tensor]  # normalised pictures (N, 3, S, S) to logits (N, classes)
+Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
 
 
 def evaluation_epochs(epochs: int, evaluations: int) -> set[int]:
@@ -63,7 +63,7 @@ class Outcome:
     Attributes:
         curve: one row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent), counts (whether
             the protocol lets this test compete for the best).
-        predictions: (test pictures,) int64, of the last epoch.
+        predictions: (test images,) int64, of the last epoch.
     """
 
     curve: pd.DataFrame
@@ -86,40 +86,40 @@ class Outcome:
 
 
 @dataclass
-class Pictures:
-    """Labelled pictures on a device: images (N, 3, S, S) uint8, labels (N,) int64."""
+class ImageTensors:
+    """Labelled images on a device: images (N, 3, S, S) uint8, labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
 
-    def to(self, device: torch.device) -> "Pictures":
-        """Return the pictures on another device."""
-        return Pictures(self.images.to(device), self.labels.to(device))
+    def to(self, device: torch.device) -> "ImageTensors":
+        """Return the images on another device."""
+        return ImageTensors(self.images.to(device), self.labels.to(device))
 
 
-def load_pictures(images: ImageSet, size: int, workers: int = 0, progress: Callable = silent,
-                  zoom: float = 1.0) -> Pictures:
+def load_images(images: ImageSet, size: int, workers: int = 0, progress: Callable = silent,
+                  zoom: float = 1.0) -> ImageTensors:
     """Decode a set: shorter side scaled to ``size`` × ``zoom`` (bilinear, antialiased), centre crop of ``size``, uint8.
 
     Raises:
-        ValueError: a picture cannot be read; the sentence names it.
+        ValueError: an image cannot be read; the sentence names it.
     """
 
-    def crop(picture, side):
-        return tv.center_crop(tv.resize(picture, round(side * zoom), antialias=True), side)
+    def crop(image, side):
+        return tv.center_crop(tv.resize(image, round(side * zoom), antialias=True), side)
 
     stack = np.empty((len(images), size, size, 3), dtype=np.uint8)
     squares = load_squares(images, size, workers, crop)
-    for place, square in enumerate(progress(squares, label="pictures", total=len(images))):
+    for place, square in enumerate(progress(squares, label="images", total=len(images))):
         stack[place] = square
-    return Pictures(torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous(), torch.tensor(images.labels))
+    return ImageTensors(torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous(), torch.tensor(images.labels))
 
 
 @torch.inference_mode()
 def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str = "fp32") -> Tensor:
-    """Return a network's logits (N, classes), float32, for uint8 pictures (N, 3, S, S), in evaluation mode.
+    """Return a network's logits (N, classes), float32, for uint8 images (N, 3, S, S), in evaluation mode.
 
-    A batch size of 0 stands for as many pictures as keep a GPU busy, or a CPU's caches useful.
+    A batch size of 0 stands for as many images as keep a GPU busy, or a CPU's caches useful.
     """
     network.eval()
     if not batch_size:
@@ -132,13 +132,13 @@ def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str
     return torch.cat(parts)
 
 
-def train_classifier(network: Network, train: Pictures, test: Pictures, recipe: Recipe, seed: int = 0,
+def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
                      progress: Callable = silent, teacher: Teacher | None = None) -> Outcome:
     """Train a network and test it on the way.
 
     Args:
-        network: freshly initialised, on the device of the pictures; trained in place.
-        train, test: pictures of the network's size.
+        network: freshly initialised, on the device of the images; trained in place.
+        train, test: images of the network's size.
         recipe: see `Recipe`.
         seed: names every draw of the training (order, augmentation); the initial weights are the caller's.
         progress: wraps the epochs.
@@ -163,7 +163,7 @@ def train_classifier(network: Network, train: Pictures, test: Pictures, recipe: 
         for group in optimiser.param_groups:
             group["lr"] = rate
         network.train()
-        loss = _train_epoch(forward, train, recipe, optimiser, torch_generator("classifier", seed, epoch), teacher)
+        loss = _train_epoch(forward, train, recipe, optimiser, torch_rng("classifier", seed, epoch), teacher)
         if epoch in tests:
             predictions = logits(network, test.images, precision=recipe.precision).argmax(1)
             top1 = 100 * (predictions == test.labels).double().mean().item()
@@ -178,14 +178,14 @@ def _compiled(network: Network) -> Callable:
     return torch.compile(network, mode="reduce-overhead", dynamic=False)
 
 
-def _train_epoch(network: Network, train: Pictures, recipe: Recipe, optimiser: torch.optim.Optimizer,
-                 generator: torch.Generator, teacher: Teacher | None) -> float:
+def _train_epoch(network: Network, train: ImageTensors, recipe: Recipe, optimiser: torch.optim.Optimizer,
+                 rng: torch.Generator, teacher: Teacher | None) -> float:
     losses = []
-    order = torch.randperm(len(train.labels), generator=generator).to(train.labels.device)
+    order = torch.randperm(len(train.labels), generator=rng).to(train.labels.device)
     for chosen in order.split(recipe.batch_size):
-        images, labels = augment(train.images[chosen], recipe.augmentation, generator), train.labels[chosen]
+        images, labels = augment(train.images[chosen], recipe.augmentation, rng), train.labels[chosen]
         with autocast(images.device, recipe.precision):
-            loss = _loss(network, images, labels, recipe, generator, teacher)
+            loss = _loss(network, images, labels, recipe, rng, teacher)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -193,12 +193,12 @@ def _train_epoch(network: Network, train: Pictures, recipe: Recipe, optimiser: t
     return torch.stack(losses).mean().item()
 
 
-def _loss(network: Network, images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator,
+def _loss(network: Network, images: Tensor, labels: Tensor, recipe: Recipe, rng: torch.Generator,
           teacher: Teacher | None) -> Tensor:
     """Return a batch's loss: cross-entropy to (mixed) labels, or KL(teacher ‖ network) at a temperature."""
     partner, own = None, 1.0
     if recipe.augmentation.cutmix:
-        images, partner, own = cutmix(images, generator)
+        images, partner, own = cutmix(images, rng)
     temperature = recipe.protocol.temperature
     if temperature:
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Autoencoders: from pictures to the latents that a diffusion model works on, and back.
+"""Autoencoders: from images to the latents that a diffusion model works on, and back.
 
-Pictures are (N, 3, H, W) in [−1, 1], latents (N, C, h, w) scaled to about unit variance.
+Images are (N, 3, H, W) in [−1, 1], latents (N, C, h, w) scaled to about unit variance.
 """
 
 from pathlib import Path
@@ -27,10 +27,10 @@ class Autoencoder:
     """What all autoencoders can do; this one leaves pixels as they are.
 
     Args:
-        channels: 3, or 1 for grey pictures.
+        channels: 3, or 1 for grey images.
     """
 
-    factor = 1  # pixels of the picture for one of the latent, along a side
+    factor = 1  # pixels of the image for one of the latent, along a side
 
     def __init__(self, channels: int = 3):
         self.channels = channels
@@ -39,19 +39,19 @@ class Autoencoder:
         """Move to a device."""
         return self
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and standard deviation of the latents' posterior; None where there is no deviation."""
-        return pictures[:, : self.channels], None
+        return images[:, : self.channels], None
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return pictures in [−1, 1]."""
+        """Return images in [−1, 1]."""
         return latents.expand(-1, 3, -1, -1).clamp(-1, 1)
 
 
 class LatentAutoencoder(Autoencoder):
     """A diffusers autoencoder: AutoencoderKL (Stable Diffusion's) or AutoencoderTiny (TAESD).
 
-    Pictures go through it in chunks of so many pixels, so that memory does not grow with their number.
+    Images go through it in chunks of so many pixels, so that memory does not grow with their number.
     """
 
     def __init__(self, model: diffusers.AutoencoderKL | diffusers.AutoencoderTiny):
@@ -67,17 +67,17 @@ class LatentAutoencoder(Autoencoder):
         self.model.to(device, memory_format=layout)
         return self
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and standard deviation of the latents' posterior, scaled; TAESD has no deviation."""
         scale = self.model.config.scaling_factor
-        chunks = pictures.to(self.model.device).split(_chunk(*pictures.shape[2:]))
+        chunks = images.to(self.model.device).split(_chunk(*images.shape[2:]))
         if self.tiny:
             return torch.cat([self.model.encode(chunk).latents for chunk in chunks]) * scale, None
         posteriors = [self.model.encode(chunk).latent_dist for chunk in chunks]
         return torch.cat([p.mean for p in posteriors]) * scale, torch.cat([p.std for p in posteriors]) * scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return pictures in [−1, 1]."""
+        """Return images in [−1, 1]."""
         chunks = (latents / self.model.config.scaling_factor).split(
             _chunk(*(self.factor * side for side in latents.shape[2:])))
         return torch.cat([self.model.decode(chunk).sample.clamp(-1, 1) for chunk in chunks])

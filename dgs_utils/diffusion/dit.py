@@ -69,11 +69,11 @@ class LabelEmbedder(nn.Module):
         self.null, self.dropout = num_classes, dropout
         self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
 
-    def forward(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Embed labels (N,) as (N, hidden_size); in training mode each is dropped with probability ``dropout``."""
         if self.training and self.dropout > 0:
-            device = generator.device if generator else y.device
-            dropped = torch.rand(y.shape, generator=generator, device=device).to(y.device) < self.dropout
+            device = rng.device if rng else y.device
+            dropped = torch.rand(y.shape, generator=rng, device=device).to(y.device) < self.dropout
             y = torch.where(dropped, self.null, y)
         return self.embedding_table(y)
 
@@ -228,19 +228,19 @@ class DiT(ModelMixin, ConfigMixin):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Predict noise, and variance where it is learned.
 
         Args:
             x: noisy latents (N, C, H, W).
             t: timesteps (N,), integers or reals in [0, 1000).
             y: labels (N,) int64 in [0, num_classes].
-            generator: source of the label dropout (training mode only).
+            rng: source of the label dropout (training mode only).
 
         Returns:
             (N, C or 2C, H, W): noise, then the variance's interpolation coefficient.
         """
-        c = self.t_embedder(t) + self.y_embedder(y, generator)
+        c = self.t_embedder(t) + self.y_embedder(y, rng)
         tokens = self.x_embedder(x) + self.pos_embed
         for block in self.blocks:
             if self.gradient_checkpointing and self.training:

@@ -1,4 +1,4 @@
-"""Latents of a whole training set, encoded once: posterior mean and deviation of each picture and of its mirror image.
+"""Latents of a whole training set, encoded once: posterior mean and deviation of each image and of its mirror image.
 
 Every epoch still draws a fresh sample and a fresh flip from them, at no cost.
 """
@@ -21,7 +21,7 @@ from dgs_utils.runtime.progress import silent
 
 @dataclass
 class Latents:
-    """Posterior of every training picture.
+    """Posterior of every training image.
 
     Attributes:
         mean: (N, M, C, H, W) float32, scaled as the diffusion model sees it; M is 2 with mirror images, else 1.
@@ -36,12 +36,12 @@ class Latents:
     def __len__(self) -> int:
         return len(self.mean)
 
-    def draw(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Sample latents (n, C, H, W) of pictures ``indices`` (n,), each mirrored with probability ½ where possible."""
-        mirrors = torch.randint(self.mean.shape[1], indices.shape, generator=generator)
+    def draw(self, indices: Tensor, rng: torch.Generator) -> Tensor:
+        """Sample latents (n, C, H, W) of images ``indices`` (n,), each mirrored with probability ½ where possible."""
+        mirrors = torch.randint(self.mean.shape[1], indices.shape, generator=rng)
         latents = self.mean[indices, mirrors]
         if self.std.numel():
-            latents = latents + self.std[indices, mirrors] * torch.randn(latents.shape, generator=generator)
+            latents = latents + self.std[indices, mirrors] * torch.randn(latents.shape, generator=rng)
         return latents
 
     def save(self, path: Path) -> None:
@@ -58,18 +58,18 @@ class Latents:
 @torch.no_grad()
 def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, workers: int = 0, batch_size: int = 64,
            progress: Callable = silent) -> Latents:
-    """Encode a set of pictures, centre-cropped to ``size`` [F §3.5], with their mirror images where asked.
+    """Encode a set of images, centre-cropped to ``size`` [F §3.5], with their mirror images where asked.
 
-    Pictures pass through in batches; what memory holds in the end are the latents alone.
+    Images pass through in batches; what memory holds in the end are the latents alone.
 
     Args:
-        images: the pictures.
+        images: the images.
         autoencoder: on its device.
         size: side in pixels that the autoencoder sees.
         mirror: encode mirror images too.
         workers: threads that read files.
-        batch_size: pictures encoded at once.
-        progress: wraps the pictures.
+        batch_size: images encoded at once.
+        progress: wraps the images.
     """
     squares = iter(progress(load_squares(images, size, workers), label="latents", total=len(images)))
     means = stds = torch.empty(0)
@@ -77,8 +77,8 @@ def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, 
     while batch := list(islice(squares, batch_size)):
         pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
         views = [pixels, pixels.flip(3)] if mirror else [pixels]
-        for view, picture in enumerate(views):
-            mean, std = autoencoder.encode(picture)
+        for view, image in enumerate(views):
+            mean, std = autoencoder.encode(image)
             if not means.numel():
                 means = torch.empty(len(images), len(views), *mean.shape[1:])
                 stds = torch.empty_like(means) if std is not None else stds

@@ -62,18 +62,18 @@ def _scheduler(solver: str, steps: int):
 
 
 @torch.inference_mode()
-def sample(model: DiT, labels: Tensor, generators: Sequence[torch.Generator], *, steps: int = 50,
+def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps: int = 50,
            guidance: Guidance = Guidance(), solver: str = "ancestral", modes: ModeGuidance | None = None,
            precision: str = "fp32", progress: Callable = silent) -> Tensor:
     """Generate latents.
 
-    Image i draws its first latent and all its noise from ``generators[i]``, a CPU generator, so that it does not depend
+    Image i draws its first latent and all its noise from ``rngs[i]``, a CPU generator, so that it does not depend
     on the other images of the batch (up to the rounding of batched arithmetic).
 
     Args:
         model: in evaluation mode, on its device.
         labels: (N,) int64.
-        generators: N CPU generators.
+        rngs: N CPU generators.
         steps: sampling steps.
         guidance: classifier-free guidance.
         solver: "ancestral" (DDPM with learned variance, as published), "ddim", "dpm++" or "unipc".
@@ -89,7 +89,7 @@ def sample(model: DiT, labels: Tensor, generators: Sequence[torch.Generator], *,
     labels = labels.to(device)
 
     def noise() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+        return torch.stack([torch.randn(shape, generator=g) for g in rngs]).to(device)
 
     def predict(x: Tensor, t: int) -> Tensor:
         times = torch.full((len(x),), t, device=device)

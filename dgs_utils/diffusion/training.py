@@ -1,6 +1,6 @@
 """The training loop of diffusion models: from scratch (00) and fine-tuning with the minimax criteria (01).
 
-Every step draws from a generator that is named after the seed and the step, so that a run that was stopped and resumed
+Every step draws from an rng that is named after the seed and the step, so that a run that was stopped and resumed
 from a checkpoint equals an undisturbed one bit for bit (on the CPU).
 """
 
@@ -25,7 +25,7 @@ from dgs_utils.diffusion.parallel import ALONE, Group
 from dgs_utils.diffusion.process import Loss, NoiseProcess
 from dgs_utils.runtime.devices import autocast
 from dgs_utils.runtime.progress import silent
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Schedule:
 
     Attributes:
         steps: optimiser steps in all.
-        batch_size: pictures a step; an incomplete last batch of an epoch is dropped.
+        batch_size: images a step; an incomplete last batch of an epoch is dropped.
         learning_rate: of AdamW, constant, without weight decay.
         ema_decay: of the exponential moving average, from the first step, without warm-up.
         seed: names every draw.
@@ -96,7 +96,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            FloatingPointError: the loss became NaN or infinite; names step, pictures and the last good checkpoint.
+            FloatingPointError: the loss became NaN or infinite; names step, images and the last good checkpoint.
         """
         until = self.schedule.steps if until is None else until
         average = get_ema_multi_avg_fn(self.schedule.ema_decay)
@@ -130,16 +130,16 @@ class Trainer:
         return table
 
     def _batch(self) -> Tensor:
-        """Return the indices of this step's pictures: epoch e walks through its own permutation."""
+        """Return the indices of this step's images: epoch e walks through its own permutation."""
         per_epoch = len(self.latents) // self.batch_size
         epoch, place = divmod(self.step, per_epoch)
-        order = torch.randperm(len(self.latents), generator=torch_generator("order", self.schedule.seed, epoch))
+        order = torch.randperm(len(self.latents), generator=torch_rng("order", self.schedule.seed, epoch))
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _train_step(self, caught: list[int]) -> tuple[tuple[float, ...], bool]:
         """Carry out one optimiser step; return its losses, and whether some process has been asked to stop."""
         indices = self._batch()
-        draw = torch_generator("train", self.schedule.seed, self.step)
+        draw = torch_rng("train", self.schedule.seed, self.step)
         loss, latents = self._losses(indices, draw)
         total = loss.loss.mean()
         representative = diverse = total.new_zeros(())
@@ -150,7 +150,7 @@ class Trainer:
         *row, value = torch.stack([loss.mse.mean(), loss.vb.mean(), representative, diverse, total]).tolist()
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"the loss is {value} at step {self.step + 1} (pictures {indices.tolist()}); lower the learning rate "
+                f"the loss is {value} at step {self.step + 1} (images {indices.tolist()}); lower the learning rate "
                 f"or use precision fp32; {self._last_checkpoint()}")
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
@@ -164,12 +164,12 @@ class Trainer:
         t = torch.randint(len(self.process), indices.shape, generator=draw)
         noise = torch.randn(latents.shape, generator=draw)
         part = self.group.part(len(indices))
-        torch.rand(part.start, generator=draw)  # the label dropout of the pictures before this process's own
+        torch.rand(part.start, generator=draw)  # the label dropout of the images before this process's own
         whole = [drawn.to(self.device, non_blocking=True)
                  for drawn in (latents, t, noise, self.conditions[self.latents.labels[indices]])]
         x, times, epsilon, conditions = (tensor[part] for tensor in whole)
         with autocast(self.device, self.schedule.precision):
-            output = self.model(self.process.add_noise(x, times, epsilon), times, conditions, generator=draw)
+            output = self.model(self.process.add_noise(x, times, epsilon), times, conditions, rng=draw)
         own = self.process.training_loss(output.float(), x, times, epsilon)
         return Loss(*(self.group.gather(values, len(indices)) for values in own)), whole[0]
 

@@ -1,7 +1,7 @@
 """The originals: fetch or open a dataset, settle its class table, and split it into train and val.
 
 Whatever the source (arrays inside scikit-learn, torchvision's Fashion-MNIST, fastai's archives, an ImageNet root, any
-tree of class folders), the result is the same three files in the stage folder: ``dataset.json`` (where the pictures
+tree of class folders), the result is the same three files in the stage folder: ``dataset.json`` (where the images
 are), ``classes.csv`` (label, class, index, condition, name) and ``originals.csv`` (file_name, split, class, label).
 """
 
@@ -22,7 +22,7 @@ from dgs_utils.artifacts.files import atomic, write_csv, write_json
 from dgs_utils.artifacts.places import locate
 from dgs_utils.images.classes import SUBSETS
 from dgs_utils.images.download import fetch
-from dgs_utils.images.image_sets import list_pictures
+from dgs_utils.images.image_sets import list_images
 from dgs_utils.images.tables import natural_key, read_table
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.progress import silent
@@ -39,8 +39,8 @@ ARCHIVES = {  # (data set, shorter side) -> address, checksum; those of ImageNet
 }
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
-# Pictures of each class, in label order [F §1.2]: ImageNet's train split (its val split has 50 of each class; where
-# train counts are not known, 0), and the train folders of fastai's archives, which hold the same pictures in all.
+# Images of each class, in label order [F §1.2]: ImageNet's train split (its val split has 50 of each class; where
+# train counts are not known, 0), and the train folders of fastai's archives, which hold the same images in all.
 IMAGENET_TRAIN = {
     "imagewoof": (1300, 1300, 1300, 1300, 1300, 754, 1300, 1300, 1300, 1300),
     "imagenette": (1300, 1300, 1300, 1194, 1300, 1300, 1300, 1300, 1300, 1300),
@@ -54,7 +54,7 @@ FASTAI_TRAIN = {
 
 
 def index_originals(params: PrepareParams, folder: Path, progress: Callable = silent) -> list[str]:
-    """Write a dataset's class table and split index into a stage folder, and its pictures where it has no files.
+    """Write a dataset's class table and split index into a stage folder, and its images where it has no files.
 
     Args:
         params: parameters of stage 00; used are dataset, root, archive, split, val_per_class, classes, class_index,
@@ -66,7 +66,7 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = si
         Warnings, one sentence each (counts that differ from the published protocol).
 
     Raises:
-        ValueError: unknown root, a class without pictures, or a split that the pictures do not allow.
+        ValueError: unknown root, a class without images, or a split that the images do not allow.
     """
     sources = {"digits": _digits, "fashion": _fashion}
     root = sources.get(params.dataset, _files)(params, folder, progress)
@@ -75,7 +75,7 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = si
     table = table[table["class"].isin(classes["class"])].merge(classes[["class", "label"]], on="class")
     for name in classes["class"]:
         if not (table["class"] == name).any():
-            raise ValueError(f"class {name} has no pictures in {root}; add some or leave it out of prepare.classes")
+            raise ValueError(f"class {name} has no images in {root}; add some or leave it out of prepare.classes")
     table = table.assign(order=table["file_name"].map(natural_key)).sort_values(["label", "order"])
     table = split_table(table.drop(columns="order").reset_index(drop=True), params, root)
     inside = root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
@@ -149,8 +149,8 @@ def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.Da
     """Return ``table`` with its column ``split`` settled (train or val) by the rule that ``params.split`` names.
 
     "given" and "fastai" keep the train and val folders; "imagenet" rebuilds the official split from file names, since
-    ``ILSVRC2012_val_*`` files are ImageNet's validation pictures wherever fastai put them [F §1.3]; "holdout" draws
-    ``val_per_class`` pictures of each class at random (seeded) as val.
+    ``ILSVRC2012_val_*`` files are ImageNet's validation images wherever fastai put them [F §1.3]; "holdout" draws
+    ``val_per_class`` images of each class at random (seeded) as val.
     """
     if params.split == "imagenet":
         held_out = table["file_name"].str.rsplit("/", n=1).str[-1].str.startswith("ILSVRC2012_val_")
@@ -160,20 +160,20 @@ def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.Da
         table = table.assign(split="train")
         for name, rows in table.groupby("class", sort=False):
             if len(rows) <= params.val_per_class:
-                raise ValueError(f"class {name} has {len(rows)} pictures, too few to hold out {params.val_per_class}; "
+                raise ValueError(f"class {name} has {len(rows)} images, too few to hold out {params.val_per_class}; "
                                  f"lower prepare.val_per_class")
             order = numpy_rng("holdout", params.seed, str(name)).permutation(rows.index)
             table.loc[order[: params.val_per_class], "split"] = "val"
     for split in ("train", "val"):
         empty = set(table["class"]) - set(table.loc[table["split"] == split, "class"])
         if empty and not (split == "val" and params.split == "given"):
-            raise ValueError(f"class {min(empty)} has no {split} pictures in {root} under split {params.split!r}; "
+            raise ValueError(f"class {min(empty)} has no {split} images in {root} under split {params.split!r}; "
                              f"choose another prepare.split")
     return table
 
 
 def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
-    """Return how many pictures each class of a subset has in the published protocols, or None where that is not known.
+    """Return how many images each class of a subset has in the published protocols, or None where that is not known.
 
     Returns:
         class names -> train (NaN where not known), val.
@@ -199,7 +199,7 @@ def _count_warnings(params: PrepareParams, table: pd.DataFrame) -> list[str]:
     first = differs.index[differs.any(axis=1)][0]
     rows = (found.sum(), expected.sum(min_count=len(expected)), found.loc[first], expected.loc[first])
     here, there, here_first, there_first = (_train_and_val(row) for row in rows)
-    return [f"{params.dataset} with split {params.split!r} has {here} pictures here, {there} in the published "
+    return [f"{params.dataset} with split {params.split!r} has {here} images here, {there} in the published "
             f"protocol; the first class that differs is {first}, with {here_first} here and {there_first} there"]
 
 
@@ -208,15 +208,15 @@ def _train_and_val(counts: pd.Series) -> str:
                         for split in ("train", "val"))
 
 
-# ---- Where the pictures come from ------------------------------------------------------------------------------------
+# ---- Where the images come from ------------------------------------------------------------------------------------
 
 def _digits(params: PrepareParams, folder: Path, progress: Callable) -> Path:
     """Write scikit-learn's 1,797 scanned digits (8 × 8 pixels, 17 grey levels) as PNG files."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pictures = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    return _write_pictures(folder / "images", pictures, bunch.target, progress)
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    return _write_images(folder / "images", images, bunch.target, progress)
 
 
 def _fashion(params: PrepareParams, folder: Path, progress: Callable) -> Path:
@@ -238,25 +238,25 @@ def _fashion(params: PrepareParams, folder: Path, progress: Callable) -> Path:
         except (RuntimeError, OSError) as error:  # no network, or archives that are not the published ones
             raise ValueError(f"Fashion-MNIST could not be had ({str(error).splitlines()[0]}); fetch its four archives "
                              f"(*-ubyte.gz) elsewhere and point prepare.root at their folder") from None
-        _write_pictures(folder / "images" / split, data.data.numpy(), data.targets.numpy(), progress)
+        _write_images(folder / "images" / split, data.data.numpy(), data.targets.numpy(), progress)
     shutil.rmtree(scratch)
     return folder / "images"
 
 
-def _write_pictures(root: Path, pictures: np.ndarray, labels: np.ndarray, progress: Callable) -> Path:
+def _write_images(root: Path, images: np.ndarray, labels: np.ndarray, progress: Callable) -> Path:
     if root.is_dir():
         return root
     with atomic(root) as partial:
         for label in np.unique(labels):
             (partial / str(label)).mkdir(parents=True)
         numbers = pd.Series(labels).groupby(labels).cumcount()
-        for picture, label, number in progress(list(zip(pictures, labels, numbers, strict=True)), label="pictures"):
-            Image.fromarray(picture).save(partial / str(label) / f"{number}.png")
+        for image, label, number in progress(list(zip(images, labels, numbers, strict=True)), label="images"):
+            Image.fromarray(image).save(partial / str(label) / f"{number}.png")
     return root
 
 
 def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
-    """Open a folder of pictures; archives (given, inside the given folder, or downloaded) are unpacked first."""
+    """Open a folder of images; archives (given, inside the given folder, or downloaded) are unpacked first."""
     if params.root:
         root = locate(params.root)
         if not root.exists():
@@ -265,7 +265,7 @@ def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
         root = fetch(*ARCHIVES[params.dataset, params.archive], progress)
     else:
         raise ValueError(f"prepare.root is empty and {params.dataset} cannot be downloaded; "
-                         f"give the folder with its pictures")
+                         f"give the folder with its images")
     archives = [root] if root.is_file() else sorted(root.glob("*.zip"))
     if not archives:
         return root
@@ -301,18 +301,18 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def _list_files(root: Path, classes: list[str]) -> pd.DataFrame:
-    """List the pictures of a root: file_name, class, and the split of its ``train`` and ``val`` folders."""
+    """List the images of a root: file_name, class, and the split of its ``train`` and ``val`` folders."""
     top = _top(root)
     splits = [split for split in ("train", "val") if (top / split).is_dir()] if (top / "train").is_dir() else [""]
     parts = []
     for split in splits:
-        _, table = list_pictures(top / split, classes)
+        _, table = list_images(top / split, classes)
         prefix = (top / split).relative_to(root).as_posix().removeprefix(".")
         file_name = f"{prefix}/" + table["file_name"] if prefix else table["file_name"]
         parts.append(table.assign(file_name=file_name, split=split or "train"))
     table = pd.concat(parts, ignore_index=True)
     if table.empty and not classes:
-        raise ValueError(f"{root} holds no pictures; it needs class folders, or train and val with class folders")
+        raise ValueError(f"{root} holds no images; it needs class folders, or train and val with class folders")
     return table
 
 

@@ -1,6 +1,6 @@
-"""Pictures: class tables, image sets, splits and preprocessing.
+"""Images: class tables, image sets, splits and preprocessing.
 
-Every stage hands pictures on as an `ImageSet`: a root folder and a table of files with their classes. Labels come from
+Every stage hands images on as an `ImageSet`: a root folder and a table of files with their classes. Labels come from
 explicit class tables, never from the order of folders on disk.
 """
 
@@ -19,11 +19,11 @@ from dgs_utils.images.tables import natural_key, read_table
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Picture files with their classes.
+    """Image files with their classes.
 
     Attributes:
         root: folder that file names start from.
-        table: one row a picture, with at least ``file_name`` (relative, posix), ``class`` (folder name) and ``label``
+        table: one row an image, with at least ``file_name`` (relative, posix), ``class`` (folder name) and ``label``
             (int, from 0); ordered by label, then naturally by file name.
     """
 
@@ -50,12 +50,12 @@ class ImageSet:
         return list(pairs["class"])
 
     def of_class(self, name: str) -> "ImageSet":
-        """Return the pictures of one class."""
+        """Return the images of one class."""
         return ImageSet(self.root, self.table[self.table["class"] == name].reset_index(drop=True))
 
     @classmethod
     def read(cls, folder: Path, split: str = "", classes: list[str] | None = None) -> "ImageSet":
-        """Open the pictures of a stage folder or of any image folder.
+        """Open the images of a stage folder or of any image folder.
 
         Accepted are a 00 folder (``originals.csv``, of which ``split`` takes "train" or "val"), a Hugging Face image
         folder (``metadata.csv`` or ``metadata.jsonl`` with ``file_name`` and ``class`` or ``label``), and a tree of
@@ -68,10 +68,10 @@ class ImageSet:
                 sorted class names where it has none.
 
         Raises:
-            ValueError: no pictures, a class without pictures, or a list without the needed columns.
+            ValueError: no images, a class without images, or a list without the needed columns.
         """
         folder = Path(folder)
-        root, table = list_pictures(folder, classes)
+        root, table = list_images(folder, classes)
         if split and "split" in table:
             table = table[table["split"] == split]
         if classes is not None or "label" not in table:
@@ -79,22 +79,22 @@ class ImageSet:
             table = table[table["class"].isin(names)]
             table = table.assign(label=table["class"].map({name: label for label, name in enumerate(names)}))
         if table.empty:
-            raise ValueError(f"{folder} holds no pictures{f' of split {split}' if split else ''}; "
+            raise ValueError(f"{folder} holds no images{f' of split {split}' if split else ''}; "
                              f"it needs class folders with {', '.join(sorted(IMAGE_SUFFIXES))} files")
         for name in classes or []:
             if not (table["class"] == name).any():
-                raise ValueError(f"class {name} has no pictures in {folder}; add some or leave the class out")
+                raise ValueError(f"class {name} has no images in {folder}; add some or leave the class out")
         table = table.assign(order=table["file_name"].map(natural_key)).sort_values(["label", "order"])
         return cls(root, table.drop(columns="order").reset_index(drop=True))
 
 
-def list_pictures(folder: Path, classes: list[str] | None = None) -> tuple[Path, pd.DataFrame]:
+def list_images(folder: Path, classes: list[str] | None = None) -> tuple[Path, pd.DataFrame]:
     """Return the root and the unsorted table of what `ImageSet.read` opens.
 
     Args:
         folder: the folder.
         classes: class folders to look into, so that ten of a thousand are quick to list; None or [] for all. Lists of
-            pictures are returned whole.
+            images are returned whole.
     """
     if (folder / "originals.csv").exists():
         root = json.loads((folder / "dataset.json").read_text())["root"]
@@ -105,7 +105,7 @@ def list_pictures(folder: Path, classes: list[str] | None = None) -> tuple[Path,
         table = pd.read_json(folder / "metadata.jsonl", lines=True, dtype={"class": str, "file_name": str})
         return folder, _with_class(table, folder / "metadata.jsonl")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give the folder that holds one sub-folder of pictures per class")
+        raise ValueError(f"{folder} is not a folder; give the folder that holds one sub-folder of images per class")
     folders = [folder / name for name in classes] if classes else folder.iterdir()
     rows = [(f"{d.name}/{f.name}", d.name) for d in folders if d.is_dir() for f in d.iterdir()
             if f.suffix.lower() in IMAGE_SUFFIXES]
@@ -119,7 +119,7 @@ def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     ``train`` for all, folders tell no class and the label is it.
     """
     if "file_name" not in table:
-        raise ValueError(f"{path} has no column file_name; add one with each picture's path relative to the folder")
+        raise ValueError(f"{path} has no column file_name; add one with each image's path relative to the folder")
     if "class" in table:
         return table
     if "label" in table and not pd.api.types.is_numeric_dtype(table["label"]):
@@ -127,7 +127,7 @@ def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     parents = table["file_name"].map(lambda name: Path(name).parent.name)
     if "label" not in table:
         if (parents == "").any():
-            raise ValueError(f"{path} tells no class: add a column class, or put the pictures into class folders")
+            raise ValueError(f"{path} tells no class: add a column class, or put the images into class folders")
         return table.assign(**{"class": parents})
     pairs = pd.DataFrame({"folder": parents, "label": table["label"]}).drop_duplicates()
     named = (parents != "").all() and pairs["folder"].is_unique and pairs["label"].is_unique
@@ -136,5 +136,5 @@ def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def load_squares(images: ImageSet, size: int, workers: int = 0, crop: Callable = center_crop) -> Iterator[np.ndarray]:
-    """Yield each picture as a (size, size, 3) uint8 array, cropped by ``crop(image, size)``, in table order."""
+    """Yield each image as a (size, size, 3) uint8 array, cropped by ``crop(image, size)``, in table order."""
     yield from map_files(lambda path: np.asarray(crop(load_rgb(path), size)), images.paths, workers)

@@ -15,18 +15,18 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Crop the central square and scale it to ``size`` pixels, as ADM does [F §3.5].
 
-    While the shorter side is at least twice ``size``, the picture is halved with a box filter; then its shorter side is
+    While the shorter side is at least twice ``size``, the image is halved with a box filter; then its shorter side is
     scaled to ``size`` (bicubic) and the integer-centred square is cut out.
 
     Args:
-        image: PIL picture of any mode and size.
+        image: PIL image of any mode and size.
         size: side of the result in pixels, ≥ 1.
 
     Returns:
-        PIL picture of size × size pixels, mode unchanged.
+        PIL image of size × size pixels, mode unchanged.
     """
     if size < 1:
-        raise ValueError(f"size is {size}; a picture needs at least 1 pixel a side")
+        raise ValueError(f"size is {size}; an image needs at least 1 pixel a side")
     while min(image.size) >= 2 * size:
         image = image.resize(tuple(side // 2 for side in image.size), resample=Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -36,7 +36,7 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """Read a picture file as a PIL picture in mode RGB.
+    """Read an image file as a PIL image in mode RGB.
 
     Raises:
         ValueError: the file is missing or cannot be decoded.
@@ -45,9 +45,9 @@ def load_rgb(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; restore the picture or list the folder's files anew") from None
+        raise ValueError(f"{path} does not exist; restore the image or list the folder's files anew") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); replace or remove that file") from None
+        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove that file") from None
 
 
 def map_files(function: Callable, items: Iterable, workers: int = 0) -> Iterator:

@@ -15,6 +15,6 @@ def natural_key(name: str) -> str:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file about pictures; names stay text, even where a class is called 007 or NA."""
+    """Read a CSV file about images; names stay text, even where a class is called 007 or NA."""
     text = {"class": str, "file_name": str, "name": str}
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])

@@ -10,27 +10,27 @@ from matplotlib.figure import Figure
 
 from dgs_utils.plots.sheets import contact_sheet
 
-Pictures = tuple[Sequence[Path], np.ndarray]  # files, and a score for each
+ScoredImages = tuple[Sequence[Path], np.ndarray]  # files, and a score for each
 
 
-def gallery(rows: Mapping[str, Pictures], columns: int = 12) -> Figure:
-    """Show pictures by difficulty, a row a set, easiest left and hardest right, at even steps of rank (Fig. 3).
+def gallery(rows: Mapping[str, ScoredImages], columns: int = 12) -> Figure:
+    """Show images by difficulty, a row a set, easiest left and hardest right, at even steps of rank (Fig. 3).
 
     Args:
-        rows: by row name, picture files and their scores.
-        columns: pictures per row.
+        rows: by row name, image files and their scores.
+        columns: images per row.
     """
-    pictures, captions = {}, {}
+    images, captions = {}, {}
     for name, (paths, scores) in rows.items():
         order = np.argsort(scores, kind="stable")
         steps = order[np.linspace(0, len(order) - 1, min(columns, len(order))).round().astype(int)]
-        pictures[name] = [paths[i] for i in steps]
+        images[name] = [paths[i] for i in steps]
         captions[name] = [_short(scores[i]) for i in steps]
-    return contact_sheet(pictures, captions)
+    return contact_sheet(images, captions)
 
 
-def gallery_slider(rows: Mapping[str, Pictures], columns: int = 8):
-    """Return widgets that show the pictures of one row nearest to a difficulty (arguments of `gallery`)."""
+def gallery_slider(rows: Mapping[str, ScoredImages], columns: int = 8):
+    """Return widgets that show the images of one row nearest to a difficulty (arguments of `gallery`)."""
     import ipywidgets as widgets
     from IPython.display import display
 
@@ -50,7 +50,7 @@ def sheet_of(metadata: pd.DataFrame, folder: Path, columns: int = 20) -> tuple[d
     Args:
         metadata: of a 05 folder.
         folder: that folder.
-        columns: pictures per row at the most, at even steps of rank.
+        columns: images per row at the most, at even steps of rank.
     """
     rows, captions = {}, {}
     for name, part in list(metadata.groupby("class", sort=False))[:10]:
@@ -63,11 +63,11 @@ def sheet_of(metadata: pd.DataFrame, folder: Path, columns: int = 20) -> tuple[d
 
 
 def mistakes(rows: Mapping[str, pd.DataFrame], columns: int = 12) -> Figure:
-    """Show the hardest pictures that the classifier takes for something else.
+    """Show the hardest images that the classifier takes for something else.
 
     Args:
         rows: by row name, a frame with ``path``, ``score`` and ``text`` (what it is → what it is taken for).
-        columns: pictures per row.
+        columns: images per row.
     """
     parts = {name: part.nlargest(columns, "score") for name, part in rows.items() if len(part)}
     if not parts:

@@ -12,23 +12,23 @@ from dgs_utils.images.pixels import load_rgb
 
 def contact_sheet(rows: dict[str, Sequence[Path | np.ndarray]], captions: dict[str, Sequence[str]] | None = None,
                   cell: float = 0.55) -> Figure:
-    """Show pictures in named rows.
+    """Show images in named rows.
 
     Args:
-        rows: pictures by row name: paths, or arrays (H, W) or (H, W, 3), uint8 or float in [0, 1].
-        captions: a short text under each picture, by row name.
-        cell: side of a picture in inches.
+        rows: images by row name: paths, or arrays (H, W) or (H, W, 3), uint8 or float in [0, 1].
+        captions: a short text under each image, by row name.
+        cell: side of an image in inches.
     """
-    width = max(len(pictures) for pictures in rows.values())
+    width = max(len(images) for images in rows.values())
     height = cell * (1.35 if captions else 1.05)
     figure, axes = plt.subplots(len(rows), width, figsize=(cell * width + 1.2, height * len(rows)), squeeze=False)
     dpi = figure.dpi if plt.rcParams["savefig.dpi"] == "figure" else plt.rcParams["savefig.dpi"]
-    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
-        for place, picture in enumerate(pictures):
-            array = np.asarray(load_rgb(picture)) if isinstance(picture, Path) else np.asarray(picture)
-            # Enlarged pixels stay squares; pictures that must shrink are filtered, or fine texture would alias.
+        for place, image in enumerate(images):
+            array = np.asarray(load_rgb(image)) if isinstance(image, Path) else np.asarray(image)
+            # Enlarged pixels stay squares; images that must shrink are filtered, or fine texture would alias.
             line[place].imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1,
                                interpolation="hanning" if len(array) > cell * dpi else "nearest")
             if captions:

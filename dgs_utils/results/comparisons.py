@@ -12,7 +12,7 @@ from dgs_utils.results.rows import SEEDS, SETTING, UNITS, numbers_of
 
 
 def binomial_error(accuracy, n_test):
-    """Return the standard error of top-1 accuracies (percent) that comes from testing on ``n_test`` pictures only."""
+    """Return the standard error of top-1 accuracies (percent) that comes from testing on ``n_test`` images only."""
     share = accuracy / 100
     return 100 * np.sqrt(share * (1 - share) / n_test)
 
@@ -124,7 +124,7 @@ def _compare_sides(first: pd.DataFrame, second: pd.DataFrame, measure: str, conf
 
 
 def read_correct(folder: Path) -> np.ndarray:
-    """Return which test pictures each training of a 06 folder got right: bool (trainings, pictures)."""
+    """Return which test images each training of a 06 folder got right: bool (trainings, images)."""
     results = pd.read_csv(Path(folder) / "results.csv")
     with np.load(Path(folder) / "correct.npz") as packed:
         rows = [np.unpackbits(packed[str(seed)], count=int(n))
@@ -132,33 +132,33 @@ def read_correct(folder: Path) -> np.ndarray:
     return np.array(rows, dtype=bool)
 
 
-def bootstrap_pictures(first: np.ndarray, second: np.ndarray, resamples: int = 5000, confidence: float = 0.95,
+def bootstrap_images(first: np.ndarray, second: np.ndarray, resamples: int = 5000, confidence: float = 0.95,
                        seed: int = 0) -> Comparison:
-    """Compare two methods by resampling test pictures, the same for both, and the trainings of each.
+    """Compare two methods by resampling test images, the same for both, and the trainings of each.
 
     Args:
-        first, second: bool (trainings, pictures), as `read_correct` returns; trainings may differ in number.
+        first, second: bool (trainings, images), as `read_correct` returns; trainings may differ in number.
         resamples: number of bootstrap samples.
         confidence: of the percentile interval.
         seed: of the bootstrap.
     """
-    first, second = _same_pictures(np.atleast_2d(first), np.atleast_2d(second))
-    rng, pictures = np.random.default_rng(seed), first.shape[1]
+    first, second = _same_images(np.atleast_2d(first), np.atleast_2d(second))
+    rng, images = np.random.default_rng(seed), first.shape[1]
     draws = np.empty(resamples)
     for i in range(resamples):
-        chosen = rng.integers(pictures, size=pictures)
+        chosen = rng.integers(images, size=images)
         shares = [side.mean(0)[chosen].mean() for side in
                   (side[rng.integers(len(side), size=len(side))] for side in (first, second))]
         draws[i] = 100 * (shares[0] - shares[1])
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     difference = 100 * (first.mean() - second.mean())
-    return Comparison(float(difference), float(low), float(high), np.nan, pictures, "test pictures", confidence)
+    return Comparison(float(difference), float(low), float(high), np.nan, images, "test images", confidence)
 
 
-def compare_on_pictures(results: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Compare two series on the same test pictures in every setting in which both were run (`bootstrap_pictures`).
+def compare_on_images(results: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Compare two series on the same test images in every setting in which both were run (`bootstrap_images`).
 
-    What this resamples are pictures and trainings; `compare_methods` answers for other pools and selections too.
+    What this resamples are images and trainings; `compare_methods` answers for other pools and selections too.
 
     Args:
         results: rows of ``results.csv`` with ``series``, ``setting`` and the 06 ``folder``.
@@ -171,16 +171,16 @@ def compare_on_pictures(results: pd.DataFrame, first: str, second: str) -> pd.Da
     for (setting, ipc), part in results.groupby(["setting", "ipc"], sort=False):
         sides = [part.loc[part["series"] == name, "folder"].unique() for name in (first, second)]
         if all(len(side) for side in sides):
-            found = bootstrap_pictures(*(np.concatenate([read_correct(folder) for folder in side]) for side in sides))
+            found = bootstrap_images(*(np.concatenate([read_correct(folder) for folder in side]) for side in sides))
             rows.append({"setting": setting, "ipc": ipc, "first": first, "second": second,
                          "difference": found.difference, "low": found.low, "high": found.high,
                          "sentence": found.sentence(first, second)})
     return pd.DataFrame(rows, columns=["setting", "ipc", "first", "second", "difference", "low", "high", "sentence"])
 
 
-def _same_pictures(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _same_images(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape[-1] != second.shape[-1]:
-        raise ValueError(f"the two were tested on {first.shape[-1]} and {second.shape[-1]} pictures; "
+        raise ValueError(f"the two were tested on {first.shape[-1]} and {second.shape[-1]} images; "
                          f"compare results of the same dataset and split")
     return first, second

@@ -12,7 +12,7 @@ def label_robust_score(real_hard: float, distilled_hard: float, distilled: float
         real_hard: accuracy of the full real set with hard labels, as a fraction.
         distilled_hard: accuracy of the distilled set with hard labels.
         distilled: accuracy of the distilled set with any labels.
-        random: accuracy of random real pictures of the same IPC under the same recipe.
+        random: accuracy of random real images of the same IPC under the same recipe.
         weight: of the gain over random; the rest weighs the loss to the full set.
     """
     _check_fractions(real_hard, distilled_hard, distilled, random)
@@ -22,7 +22,7 @@ def label_robust_score(real_hard: float, distilled_hard: float, distilled: float
 def augmentation_robust_score(distilled: float, random: float, distilled_plain: float, random_plain: float,
                               weight: float = 0.5) -> float:
     """Return DD-Ranking's augmentation-robust score in [0, 1], from accuracies (fractions) with and without (plain)
-    augmentation of the distilled set and of random real pictures.
+    augmentation of the distilled set and of random real images.
     """
     _check_fractions(distilled, random, distilled_plain, random_plain)
     return _scaled(weight * (distilled - random) + (1 - weight) * (distilled_plain - random_plain))
@@ -32,7 +32,7 @@ def robust_scores(summary: pd.DataFrame) -> pd.DataFrame:
     """Return DD-Ranking's scores of each series for which all the runs are there.
 
     The label-robust score wants the series and the full set under hard labels (protocol idc), and the series and random
-    real pictures under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-
+    real images under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-
     robust score wants both with and without augmentation, under hard labels.
 
     Args:

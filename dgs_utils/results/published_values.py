@@ -22,7 +22,7 @@ def published(number: int) -> pd.DataFrame:
 
 def is_comparable(summary: pd.DataFrame) -> bool:
     """Return whether all rows were measured as the published ones were: protocol H-A, all its epochs, 224 pixels, the
-    500 official validation pictures [B §1].
+    500 official validation images [B §1].
     """
     as_published = ((summary["label"] == "H-A") & (summary["epoch_factor"] == 1) & (summary["image_size"] == 224)
                     & (summary["n_test"] == 500))

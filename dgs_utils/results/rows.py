@@ -39,7 +39,7 @@ PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
 
 # What one cell of any table stands for: the runs that agree in how they were evaluated (SETTING) and in how their
-# pictures were made are averaged.
+# images were made are averaged.
 MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
 
 
@@ -88,7 +88,7 @@ def setting_of(rows: pd.DataFrame) -> np.ndarray:
 
 
 def series_of(rows: pd.DataFrame) -> np.ndarray:
-    """Return a readable name for how each row's pictures were made.
+    """Return a readable name for how each row's images were made.
 
     It is the method's label, followed in brackets by what else tells this method's rows apart, such as "DGS (hill)";
     two rows have the same name only if they agree in all of `MAKING`.

@@ -58,7 +58,7 @@ def swept(summary: pd.DataFrame, name: str) -> pd.Series:
 
 
 def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
-    """Put the two controls of a result beside it [B §2]: random real pictures, and random ones of the same pool.
+    """Put the two controls of a result beside it [B §2]: random real images, and random ones of the same pool.
 
     Returns:
         The summary with ``random`` and ``pool_random`` (best, percent; NaN where not run, or no pool was used) and what

@@ -228,7 +228,7 @@ def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str
     """Write comparisons with one method as ``<name>.csv``, and as a table ``<name>.md`` with a line a rival.
 
     Args:
-        comparisons: rows of `statistics.compare_methods` or `statistics.compare_on_pictures`, with one ``first``.
+        comparisons: rows of `statistics.compare_methods` or `statistics.compare_on_images`, with one ``first``.
         name: of the files.
         folder: where they go.
 
@@ -264,12 +264,12 @@ def caption(summary: pd.DataFrame, name: str = "comparison") -> str:
     scaled = "" if factors == [1.0] else f" Epochs are the protocol's × {', '.join(f'{f:g}' for f in factors)}."
     apart = "" if not LAYOUTS[name].published or is_comparable(shown) else (
         " Published values are left out: they were measured by protocol H-A with all its epochs, at 224 pixels, on the "
-        "500 official validation pictures.")
+        "500 official validation images.")
     protocol = f"{source['protocol'].iloc[0]}, {source['label'].iloc[0]}"
     return (f"Best top-1 accuracy in percent over the evaluations of a run (protocol {protocol}), "
             f"mean ± standard deviation (ddof 1) of {counts[0]} runs: pool seeds {counts[1]}, selection seeds "
             f"{counts[2]}, training seeds {counts[3]}. The binomial standard error of one test "
-            f"({source['n_test'].max()} pictures) is up to {source['test_se'].max():.1f} points.{scaled}{apart}")
+            f"({source['n_test'].max()} images) is up to {source['test_se'].max():.1f} points.{scaled}{apart}")
 
 
 def _markdown(table: pd.DataFrame) -> str:

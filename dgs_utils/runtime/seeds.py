@@ -21,7 +21,7 @@ def numpy_rng(*parts: str | int | float) -> np.random.Generator:
     return np.random.default_rng(named_seed(*parts))
 
 
-def torch_generator(*parts: str | int | float, device="cpu"):
+def torch_rng(*parts: str | int | float, device="cpu"):
     """Return a `torch.Generator` on ``device``, seeded by name."""
     import torch  # here, so that planning a grid never imports torch
 

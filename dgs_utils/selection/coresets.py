@@ -68,7 +68,7 @@ def _check(features, k: int) -> np.ndarray:
         raise ValueError(f"features have shape {features.shape}; give one row of features per image")
     if not np.isfinite(features).all():
         raise ValueError(f"the features of image {np.argwhere(~np.isfinite(features))[0][0]} are not finite; "
-                         f"check that picture and the classifier")
+                         f"check that image and the classifier")
     if not 1 <= k <= len(features):
         raise ValueError(f"k is {k} for {len(features)} images; choose 1 to {len(features)}")
     return features

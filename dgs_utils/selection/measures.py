@@ -10,11 +10,11 @@ def difficulty_scores(logits, target) -> np.ndarray:
     """Return 1 − softmax(logits)[target] over all classes (Eq. 6).
 
     Args:
-        logits: shape (N, classes), or (classes,) for one picture; NumPy or torch, any float type.
+        logits: shape (N, classes), or (classes,) for one image; NumPy or torch, any float type.
         target: index of the true class among the logits: one for all, or shape (N,).
 
     Returns:
-        float64 array of shape (N,), or () for one picture, in [0, 1]; computed so that scores near 0 keep their digits.
+        float64 array of shape (N,), or () for one image, in [0, 1]; computed so that scores near 0 keep their digits.
 
     Raises:
         ValueError: logits that are not finite, or a target out of range.
@@ -31,7 +31,7 @@ def cross_entropy(logits, target) -> np.ndarray:
 
 
 def margin(logits, target) -> np.ndarray:
-    """Return (1 − m) / 2 with m = p(target) − the largest other probability; above 1/2 the picture is misclassified."""
+    """Return (1 − m) / 2 with m = p(target) − the largest other probability; above 1/2 the image is misclassified."""
     log_p, target = _log_softmax(logits, target)
     p = np.exp(log_p)
     own = _of_target(p, target)

@@ -1,8 +1,8 @@
-"""RDED's crops: a distilled set whose pictures are mosaics of the most telling parts of real ones [B §3.1].
+"""RDED's crops: a distilled set whose images are mosaics of the most telling parts of real ones [B §3.1].
 
-Of each real picture of a class, the best of a few random square crops is kept, and of those the best few over the whole
+Of each real image of a class, the best of a few random square crops is kept, and of those the best few over the whole
 class, where "best" is the lowest cross-entropy of a classifier that sees the crop alone. Every tiles × tiles of them
-make one picture.
+make one image.
 """
 
 import math
@@ -26,14 +26,14 @@ from dgs_utils.runtime.seeds import numpy_rng
 if TYPE_CHECKING:
     from dgs_utils.classifiers.judge import Classifier
 
-PICTURES = 300  # real pictures of a class that are looked at
+IMAGES = 300  # real images of a class that are looked at
 TRIES = 5  # crops of each
-LEAST = 0.08  # smallest share of a picture's area in a crop
+LEAST = 0.08  # smallest share of an image's area in a crop
 BOX = ["left", "upper", "right", "lower"]
 
 
 def square_crop(width: int, height: int, rng: np.random.Generator, least: float = LEAST) -> tuple[int, int, int, int]:
-    """Draw a square box (left, upper, right, lower) of ``least`` to all of a picture's area, as torchvision draws it.
+    """Draw a square box (left, upper, right, lower) of ``least`` to all of an image's area, as torchvision draws it.
 
     After ten draws that do not fit, the largest central square is taken.
     """
@@ -47,9 +47,9 @@ def square_crop(width: int, height: int, rng: np.random.Generator, least: float 
     return left, upper, left + side, upper + side
 
 
-def cut(picture: Image.Image, box: tuple[int, int, int, int], side: int) -> np.ndarray:
-    """Return a box of a picture, scaled to ``side`` (bilinear, antialiased): uint8 (side, side, 3)."""
-    return np.asarray(picture.crop(box).resize((side, side), Image.Resampling.BILINEAR))
+def cut(image: Image.Image, box: tuple[int, int, int, int], side: int) -> np.ndarray:
+    """Return a box of an image, scaled to ``side`` (bilinear, antialiased): uint8 (side, side, 3)."""
+    return np.asarray(image.crop(box).resize((side, side), Image.Resampling.BILINEAR))
 
 
 @torch.inference_mode()
@@ -63,16 +63,16 @@ def losses(crops: Tensor, target: int, judge: "Classifier") -> Tensor:
 
 
 def choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
-    """Choose the crops of every class by 00's classifier; the distilled pictures have the size that it sees.
+    """Choose the crops of every class by 00's classifier; the distilled images have the size that it sees.
 
     Args:
         run: stage 05, with ipc and seed.
         images: the originals.
-        tiles: each distilled picture holds tiles × tiles crops.
+        tiles: each distilled image holds tiles × tiles crops.
 
     Returns:
         Rows of ``images.table``, tiles² · ipc a class and best first, with the crop's box in pixels (`BOX`), its loss,
-        and its place (picture, tile): the best ipc crops are tile 0 of pictures 0, 1, …, the next ipc are tile 1, and
+        and its place (image, tile): the best ipc crops are tile 0 of images 0, 1, …, the next ipc are tile 1, and
         so on; side is that of a tile in pixels.
 
     Raises:
@@ -89,25 +89,25 @@ def choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
             raise ValueError(f"class {name} has {len(part)} originals, and {tiles} × {tiles} crops for ipc "
                              f"{params.ipc} take {wanted}; lower sample.ipc")
         rng = numpy_rng("crops", params.seed, name)
-        part = part.iloc[rng.permutation(len(part))[: max(PICTURES, wanted)]]
+        part = part.iloc[rng.permutation(len(part))[: max(IMAGES, wanted)]]
         boxes, found = _best_of_each(images, part, side, rng, int(index[name]), judge, params.workers)
         part = part.assign(**dict(zip(BOX, boxes.T, strict=True)), loss=found)
         part = part.sort_values("loss", kind="stable").head(wanted)
         rank = np.arange(wanted)
-        chosen.append(part.assign(picture=rank % params.ipc, tile=rank // params.ipc, side=side))
+        chosen.append(part.assign(image=rank % params.ipc, tile=rank // params.ipc, side=side))
     return pd.concat(chosen, ignore_index=True)
 
 
 def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.random.Generator, target: int,
                   judge: "Classifier", workers: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the box (N, 4) and the loss (N,) of each picture's best crop."""
+    """Return the box (N, 4) and the loss (N,) of each image's best crop."""
     seeds = rng.integers(2**63, size=len(part))
 
     def crop(task: tuple) -> tuple[list, np.ndarray]:
         name, seed = task
-        picture, own = load_rgb(images.root / name), np.random.default_rng(seed)
-        boxes = [square_crop(*picture.size, own) for _ in range(TRIES)]
-        return boxes, np.stack([cut(picture, box, side) for box in boxes])
+        image, own = load_rgb(images.root / name), np.random.default_rng(seed)
+        boxes = [square_crop(*image.size, own) for _ in range(TRIES)]
+        return boxes, np.stack([cut(image, box, side) for box in boxes])
 
     boxes, found = [], []
     for tried, crops in map_files(crop, zip(part["file_name"], seeds, strict=True), workers):
@@ -121,18 +121,18 @@ def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.rando
 def write_mosaics(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
     """Write ``images/<class>/<i>.png`` from what `choose_crops` chose; return their metadata.
 
-    ``source`` names the originals of a picture's tiles, row by row, with "|" between them.
+    ``source`` names the originals of an image's tiles, row by row, with "|" between them.
     """
     side, tiles, rows = int(chosen["side"].iloc[0]), math.isqrt(chosen["tile"].nunique()), []
     with atomic(run.folder / "images") as partial:
-        pictures = chosen.groupby(["label", "class", "picture"])
-        for (label, name, picture), parts in run.progress(pictures, label="pictures", total=pictures.ngroups):
+        mosaics = chosen.groupby(["label", "class", "image"])
+        for (label, name, image), parts in run.progress(mosaics, label="images", total=mosaics.ngroups):
             parts = parts.sort_values("tile")
             crops = [cut(load_rgb(images.root / row.file_name), (row.left, row.upper, row.right, row.lower), side)
                      for row in parts.itertuples()]
             mosaic = np.array(crops).reshape(tiles, tiles, side, side, 3).swapaxes(1, 2)
-            target = partial / name / f"{picture}.png"
+            target = partial / name / f"{image}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mosaic.reshape(tiles * side, tiles * side, 3)).save(target)
-            rows.append((f"images/{name}/{picture}.png", name, label, "|".join(parts["file_name"])))
+            rows.append((f"images/{name}/{image}.png", name, label, "|".join(parts["file_name"])))
     return pd.DataFrame(rows, columns=["file_name", "class", "label", "source"])

@@ -1,4 +1,4 @@
-"""Tables of pictures with scores, as stages 03 to 05 hand them on, and what must hold for them."""
+"""Tables of images with scores, as stages 03 to 05 hand them on, and what must hold for them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
 
     Raises:
         ValueError: a missing file or column, a doubled file name, or a score outside [0, 1]; the sentence names the
-            class and the picture.
+            class and the image.
     """
     path = Path(folder) / "scores.csv"
     if not path.exists():
@@ -31,7 +31,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
         if len(wrong):
             file, score = wrong[["file_name", "score"]].iloc[0]
             raise ValueError(f"class {name}: the score of {file} is {score}, and difficulty lies in [0, 1]; "
-                             f"score that picture again")
+                             f"score that image again")
     return in_order(table)
 
 
@@ -47,26 +47,26 @@ def first_of_class(table: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:
-    """Return the pictures of the originals' classes, with their labels.
+    """Return the images of the originals' classes, with their labels.
 
     Classes that the originals lack are left out with a warning, since nothing tells their target.
 
     Args:
-        images: any pictures with class names.
+        images: any images with class names.
         classes: class table of 00 (label, class).
         warn: takes one sentence.
 
     Raises:
-        ValueError: a class of the originals has no pictures.
+        ValueError: a class of the originals has no images.
     """
     labels = classes.set_index("class")["label"]
     known = images.table["class"].isin(labels.index)
     for name in sorted(set(images.table.loc[~known, "class"]), key=natural_key):
-        warn(f"class {name} of {images.root} is not among the originals, so its pictures are left out")
+        warn(f"class {name} of {images.root} is not among the originals, so its images are left out")
     present = set(images.table["class"])
     for name in labels.index:
         if name not in present:
-            raise ValueError(f"class {name} has no pictures in {images.root}; generate some, or leave the class out "
+            raise ValueError(f"class {name} has no images in {images.root}; generate some, or leave the class out "
                              f"of prepare.classes")
     table = images.table[known]
     return ImageSet(images.root, in_order(table.assign(label=table["class"].map(labels))))

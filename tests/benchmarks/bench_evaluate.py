@@ -1,6 +1,6 @@
 """How fast stage 06 trains: ``python tests/benchmarks/bench_evaluate.py --network resnet_ap10 --size 224``.
 
-The baseline works as the published trainer does: pictures held as PIL objects, transformed one by one in worker
+The baseline works as the published trainer does: images held as PIL objects, transformed one by one in worker
 processes, batch after batch in fp32, tested in batches of 32. Both sides are measured in turns in the same run; each
 line gives a time and a ratio, and nothing fails for being slow. The last line, about shares of a training step, counts
 CPU time where there is no GPU, so that it holds on a busy machine too.
@@ -28,34 +28,34 @@ from dgs_utils.classifiers.augmentation import (
     cutmix,
 )
 from dgs_utils.classifiers.networks import build
-from dgs_utils.classifiers.training import Pictures, Recipe, logits, train_classifier
+from dgs_utils.classifiers.training import ImageTensors, Recipe, logits, train_classifier
 from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
 WEIGHTS = torch.tensor(LUMINANCE)[:, None, None]
 
 
-def jitter(picture: torch.Tensor) -> torch.Tensor:
-    """Blend one picture with black, its mean luminance and its luminance, in random order."""
+def jitter(image: torch.Tensor) -> torch.Tensor:
+    """Blend one image with black, its mean luminance and its luminance, in random order."""
     for operation in random.sample(range(3), 3):
-        luminance = (picture * WEIGHTS).sum(0, keepdim=True)
+        luminance = (image * WEIGHTS).sum(0, keepdim=True)
         reference = (torch.zeros(()), luminance.mean(), luminance)[operation]
-        picture = picture + random.uniform(-0.4, 0.4) * (reference - picture)
-    return picture
+        image = image + random.uniform(-0.4, 0.4) * (reference - image)
+    return image
 
 
-def lighting(picture: torch.Tensor) -> torch.Tensor:
-    """Add one PCA colour to one picture."""
+def lighting(image: torch.Tensor) -> torch.Tensor:
+    """Add one PCA colour to one image."""
     alphas = torch.randn(3) * 0.1 * torch.tensor(EIGENVALUES)
-    return picture + (torch.tensor(EIGENVECTORS) @ alphas)[:, None, None]
+    return image + (torch.tensor(EIGENVECTORS) @ alphas)[:, None, None]
 
 
 class Originals(Dataset):
-    """PIL pictures with labels, transformed when they are asked for."""
+    """PIL images with labels, transformed when they are asked for."""
 
-    def __init__(self, pictures: Pictures, size: int, train: bool):
+    def __init__(self, images: ImageTensors, size: int, train: bool):
         self.items = [(Image.fromarray(image.permute(1, 2, 0).numpy()), int(label))
-                      for image, label in zip(pictures.images, pictures.labels, strict=True)]
+                      for image, label in zip(images.images, images.labels, strict=True)]
         steps = [v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
         if train:
             steps += [v2.RandomResizedCrop(size, (0.5, 1.0), antialias=True), v2.RandomHorizontalFlip(),
@@ -66,14 +66,14 @@ class Originals(Dataset):
         return len(self.items)
 
     def __getitem__(self, place: int):
-        picture, label = self.items[place]
-        return self.transform(picture), label
+        image, label = self.items[place]
+        return self.transform(image), label
 
 
 class Baseline:
     """The published trainer's loop."""
 
-    def __init__(self, network, train: Pictures, test: Pictures, size: int, workers: int, device: torch.device):
+    def __init__(self, network, train: ImageTensors, test: ImageTensors, size: int, workers: int, device: torch.device):
         self.network, self.device = network, device
         self.optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         options = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": device.type == "cuda"}
@@ -115,9 +115,9 @@ def in_turns(functions: dict, device: torch.device, rounds: int, clock=time.perf
     return dict(zip(functions, np.min(times, axis=0), strict=True))
 
 
-def noise(n: int, size: int) -> Pictures:
-    images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch_generator("bench", n))
-    return Pictures(images, torch.arange(n) % 10)
+def noise(n: int, size: int) -> ImageTensors:
+    images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch_rng("bench", n))
+    return ImageTensors(images, torch.arange(n) % 10)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -125,9 +125,9 @@ def main(options: argparse.Namespace) -> None:
     train, test = noise(10 * options.ipc, options.size), noise(options.tests, options.size)
     ours, theirs = (build(options.network, 10, options.size).to(device) for _ in range(2))
     mine, held_out = train.to(device), test.to(device)
-    empty = Pictures(held_out.images[:1], held_out.labels[:1])
+    empty = ImageTensors(held_out.images[:1], held_out.labels[:1])
     recipe = Recipe(options.epochs, evaluations=1, precision=options.precision, compile=options.compile)
-    generator = torch_generator("bench")
+    rng = torch_rng("bench")
 
     def step():
         train_classifier(ours, mine, empty, recipe)
@@ -137,7 +137,7 @@ def main(options: argparse.Namespace) -> None:
         for batch, labels in batches * options.epochs:
             F.cross_entropy(ours(batch), labels).backward()
 
-    batches = [(augment(images, Augmentation(), generator), labels) for images, labels in
+    batches = [(augment(images, Augmentation(), rng), labels) for images, labels in
                zip(mine.images.split(64), mine.labels.split(64), strict=True)]
     baseline = Baseline(theirs, train, test, options.size, options.workers, device)
     found = in_turns({
@@ -148,10 +148,10 @@ def main(options: argparse.Namespace) -> None:
     }, device, options.rounds)
     name = f"{options.network} at {options.size} px, {options.precision}, {device.type}"
     name += ", compiled" if options.compile else ""
-    pictures = len(mine.labels) * options.epochs
-    print(f"training {name}: {pictures / found['train']:8.0f} pictures/s, "
+    images = len(mine.labels) * options.epochs
+    print(f"training {name}: {images / found['train']:8.0f} images/s, "
           f"{found['train as published'] / found['train']:.2f} × the published way")
-    print(f"testing  {name}: {len(test.labels) / found['test']:8.0f} pictures/s, "
+    print(f"testing  {name}: {len(test.labels) / found['test']:8.0f} images/s, "
           f"{found['test as published'] / found['test']:.2f} × the published way")
     if options.precision == "fp32":
         clock = time.perf_counter if device.type == "cuda" else time.process_time
@@ -166,7 +166,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=5, help="epochs in each measurement")
-    parser.add_argument("--tests", type=int, default=200, help="test pictures")
+    parser.add_argument("--tests", type=int, default=200, help="test images")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the baseline")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")

@@ -1,8 +1,8 @@
 """How fast stages 01 and 02 are: ``python tests/benchmarks/bench_generation.py``.
 
 Random weights of the right shapes: DiT-XL/2 and Stable Diffusion's autoencoder on a GPU, DiT-S/2 and TAESD on a CPU,
-both for pictures of 256 pixels. The baseline works as the published scripts do: one image at a time, fp32 (TF32 on a
-GPU), always both halves of guidance and noise for both; pictures read and encoded anew at every training step, memories
+both for images of 256 pixels. The baseline works as the published scripts do: one image at a time, fp32 (TF32 on a
+GPU), always both halves of guidance and noise for both; images read and encoded anew at every training step, memories
 as lists, a moving average over all parameters. Each line has a ratio from this very run; nothing fails for being slow.
 """
 
@@ -33,7 +33,7 @@ from dgs_utils.diffusion.sampler import Guidance, sample
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.pixels import center_crop
 from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.seeds import torch_generator
+from dgs_utils.runtime.seeds import torch_rng
 
 STEPS, FAST_STEPS, BATCH, SIDE, CLASSES = 50, 20, 8, 256, 10
 
@@ -60,7 +60,7 @@ def build_codec(device: torch.device) -> LatentAutoencoder:
 
 def write(codec: LatentAutoencoder, latents: torch.Tensor, folder: Path, precision: str) -> None:
     files = tuple(folder / f"{i}.png" for i in range(len(latents)))
-    pool._write_pictures(codec, latents, files, precision)
+    pool._write_images(codec, latents, files, precision)
 
 
 def published_pool(model: DiT, codec: LatentAutoencoder, folder: Path, images: int) -> None:
@@ -88,8 +88,8 @@ def our_pool(model: DiT, codec: LatentAutoencoder, folder: Path, images: int, ba
         pending = []
         for start in range(0, images, batch):
             size = min(batch, images - start)
-            generators = [torch_generator("bench", start + i) for i in range(size)]
-            latents = sample(model, torch.zeros(size, dtype=torch.int64), generators, steps=steps,
+            rngs = [torch_rng("bench", start + i) for i in range(size)]
+            latents = sample(model, torch.zeros(size, dtype=torch.int64), rngs, steps=steps,
                              guidance=Guidance(4.0), solver=solver, precision=precision)
             pending.append(writer.submit(write, codec, latents, folder, precision))
         for future in pending:
@@ -99,8 +99,8 @@ def our_pool(model: DiT, codec: LatentAutoencoder, folder: Path, images: int, ba
 class PublishedTraining:
     """The published fine-tuning loop, on JPEG files in memory."""
 
-    def __init__(self, model: DiT, codec: LatentAutoencoder, pictures: list[bytes]):
-        self.model, self.codec, self.pictures = model.train(), codec, pictures
+    def __init__(self, model: DiT, codec: LatentAutoencoder, images: list[bytes]):
+        self.model, self.codec, self.images = model.train(), codec, images
         self.device = next(model.parameters()).device
         trained = trainable_parameters(model)
         self.ema = copy.deepcopy(model).requires_grad_(False)
@@ -109,8 +109,8 @@ class PublishedTraining:
         self.memories = [{label: [] for label in range(CLASSES)} for _ in range(2)]
 
     def step(self) -> None:
-        places = torch.randint(len(self.pictures), (BATCH,))
-        squares = [center_crop(Image.open(io.BytesIO(self.pictures[place])).convert("RGB"), SIDE) for place in places]
+        places = torch.randint(len(self.images), (BATCH,))
+        squares = [center_crop(Image.open(io.BytesIO(self.images[place])).convert("RGB"), SIDE) for place in places]
         pixels = torch.stack([torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1 for square in squares])
         labels = places % CLASSES
         with torch.no_grad():
@@ -143,9 +143,9 @@ class PublishedTraining:
         return total / len(present)
 
 
-def our_training(model: DiT, pictures: int, precision: str, folder: Path) -> Trainer:
-    mean = torch.randn(pictures, 2, 4, SIDE // 8, SIDE // 8, generator=torch_generator("bench"))
-    latents = Latents(mean, torch.full_like(mean, 0.1), torch.arange(pictures) % CLASSES)
+def our_training(model: DiT, images: int, precision: str, folder: Path) -> Trainer:
+    mean = torch.randn(images, 2, 4, SIDE // 8, SIDE // 8, generator=torch_rng("bench"))
+    latents = Latents(mean, torch.full_like(mean, 0.1), torch.arange(images) % CLASSES)
     return Trainer(model, trainable_parameters(model), latents, torch.arange(CLASSES),
                    Schedule(10**6, BATCH, 1e-3, 0.9999, precision=precision, checkpoint_every=10**6),
                    MinimaxCriterion(), folder / "none.pt")

@@ -76,22 +76,22 @@ def bench_sampling() -> None:
         print(f"sampling by {name:5}, 1,000 classes {found:8.2f} s            {found / plain:5.1f} × a plain draw")
 
 
-def bench_scoring(network: str, pictures: int, batch: int, precision: str) -> None:
+def bench_scoring(network: str, images: int, batch: int, precision: str) -> None:
     torch.manual_seed(0)
     device = resolve("auto")
     judge = Classifier(torchvision.models.get_model(network, weights=None), ClassifierConfig(network, 1000, 256, 224))
     judge = judge.to(device, memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        images = write_pictures(root / "pictures", pictures)
-        pixels = torch.stack([judge.read(path) for path in images.paths[:batch]])  # the same pictures for both
+        images = write_images(root / "images", images)
+        pixels = torch.stack([judge.read(path) for path in images.paths[:batch]])  # the same images for both
         pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
         runs = iter(range(100))
 
         @torch.inference_mode()
         def forward():
             with autocast(device, precision):
-                for _ in range(-(-pictures // batch)):
+                for _ in range(-(-images // batch)):
                     judge(pixels)
                 if device.type == "cuda":
                     torch.cuda.synchronize()
@@ -101,11 +101,11 @@ def bench_scoring(network: str, pictures: int, batch: int, precision: str) -> No
 
         times = [(seconds(forward, 1), seconds(stream, 1)) for _ in range(3)]  # in turns, as machines have moods
     alone, whole = np.min(times, axis=0)
-    print(f"scoring with {network}, {precision}, {device.type}: {pictures / whole:7.1f} pictures/s, "
+    print(f"scoring with {network}, {precision}, {device.type}: {images / whole:7.1f} images/s, "
           f"{100 * alone / whole:.0f} % of the forward pass alone")
 
 
-def write_pictures(root: Path, count: int) -> ImageSet:
+def write_images(root: Path, count: int) -> ImageSet:
     """Write JPEG files of 256 pixels with some structure."""
     (root / "a").mkdir(parents=True)
     rows, columns = np.arange(256)[:, None, None], np.arange(256)[None, :, None]
@@ -118,10 +118,10 @@ def write_pictures(root: Path, count: int) -> ImageSet:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", default="mobilenet_v2")
-    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     options = parser.parse_args()
     bench_search()
     bench_sampling()
-    bench_scoring(options.network, options.pictures, options.batch, options.precision)
+    bench_scoring(options.network, options.images, options.batch, options.precision)

@@ -21,12 +21,12 @@ def build(name: str, num_classes: int, image_size: int, norm: str = "instance", 
     Args:
         name: a key of `NETWORKS`.
         num_classes: outputs.
-        image_size: side of the pictures in pixels; it also decides the stem of the ResNets.
+        image_size: side of the images in pixels; it also decides the stem of the ResNets.
         norm: "instance" or "batch".
-        channels: of the pictures.
+        channels: of the images.
 
     Raises:
-        ValueError: an unknown name or norm, or pictures so small that a pool finds a single pixel to average, or that
+        ValueError: an unknown name or norm, or images so small that a pool finds a single pixel to average, or that
             an instance norm finds one to normalise, which would leave nothing of it.
     """
     if name not in NETWORKS:
@@ -35,13 +35,13 @@ def build(name: str, num_classes: int, image_size: int, norm: str = "instance", 
         raise ValueError(f"{norm!r} is no norm of {name}{nearest(norm, NORMS)}")
     smallest = smallest_size(name, norm)
     if image_size < smallest:
-        raise ValueError(f"{name} with {norm} norm needs pictures of at least {smallest} pixels, not {image_size}; "
+        raise ValueError(f"{name} with {norm} norm needs images of at least {smallest} pixels, not {image_size}; "
                          f"raise image_size or choose a shallower network")
     return NETWORKS[name](num_classes, image_size, norm, channels)
 
 
 def smallest_size(name: str, norm: str) -> int:
-    """Return the smallest picture side, in pixels, on which every pool and every instance norm sees 2 × 2 or more."""
+    """Return the smallest image side, in pixels, on which every pool and every instance norm sees 2 × 2 or more."""
     if name.startswith("convnet"):  # the last pool, and the norm before it
         return 2 ** int(name.removeprefix("convnet"))
     if name.startswith("resnet_ap"):  # three pools that round down; a norm follows the last one

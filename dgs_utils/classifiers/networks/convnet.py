@@ -10,11 +10,11 @@ class ConvNet(Network):
     """Plain convolutional network.
 
     Args:
-        depth: number of blocks; each halves the picture.
+        depth: number of blocks; each halves the image.
         num_classes: outputs.
-        image_size: side of the pictures in pixels.
+        image_size: side of the images in pixels.
         norm: "instance" or "batch".
-        channels: of the pictures.
+        channels: of the images.
         width: channels of every block.
     """
 

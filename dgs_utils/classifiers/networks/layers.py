@@ -15,7 +15,7 @@ class Network(nn.Module):
     """A classifier that can show its last features."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the features (N, D) that the last linear layer sees, for pictures (N, C, H, W)."""
+        """Return the features (N, D) that the last linear layer sees, for images (N, C, H, W)."""
         raise NotImplementedError
 
     def classify(self, features: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, classes) of pictures (N, C, H, W)."""
+        """Return the logits (N, classes) of images (N, C, H, W)."""
         return self.classify(self.features(x))
 
 

@@ -30,15 +30,15 @@ class Block(nn.Module):
 class ResNet(Network):
     """ResNet of basic blocks.
 
-    The stem is a 7 × 7 convolution of stride 2 with a 3/2 max pool for large pictures, as published; without the pool
+    The stem is a 7 × 7 convolution of stride 2 with a 3/2 max pool for large images, as published; without the pool
     for mid-sized ones; and a 3 × 3 convolution of stride 1 for small ones.
 
     Args:
         blocks: blocks in each of the four stages.
         num_classes: outputs.
-        image_size: side of the pictures in pixels.
+        image_size: side of the images in pixels.
         norm: "instance" or "batch".
-        channels: of the pictures.
+        channels: of the images.
     """
 
     def __init__(self, blocks: tuple[int, ...], num_classes: int, image_size: int, norm: str = "instance",

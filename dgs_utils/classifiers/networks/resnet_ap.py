@@ -32,15 +32,15 @@ class BlockAP(nn.Module):
 class ResNetAP(Network):
     """ResNet with average pooling for down-sampling.
 
-    The stem is a 7 × 7 convolution of stride 1 with a pool of 4 for large pictures, as published; of 2 for mid-sized
+    The stem is a 7 × 7 convolution of stride 1 with a pool of 4 for large images, as published; of 2 for mid-sized
     ones; and a 3 × 3 convolution without pool for small ones.
 
     Args:
         blocks: blocks in each of the four stages.
         num_classes: outputs.
-        image_size: side of the pictures in pixels.
+        image_size: side of the images in pixels.
         norm: "instance" or "batch".
-        channels: of the pictures.
+        channels: of the images.
     """
 
     def __init__(self, blocks: tuple[int, ...], num_classes: int, image_size: int, norm: str = "instance",

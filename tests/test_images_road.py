@@ -35,7 +35,7 @@ EXPERIMENT = """
 name: photographs
 prepare:
   dataset: imagewoof
-  root: {pictures}
+  root: {images}
   split: imagenet
   classes: [{classes}]
   image_size: 128
@@ -66,7 +66,7 @@ PUBLISHED = """
 name: published
 prepare:
   dataset: imagewoof
-  root: {base}/pictures
+  root: {base}/images
   split: imagenet
   classes: [{classes}]
   image_size: 64
@@ -91,7 +91,7 @@ pool:
 
 
 def extract(shared_data: Path, root: Path) -> None:
-    """Take the first pictures of each class from the archives, under their own names."""
+    """Take the first images of each class from the archives, under their own names."""
     for part in ("train", "val"):
         with zipfile.ZipFile(shared_data / "imagewoof128" / f"{part}.zip") as archive:
             for wnid in CLASSES:
@@ -117,8 +117,8 @@ def run(folder: Path, experiment: str, **values) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def road(shared_data, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("photographs")
-    extract(shared_data, folder / "pictures")
-    return run(folder, EXPERIMENT, pictures=folder / "pictures", weights=shared_data / "weights")
+    extract(shared_data, folder / "images")
+    return run(folder, EXPERIMENT, images=folder / "images", weights=shared_data / "weights")
 
 
 @pytest.mark.slow  # three notebooks, one of which trains; all tests below share their run
@@ -132,14 +132,14 @@ def test_originals_are_split_by_their_names(road):
         assert images.table.groupby("label").size().tolist() == [count] * 3
         assert all(("ILSVRC2012_val_" in path.name) == (split == "val") for path in images.paths)
     [warning] = read_manifest(road["00"])["warnings"]
-    assert (f"has {3 * TRAIN} train and {3 * VAL} val pictures here, 3900 train and 150 val in the published "
+    assert (f"has {3 * TRAIN} train and {3 * VAL} val images here, 3900 train and 150 val in the published "
             f"protocol") in warning
 
 
 @pytest.mark.slow  # needs the road above
 def test_latents_are_taesd_s(road):
     latents = load_file(road["00"] / "latents.safetensors")
-    assert latents["mean"].shape == (3 * TRAIN, 2, 4, 16, 16)  # each picture and its mirror image
+    assert latents["mean"].shape == (3 * TRAIN, 2, 4, 16, 16)  # each image and its mirror image
     assert latents["std"].shape == (0,)
     assert latents["labels"].tolist() == [label for label in range(3) for _ in range(TRAIN)]
     assert abs(latents["mean"].mean()) < 0.3
@@ -149,7 +149,7 @@ def test_latents_are_taesd_s(road):
     with torch.inference_mode():
         decoded = codec.decode(latents["mean"][:1, 0])[0].permute(1, 2, 0).numpy()
     error = np.square((decoded + 1) / 2 - image / 255).mean()
-    assert -10 * np.log10(error) > 17  # dB: the very picture (another one is near 10)
+    assert -10 * np.log10(error) > 17  # dB: the very image (another one is near 10)
 
 
 @pytest.mark.slow  # needs the road above
@@ -179,26 +179,26 @@ def test_training_learns(road):
 
 
 @pytest.mark.slow  # needs the road above
-def test_the_pool_holds_pictures_of_every_class(road):
+def test_the_pool_holds_images_of_every_class(road):
     metadata = pd.read_csv(road["02"] / "metadata.csv")
     assert metadata.columns.tolist()[:5] == ["file_name", "class", "label", "index", "seed"]
     assert {"generator", "solver", "steps", "guidance", "model"} <= set(metadata.columns)
     assert metadata["class"].tolist() == [wnid for wnid in CLASSES for _ in range(POOL)]
     assert metadata["seed"].is_unique
     assert set(metadata["generator"]) == {"minimax"}
-    pictures = []
+    images = []
     for name in metadata["file_name"]:
         with Image.open(road["02"] / name) as image:
             assert (image.size, image.mode, image.format) == ((128, 128), "RGB", "PNG")
-            pictures.append(np.asarray(image) / 255)
+            images.append(np.asarray(image) / 255)
     assert sorted(f.name for f in (road["02"] / "images").iterdir()) == sorted(CLASSES)
-    pictures = np.stack(pictures)
-    assert (pictures.std(axis=(1, 2, 3)) > 0.05).all()  # none is flat
-    assert min(np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 0.02  # all different
-    # A model that has not learned gives latents of 30 times the deviation, and pictures of saturated patches.
+    images = np.stack(images)
+    assert (images.std(axis=(1, 2, 3)) > 0.05).all()  # none is flat
+    assert min(np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]) > 0.02  # all different
+    # A model that has not learned gives latents of 30 times the deviation, and images of saturated patches.
     originals = load_file(road["00"] / "latents.safetensors")["mean"]
     with torch.inference_mode():
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() * 2 - 1
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() * 2 - 1
         latents = autoencoder.load(road["00"], 3).encode(pixels)[0]
     ratio = latents.std(dim=(0, 2, 3)) / originals.std(dim=(0, 1, 3, 4))
     assert (ratio > 0.6).all()
@@ -217,7 +217,7 @@ def test_executed_notebooks_show_what_they_made(road):
 
 @pytest.mark.slow  # three notebooks
 def test_published_formats_go_the_same_way(shared_data, tmp_path):
-    extract(shared_data, tmp_path / "pictures")
+    extract(shared_data, tmp_path / "images")
     torch.manual_seed(0)
     vae = AutoencoderKL(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4,
                         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
@@ -244,6 +244,6 @@ def test_published_formats_go_the_same_way(shared_data, tmp_path):
     assert set(moved.nonzero().flatten().tolist()) - {1000} == set(CLASSES.values())  # 1000: no class
     metadata = pd.read_csv(road["02"] / "metadata.csv")
     assert len(metadata) == 3 * POOL
-    pictures = [np.asarray(Image.open(road["02"] / name)) for name in metadata["file_name"]]
-    assert {picture.shape for picture in pictures} == {(64, 64, 3)}
-    assert all(picture.std() > 1 for picture in pictures)
+    images = [np.asarray(Image.open(road["02"] / name)) for name in metadata["file_name"]]
+    assert {image.shape for image in images} == {(64, 64, 3)}
+    assert all(image.std() > 1 for image in images)
