@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.names import clean_name
 from dgs_utils.artifacts.places import locate, outputs_root
 from dgs_utils.params import Input, StageParams, node_key, validate
 
@@ -30,7 +31,8 @@ class Node:
     @cached_property
     def label(self) -> str:
         """The readable part of the folder's name."""
-        return self.params.label({n: label_of(v) for n, v in self.inputs.items() if not isinstance(v, list)})
+        found = self.params.label({n: label_of(v) for n, v in self.inputs.items() if not isinstance(v, list)})
+        return clean_name(found)  # titles, folders' names and others' manifests are in it
 
     @property
     def folder(self) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from dgs_utils.artifacts.names import check_name
 from dgs_utils.artifacts.places import locate
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, nearest, validate
@@ -91,7 +92,7 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
     """
     path = locate(path)
     content = _load_with_base(path)
-    name = content.pop("name", path.stem)
+    name = check_name(str(content.pop("name", path.stem)), f"{path}: name")
     grids, sections = _read_grids(path, content.pop("grid", None) or {}), {}
     for section, values in content.items():
         if section not in SECTIONS:
@@ -103,7 +104,7 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
         _change(change, sections, grids)
     if not sections and not any(grids):
         raise ValueError(f"{path} asks for nothing; add a section, such as evaluate: {{}}")
-    experiment = Experiment(str(name), sections, grids)
+    experiment = Experiment(name, sections, grids)
     _check_values(experiment)
     return experiment
 
@@ -222,6 +223,8 @@ def _check_values(experiment: Experiment) -> None:
             if "output" in values:
                 raise ValueError(f"{stage[3:]}.output cannot be set in an experiment file, where folders are named "
                                  f"after their parameters; remove it, or give --outputs")
+            if isinstance(values.get("title"), str):
+                check_name(values["title"], f"{stage[3:]}.title")
             if stage == "05_sample" and is_condensed(values):
                 values = {name: value for name, value in values.items() if name != "method"}
             validate(stage, values)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dgs_utils.artifacts.names import check_name
 from dgs_utils.images.tables import read_table
 
 # (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
@@ -50,5 +51,11 @@ SUBSETS: dict[str, list[tuple[str, int, str]]] = {
 def read_classes(prepare: Path) -> pd.DataFrame:
     """Return a 00 folder's class table: label, class (folder name), index (in the difficulty classifier's output),
     condition (label of the diffusion model), name.
+
+    Raises:
+        ValueError: a class's name cannot be that of a folder.
     """
-    return read_table(prepare / "classes.csv")
+    table = read_table(prepare / "classes.csv")
+    for name in table["class"]:
+        check_name(name, f"{prepare / 'classes.csv'}: a class")
+    return table

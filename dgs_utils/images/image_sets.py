@@ -5,6 +5,7 @@ explicit class tables, never from the order of folders on disk.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.names import check_name, check_relative, links_outside
+from dgs_utils.artifacts.places import locate, outputs_root
 from dgs_utils.images.pixels import IMAGE_SUFFIXES, center_crop, load_rgb, map_files
 from dgs_utils.images.tables import natural_key, read_table
 
@@ -95,21 +99,66 @@ def list_images(folder: Path, classes: list[str] | None = None) -> tuple[Path, p
         folder: the folder.
         classes: class folders to look into, so that ten of a thousand are quick to list; None or [] for all. Lists of
             images are returned whole.
+
+    Raises:
+        ValueError: no folder, a list without the needed columns, or a class or file whose name leads out of the folder.
     """
-    if (folder / "originals.csv").exists():
-        root = json.loads((folder / "dataset.json").read_text())["root"]
-        return folder / root, read_table(folder / "originals.csv")
-    if (folder / "metadata.csv").exists():
-        return folder, _with_class(read_table(folder / "metadata.csv"), folder / "metadata.csv")
-    if (folder / "metadata.jsonl").exists():
-        table = pd.read_json(folder / "metadata.jsonl", lines=True, dtype={"class": str, "file_name": str})
-        return folder, _with_class(table, folder / "metadata.jsonl")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the folder that holds one sub-folder of images per class")
-    folders = [folder / name for name in classes] if classes else folder.iterdir()
+    for file in ("originals.csv", "metadata.csv", "metadata.jsonl"):
+        if (folder / file).exists():
+            return _read_list(folder / file)
+    folders = [folder / check_name(name, "a class") for name in classes] if classes else folder.iterdir()
     rows = [(f"{d.name}/{f.name}", d.name) for d in folders if d.is_dir() for f in d.iterdir()
             if f.suffix.lower() in IMAGE_SUFFIXES]
-    return folder, pd.DataFrame(rows, columns=["file_name", "class"])
+    return folder, _checked(pd.DataFrame(rows, columns=["file_name", "class"]), folder, folder)
+
+
+def _read_list(path: Path) -> tuple[Path, pd.DataFrame]:
+    """Return the root and the checked table of a list of images."""
+    folder = root = path.parent
+    if path.name == "originals.csv":
+        root = folder / json.loads((folder / "dataset.json").read_text())["root"]
+        table = read_table(path)
+    elif path.suffix == ".csv":
+        table = _with_class(read_table(path), path)
+    else:
+        table = _with_class(pd.read_json(path, lines=True, dtype={"class": str, "file_name": str}), path)
+    given = _listed_folder(folder) if path.name == "metadata.csv" else None
+    if given:
+        names = table["file_name"].map(lambda name: name.removeprefix(f"{given}/"))
+        _checked(table.assign(file_name=names), given, path)
+        return folder, table
+    if not (root.absolute().is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(outputs_root())):
+        warnings.warn(f"the images that {path} lists are not in its folder, but in {root}", stacklevel=4)
+    return root, _checked(table, root, path)
+
+
+def _listed_folder(folder: Path) -> Path | None:
+    """Return the folder whose images a finished pool only lists, by absolute paths; None for every other folder."""
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(folder)
+    params = manifest.get("params", {})
+    lists = manifest["stage"] == "02_pool" and params.get("generator") == "folder"
+    return locate(params["root"]) if lists else None
+
+
+def _checked(table: pd.DataFrame, root: Path, where: Path) -> pd.DataFrame:
+    """Return a table of images whose classes and files have names that may become paths; tell of links out of root.
+
+    Raises:
+        ValueError: one has not; data sets come from strangers, and later stages write folders of these names.
+    """
+    for name in table["class"].unique():
+        check_name(name, f"{where}: a class")
+    for name in table["file_name"]:
+        check_relative(name, f"{where}: a file")
+    outside = links_outside(root, table["file_name"])
+    if outside:
+        warnings.warn(f"{len(outside)} images of {root} are links to elsewhere, such as {outside[0]}; make sure that "
+                      f"these may be read and passed on", stacklevel=5)
+    return table
 
 
 def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:

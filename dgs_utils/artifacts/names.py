@@ -1,0 +1,121 @@
+"""Names from outside: what may become part of a path.
+
+Classes and files of a data set, members of an archive, titles of experiments: whoever wrote them decides neither where
+results land nor which files are read. Every such name passes `check_name` or `check_relative` before it meets a path.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+LONGEST = 200  # bytes of one name; file systems take 255, and temporary names are a little longer than the final ones
+DEEPEST = 1000  # bytes of a relative path
+LABEL = 120  # bytes of the readable part of a folder's name
+PLAIN = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}/){0,5}[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")  # at a glance
+DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a name that is to become one part of a path, after checking that it can.
+
+    Args:
+        name: the name.
+        what: what it names and where it stands, as the beginning of a sentence.
+
+    Raises:
+        ValueError: it is no text, empty, ``.`` or ``..``, hidden (begins with a dot), holds a separator or a control
+            character, begins like a Windows drive, begins or ends with a blank, or has more than 200 bytes in UTF-8.
+    """
+    fault = _fault(name) or ("which begins with a dot" if name.startswith(".") else "")
+    if fault:
+        raise ValueError(f"{what} is {_quoted(name)}, {fault}; give it a plain name, such as {clean_name(str(name))!r}")
+    return name
+
+
+def check_relative(path: str, what: str) -> PurePosixPath:
+    """Return a path with ``/`` between its parts, after checking that it stays below the folder that it starts from.
+
+    Args:
+        path: the path.
+        what: what it names and where it stands, as the beginning of a sentence.
+
+    Raises:
+        ValueError: it is absolute, one of its parts is no name (as in `check_name`, only that files may be hidden), or
+            it has more than 1,000 bytes in UTF-8.
+    """
+    if isinstance(path, str) and PLAIN.fullmatch(path):
+        return PurePosixPath(path)
+    parts = PurePosixPath(path).parts if isinstance(path, str) else ()  # without "." and doubled separators
+    if isinstance(path, str) and path.startswith("/"):
+        fault = "an absolute path"
+    elif not parts:
+        fault = "which names nothing"
+    elif len(path.encode(errors="replace")) > DEEPEST:
+        fault = f"which has more than {DEEPEST:,} bytes"
+    else:
+        fault = next(filter(None, map(_fault, parts)), "")
+    if fault:
+        raise ValueError(f"{what} is {_quoted(path)}, {fault}; give a path below the folder that it belongs to")
+    return PurePosixPath(path)
+
+
+def clean_name(text: str, longest: int = LABEL) -> str:
+    """Return a text as a name that `check_name` accepts: other characters become ``-``, a long middle is left out."""
+    text = "".join("-" if character in "/\\" or _is_odd(character) else character for character in text)
+    text = DRIVE.sub(lambda drive: f"{drive[0][0]}-", text, count=1) if DRIVE.match(text) else text
+    text = text.strip().lstrip(". ") or "unnamed"
+    raw = text.encode()
+    if len(raw) > longest:
+        half = (longest - 1) // 2
+        head, tail = raw[:half].decode(errors="ignore"), raw[-half:].decode(errors="ignore")
+        text = f"{head.strip()}~{tail.strip()}"
+    return text
+
+
+def links_outside(root: Path, names: Iterable[str]) -> list[str]:
+    """Return those of some files below a folder that lead out of it, by a link of their own or of a folder above."""
+    top = os.path.realpath(root)
+    inside: dict[str, bool] = {}
+
+    def stays(path: str) -> bool:
+        return os.path.commonpath([top, os.path.realpath(path)]) == top
+
+    found = []
+    for name in names:
+        path = os.path.join(root, name)
+        parent = os.path.dirname(path)
+        if parent not in inside:
+            inside[parent] = stays(parent)
+        if not inside[parent] or (os.path.islink(path) and not stays(path)):
+            found.append(name)
+    return found
+
+
+def _fault(name: str) -> str:
+    """Return what is wrong with one part of a path, as the middle of a sentence; "" where nothing is."""
+    if not isinstance(name, str):
+        return "which is no text"
+    if name in ("", ".", ".."):
+        return "which names no place of its own"
+    if "/" in name or "\\" in name:
+        return "which holds a separator of folders"
+    if any(map(_is_odd, name)):
+        return "which holds a control character"
+    if DRIVE.match(name):
+        return "which begins like a drive"
+    if name != name.strip():
+        return "which begins or ends with a blank"
+    return f"which has more than {LONGEST} bytes" if len(name.encode()) > LONGEST else ""
+
+
+def _is_odd(character: str) -> bool:
+    """Return whether a character is a control, half of a surrogate pair, or the end of a line or paragraph."""
+    return not " " <= character <= "~" and unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _quoted(name) -> str:
+    """Return a name for a sentence, escaped, and cut where it is long."""
+    shown = ascii(name) if isinstance(name, str) and any(map(_is_odd, name)) else repr(name)
+    return shown if len(shown) <= 80 else f"{shown[:60]}…{shown[-15:]}"
