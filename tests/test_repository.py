@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import json
 import re
 import subprocess
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PACKAGE = ROOT / "dgs_utils"
 STAGE_MODULES = {stage.split("_", 1)[1] for stage in STAGES}
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+           for path in PACKAGE.rglob("*.py")}
 SPINE = {"cli.py", "params.py", "methods.py"}
 ROOMS = {"images", "selection", "classifiers", "diffusion", "results", "plots", "artifacts", "runtime", "batch"}
 # From the ground up: a module imports from its own room and from floors below it, never from beside or above.
@@ -92,6 +95,22 @@ def test_environment_is_a_front_for_pyproject():
     assert pip == ["-e .[all]"]
     others = sorted(set(project["optional-dependencies"]) - {"all"})
     assert project["optional-dependencies"]["all"] == [f"dgs-utils[{','.join(others)}]"]
+
+
+def test_notebooks_name_only_what_the_package_has(notebook):
+    tree = ast.parse("\n".join(source(cell) for cell in code_cells(notebook)))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("dgs_utils"):
+            importlib.import_module(node.module)
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in MODULES:
+                    modules[alias.asname or alias.name] = importlib.import_module(f"{node.module}.{alias.name}")
+                else:
+                    assert hasattr(sys.modules[node.module], alias.name), f"{node.module} has no {alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), f"{node.value.id} has no {node.attr}"
 
 
 def imports_of(path: Path) -> set[str]:
