@@ -12,14 +12,14 @@ from torch import Tensor
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD, Augmentation, augment, cutmix, normalise, to_float
-from dgs_utils.classifiers.networks import Network, build
+from dgs_utils.classifiers.networks import Network, build_network
 from dgs_utils.classifiers.siamese import FAMILIES, draw_family, draw_numbers, transform
 from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import CondenseParams
 from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
+from dgs_utils.runtime.seeds import numpy_rng, torch_rng, torch_seeded
 
 MATCHED = ("color", "crop", "cutout")  # IDC transforms what it matches by all three, one after the other
 CHECKPOINT_EVERY = 50  # iterations
@@ -80,8 +80,9 @@ class Condenser:
 
     def network(self) -> Network:
         """Return this iteration's freshly initialised network."""
-        torch.manual_seed(named_seed("condense network", self.params.seed, self.iteration))
-        return build(self.params.network, len(self.names), self.params.image_size).to(self.device)
+        with torch_seeded("condense network", self.params.seed, self.iteration):
+            network = build_network(self.params.network, len(self.names), self.params.image_size)
+        return network.to(self.device)
 
     def pixels(self) -> Tensor:
         """Return the images as uint8 (N, 3, S, S)."""

@@ -1,23 +1,24 @@
-"""Notebook 03: how difficult each image is for a classifier (Eq. 6).
+"""Stage 03: how difficult each image is for a classifier (Eq. 6).
 
 Difficulty is 1 − the probability of the image's own class among all classes that the classifier knows. Other measures
 share the interface; each is mapped onto [0, 1], 0 the easiest, so that every later stage works with it.
 """
 
 import json
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.run import Run
-from dgs_utils.classifiers import judge as classifiers
+from dgs_utils.classifiers.judge import Classifier, load, named, read_batches
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.selection.measures import MEASURES, difficulty_scores
@@ -26,66 +27,63 @@ from dgs_utils.selection.score_tables import check_names, keep_classes, read_sco
 BLOCK = 4096  # images after which progress is safe on disk, about
 
 
-# ---- Scoring images ------------------------------------------------------------------------------------------------
+# ---- Images and judges -----------------------------------------------------------------------------------------------
 
-def score_images(images: ImageSet, judges: list[classifiers.Classifier], index: np.ndarray, folder: Path,
+def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], index: ArrayLike | None = None,
                  measure: str = "difficulty", batch_size: int = 128, precision: str = "fp32", device: str = "auto",
                  workers: int = 0, progress: Callable = silent) -> pd.DataFrame:
-    """Score every image of a set, in a stream: memory does not grow with the set, and a killed run resumes.
-
-    Blocks of about 4,096 images are written to ``folder/checkpoints`` as they finish; blocks found there are not
-    computed again.
+    """Score every image of a set, in a stream: memory does not grow with the set.
 
     Args:
         images: the images, with labels from 0.
-        judges: one or more classifiers; scores are their mean.
-        index: shape (classes,), the classifiers' output index of each label.
-        folder: where blocks go.
-        measure: a key of `MEASURES`.
+        judges: one or more classifiers; scores are their mean. They are moved to the device.
+        index: shape (classes,), the judges' output of each label; None where label i is output i.
+        measure: a key of `measures.MEASURES`.
         batch_size: images per forward pass.
         precision: "fp32" or "bf16".
-        device: where the classifiers run.
+        device: where the judges run.
         workers: threads that read images; 0 = one per core.
-        progress: wraps an iterable as `artifacts.run.Run.progress` does.
+        progress: wraps the batches.
 
     Returns:
-        ``images.table`` with score, and the first classifier's prediction (output index) and confidence (its largest
-        probability).
+        ``images.table`` with score in [0, 1], and the first judge's prediction (output index) and confidence (its
+        largest probability).
+
+    Raises:
+        ValueError: an unknown measure, a class that a judge has no output for, or an unreadable image.
     """
+    if measure not in MEASURES:
+        raise ValueError(f"measure is {measure!r}{nearest(measure, MEASURES)}")
+    judges = [judges] if isinstance(judges, Classifier) else list(judges)
+    targets = _targets(images, judges, index)
     where = resolve(device)
     judges = [judge.to(where, memory_format=torch.channels_last) for judge in judges]
-    score = partial(_score_batch, judges=judges, measure=MEASURES[measure], precision=precision)
-    targets = index[images.labels]
-    names = images.table["file_name"].to_numpy()
-    step = batch_size * max(1, BLOCK // batch_size)
-    starts = range(0, len(images), step)
-    batches = iter(progress(range(0, len(images), batch_size), label="images scored",
-                            total=-(-len(images) // batch_size)))
-    parts = []
-    for start in starts:
-        stop = min(start + step, len(images))
-        file = folder / "checkpoints" / f"scores-{start:09d}.npy"
-        if file.exists():
-            part = np.load(file)
-            for _ in range(start, stop, batch_size):
-                next(batches)
-        else:
-            pixels = classifiers.read_batches(images.root, names[start:stop], judges, batch_size, workers)
-            part = np.concatenate([score(found, targets[begin : begin + batch_size])
-                                   for found, begin in zip(pixels, batches, strict=False)])
-            with atomic(file) as unfinished, unfinished.open("wb") as stream:
-                np.save(stream, part)
-        parts.append(part)
-    for _ in batches:  # lets the progress bar reach its end
-        pass
-    scored = np.concatenate(parts)
-    return images.table.assign(score=scored[:, 0], prediction=scored[:, 1].astype(int), confidence=scored[:, 2])
+    batches = read_batches(images.root, images.table["file_name"].to_numpy(), judges, batch_size, workers)
+    parts, start = [], 0
+    for pixels in progress(batches, label="images scored", total=-(-len(images) // batch_size)):
+        stop = start + len(pixels[0])
+        parts.append(_score_batch(pixels, targets[start:stop], judges, MEASURES[measure], precision))
+        start = stop
+    return _with_scores(images, np.concatenate(parts))
+
+
+def _targets(images: ImageSet, judges: Sequence[Classifier], index: ArrayLike | None) -> np.ndarray:
+    """Return the judges' output of every image, (N,) int64."""
+    labels = images.labels
+    targets = labels if index is None else np.asarray(index)[labels]
+    for judge in judges:
+        if targets.max() >= judge.config.num_classes:
+            name = images.table["class"].iloc[targets.argmax()]
+            raise ValueError(f"class {name} has index {targets.max()}, and classifier {judge.config.network} has "
+                             f"{judge.config.num_classes} outputs; correct classes.csv through prepare.class_index, or "
+                             f"choose a classifier of the same classes")
+    return targets
 
 
 @torch.inference_mode()
-def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[classifiers.Classifier],
-                 measure: Callable, precision: str) -> np.ndarray:
-    """Return float64 (n, 3): mean score, and the first classifier's prediction and confidence."""
+def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[Classifier], measure: Callable,
+                 precision: str) -> np.ndarray:
+    """Return float64 (n, 3): mean score, and the first judge's prediction and confidence."""
     outputs = []
     for judge, batch in zip(judges, pixels, strict=True):
         with autocast(judge.mean.device, precision):
@@ -96,7 +94,40 @@ def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[cl
     return np.stack([scores, prediction, 1 - difficulty_scores(outputs[0], prediction)], axis=1)
 
 
+def _with_scores(images: ImageSet, scored: np.ndarray) -> pd.DataFrame:
+    return images.table.assign(score=scored[:, 0], prediction=scored[:, 1].astype(int), confidence=scored[:, 2])
+
+
 # ---- The stage -------------------------------------------------------------------------------------------------------
+
+def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: Callable, **options) -> pd.DataFrame:
+    """Score a set as `score_images` does, so that a killed run resumes.
+
+    Blocks of about 4,096 images are written to ``folder/checkpoints`` as they finish; blocks found there are not
+    computed again.
+    """
+    step = batch_size * max(1, BLOCK // batch_size)
+    bar = iter(progress(range(0, len(images), batch_size), label="images scored",
+                        total=-(-len(images) // batch_size)))
+    parts = []
+    for start in range(0, len(images), step):
+        block = ImageSet(images.root, images.table.iloc[start : start + step])
+        file = folder / "checkpoints" / f"scores-{start:09d}.npy"
+        if file.exists():
+            part = np.load(file)
+            for _ in range(0, len(block), batch_size):
+                next(bar)
+        else:
+            scored = score_images(block, batch_size=batch_size, **options,
+                                  progress=lambda batches, **_: (b for b, _ in zip(batches, bar, strict=False)))
+            part = scored[["score", "prediction", "confidence"]].to_numpy()
+            with atomic(file) as unfinished, unfinished.open("wb") as stream:
+                np.save(stream, part)
+        parts.append(part)
+    for _ in bar:  # lets the progress bar reach its end
+        pass
+    return _with_scores(images, np.concatenate(parts))
+
 
 def score_source(run: Run) -> pd.DataFrame:
     """Carry out stage 03: score the pool's or the originals' training images and write ``scores.csv``.
@@ -117,16 +148,11 @@ def score_source(run: Run) -> pd.DataFrame:
     if params.published_scores:
         scores = read_metadata(images)
     else:
-        judges = [classifiers.load(prepare / "classifier")]
-        judges += [classifiers.named(text, judges[0].config.crop) for text in params.classifiers]
-        index = classes["index"].to_numpy()
-        for judge in judges:
-            if index.max() >= judge.config.num_classes:
-                raise ValueError(f"class {classes['class'][index.argmax()]} has index {index.max()}, and classifier "
-                                 f"{judge.config.network} has {judge.config.num_classes} outputs; correct classes.csv "
-                                 f"through prepare.class_index, or choose a classifier of the same classes")
-        scores = score_images(images, judges, index, run.folder, params.measure, params.batch_size, params.precision,
-                              params.device, params.workers, run.progress)
+        judges = [load(prepare / "classifier")]
+        judges += [named(text, judges[0].config.crop) for text in params.classifiers]
+        scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges,
+                                 index=classes["index"], measure=params.measure, precision=params.precision,
+                                 device=params.device, workers=params.workers)
     if params.round_scores:
         scores["score"] = scores["score"].round(params.round_scores)
     kept = ["file_name", "class", "label", "score", "prediction", "confidence"]

@@ -8,32 +8,241 @@ import filecmp
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.artifacts.run import Run
-from dgs_utils.classifiers import judge as classifiers
 from dgs_utils.classifiers.augmentation import MEAN, STD
-from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.judge import Classifier, load
+from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import PLAIN, PROTOCOLS, augmentation_of
 from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images, train_classifier
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS, Method
+from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.seeds import named_seed
+from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.seeds import torch_seeded
 
 TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "seed"}  # columns of their own
 
+
+# ---- Images and networks ---------------------------------------------------------------------------------------------
+
+def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, network: str = "convnet3",
+                 protocol: str = "idc", seeds: Iterable[int] = (0,), *, image_size: int = 0, norm: str = "instance",
+                 ipc: int = -1, teacher: Teacher | None = None, device: str = "auto", workers: int = 0,
+                 progress: Callable = silent, **settings: Any) -> pd.DataFrame:
+    """Train a network on a set and test it on another, once for each seed.
+
+    Args:
+        train: the images to train on, as files or uint8 tensors (N, 3, S, S) with labels (N,) from 0.
+        test: those to test on, with the same classes.
+        network: a name of `networks.NETWORKS`.
+        protocol: a name of `protocols.PROTOCOLS`.
+        seeds: of the trainings; each names the initial weights and every draw.
+        image_size: side in pixels that files are brought to; tensors have theirs.
+        norm: "instance" or "batch".
+        ipc: images per class that the protocol goes by; −1 = those of the largest class, 0 = the full set.
+        teacher: gives soft labels, for protocols that want them (see `teacher_of`).
+        device: where the training runs.
+        workers: threads that read images; 0 = one per core.
+        progress: wraps the epochs.
+        settings: epochs, epoch_factor, batch_size, learning_rate, evaluations, augment, flip, tiles, precision and
+            compile of `recipe_of`.
+
+    Returns:
+        One row a training: ipc, protocol, label (the family of published numbers), network, norm, image_size, epochs,
+        epoch_factor, batch_size, learning_rate, training_seed, best and last top-1 in percent, best_epoch, n_test.
+
+    Raises:
+        ValueError: unknown names, a network that does not suit the size, classes or sizes that differ, a test image
+            among those to train on, or a protocol without its teacher.
+    """
+    size = _size_of(train, test, image_size)
+    build_network_once(network, size, norm)
+    if isinstance(train, ImageSet) and isinstance(test, ImageSet):
+        if train.classes != test.classes:
+            raise ValueError(f"{train.root} has the classes {train.classes} and {test.root} has {test.classes}; "
+                             f"read both with the same list of classes")
+        check_overlap(train, test)
+    labels, classes = _labels_of(train), int(max(_labels_of(train).max(), _labels_of(test).max())) + 1
+    planned = int(np.bincount(labels).max()) if ipc < 0 else ipc
+    recipe = recipe_of(protocol, planned, **settings)
+    if recipe.protocol.temperature and teacher is None:
+        raise ValueError(f"protocol {protocol} trains on soft labels; give a teacher, such as teacher_of(judge)")
+    where = resolve(device)
+    sets = [as_tensors(images, size, workers, zoom).to(where)
+            for images, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
+    row = {"ipc": planned} | row_of(recipe, protocol, network, norm, size, planned)
+    rows = [row | row_of_outcome(seed, train_once(network, *sets, recipe, seed, classes, norm, progress, teacher))
+            for seed in seeds]
+    return pd.DataFrame(rows)
+
+
+def _size_of(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, image_size: int) -> int:
+    """Return the side of the images in pixels: that of the tensors, or what was asked for."""
+    sides = {int(images.images.shape[-1]) for images in (train, test) if isinstance(images, ImageTensors)}
+    sides |= {image_size} if image_size else set()
+    if len(sides) != 1:
+        found = f"are {' and '.join(map(str, sorted(sides)))} pixels wide" if sides else "come as files"
+        raise ValueError(f"the images {found}; give one image_size that both sets have or are to be brought to")
+    return sides.pop()
+
+
+def _labels_of(images: ImageSet | ImageTensors) -> np.ndarray:
+    return images.labels if isinstance(images, ImageSet) else images.labels.cpu().numpy()
+
+
+def as_tensors(images: ImageSet | ImageTensors, size: int, workers: int = 0, zoom: float = 1.0) -> ImageTensors:
+    """Return images as uint8 tensors; files are read by `training.load_images`."""
+    return images if isinstance(images, ImageTensors) else load_images(images, size, workers, zoom=zoom)
+
+
+def build_network_once(network: str, size: int, norm: str) -> None:
+    """Let a network that is unknown or does not suit the size fail before long work."""
+    with torch_seeded("trial"):
+        build_network(network, 2, size, norm)
+
+
+def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int, classes: int,
+               norm: str = "instance", progress: Callable = silent, teacher: Teacher | None = None) -> Outcome:
+    """Build a network and train it, all by one seed; torch's global random state stays as it is.
+
+    Args:
+        network: a name of `networks.NETWORKS`.
+        train, test: images on the device to train on.
+        recipe: see `training.Recipe`.
+        seed: names the initial weights and every draw.
+        classes: outputs.
+        norm: "instance" or "batch".
+        progress: wraps the epochs.
+        teacher: for protocols with soft labels.
+    """
+    with torch_seeded("network weights", seed):
+        built = build_network(network, classes, train.images.shape[-1], norm)
+    return train_classifier(built.to(train.images.device), train, test, recipe, seed, progress, teacher)
+
+
+def recipe_of(protocol: str, ipc: int, *, epochs: int = 0, epoch_factor: float = 1.0, batch_size: int = 0,
+              learning_rate: float = 0.0, evaluations: int = 100, augment: bool = True, flip: bool = True,
+              tiles: int = 1, precision: str = "fp32", compile: bool = False) -> Recipe:
+    """Return a protocol's recipe with some numbers of one's own.
+
+    Args:
+        protocol: a name of `protocols.PROTOCOLS`.
+        ipc: images per class; 0: the full set.
+        epochs: 0 = the protocol's for ``ipc``, times ``epoch_factor``.
+        epoch_factor: scales the protocol's epochs.
+        batch_size: 0 = the protocol's.
+        learning_rate: 0 = the protocol's.
+        evaluations: tests during training.
+        augment: whether to use the protocol's transforms and CutMix.
+        flip: whether a mirrored image still shows its class.
+        tiles: the images are mosaics of tiles × tiles crops.
+        precision: "fp32" or "bf16".
+        compile: whether to run training steps through `torch.compile`.
+
+    Raises:
+        ValueError: an unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{protocol!r} is no protocol{nearest(protocol, PROTOCOLS)}")
+    known = PROTOCOLS[protocol]
+    return Recipe(
+        epochs=epochs or known.epochs(ipc, epoch_factor),
+        batch_size=batch_size or known.batch_size(ipc),
+        learning_rate=learning_rate or known.learning_rate,
+        evaluations=evaluations,
+        augmentation=augmentation_of(known, flip, tiles) if augment else PLAIN,
+        precision=precision,
+        protocol=known,
+        compile=compile,
+    )
+
+
+def teacher_of(judge: Classifier, index: ArrayLike | None = None) -> Teacher:
+    """Return a judge as the teacher of soft labels.
+
+    Args:
+        judge: on the device to train on.
+        index: shape (classes,), its output of each label; None where label i is output i.
+    """
+    columns = slice(None) if index is None else torch.tensor(np.asarray(index), device=judge.mean.device)
+    size, mean, std = judge.config.crop, judge.mean.new_tensor(MEAN), judge.mean.new_tensor(STD)
+
+    def teach(images: torch.Tensor) -> torch.Tensor:
+        pixels = 255 * (images * std[:, None, None] + mean[:, None, None])
+        if images.shape[-1] != size:
+            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        return judge(pixels)[:, columns]
+
+    return teach
+
+
+def row_of(recipe: Recipe, protocol: str, network: str, norm: str, image_size: int, ipc: int) -> dict[str, Any]:
+    """Return what a row of results says about the training."""
+    return {"protocol": protocol, "label": recipe.protocol.label, "network": network, "norm": norm,
+            "image_size": image_size, "epochs": recipe.epochs,
+            "epoch_factor": recipe.epochs / recipe.protocol.epochs(ipc), "batch_size": recipe.batch_size,
+            "learning_rate": recipe.learning_rate}
+
+
+def row_of_outcome(seed: int, outcome: Outcome) -> dict[str, Any]:
+    """Return what a row of results says about how one training ended."""
+    return {"training_seed": seed, "best": outcome.best, "last": outcome.last, "best_epoch": outcome.best_epoch,
+            "n_test": len(outcome.predictions)}
+
+
+def check_overlap(train: ImageSet, test: ImageSet) -> None:
+    """Refuse a test image that is among the training images.
+
+    Two images are the same if the distilled set names the test image as its source, or if they bear the same name
+    in the same class and hold the same bytes.
+
+    Raises:
+        ValueError: there is one; the sentence names it.
+    """
+    if "source" in train.table:
+        sources = {name for names in train.table["source"] for name in names.split("|")}  # of mosaics there are several
+        shared = sorted(sources & set(test.table["file_name"]))
+        if shared:
+            raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "
+                             f"draw that set again from the train split")
+    known = dict(zip(_short_names(train), train.paths, strict=True))
+    for name, path in zip(_short_names(test), test.paths, strict=True):
+        if name in known and filecmp.cmp(known[name], path, shallow=False):
+            raise ValueError(f"the test image {path} is also the training image {known[name]}; "
+                             f"take it out of one of the two")
+
+
+def _short_names(images: ImageSet) -> list[tuple[str, str]]:
+    return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
+
+
+def _kind(path: Path) -> tuple[str, int]:
+    """Return an image's mode and shorter side, from its header."""
+    try:
+        with Image.open(path) as image:
+            return image.mode, min(image.size)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove that file") from None
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
 
 def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
@@ -85,7 +294,7 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
         ValueError: the network does not suit the image size, a class is missing from either set, or a test image
             is among the training images.
     """
-    build(run.params.network, 2, run.params.image_size, run.params.norm)  # an unsuitable network fails first
+    build_network_once(run.params.network, run.params.image_size, run.params.norm)
     names = list(read_classes(run.inputs["prepare"])["class"])
     train = ImageSet.read(run.inputs["distilled"], classes=names)
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)
@@ -93,32 +302,6 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
         check_overlap(images, test)
     _warn_about_images(run, train, test)
     return train, test
-
-
-def check_overlap(train: ImageSet, test: ImageSet) -> None:
-    """Refuse a test image that is among the training images.
-
-    Two images are the same if the distilled set names the test image as its source, or if they bear the same name
-    in the same class and hold the same bytes.
-
-    Raises:
-        ValueError: there is one; the sentence names it.
-    """
-    if "source" in train.table:
-        sources = {name for names in train.table["source"] for name in names.split("|")}  # of mosaics there are several
-        shared = sorted(sources & set(test.table["file_name"]))
-        if shared:
-            raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "
-                             f"draw that set again from the train split")
-    known = dict(zip(_short_names(train), train.paths, strict=True))
-    for name, path in zip(_short_names(test), test.paths, strict=True):
-        if name in known and filecmp.cmp(known[name], path, shallow=False):
-            raise ValueError(f"the test image {path} is also the training image {known[name]}; "
-                             f"take it out of one of the two")
-
-
-def _short_names(images: ImageSet) -> list[tuple[str, str]]:
-    return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
 
 
 def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
@@ -137,34 +320,11 @@ def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
                  f"but those of the test are not")
 
 
-def _kind(path: Path) -> tuple[str, int]:
-    """Return an image's mode and shorter side, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.mode, min(image.size)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove that file") from None
-
-
-def recipe_of(run: Run, ipc: int, tiles: int = 1) -> Recipe:
-    """Return the protocol's recipe for ``ipc`` images per class (0: the full set), with this run's own numbers.
-
-    Args:
-        run: the run.
-        ipc: images per class.
-        tiles: the images are mosaics of tiles × tiles crops.
-    """
-    params, protocol = run.params, PROTOCOLS[run.params.protocol]
-    return Recipe(
-        epochs=params.epochs or protocol.epochs(ipc, params.epoch_factor),
-        batch_size=params.batch_size or protocol.batch_size(ipc),
-        learning_rate=params.learning_rate or protocol.learning_rate,
-        evaluations=params.evaluations,
-        augmentation=augmentation_of(protocol, params.flip, tiles) if params.augment else PLAIN,
-        precision=params.precision,
-        protocol=protocol,
-        compile=params.compile,
-    )
+def recipe_of_run(run: Run, ipc: int, tiles: int = 1) -> Recipe:
+    """Return the recipe of the run's parameters (see `recipe_of`)."""
+    names = ("epochs", "epoch_factor", "batch_size", "learning_rate", "evaluations", "augment", "flip", "precision",
+             "compile")
+    return recipe_of(run.params.protocol, ipc, tiles=tiles, **{name: getattr(run.params, name) for name in names})
 
 
 def open_teacher(run: Run, device: torch.device) -> Teacher | None:
@@ -172,17 +332,7 @@ def open_teacher(run: Run, device: torch.device) -> Teacher | None:
     if not PROTOCOLS[run.params.protocol].temperature:
         return None
     prepare = run.inputs["prepare"]
-    judge = classifiers.load(prepare / "classifier").to(device)
-    columns = torch.tensor(read_classes(prepare)["index"].to_numpy(), device=device)
-    size, mean, std = judge.config.crop, judge.mean.new_tensor(MEAN), judge.mean.new_tensor(STD)
-
-    def teach(images: torch.Tensor) -> torch.Tensor:
-        pixels = 255 * (images * std[:, None, None] + mean[:, None, None])
-        if images.shape[-1] != size:
-            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        return judge(pixels)[:, columns]
-
-    return teach
+    return teacher_of(load(prepare / "classifier").to(device), read_classes(prepare)["index"])
 
 
 def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
@@ -196,20 +346,19 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
     method = _method_of(row)
     planned = 0 if method.whole else ipc
-    recipe = recipe_of(run, planned, method.tiles)
+    recipe = recipe_of_run(run, planned, method.tiles)
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
-        images = [load_images(part, params.image_size, params.workers, zoom=zoom).to(device)
-                    for part, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
+        images = [as_tensors(part, params.image_size, params.workers, zoom).to(device)
+                  for part, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
         teacher = open_teacher(run, device)
         for seed in seeds:
             if not _is_done(run, seed):
                 _repeat(run, seed, *images, recipe, len(test.classes), teacher)
-    row |= {"ipc": row["ipc"] or planned, "protocol": params.protocol, "label": recipe.protocol.label,
-            "network": params.network, "norm": params.norm, "image_size": params.image_size, "epochs": recipe.epochs,
-            "epoch_factor": recipe.epochs / recipe.protocol.epochs(planned), "batch_size": recipe.batch_size,
-            "learning_rate": recipe.learning_rate, "flip": params.flip, "precision": params.precision, "key": run.key,
-            "evaluations": params.evaluations, "augment": params.augment}
+    row |= {"ipc": row["ipc"] or planned}
+    row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned)
+    row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "evaluations": params.evaluations,
+            "augment": params.augment}
     return _write_results(run, row, seeds, test)
 
 
@@ -223,11 +372,8 @@ def _is_done(run: Run, seed: int) -> bool:
 
 def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
             teacher: Teacher | None) -> None:
-    params = run.params
-    torch.manual_seed(named_seed("network weights", seed))
-    network = build(params.network, classes, params.image_size, params.norm).to(train.images.device)
     started = time.perf_counter()
-    outcome = train_classifier(network, train, test, recipe, seed, run.progress, teacher)
+    outcome = train_once(run.params.network, train, test, recipe, seed, classes, run.params.norm, run.progress, teacher)
     seconds = time.perf_counter() - started
     _keep(run, seed, outcome)
     _note_time(run, seed, seconds, recipe.epochs * len(train.labels) / seconds)
@@ -252,11 +398,9 @@ def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.Data
     for seed in seeds:
         curve, predictions = pd.read_csv(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
         outcome = Outcome(curve, predictions)
-        rows.append(row | {"training_seed": seed, "best": outcome.best, "last": outcome.last,
-                           "best_epoch": outcome.best_epoch, "n_test": len(test)})
+        rows.append(row | row_of_outcome(seed, outcome))
         curves.append(curve.assign(training_seed=seed))
-        matrix = np.zeros((len(test.classes),) * 2, dtype=np.int64)
-        np.add.at(matrix, (test.labels, predictions), 1)  # rows: true class
+        matrix = confusion_matrix(test.labels, predictions, labels=range(len(test.classes)))  # rows: true class
         shares = 100 * matrix.diagonal() / matrix.sum(1)
         per_class.append(pd.DataFrame({"training_seed": seed, "class": test.classes, "top1": shares}))
         confusion.append(pd.DataFrame(matrix, columns=test.classes).assign(training_seed=seed, true=test.classes))

@@ -7,7 +7,7 @@ from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, pretrained
-from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
 from dgs_utils.diffusion import autoencoder, checkpoints
 from dgs_utils.diffusion.dit import DiT
@@ -17,7 +17,7 @@ from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.seeds import named_seed
+from dgs_utils.runtime.seeds import torch_seeded
 
 
 def difficulty_classifier(run: Run) -> pd.DataFrame:
@@ -51,8 +51,9 @@ def _train_classifier(run: Run) -> tuple[Classifier, pd.DataFrame]:
     train, test = (load_images(ImageSet.read(run.folder, split), size, params.workers).to(device)
                    for split in ("train", "val"))
     classes = len(read_classes(run.folder))
-    torch.manual_seed(named_seed("classifier weights", params.seed))
-    network = build(params.classifier, classes, size).to(device)
+    with torch_seeded("classifier weights", params.seed):
+        network = build_network(params.classifier, classes, size)
+    network = network.to(device)
     recipe = Recipe(params.classifier_epochs, augmentation=Augmentation(flip=0.5 if params.flip else 0.0),
                     precision=params.precision)
     outcome = train_classifier(network, train, test, recipe, params.seed, run.progress)
@@ -130,8 +131,9 @@ def _fresh_model(run: Run, channels: int, side: int) -> DiT:
 
 def _train_from_scratch(run: Run, latents: Latents) -> tuple[DiT, pd.DataFrame]:
     params = run.params
-    torch.manual_seed(named_seed("dit weights", params.seed))
-    model = _fresh_model(run, *latents.mean.shape[2:4]).to(resolve(params.device))
+    with torch_seeded("dit weights", params.seed):
+        model = _fresh_model(run, *latents.mean.shape[2:4])
+    model = model.to(resolve(params.device))
     schedule = Schedule(params.train_steps, params.train_batch, params.learning_rate, params.ema_decay, params.seed,
                         params.precision)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -1,17 +1,18 @@
-"""Notebook 05: the distilled set, drawn by difficulty or by one of the rivals (§2.2).
+"""Stage 05: the distilled set, drawn by difficulty or by one of the rivals (§2.2).
 
-A method (`dgs_utils.methods`) says which images are the candidates and which rule
-(`dgs_utils.selection.selectors`) picks among
-them. The result is an image folder in Hugging Face's layout: ``images/<class>/<file>`` and ``metadata.csv``, with a
-report of what was wanted and what was found.
+A method (`dgs_utils.methods`) says which images are the candidates and which rule (`dgs_utils.selection.selectors`)
+picks among them. The result is an image folder in Hugging Face's layout: ``images/<class>/<file>`` and
+``metadata.csv``, with a report of what was wanted and what was found.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import read_manifest
@@ -22,61 +23,50 @@ from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection import mosaics as crops
-from dgs_utils.selection.histograms import histogram, largest_remainder
+from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores
-from dgs_utils.selection.selectors import SELECTORS, Candidates, select
-from dgs_utils.selection.targets import (
-    PREDEFINED,
-    Draw,
-    check_counts,
-    distance,
-    divergence_to_target,
-    draw,
-    predefined_counts,
-    quantiles_of_counts,
-    quantiles_of_scores,
-    scale_counts,
-)
-
-__all__ = ["Draw", "draw", "predefined_counts", "scale_counts"]
+from dgs_utils.selection.selectors import SELECTORS, Candidates, select, selection_rng
+from dgs_utils.selection.targets import Target, beside_target, class_target, text_of
 
 REAL_IMAGES = 200  # real images a class that S3 takes its centroid from [B §3.3]
 
 
-class Target(NamedTuple):
-    """The difficulties that one class of the distilled set should have.
+# ---- Frames of candidates --------------------------------------------------------------------------------------------
 
-    Attributes:
-        counts: images per bin of transformed difficulty, int64, summing to IPC.
-        quantiles: IPC difficulties, ascending.
-    """
-
-    counts: np.ndarray
-    quantiles: np.ndarray
-
-
-def class_target(originals: np.ndarray, ipc: int, distribution: str, counts: list[int], bins: int = 10) -> Target:
-    """Return the target of a class.
+def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
+                targets: Mapping[str, Target] | None = None, features: ArrayLike | None = None,
+                real_features: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
+    """Choose ``ipc`` rows of each class by the rule of a method.
 
     Args:
-        originals: transformed difficulties of the class's originals, shape (N,).
+        table: one row an image, in the order in which rule "first" takes them: class, and what the rule looks at of
+            score, transformed (preferred to score), confidence and correct.
+        method: a name of `dgs_utils.methods.METHODS`.
         ipc: images per class.
-        distribution: "scale" (the originals' own), a name of `distributions.PREDEFINED`, or "own".
-        counts: images per bin for "own"; resized to ``ipc`` by largest remainder where they sum to something else.
-        bins: number of bins, for "scale".
+        seed: of the draw, which is named after method and class, too.
+        targets: by class name, for methods that follow one.
+        features: shape (N, D), in the order of the table.
+        real_features: by class name, shape (M, D), for rules that compare with real images.
+
+    Returns:
+        The chosen rows, class by class, in the rule's own order.
 
     Raises:
-        ValueError: an unknown distribution.
+        ValueError: a class with fewer images than ``ipc``.
     """
-    if distribution == "scale":
-        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
-    if distribution == "own":
-        found = largest_remainder(check_counts(np.array(counts, dtype=np.int64)), ipc)
-    elif distribution in PREDEFINED:
-        found = predefined_counts(distribution, ipc)
-    else:
-        raise ValueError(f"sample.distribution is {distribution!r}; choose scale, own, {', '.join(PREDEFINED)}")
-    return Target(found, quantiles_of_counts(found))
+    columns = {"scores": "transformed" if "transformed" in table else "score", "confidence": "confidence",
+               "correct": "correct"}
+    candidates, places = [], []
+    for name, part in table.reset_index(drop=True).groupby("class", sort=False):
+        rows = part.index.to_numpy()
+        values = {field: part[column].to_numpy() for field, column in columns.items() if column in part}
+        values |= targets[name]._asdict() if targets and name in targets else {}
+        values |= {"features": np.asarray(features)[rows]} if features is not None else {}
+        values |= {"real_features": real_features[name]} if real_features is not None else {}
+        candidates.append(Candidates(name, len(part), selection_rng(seed, method, name), **values))
+        places.append(rows)
+    chosen = select(METHODS[method].selector, candidates, ipc)
+    return table.iloc[np.concatenate([rows[found] for rows, found in zip(places, chosen, strict=True)])]
 
 
 class Source(NamedTuple):
@@ -94,6 +84,37 @@ class Source(NamedTuple):
     notes: dict[str, str]
 
 
+def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
+    """Compare what was chosen with what was wanted, class by class.
+
+    Returns:
+        class, label, images; for methods that look at scores also found (images per bin of the score that the method
+        works on); for methods with a target also target, shortage (both per bin), wasserstein (W1 of found difficulties
+        to the target's), divergence (KL(found ‖ target) in bits, one image spread over the bins of each) and a note
+        where something had to give way. Lists per bin are texts such as "1 0 2", as `counts_of` reads them.
+    """
+    scores = source.images.table.groupby("class", sort=False)
+    rows = []
+    for name, part in chosen.groupby("class", sort=False):
+        images = part["image"].nunique() if "image" in part else len(part)
+        row = {"class": name, "label": part["label"].iloc[0], "images": images}
+        values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
+        target = source.targets.get(name)
+        if target:
+            row |= beside_target(values, scores.get_group(name)["transformed"], target, source.notes[name])
+        elif values is not None:
+            row["found"] = text_of(histogram(values))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def counts_of(column: pd.Series) -> np.ndarray:
+    """Return a column of per-bin texts of `report` as an int64 array of shape (rows, bins)."""
+    return np.array([[int(n) for n in text.split()] for text in column])
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
+
 def read_source(run: Run) -> Source:
     """Open the candidates of the run's method with their scores and targets.
 
@@ -102,7 +123,7 @@ def read_source(run: Run) -> Source:
     """
     params, method = run.params, METHODS[run.params.method]
     if method.source != "crops" and method.selector not in SELECTORS:
-        raise ValueError(f"method {params.method} needs selector {method.selector!r}, which dgs_utils.selectors lacks")
+        raise ValueError(f"method {params.method} needs selector {method.selector!r}, which selectors.py lacks")
     if method.source != "pool":
         images = ImageSet.read(run.inputs["prepare"], split="train")
         # "First files" are the first in plain order of names (0, 1, 10, 11, …), as published [F §10.1].
@@ -143,38 +164,35 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
 
     Returns:
         The chosen rows of ``source.images.table``, class by class, in the rule's own order; for crops, what
-        `crops.choose_crops` returns.
+        `mosaics.choose_crops` returns.
 
     Raises:
         ValueError: a class with fewer images than IPC, or scores that lack what the rule needs.
     """
     params, method = run.params, METHODS[run.params.method]
-    table = source.images.table
     if method.source == "crops":
-        return crops.choose_crops(run, source.images, method.tiles)
+        return _choose_crops(run, source.images, method.tiles)
+    table = source.images.table
     features, real = _features(run, source.images, method) if method.needs == "features" else (None, None)
     if method.selector == "confidence" and "confidence" not in table:
         raise ValueError(f"method {params.method} needs the classifier's confidence, and {run.inputs['scores']} holds "
                          f"published scores only; run notebook 03 with published_scores = False")
-    index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
-    candidates, rows = [], []
-    for name, part in table.groupby("class", sort=False):
-        values = {column: part[column].to_numpy() for column in ("confidence",) if column in part}
-        if "prediction" in part:
-            values["correct"] = (part["prediction"] == index[name]).to_numpy()
-        if "score" in part:
-            values["scores"] = part["transformed" if "transformed" in part else "score"].to_numpy()
-        if name in source.targets:
-            values |= source.targets[name]._asdict()
-        if features is not None:
-            values["features"] = features[part.index]
-        if real is not None:
-            values["real_features"] = real[name]
-        rng = numpy_rng("sample", params.seed, params.method, name)
-        candidates.append(Candidates(name, len(part), rng, **values))
-        rows.append(part.index.to_numpy())
-    chosen = select(method.selector, candidates, params.ipc)
-    return table.loc[np.concatenate([row[indices] for row, indices in zip(rows, chosen, strict=True)])]
+    if "prediction" in table:
+        index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
+        table = table.assign(correct=table["prediction"] == table["class"].map(index))
+    chosen = select_rows(table, params.method, params.ipc, params.seed, targets=source.targets, features=features,
+                         real_features=real)
+    return source.images.table.loc[chosen.index]
+
+
+def _choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
+    """Choose crops by 00's classifier; the distilled images have the size that it sees."""
+    from dgs_utils.classifiers.judge import load  # loading torchvision takes seconds, which other methods are spared
+
+    params, judge = run.params, load(run.inputs["prepare"] / "classifier")
+    index = read_classes(run.inputs["prepare"])["index"].to_numpy()
+    return crops.choose_crops(images, judge, index, params.ipc, params.seed, tiles, params.device, params.workers,
+                              run.progress)
 
 
 def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
@@ -182,9 +200,7 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
 
     They are those of the classifier that ``sample.features`` names, at the size that 00's classifier sees, or of 00's.
     """
-    from dgs_utils.classifiers import (
-        judge as classifier,  # loading torchvision takes seconds, which most methods are spared
-    )
+    from dgs_utils.classifiers import judge as classifier  # loading torchvision takes seconds
 
     judge = classifier.load(run.inputs["prepare"] / "classifier")
     if run.params.features:
@@ -208,56 +224,17 @@ def _real_images(run: Run) -> ImageSet:
     return ImageSet(images.root, pd.concat(parts, ignore_index=True))
 
 
-def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
-    """Compare what was chosen with what was wanted, class by class.
-
-    Returns:
-        class, label, images; for methods that look at scores also found (images per bin of the score that the method
-        works on); for methods with a target also target, shortage (both per bin), wasserstein (W1 of found difficulties
-        to the target's), divergence (KL(found ‖ target) in bits, one image spread over the bins of each) and a note
-        where something had to give way. Lists per bin are texts such as "1 0 2", as `counts_of` reads them.
-    """
-    scores = source.images.table.groupby("class", sort=False)
-    rows = []
-    for name, part in chosen.groupby("class", sort=False):
-        images = part["image"].nunique() if "image" in part else len(part)
-        row = {"class": name, "label": part["label"].iloc[0], "images": images}
-        values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
-        target = source.targets.get(name)
-        if target:
-            bins = len(target.counts)
-            found, there = histogram(values, bins), histogram(scores.get_group(name)["transformed"].to_numpy(), bins)
-            shortage = np.maximum(target.counts - there, 0)
-            notes = [source.notes[name]] if source.notes[name] else []
-            if shortage.any():
-                notes.append(f"the pool lacks {shortage.sum()} images in the bins that the target asks for")
-            row |= {"target": _text(target.counts), "found": _text(found), "shortage": _text(shortage),
-                    "wasserstein": distance(values, target.quantiles),
-                    "divergence": divergence_to_target(found, target.counts), "note": "; ".join(notes)}
-        elif values is not None:
-            row["found"] = _text(histogram(values))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _text(counts: np.ndarray) -> str:
-    return " ".join(map(str, counts))
-
-
-def counts_of(column: pd.Series) -> np.ndarray:
-    """Return a column of per-bin texts of `report` as an int64 array of shape (rows, bins)."""
-    return np.array([[int(n) for n in text.split()] for text in column])
-
-
 def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
     """Write the chosen images, ``metadata.csv`` and ``report.csv``; everything has been checked before.
 
     Returns:
         The metadata: file_name, class, label, what is known of each image's score, and source (its former file name;
-        for crops see `crops.write_mosaics`).
+        for crops see `mosaics.write_mosaics`).
     """
-    write = crops.write_mosaics if METHODS[run.params.method].source == "crops" else _copy
-    metadata = write(run, source.images, chosen)
+    if METHODS[run.params.method].source == "crops":
+        metadata = crops.write_mosaics(source.images, chosen, run.folder, run.progress)
+    else:
+        metadata = _copy(run, source.images, chosen)
     write_csv(run.folder / "report.csv", report(chosen, source))
     write_csv(run.folder / "metadata.csv", metadata)
     return metadata

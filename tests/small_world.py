@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from dgs_utils.artifacts import files, run
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
-from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.networks import build_network
 from dgs_utils.params import validate
 
 CLASSES = ("0", "1", "2")
@@ -35,7 +35,7 @@ def small_classifier(classes: int = 3, steps: int = 30) -> Classifier:
     bunch = load_digits()
     config = ClassifierConfig("convnet3", classes, resize=8, crop=8, mean=(0.5,) * 3, std=(0.5,) * 3, norm="batch")
     torch.manual_seed(0)
-    network = build("convnet3", classes, 8, "batch")
+    network = build_network("convnet3", classes, 8, "batch")
     judge = Classifier(network, config)
     keep = bunch.target < classes
     pixels = torch.from_numpy(np.round(bunch.images[keep][-200:] * 255 / 16)).unsqueeze(1).repeat(1, 3, 1, 1)

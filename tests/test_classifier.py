@@ -110,7 +110,7 @@ def test_real_mobilenet_recognises_real_dogs(shared_data):
     columns = torch.tensor(list(index.values()))
     assert (columns[found[:, columns].argmax(dim=1)] == truth).float().mean() > 0.7  # chance: 0.1
     assert judge.features(pixels[:2]).shape == (2, 1280)
-    symmetric = classifiers.build_network(judge.config).eval()
+    symmetric = classifiers.network_of(judge.config).eval()
     symmetric.load_state_dict(judge.network.state_dict())
     assert not torch.allclose(symmetric(judge.normalise(pixels[:1])), judge(pixels[:1]), atol=0.1)
 

@@ -12,7 +12,7 @@ from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils.classifiers import siamese
 from dgs_utils.classifiers.augmentation import Augmentation
-from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
 from dgs_utils.condense import CONDENSERS, condense, image_learning_rate
 from dgs_utils.images.image_sets import ImageSet
@@ -169,7 +169,7 @@ def test_ten_condensed_images_teach_more_than_ten_random_ones(method, shared_dat
     def accuracy(pixels: torch.Tensor, seed: int) -> float:
         torch.manual_seed(seed)
         train = ImageTensors(pixels, torch.arange(10).repeat_interleave(10))
-        return train_classifier(build("convnet3", 10, 16), train, test, recipe, seed).last
+        return train_classifier(build_network("convnet3", 10, 16), train, test, recipe, seed).last
 
     gains = []
     for seed in range(3):

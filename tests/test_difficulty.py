@@ -13,8 +13,9 @@ from small_world import make_pool, make_prepare, open_stage, small_classifier, w
 
 from dgs_utils import difficulty
 from dgs_utils.classifiers.judge import load
-from dgs_utils.difficulty import score_images, score_source
+from dgs_utils.difficulty import score_images, score_in_blocks, score_source
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.runtime.progress import silent
 from dgs_utils.selection.measures import MEASURES, difficulty_scores
 from dgs_utils.selection.score_tables import read_scores
 
@@ -76,9 +77,9 @@ def scans(tmp_path_factory):
     return write_digits(tmp_path_factory.mktemp("scans"), 0, 30)
 
 
-def test_streamed_scores_equal_one_forward_pass_per_image(scans, tmp_path):
+def test_streamed_scores_equal_one_forward_pass_per_image(scans):
     judge, images = small_classifier(), ImageSet.read(scans)
-    found = score_images(images, [judge], np.arange(3), tmp_path, batch_size=7, workers=3)
+    found = score_images(images, judge, batch_size=7, workers=3)
     with torch.inference_mode():
         logits = torch.cat([judge(judge.read(path)[None]) for path in images.paths])
     np.testing.assert_allclose(found["score"], difficulty_scores(logits, images.labels), atol=1e-5)
@@ -87,30 +88,30 @@ def test_streamed_scores_equal_one_forward_pass_per_image(scans, tmp_path):
     assert found["file_name"].tolist() == images.table["file_name"].tolist()
 
 
-def test_several_classifiers_give_their_mean(scans, tmp_path):
+def test_several_classifiers_give_their_mean(scans):
     judges, images = [small_classifier(steps=20), small_classifier(steps=3)], ImageSet.read(scans)
-    both, *single = (score_images(images, part, np.arange(3), tmp_path / str(i), batch_size=16)
-                     for i, part in enumerate((judges, judges[:1], judges[1:])))
+    both, *single = (score_images(images, part, np.arange(3), batch_size=16)
+                     for part in (judges, judges[:1], judges[1:]))
     np.testing.assert_allclose(both["score"], (single[0]["score"] + single[1]["score"]) / 2, atol=1e-12)
     np.testing.assert_array_equal(both["prediction"], single[0]["prediction"])
 
 
 def test_killed_run_resumes_at_its_unfinished_block(scans, tmp_path, monkeypatch):
     judge, images = small_classifier(), ImageSet.read(scans)
-    options = {"batch_size": 8, "workers": 2}
-    expected = score_images(images, [judge], np.arange(3), tmp_path / "whole", **options)
+    options = {"judges": judge, "batch_size": 8, "workers": 2}
+    expected = score_images(images, **options)
     monkeypatch.setattr(difficulty, "BLOCK", 16)
     last = images.paths[-1]
     kept = last.read_bytes()
     last.write_bytes(b"broken")
     with pytest.raises(ValueError, match=f"{last.name} cannot be read as an image"):
-        score_images(images, [judge], np.arange(3), tmp_path / "killed", **options)
+        score_in_blocks(images, tmp_path / "killed", progress=silent, **options)
     last.write_bytes(kept)
     done = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").iterdir()}
     assert len(done) == 5  # 90 images in blocks of 16: all but the last
     seen = []
-    found = score_images(images, [judge], np.arange(3), tmp_path / "killed", **options,
-                         progress=lambda items, label, total: (seen.append(i) or i for i in items))
+    found = score_in_blocks(images, tmp_path / "killed", **options,
+                            progress=lambda items, label, total: (seen.append(i) or i for i in items))
     pd.testing.assert_frame_equal(found, expected)
     assert len(seen) == 12
     after = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").iterdir()}

@@ -1,5 +1,6 @@
 """Stage 06: what a row says, what survives a crash, which sets are refused, soft labels of 00's classifier."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -197,14 +198,15 @@ def test_mosaics_are_shuffled_under_their_own_protocol(prepare, monkeypatch, pro
 
 def test_epochs_follow_the_protocol(prepare, distilled):
     run = open_run(prepare, distilled, epochs=0, epoch_factor=1.0)
-    assert [evaluate.recipe_of(run, ipc).epochs for ipc in (1, 10, 50, 0)] == [3000, 2000, 1500, 300]
-    recipe = evaluate.recipe_of(open_run(prepare, distilled, protocol="rded", epochs=0, epoch_factor=1.0), 10, tiles=2)
+    assert [evaluate.recipe_of_run(run, ipc).epochs for ipc in (1, 10, 50, 0)] == [3000, 2000, 1500, 300]
+    run = open_run(prepare, distilled, protocol="rded", epochs=0, epoch_factor=1.0)
+    recipe = evaluate.recipe_of_run(run, 10, tiles=2)
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (300, 50, 0.001)
     assert (recipe.augmentation.tiles, recipe.augmentation.flip) == (2, 0)
 
 
 def test_without_augmentation_images_are_only_normalised(prepare, distilled):
-    settings = evaluate.recipe_of(open_run(prepare, distilled, augment=False), 10).augmentation
+    settings = evaluate.recipe_of_run(open_run(prepare, distilled, augment=False), 10).augmentation
     assert not settings.cutmix
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = augment(images, settings, torch.Generator().manual_seed(1))
@@ -323,6 +325,50 @@ def test_images_smaller_than_those_of_the_test_are_a_warning(prepare, distilled)
     larger = open_run(prepare, distilled, image_size=16)  # both are enlarged then
     evaluate.open_sets(larger)
     assert not larger.warnings
+
+
+# ---- Without folders -------------------------------------------------------------------------------------------------
+
+OWN = {"epochs": 2, "evaluations": 2, "flip": False, "device": "cpu", "workers": 1}
+
+
+def random_states() -> tuple:
+    return torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("protocol", ["idc", "rded"])
+def test_rows_without_a_folder_are_the_stages_and_leave_chance_alone(prepare, distilled, protocol):
+    rows = evaluated(open_run(prepare, distilled, protocol=protocol, seed=3))
+    train, test = ImageSet.read(distilled), ImageSet.read(prepare, "val")
+    before = random_states()
+    teacher = evaluate.teacher_of(small_classifier()) if protocol == "rded" else None
+    found = evaluate.evaluate_set(train, test, "convnet3", protocol, [3, 4], image_size=8, teacher=teacher, **OWN)
+    assert random_states() == before
+    pd.testing.assert_frame_equal(found, rows[found.columns])
+
+
+def test_tensors_are_evaluated_as_files_are(prepare, distilled):
+    train, test = ImageSet.read(distilled), ImageSet.read(prepare, "val")
+    expected = evaluate.evaluate_set(train, test, seeds=[1], image_size=8, **OWN)
+    found = evaluate.evaluate_set(load_images(train, 8), load_images(test, 8), seeds=[1], **OWN)
+    pd.testing.assert_frame_equal(found, expected)
+    mixed = evaluate.evaluate_set(train, load_images(test, 8), seeds=[1], **OWN)
+    pd.testing.assert_frame_equal(mixed, expected)
+
+
+def test_what_does_not_go_together_is_named_without_a_folder(prepare, distilled):
+    train, test = ImageSet.read(distilled), ImageSet.read(prepare, "val")
+    for arguments, options, message in [
+        ((train, test), {}, "the images come as files; give one image_size"),
+        ((load_images(train, 8), test), {"image_size": 16}, "the images are 8 and 16 pixels wide"),
+        ((train, test, "convnet9"), {"image_size": 8}, "'convnet9' is no network; did you mean"),
+        ((train, test, "convnet3", "rdde"), {"image_size": 8}, "'rdde' is no protocol; did you mean 'rded'"),
+        ((train, test, "convnet3", "rded"), {"image_size": 8}, "protocol rded trains on soft labels; give a teacher"),
+        ((train.of_class("1"), test), {"image_size": 8}, r"has the classes \['1'\] and"),
+        ((test, test), {"image_size": 8}, "is also the training image"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate.evaluate_set(*arguments, **options)
 
 
 # ---- Soft labels -----------------------------------------------------------------------------------------------------

@@ -146,6 +146,6 @@ def test_images_of_any_mode_are_scored(tmp_path):
     buffer = io.BytesIO()
     Image.new("CMYK", (9, 12)).save(buffer, "JPEG")
     (tmp_path / "a" / "4.jpg").write_bytes(buffer.getvalue())
-    found = difficulty.score_images(ImageSet.read(tmp_path), [small_classifier()], np.array([0]), tmp_path / "scores")
+    found = difficulty.score_images(ImageSet.read(tmp_path), small_classifier())
     assert found["score"].between(0, 1).all()
     assert len(found) == 5

@@ -6,7 +6,7 @@ import torchvision
 from oracle import numbers
 from torch import nn
 
-from dgs_utils.classifiers.networks import NETWORKS, build, smallest_size, stem_of
+from dgs_utils.classifiers.networks import NETWORKS, build_network, smallest_size, stem_of
 from dgs_utils.results.rows import NETWORKS as LABELS
 
 COUNTS = {("convnet6", 224): 754_570, ("convnet6", 256): 763_530, ("resnet_ap10", 224): 4_910_922,
@@ -30,20 +30,20 @@ def waves(size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("name", "size"), COUNTS, ids=lambda value: str(value))
 def test_parameter_counts_are_the_published_ones(name, size):
-    assert sum(parameter.numel() for parameter in build(name, 10, size).parameters()) == COUNTS[name, size]
+    assert sum(parameter.numel() for parameter in build_network(name, 10, size).parameters()) == COUNTS[name, size]
 
 
 @pytest.mark.parametrize("name", ["convnet6", "resnet_ap10"])
 def test_parameters_stand_in_the_published_order(name):
     expected = numbers("networks")["nets"][name]["parameters"]
-    network = build(name, 10, 224)
+    network = build_network(name, 10, 224)
     assert [list(parameter.shape) for parameter in network.parameters()] == [shape for shape, _ in expected]
 
 
 @pytest.mark.parametrize(("name", "size"), [("convnet6", 224), ("convnet6", 256), ("resnet_ap10", 224)])
 def test_logits_are_the_published_ones(name, size):
     expected = numbers("networks")["nets"][name]["sizes"][str(size)]["logits_f64"]
-    network = fill(build(name, 10, size).double())
+    network = fill(build_network(name, 10, size).double())
     with torch.no_grad():
         found = network(waves(size))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-9)
@@ -53,7 +53,7 @@ def test_logits_are_the_published_ones(name, size):
 def test_resnet18_is_torchvisions(norm):
     norm_layer = {"instance": lambda channels: nn.GroupNorm(channels, channels), "batch": nn.BatchNorm2d}[norm]
     theirs = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], 10, norm_layer=norm_layer)
-    theirs, ours = fill(theirs.double()), fill(build("resnet18", 10, 224, norm).double())
+    theirs, ours = fill(theirs.double()), fill(build_network("resnet18", 10, 224, norm).double())
     with torch.no_grad():
         torch.testing.assert_close(ours(waves(136)), theirs(waves(136)), rtol=1e-9, atol=1e-9)
 
@@ -62,7 +62,7 @@ def test_resnet18_is_torchvisions(norm):
 def test_initial_weights_are_drawn_as_published(name):
     torch.manual_seed(1)
     expected = numbers("networks")["nets"][name]["init_std_seed0"]
-    for parameter, deviation in zip(build(name, 10, 224).parameters(), expected, strict=True):
+    for parameter, deviation in zip(build_network(name, 10, 224).parameters(), expected, strict=True):
         # The sample deviation of n draws has a relative error of about 1/sqrt(2n) on either side; five of those.
         allowed = max(5 * deviation / parameter.numel() ** 0.5, 1e-6)
         assert parameter.std().item() == pytest.approx(deviation, abs=allowed)
@@ -73,7 +73,7 @@ def test_initial_weights_are_drawn_as_published(name):
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_logits_follow_from_the_features(name, size, norm):
     torch.manual_seed(0)
-    network = build(name, 7, size, norm).eval()
+    network = build_network(name, 7, size, norm).eval()
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         features = network.features(images)
@@ -87,7 +87,7 @@ def test_logits_follow_from_the_features(name, size, norm):
 def test_stem_depends_on_the_image_size(kind, stem, ap, plain):
     size = SIZES[kind]
     assert stem_of(size) == kind
-    first = [build(name, 10, size) for name in ("resnet_ap10", "resnet18")]
+    first = [build_network(name, 10, size) for name in ("resnet_ap10", "resnet18")]
     kernel, _ = stem
     assert {network.conv1.kernel_size for network in first} == {(kernel, kernel)}
     sides = []
@@ -120,14 +120,14 @@ def test_smallest_size_is_the_smallest_that_works(name):
     if not name.startswith("convnet"):  # a ConvNet one pixel smaller cannot even be computed
         assert narrowest(name, smallest - 1, "instance") < 2
     with pytest.raises(ValueError, match=f"{name} with instance norm needs images of at least {smallest} pixels"):
-        build(name, 10, smallest - 1)
+        build_network(name, 10, smallest - 1)
 
 
 def test_smallest_size_with_batch_norm():
     assert [smallest_size(name, "batch") for name in ("convnet4", "resnet_ap10", "resnet18")] == [16, 8, 1]
     for name in NETWORKS:
         size = smallest_size(name, "batch")
-        assert build(name, 10, size, "batch").eval()(torch.zeros(1, 3, size, size)).shape == (1, 10)
+        assert build_network(name, 10, size, "batch").eval()(torch.zeros(1, 3, size, size)).shape == (1, 10)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -135,7 +135,7 @@ def test_smallest_size_with_batch_norm():
     (("convnet3", 10, 32, "instnace"), "'instnace' is no norm of convnet3; did you mean 'instance'")])
 def test_unknown_names_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        build(*arguments)
+        build_network(*arguments)
 
 
 def test_every_network_has_a_name_for_tables():

@@ -15,19 +15,18 @@ from dgs_utils.classifiers.judge import features_of, load
 from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS
-from dgs_utils.sample import (
-    counts_of,
-    draw,
-    predefined_counts,
-    read_source,
-    report,
-    scale_counts,
-    select_images,
-    write_set,
-)
+from dgs_utils.sample import counts_of, read_source, report, select_images, write_set
 from dgs_utils.selection.coresets import herding
 from dgs_utils.selection.histograms import bin_of, histogram
-from dgs_utils.selection.targets import distance, divergence_to_target, quantiles_of_counts, quantiles_of_scores
+from dgs_utils.selection.targets import (
+    distance,
+    divergence_to_target,
+    draw,
+    predefined_counts,
+    quantiles_of_counts,
+    quantiles_of_scores,
+    scale_counts,
+)
 from dgs_utils.selection.thresholds import log_transform
 from dgs_utils.transform import read_sets, transform_sets
 
@@ -334,7 +333,7 @@ def test_ipc_1(sampled, world, outputs):
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"distribution": "mountain"}, "sample.distribution is 'mountain'; choose scale, own, hill"),
+    ({"distribution": "mountain"}, "distribution is 'mountain'; choose scale, own, hill"),
     ({"distribution": "own", "counts": [0, 0]}, "give a whole number of images for each bin"),
     ({"pool_factor": 6}, "has no score; run notebooks 03 and 04 for this pool and ipc, with the same pool_factor"),
     ({"ipc": 31, "pool_factor": 0}, "has no score; run notebooks 03 and 04"),

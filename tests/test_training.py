@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
-from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import IDC, RDED
 from dgs_utils.classifiers.training import (
     ImageTensors,
@@ -45,7 +45,7 @@ def digits(start: int, stop: int) -> ImageTensors:
 
 def fresh(norm: str = "instance") -> nn.Module:
     torch.manual_seed(0)
-    return build("convnet3", 10, 8, norm)
+    return build_network("convnet3", 10, 8, norm)
 
 
 def weights(network: nn.Module) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_cutmix_weighs_the_labels_by_their_areas():
 def test_soft_labels_are_the_teachers_at_temperature_20():
     recipe = Recipe(1, 64, augmentation=RDED.augmentation, protocol=RDED)
     torch.manual_seed(1)
-    teacher = build("convnet3", 10, 8)
+    teacher = build_network("convnet3", 10, 8)
     outcome = train_classifier(fresh(), TRAIN, TEST, recipe, seed=2, teacher=teacher)
     images, *_ = first_batch(recipe, seed=2)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from dgs_utils.artifacts.files import atomic, write_json
 from dgs_utils.artifacts.places import locate
-from dgs_utils.classifiers.networks import NETWORKS, build
+from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb, map_files
 from dgs_utils.params import nearest
@@ -132,7 +132,7 @@ def load(folder: Path) -> Classifier:
         raise ValueError(f"{folder} holds no classifier (config.json); finish stage 00_prepare first") from None
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a classifier: {error}") from None
-    network, weights = build_network(config), folder / "model.safetensors"
+    network, weights = network_of(config), folder / "model.safetensors"
     try:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
@@ -189,10 +189,10 @@ def named(text: str, size: int = 224) -> Classifier:
     return pretrained(name, weights, size)
 
 
-def build_network(config: ClassifierConfig) -> nn.Module:
+def network_of(config: ClassifierConfig) -> nn.Module:
     """Return the network of a description, with random weights."""
     if config.network in NETWORKS:
-        return build(config.network, config.num_classes, config.crop, config.norm)
+        return build_network(config.network, config.num_classes, config.crop, config.norm)
     return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
 
 
@@ -278,7 +278,7 @@ def _from_file(name: str, path: Path, size: int) -> Classifier:
             raise ValueError(f"{beside}: {unknown[0]} is unknown{nearest(unknown[0], values)}")
         values |= {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     config = ClassifierConfig(**values)
-    network = build_network(config)
+    network = network_of(config)
     load_state(network, state, path)
     return Classifier(network, config)
 

@@ -6,6 +6,8 @@ a stream only if they share a name, and no draw depends on how many others came 
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -26,3 +28,16 @@ def torch_rng(*parts: str | int | float, device="cpu"):
     import torch  # here, so that planning a grid never imports torch
 
     return torch.Generator(device=device).manual_seed(named_seed(*parts))
+
+
+@contextmanager
+def torch_seeded(*parts: str | int | float) -> Iterator[None]:
+    """Seed torch's global CPU generator by name inside the block, and put its state back afterwards.
+
+    For code that takes no generator, such as the initial weights of torch's layers.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # `torch.manual_seed` would seed the GPUs, too
+        torch.random.default_generator.manual_seed(named_seed(*parts))
+        yield

@@ -6,21 +6,23 @@ make one image.
 """
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic
-from dgs_utils.artifacts.run import Run
-from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb, map_files
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng
 
 if TYPE_CHECKING:
@@ -62,13 +64,20 @@ def losses(crops: Tensor, target: int, judge: "Classifier") -> Tensor:
     return F.cross_entropy(judge.network(canvas).float(), targets, reduction="none").cpu()
 
 
-def choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
-    """Choose the crops of every class by 00's classifier; the distilled images have the size that it sees.
+def choose_crops(images: ImageSet, judge: "Classifier", index: ArrayLike, ipc: int, seed: int = 0, tiles: int = 2,
+                 device: str = "auto", workers: int = 0, progress: Callable = silent) -> pd.DataFrame:
+    """Choose the crops of every class; the distilled images have the size that the judge sees.
 
     Args:
-        run: stage 05, with ipc and seed.
         images: the originals.
+        judge: tells how easy a crop is.
+        index: shape (classes,), the judge's output index of each label.
+        ipc: images per class.
+        seed: of the crops' draw.
         tiles: each distilled image holds tiles × tiles crops.
+        device: where the judge runs.
+        workers: threads that read images; 0 = one per core.
+        progress: wraps the classes.
 
     Returns:
         Rows of ``images.table``, tiles² · ipc a class and best first, with the crop's box in pixels (`BOX`), its loss,
@@ -78,23 +87,20 @@ def choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
     Raises:
         ValueError: a class has fewer originals than crops are wanted.
     """
-    from dgs_utils.classifiers.judge import load  # loading torchvision takes seconds, which other methods are spared
-
-    params, judge = run.params, load(run.inputs["prepare"] / "classifier").to(resolve(run.params.device))
-    index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
-    wanted, side = tiles**2 * params.ipc, judge.config.crop // tiles
+    judge, index = judge.to(resolve(device)), np.asarray(index)
+    wanted, side = tiles**2 * ipc, judge.config.crop // tiles
     chosen = []
-    for name, part in run.progress(images.table.groupby("class", sort=False), label="crops"):
+    for name, part in progress(images.table.groupby("class", sort=False), label="crops"):
         if len(part) < wanted:
             raise ValueError(f"class {name} has {len(part)} originals, and {tiles} × {tiles} crops for ipc "
-                             f"{params.ipc} take {wanted}; lower sample.ipc")
-        rng = numpy_rng("crops", params.seed, name)
+                             f"{ipc} take {wanted}; lower sample.ipc")
+        rng = numpy_rng("crops", seed, name)
         part = part.iloc[rng.permutation(len(part))[: max(IMAGES, wanted)]]
-        boxes, found = _best_of_each(images, part, side, rng, int(index[name]), judge, params.workers)
+        boxes, found = _best_of_each(images, part, side, rng, int(index[part["label"].iloc[0]]), judge, workers)
         part = part.assign(**dict(zip(BOX, boxes.T, strict=True)), loss=found)
         part = part.sort_values("loss", kind="stable").head(wanted)
         rank = np.arange(wanted)
-        chosen.append(part.assign(image=rank % params.ipc, tile=rank // params.ipc, side=side))
+        chosen.append(part.assign(image=rank % ipc, tile=rank // ipc, side=side))
     return pd.concat(chosen, ignore_index=True)
 
 
@@ -118,15 +124,15 @@ def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.rando
     return np.array(boxes), np.array(found)
 
 
-def write_mosaics(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Write ``images/<class>/<i>.png`` from what `choose_crops` chose; return their metadata.
+def write_mosaics(images: ImageSet, chosen: pd.DataFrame, folder: Path, progress: Callable = silent) -> pd.DataFrame:
+    """Write ``folder/images/<class>/<i>.png`` from what `choose_crops` chose; return their metadata.
 
     ``source`` names the originals of an image's tiles, row by row, with "|" between them.
     """
     side, tiles, rows = int(chosen["side"].iloc[0]), math.isqrt(chosen["tile"].nunique()), []
-    with atomic(run.folder / "images") as partial:
+    with atomic(folder / "images") as partial:
         mosaics = chosen.groupby(["label", "class", "image"])
-        for (label, name, image), parts in run.progress(mosaics, label="images", total=mosaics.ngroups):
+        for (label, name, image), parts in progress(mosaics, label="images", total=mosaics.ngroups):
             parts = parts.sort_values("tile")
             crops = [cut(load_rgb(images.root / row.file_name), (row.left, row.upper, row.right, row.lower), side)
                      for row in parts.itertuples()]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection import coresets as coreset
 from dgs_utils.selection.targets import draw
 
@@ -69,6 +70,11 @@ def selector(name: str, whole_set: bool = False) -> Callable:
         SELECTORS[name] = Selector(function, whole_set)
         return function
     return register
+
+
+def selection_rng(seed: int, method: str, name: str) -> np.random.Generator:
+    """Return the source of chance of one class's selection by a method of `dgs_utils.methods.METHODS`."""
+    return numpy_rng("sample", seed, method, name)
 
 
 def select(name: str, classes: Sequence[Candidates], ipc: int) -> list[np.ndarray]:

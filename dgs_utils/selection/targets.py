@@ -5,9 +5,11 @@ IPC. It is the originals' own distribution scaled to IPC ("scale", §2.2), one o
 Fig. 4), or anybody's list.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dgs_utils.selection.histograms import bin_of, check_scores, divergence, edges, histogram, largest_remainder
 
@@ -36,7 +38,7 @@ class Draw(NamedTuple):
     shortage: np.ndarray
 
 
-def scale_counts(transformed_scores, ipc: int, bins: int = 10) -> np.ndarray:
+def scale_counts(transformed_scores: ArrayLike, ipc: int, bins: int = 10) -> np.ndarray:
     """Scale a distribution of transformed difficulty down to ``ipc`` images [F §8.1].
 
     Args:
@@ -69,7 +71,7 @@ def predefined_counts(name: str, ipc: int) -> np.ndarray:
     return largest_remainder(tables[nearest], ipc)
 
 
-def draw(transformed_scores, counts, rng: np.random.Generator | int) -> Draw:
+def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Generator | int) -> Draw:
     """Draw images so that their difficulties follow ``counts`` [F §8.3].
 
     From the easiest bin to the hardest, the wanted number is drawn uniformly without replacement; a bin with fewer
@@ -98,19 +100,86 @@ def draw(transformed_scores, counts, rng: np.random.Generator | int) -> Draw:
     return Draw(np.concatenate([indices, filler]).astype(np.int64), shortage)
 
 
-def quantiles_of_scores(transformed_scores, ipc: int) -> np.ndarray:
+def quantiles_of_scores(transformed_scores: ArrayLike, ipc: int) -> np.ndarray:
     """Return the ``ipc`` difficulties that stand for a distribution: its (j + ½)/IPC quantiles, float64, ascending."""
     check_ipc(ipc)
     scores = check_scores(transformed_scores, "transformed_scores")
     return np.quantile(scores, (np.arange(ipc) + 0.5) / ipc, method="hazen")
 
 
-def quantiles_of_counts(counts) -> np.ndarray:
+def quantiles_of_counts(counts: ArrayLike) -> np.ndarray:
     """Return the difficulties that stand for counts per bin: each bin's images spread evenly over it, ascending."""
     counts = check_counts(counts)
     lower = np.repeat(edges(len(counts))[:-1], counts)
     within = np.concatenate([(np.arange(n) + 0.5) / n for n in counts if n])
     return lower + within / len(counts)
+
+
+class Target(NamedTuple):
+    """The difficulties that one class of the distilled set should have.
+
+    Attributes:
+        counts: images per bin of transformed difficulty, int64, summing to IPC.
+        quantiles: IPC difficulties, ascending.
+    """
+
+    counts: np.ndarray
+    quantiles: np.ndarray
+
+
+def class_target(originals: ArrayLike, ipc: int, distribution: str = "scale", counts: Sequence[int] = (),
+                 bins: int = 10) -> Target:
+    """Return the target of a class.
+
+    Args:
+        originals: transformed difficulties of the class's originals, shape (N,).
+        ipc: images per class.
+        distribution: "scale" (the originals' own), a name of `PREDEFINED`, or "own".
+        counts: images per bin for "own"; resized to ``ipc`` by largest remainder where they sum to something else.
+        bins: number of bins, for "scale".
+
+    Raises:
+        ValueError: an unknown distribution.
+    """
+    if distribution == "scale":
+        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
+    if distribution == "own":
+        found = largest_remainder(check_counts(np.array(counts, dtype=np.int64)), ipc)
+    elif distribution in PREDEFINED:
+        found = predefined_counts(distribution, ipc)
+    else:
+        raise ValueError(f"distribution is {distribution!r}; choose scale, own, {', '.join(PREDEFINED)}")
+    return Target(found, quantiles_of_counts(found))
+
+
+def beside_target(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:
+    """Compare what was chosen of a class with what was wanted.
+
+    Args:
+        chosen: transformed difficulties of the chosen images, shape (IPC,).
+        candidates: of all images that were there, shape (N,).
+        target: what was wanted.
+        note: what has been noted of the class before.
+
+    Returns:
+        target, found, shortage (images per bin, as texts such as "1 0 2", which `counts_of` reads), wasserstein (W1 of
+        found difficulties to the target's), divergence (KL(found ‖ target) in bits, one image spread over the bins of
+        each) and note, where something had to give way.
+    """
+    bins = len(target.counts)
+    found, there = histogram(np.asarray(chosen), bins), histogram(np.asarray(candidates), bins)
+    shortage = np.maximum(target.counts - there, 0)
+    notes = [note] if note else []
+    if shortage.any():
+        notes.append(f"the pool lacks {shortage.sum()} images in the bins that the target asks for")
+    return {"target": text_of(target.counts), "found": text_of(found), "shortage": text_of(shortage),
+            "wasserstein": distance(chosen, target.quantiles),
+            "divergence": divergence_to_target(found, target.counts), "note": "; ".join(notes)}
+
+
+def text_of(counts: np.ndarray) -> str:
+    """Return images per bin as a text such as "1 0 2"."""
+    return " ".join(map(str, counts))
 
 
 def sampling_panels(original: np.ndarray, pool: np.ndarray, original_transformed: np.ndarray,
@@ -145,7 +214,7 @@ def check_ipc(ipc: int) -> None:
         raise ValueError(f"ipc is {ipc}; at least one image per class is needed")
 
 
-def check_counts(counts) -> np.ndarray:
+def check_counts(counts: ArrayLike) -> np.ndarray:
     """Return counts per bin as an int64 array after checking that they are whole, not negative, and not all zero."""
     found = np.asarray(counts)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer) or (found < 0).any() or not found.any():

@@ -27,7 +27,7 @@ from dgs_utils.classifiers.augmentation import (
     augment,
     cutmix,
 )
-from dgs_utils.classifiers.networks import build
+from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import ImageTensors, Recipe, logits, train_classifier
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import torch_rng
@@ -123,7 +123,7 @@ def noise(n: int, size: int) -> ImageTensors:
 def main(options: argparse.Namespace) -> None:
     device = resolve("auto")
     train, test = noise(10 * options.ipc, options.size), noise(options.tests, options.size)
-    ours, theirs = (build(options.network, 10, options.size).to(device) for _ in range(2))
+    ours, theirs = (build_network(options.network, 10, options.size).to(device) for _ in range(2))
     mine, held_out = train.to(device), test.to(device)
     empty = ImageTensors(held_out.images[:1], held_out.labels[:1])
     recipe = Recipe(options.epochs, evaluations=1, precision=options.precision, compile=options.compile)

@@ -18,10 +18,9 @@ from dgs_utils.difficulty import score_images
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.sample import draw, scale_counts
 from dgs_utils.selection.histograms import divergence, histogram
 from dgs_utils.selection.selectors import Candidates, match
-from dgs_utils.selection.targets import quantiles_of_scores
+from dgs_utils.selection.targets import draw, quantiles_of_scores, scale_counts
 from dgs_utils.selection.thresholds import log_transform, search_thresholds
 
 
@@ -76,32 +75,31 @@ def bench_sampling() -> None:
         print(f"sampling by {name:5}, 1,000 classes {found:8.2f} s            {found / plain:5.1f} × a plain draw")
 
 
-def bench_scoring(network: str, images: int, batch: int, precision: str) -> None:
+def bench_scoring(network: str, count: int, batch: int, precision: str) -> None:
     torch.manual_seed(0)
     device = resolve("auto")
     judge = Classifier(torchvision.models.get_model(network, weights=None), ClassifierConfig(network, 1000, 256, 224))
     judge = judge.to(device, memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        images = write_images(root / "images", images)
+        images = write_images(root, count)
         pixels = torch.stack([judge.read(path) for path in images.paths[:batch]])  # the same images for both
         pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
-        runs = iter(range(100))
 
         @torch.inference_mode()
         def forward():
             with autocast(device, precision):
-                for _ in range(-(-images // batch)):
+                for _ in range(-(-count // batch)):
                     judge(pixels)
                 if device.type == "cuda":
                     torch.cuda.synchronize()
 
         def stream():
-            score_images(images, [judge], np.array([0]), root / str(next(runs)), batch_size=batch, precision=precision)
+            score_images(images, judge, batch_size=batch, precision=precision)
 
         times = [(seconds(forward, 1), seconds(stream, 1)) for _ in range(3)]  # in turns, as machines have moods
     alone, whole = np.min(times, axis=0)
-    print(f"scoring with {network}, {precision}, {device.type}: {images / whole:7.1f} images/s, "
+    print(f"scoring with {network}, {precision}, {device.type}: {count / whole:7.1f} images/s, "
           f"{100 * alone / whole:.0f} % of the forward pass alone")
 
 

@@ -15,7 +15,7 @@ NETWORKS = {
 }
 
 
-def build(name: str, num_classes: int, image_size: int, norm: str = "instance", channels: int = 3) -> Network:
+def build_network(name: str, num_classes: int, image_size: int, norm: str = "instance", channels: int = 3) -> Network:
     """Return a freshly initialised network.
 
     Args:
@@ -49,4 +49,4 @@ def smallest_size(name: str, norm: str) -> int:
     return 9 if norm == "instance" else 1  # three strides, which round up
 
 
-__all__ = ["NETWORKS", "Network", "build", "smallest_size", "stem_of"]
+__all__ = ["NETWORKS", "Network", "build_network", "smallest_size", "stem_of"]
