@@ -4,29 +4,65 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 success, 1 a notebook failed, 2 a wrong input, 130 stopped."""
-    options = _parser().parse_args(arguments)
-    if getattr(options, "outputs", ""):
-        os.environ["DGS_OUTPUTS"] = str(Path(options.outputs).expanduser().absolute())
+    make_streams_safe()
     try:
-        return options.command(options)
+        try:
+            options = _parser().parse_args(arguments)
+            if getattr(options, "outputs", ""):
+                os.environ["DGS_OUTPUTS"] = str(Path(options.outputs).expanduser().absolute())
+            return options.command(options)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is told from a fault
     except ValueError as error:
         print(f"dgs: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as in `dgs status | head -1`: nobody reads on, which is no fault
+        silence()
+        return 141
     except OSError as error:
-        print(f"dgs: {error.strerror}: {error.filename}; make room or give access, or choose another folder by "
-              f"--outputs", file=sys.stderr)
+        silence()
+        place = f"{error.strerror}: {error.filename}" if error.filename else f"{error.strerror} while writing"
+        print(f"dgs: {place}; make room or give access, or choose another folder by --outputs", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped. Finished stages are kept; the same command continues from here.", file=sys.stderr)
         return 130
 
 
+def make_streams_safe() -> None:
+    """Let output replace what the terminal's encoding lacks, and go nowhere where it is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (until the process ends)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def silence() -> None:
+    """Let what is still to be printed go nowhere, so that Python does not fail on it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong call in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"dgs: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dgs", description="Difficulty-guided sampling: run grids of notebooks.")
+    parser = _Parser(prog="dgs", description="Difficulty-guided sampling: run grids of notebooks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     places = argparse.ArgumentParser(add_help=False)
     places.add_argument("--outputs", default="", metavar="DIR", help="folder for all results (outputs)")
@@ -44,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", help="experiment file, such as params/quickstart.yaml")
     run.add_argument("--only", metavar="STAGE", help="run this stage only, on inputs that are finished")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    run.add_argument("--jobs", type=int, default=0, metavar="N", help="run N notebooks at a time (needs Snakemake)")
+    run.add_argument("--jobs", type=int, metavar="N", help="run N notebooks at a time (needs Snakemake)")
     run.add_argument("--profile", default="", metavar="NAME", help="run by Snakemake with this profile: local, slurm, "
                      "or a folder with a config.yaml")
     run.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
@@ -74,6 +110,9 @@ def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.run import run_plan
     from dgs_utils.batch.status import details, node_table
 
+    how = _how(options)
+    if options.jobs is not None and options.jobs < 1:
+        raise ValueError(f"--jobs is {options.jobs}; give how many notebooks run at a time, 1 or more")
     nodes = _chosen(options)
     if options.graph:
         from dgs_utils.batch.graph import draw
@@ -86,10 +125,9 @@ def _run(options: argparse.Namespace) -> int:
         from dgs_utils.batch.engine import run_with_snakemake
 
         profile = options.profile or "local"
-        reports = run_with_snakemake(options.file, options.changes, nodes, Display(), _how(options), profile,
-                                     options.jobs)
+        reports = run_with_snakemake(options.file, options.changes, nodes, Display(), how, profile, options.jobs or 0)
     else:
-        reports = run_plan(nodes, Display(), _how(options))
+        reports = run_plan(nodes, Display(), how)
     print("\n" + summary(reports))
     return int(any(report.outcome not in ("done", "skipped") for report in reports))
 
@@ -100,6 +138,7 @@ def _node(options: argparse.Namespace) -> int:
     from dgs_utils.batch.run import stale_line, terminate_as_interrupt
     from dgs_utils.batch.state import failure, state
 
+    how = _how(options)
     found = [node for node in _nodes(options) if node.key == options.key]
     if not found:
         raise ValueError(f"{options.file} plans no node {options.key}; see the ends of folder names in dgs status")
@@ -108,7 +147,7 @@ def _node(options: argparse.Namespace) -> int:
         print(failure_line(node, failure(node)))
         return 1
     with terminate_as_interrupt():
-        report = wait_for_node(node, Display(), _how(options))
+        report = wait_for_node(node, Display(), how)
     if report.outcome == "stale":
         raise ValueError(stale_line(node))
     if report.outcome == "failed":

@@ -11,14 +11,15 @@ the notebooks run by hand, in order, without a path being typed.
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dgs_utils.methods import METHODS
 
 MACHINE = {"machine": True}  # marks what suits the machine at hand and does not decide the result
-Device = Annotated[str, Field(json_schema_extra=MACHINE)]  # auto, cpu, cuda or cuda:N
+Device = Annotated[str, Field(json_schema_extra=MACHINE), AfterValidator(lambda name: check_device(name))]
 Workers = Annotated[int, Field(ge=0, json_schema_extra=MACHINE)]  # threads that read files; 0 = one per core
 Folder = Annotated[str, Field(json_schema_extra={"folder": True})]  # a stage's output folder; "" = the default node
 Folders = Annotated[list[str], Field(json_schema_extra={"folder": True})]
@@ -27,6 +28,7 @@ Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "bf16"]
+Distribution = Literal["scale", "hill", "ground", "slope", "cliff", "uniform", "own"]
 Tracker = Literal["", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow"]  # accelerate's names
 Switch = Annotated[Literal["auto", "on", "off"], Field(json_schema_extra=MACHINE)]
 Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extra=MACHINE)]  # "2/4": the second quarter
@@ -117,6 +119,14 @@ class PrepareParams(StageParams):
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0
+
+    @model_validator(mode="after")
+    def _own_classifier(self):
+        names = get_args(Network)
+        if self.classifier_weights == "train" and self.classifier not in names:
+            raise ValueError(f"prepare.classifier is {self.classifier!r}, which is no network that is trained here"
+                             f"{nearest(self.classifier, names)}; for another give prepare.classifier_weights")
+        return self
 
     def label(self, inputs: dict[str, str]) -> str:
         return self.dataset
@@ -268,7 +278,7 @@ class SampleParams(StageParams):
     method: str = "dgs"  # a name of dgs_utils.methods.METHODS
     ipc: Positive = 10
     pool_factor: Count = 5
-    distribution: str = "scale"  # scale, hill, ground, slope, cliff, uniform, own
+    distribution: Distribution = "scale"
     counts: list[Count] = []  # images per bin, for distribution "own"
     features: str = ""  # classifier of the coresets' features: its folder, or name:weights; "" = the difficulty's
     seed: Count = 0
@@ -279,7 +289,9 @@ class SampleParams(StageParams):
     def _known_method(self):
         selectors = [name for name, method in METHODS.items() if method.source != "condense"]
         if self.method not in selectors:
-            raise ValueError(f"sample.method is {self.method!r}; choose one of {', '.join(selectors)}")
+            hint = nearest(self.method, selectors)
+            raise ValueError(f"sample.method is {self.method!r}; choose one of {', '.join(selectors)}"
+                             f"{hint if 'did you mean' in hint else ''}")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -417,8 +429,30 @@ def _sentence(model: type[StageParams], error: dict) -> str:
         return f"{section}.{name} is not a parameter of {model.stage}{nearest(name, model.model_fields)}"
     if not name:  # a model validator already wrote a whole sentence
         return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{section}.{name} is {error['input']!r}, {error['ctx']['error']}"
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{section}.{name} is {error['input']!r}, but {message}"
+    choices = [str(choice) for choice in _choices(model.model_fields[error["loc"][0]].annotation)]
+    hint = nearest(str(error["input"]), choices) if error["type"] == "literal_error" else ""
+    return f"{section}.{name} is {error['input']!r}, but {message}{hint if 'did you mean' in hint else ''}"
+
+
+def _choices(annotation: Any) -> list:
+    """Return the values of the `Literal` that a parameter's type is or holds."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in _choices(part)]
+
+
+def check_device(name: str) -> str:
+    """Return the name of a device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"which is no device{nearest(name, ['auto', 'cpu', 'cuda', 'cuda:0'])}")
+    return name
 
 
 def nearest(name: str, valid) -> str:

@@ -1,6 +1,8 @@
 """The ``dgs`` command as its users meet it."""
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,6 +53,15 @@ def test_help_comes_at_once():
     ([FILE, "--until", "7"], "7 is not a stage; valid names are prepare"),
     ([FILE, "--force", "figure"], "figure is not a stage; did you mean 'figures'"),
     ([FILE, "--only", "condense"], "plans no condense"),
+    ([FILE, "--per-gpu", "0"], "--per-gpu is 0; give how many notebooks may share a GPU"),
+    ([FILE, "--limit", "inf"], "--limit is inf; give minutes"),
+    ([FILE, "--limit", "-1"], "--limit is -1; give minutes"),
+    ([FILE, "--limit", "nan"], "--limit is nan; give minutes"),
+    ([FILE, "--jobs", "-3"], "--jobs is -3; give how many notebooks run at a time"),
+    ([FILE, "--jobs", "0"], "--jobs is 0; give how many notebooks run at a time"),
+    ([FILE, "--jobs", "two"], "argument --jobs: invalid int value: 'two'; see dgs run --help"),
+    ([FILE, "--set", "sample.distribution=hil"], "did you mean 'hill'"),
+    ([FILE, "--set", 'figures.title="../up"'], "figures.title is '../up', which holds a separator"),
 ])
 def test_wrong_calls_end_before_the_first_notebook(workspace, arguments, sentence):
     result = dgs(workspace, "run", *arguments)
@@ -139,6 +150,59 @@ def test_clean_refuses_where_a_file_cannot_be_read(copy):
     assert result.returncode == 2
     assert "broken.yaml is not valid YAML" in result.stderr
     assert manifests(copy) == before
+
+
+# ---- Where output goes -----------------------------------------------------------------------------------------------
+
+def in_shell(workspace, line, **environment):
+    """Run a shell line with ``dgs`` in it; return its result, whose status is that of ``dgs`` itself."""
+    line = line.replace("dgs", shlex.join(small_grid.command()), 1)
+    return subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], cwd=workspace, capture_output=True, text=True,
+                          env=small_grid.environment(workspace) | environment, encoding="utf-8", errors="replace")
+
+
+def test_a_terminal_without_the_characters_gets_others(workspace):
+    for environment in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        result = in_shell(workspace, f"dgs run {FILE} --dry-run", **environment)
+        assert result.returncode == 0, result.stderr
+        assert columns(result.stdout, "06_evaluate")[:3] == ["2", "?", "?"]
+        wrong = in_shell(workspace, f"dgs run {FILE} --set 'figures.title=\"ü/\"'", **environment)
+        assert wrong.returncode == 2
+        assert wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("line", "status"), [
+    (f"dgs run {FILE} --dry-run >&-", 0), (f"dgs run {FILE} --dry-run >&- 2>&-", 0), ("dgs run x.yaml >&- 2>&-", 2),
+    (f"dgs status {FILE} > /dev/full", 2)])
+def test_output_that_nobody_takes(workspace, line, status):
+    result = in_shell(workspace, line)
+    assert result.returncode == status
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["status", FILE], ["run", "--help"], ["run", FILE, "--dry-run"]])
+def test_a_pipe_that_nobody_reads_ends_it_as_other_tools(workspace, words):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run(small_grid.command(*words), cwd=workspace, env=small_grid.environment(workspace),
+                            stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_a_run_whose_reader_goes_leaves_results_that_the_next_one_takes_up(workspace):
+    small_grid.replace_cell(workspace, "00_prepare", 3, "import time\nfrom pathlib import Path\n"
+                            "while not Path('go').exists(): time.sleep(0.02)")
+    runner = small_grid.start(workspace, "run", FILE, "--until", "fine_tune")
+    assert runner.stdout.readline() == "2 of 2 notebooks to run\n"
+    runner.stdout.close()
+    (workspace / "go").touch()
+    assert runner.wait(600) == 141
+    assert runner.stderr.read() == ""
+    again = dgs(workspace, "run", FILE, "--until", "fine_tune")
+    assert again.returncode == 0
+    assert "1 of 2 notebooks to run" in again.stdout
 
 
 # ---- Graph -----------------------------------------------------------------------------------------------------------

@@ -6,13 +6,17 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import small_grid
 import torch
 from small_grid import contents, dgs, manifests, start
+
+from dgs_utils.batch import limit
 
 FILE = "params/small.yaml"
 
@@ -86,6 +90,27 @@ def test_each_failure_is_told_in_one_line(copy):
     assert len(lines) == len(failures)
     for line, seed, (_, sentence) in zip(lines, seeds, failures, strict=True):
         assert f"FAILED 06_evaluate (seed={seed}): {sentence}" in line
+
+
+def test_time_in_which_the_runner_slept_does_not_count(monkeypatch):
+    """An hour passes between any two looks, as when a laptop's lid is shut each time."""
+    looks = []
+    monkeypatch.setattr(limit, "time", SimpleNamespace(monotonic=lambda: looks.append(0) or 3600.0 * len(looks)))
+    monkeypatch.setattr(limit, "TICK", 0.01)
+    with limit.CellClock(minutes=1) as clock:
+        clock.restart()
+        wait_for(lambda: len(looks) > 20, 600)
+        assert not clock.expired
+
+
+def test_a_stopped_kernel_is_late_and_ends(monkeypatch):
+    monkeypatch.setattr(limit, "PATIENCE", 0.2)
+    with subprocess.Popen(["sleep", "1000"]) as kernel, limit.CellClock(minutes=0.001) as clock:
+        clock.kernel = kernel.pid
+        kernel.send_signal(signal.SIGSTOP)
+        clock.restart()
+        assert kernel.wait(600) == -signal.SIGKILL
+        assert clock.expired
 
 
 def test_missing_notebook_is_told(copy):

@@ -30,7 +30,7 @@ def other_value(model: type[StageParams], name: str) -> Any:
     default = model.model_fields[name].default
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
                         "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
-                        "DiT-S/2", "1/2", "on"],
+                        "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4"],
                   bool: [not default], int: [default + 1, 3] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:
@@ -89,6 +89,11 @@ def test_a_name_like_no_other_brings_the_whole_list():
     ("02_pool", "compile", True, "pool.compile is True, but input should be 'auto', 'on' or 'off'"),
     ("01_fine_tune", "tracker", "tensorbord", "tracker is 'tensorbord', but input should be '', 'tensorboard'"),
     ("05_sample", "method", "dgz", "sample.method is 'dgz'; choose one of random, first"),
+    ("05_sample", "distribution", "hil", "sample.distribution is 'hil', but input should be 'scale', 'hill'"),
+    ("05_sample", "distribution", "hil", "; did you mean 'hill'?"),
+    ("05_sample", "method", "herdin", "; did you mean 'herding'"),
+    ("06_evaluate", "device", "cdua", "evaluate.device is 'cdua', which is no device; did you mean 'cuda'"),
+    ("00_prepare", "classifier", "convnt3", "no network that is trained here; did you mean 'convnet3'"),
     ("05_sample", "counts", [1, -2], "sample.counts.1 is -2, but input should be greater than or equal to 0"),
     ("06_evaluate", "network", "vgg", "evaluate.network is 'vgg', but input should be 'convnet3'"),
 ])

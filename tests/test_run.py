@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import suppress
 import nbformat
 import pytest
 import small_grid
+from filelock import FileLock
 from small_grid import contents, dgs, manifests
 
 from dgs_utils.batch.display import duration
@@ -214,6 +216,25 @@ def test_gpus_are_leased_one_by_one(tmp_path, monkeypatch):
     with leased_gpus(FineTuneParams(processes=3), places=tmp_path) as all_there_are:
         assert all_there_are == ["4", "7"]
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+def test_waiting_for_a_gpu_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 7")
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    told = []
+
+    def tell(sentence):
+        told.append(sentence)
+        lock.release()
+
+    lock = FileLock(tmp_path / "7.0.lock")
+    with FileLock(tmp_path / "4.0.lock"), lock, leased_gpus(EvaluateParams(), places=tmp_path, tell=tell) as gpus:
+        assert gpus == ["7"]
+    assert re.fullmatch(r"waiting since \d\d:\d\d for 1 of the GPUs 4, 7, which other notebooks use", told[0])
+    assert told[1:] == [""]
+    with pytest.raises(ValueError, match="per_gpu is 0"), leased_gpus(EvaluateParams(), 0, tmp_path):
+        pass
 
 
 def test_no_gpu_is_leased_where_none_is_wanted_or_a_scheduler_chose(tmp_path, monkeypatch):

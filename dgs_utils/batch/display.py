@@ -38,6 +38,7 @@ class Display:
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
         self.total = self.cell = 0
+        self.waits = ""
         self.left: dict[str, Node] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -51,7 +52,7 @@ class Display:
     @contextmanager
     def node(self, node: Node):
         """Show a node while it runs."""
-        self.cell = 0
+        self.cell, self.running = 0, f"{node.stage} {node.label}:"
         stop = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(node, stop), daemon=True)
         if self.live:
@@ -67,6 +68,12 @@ class Display:
     def at_cell(self, cell: dict, cell_index: int) -> None:
         """Note which cell of the running notebook begins."""
         self.cell = cell_index + 1
+
+    def waiting(self, sentence: str) -> None:
+        """Show what the running notebook waits for before it starts; "" when the wait is over."""
+        self.waits = sentence
+        if sentence and not self.live:
+            self._print(f"{self._counter(1)}{self.running} {sentence}")
 
     def drop(self, node: Node) -> None:
         """Count a node that need not or cannot be run any more."""
@@ -86,7 +93,7 @@ class Display:
         started = time.monotonic()
         while not stop.wait(0.5):
             elapsed = time.monotonic() - started
-            place = f"cell {self.cell}" if self.cell else "starting"
+            place = self.waits or (f"cell {self.cell}" if self.cell else "starting")
             self._rewrite(f"{self._counter(1)}{node.stage} {node.label} · {duration(elapsed)} · {place}"
                           f"{self._step(node)}{self._time_left(elapsed)}")
 

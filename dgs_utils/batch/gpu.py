@@ -4,7 +4,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,8 @@ def candidates() -> list[str]:
 
 
 @contextmanager
-def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = None) -> Iterator[list[str]]:
+def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = None,
+                tell: Callable[[str], None] = lambda sentence: None) -> Iterator[list[str]]:
     """Give a stage GPUs that are free, waiting for them, by ``CUDA_VISIBLE_DEVICES`` of the processes started inside.
 
     A stage gets one, or as many as its parameter ``processes`` says, if there are so many at all. Nothing happens where
@@ -39,10 +40,16 @@ def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = Non
         params: the stage's parameters.
         per_gpu: how many notebooks may share a GPU.
         places: folder of the lock files; the machine's temporary folder by default, since GPUs belong to a machine.
+        tell: called with what is waited for, and since when, if there is no free GPU; with "" when the wait is over.
 
     Yields:
         The GPUs' names.
+
+    Raises:
+        ValueError: no notebook may use a GPU, so that none would ever be free.
     """
+    if per_gpu < 1:
+        raise ValueError(f"per_gpu is {per_gpu}; give how many notebooks may share a GPU, 1 or more")
     wants = getattr(params, "device", "cpu") in ("auto", "cuda")
     gpus = candidates() if wants and not any(name in os.environ for name in SCHEDULERS) else []
     if not gpus:
@@ -51,9 +58,16 @@ def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = Non
     places = places or Path(tempfile.gettempdir()) / f"dgs-gpus-{os.getuid()}"
     places.mkdir(exist_ok=True)
     count = min(max(getattr(params, "processes", 1), 1), len(gpus))
+    waits = False
     while len(locks := _free(gpus, count, per_gpu, places)) < count:
         _release(locks)  # another notebook may be waiting for just these
+        if not waits:
+            waits = True
+            tell(f"waiting since {time.strftime('%H:%M')} for {count} of the GPUs {', '.join(map(str.strip, gpus))}, "
+                 f"which other notebooks use")
         time.sleep(1)
+    if waits:
+        tell("")
     before = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = ",".join(locks)
     try:

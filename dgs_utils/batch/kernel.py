@@ -8,15 +8,19 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from dgs_utils.batch.guard import die_with_parent
+from dgs_utils.batch.limit import PATIENCE
 
-PATIENCE = 15  # seconds in which a kernel that catches SIGTERM may write its checkpoint
 
+def manager_class(at_start: Callable[[int], None]) -> type:
+    """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while.
 
-def manager_class() -> type:
-    """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while."""
+    Args:
+        at_start: called with the kernel's process id.
+    """
     import asyncio
 
     from jupyter_client import AsyncKernelManager
@@ -37,6 +41,11 @@ def manager_class() -> type:
         def _own_folder(self) -> str:
             self._scratch = tempfile.TemporaryDirectory(prefix="dgs-")  # short: a socket's path has 100 bytes at most
             return str(Path(self._scratch.name) / "k.json")
+
+        async def start_kernel(self, **options) -> None:
+            """Start the kernel and tell its process id."""
+            await super().start_kernel(**options)
+            at_start(self.provisioner.pid)
 
         async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
             """End the kernel; only one that catches SIGTERM, as a training does, is waited for."""

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import outputs_root, workspace
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpus
+from dgs_utils.batch.limit import CellClock
 from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, lock_file, manifest, record_folder, share, state
 
 PAUSE = 0.5  # seconds between looks at what another process is running
@@ -34,11 +36,20 @@ class Options:
         force: stages that run again even if they are finished; `STALE` stands for stale nodes of any stage.
         limit: minutes that one cell may take; 0 = any.
         per_gpu: how many notebooks may share a GPU.
+
+    Raises:
+        ValueError: a limit that is negative or no number, or less than one notebook a GPU.
     """
 
     force: frozenset[str] = frozenset()
     limit: float = 0
     per_gpu: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.limit < math.inf:
+            raise ValueError(f"--limit is {self.limit:g}; give minutes, such as 90, or 0 for no limit")
+        if self.per_gpu < 1:
+            raise ValueError(f"--per-gpu is {self.per_gpu}; give how many notebooks may share a GPU, 1 or more")
 
 
 DEFAULTS = Options()
@@ -125,7 +136,7 @@ def _run(node: Node, display: Display, options: Options) -> Report:
         for unfinished in list(node.folder.rglob(".*.partial")):  # of a notebook that was killed while it wrote
             _remove(unfinished)
     started = time.monotonic()
-    with display.node(node), leased_gpus(node.params, options.per_gpu):
+    with display.node(node), leased_gpus(node.params, options.per_gpu, tell=display.waiting):
         error = execute(node, options.limit, display.at_cell)
     report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
     if error:
@@ -151,23 +162,30 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
     from dgs_utils.batch.kernel import manager_class
 
     notebook, folder = workspace() / "notebooks" / f"{node.stage}.ipynb", record_folder(node)
+    clock = CellClock(limit)
+
+    def at_start(cell: dict, cell_index: int) -> None:
+        clock.restart()
+        if at_cell:
+            at_cell(cell, cell_index)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("w") as log:
+        with (folder / "log.txt").open("w", encoding="utf-8", errors="replace") as log, clock:
             try:
                 papermill.execute_notebook(
                     _literal(notebook), _literal(folder / "notebook.ipynb"), _parameters(node),
-                    kernel_name="python3", kernel_manager_class=manager_class(), shutdown_kernel="immediate",
-                    cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
-                    execution_timeout=math.ceil(limit * 60) or None, on_cell_start=at_cell)
+                    kernel_name="python3", kernel_manager_class=manager_class(partial(setattr, clock, "kernel")),
+                    shutdown_kernel="immediate", cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
+                    on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause())
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
-                return f"{error.ename}: {error.evalue}"
+                return _late(limit) if clock.expired else f"{error.ename}: {error.evalue}"
             except Exception:
                 log.write(traceback.format_exc())
                 raise
     except Exception as error:  # a missing notebook, a kernel that was killed, a full disk: the siblings go on
-        return _reason(error, limit)
+        return _late(limit) if clock.expired else _reason(error)
     done = manifest(node) or share(node)  # of a pool in shares, the one that ends last leaves the manifest
     return "" if done else "the notebook ended without a manifest; its last cell must call run.finish()"
 
@@ -177,10 +195,12 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _reason(error: Exception, limit: float) -> str:
+def _late(limit: float) -> str:
+    return f"a cell took longer than the limit of {limit:g} minutes"
+
+
+def _reason(error: Exception) -> str:
     name = type(error).__name__
-    if name == "CellTimeoutError":
-        return f"a cell took longer than the limit of {limit:g} minutes"
     if name == "DeadKernelError":
         return "the kernel died; it was killed, or ran out of memory"
     return f"{name}: {error}"
