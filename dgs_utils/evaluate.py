@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
-from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from dgs_utils.artifacts.files import atomic, write_csv
@@ -31,6 +30,7 @@ from dgs_utils.classifiers.protocols import PLAIN, PROTOCOLS, augmentation_of
 from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images, train_classifier
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import read_header
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
@@ -233,15 +233,6 @@ def _short_names(images: ImageSet) -> list[tuple[str, str]]:
     return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
 
 
-def _kind(path: Path) -> tuple[str, int]:
-    """Return an image's mode and shorter side, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.mode, min(image.size)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove that file") from None
-
-
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def describe(run: Run) -> dict:
@@ -308,14 +299,14 @@ def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
     folder, counts = run.inputs["distilled"], train.table.groupby("class").size()
     if counts.nunique() > 1 and not _method_of(describe(run)).whole:
         run.warn(f"the classes of {folder} hold {counts.min()} to {counts.max()} images; epochs follow the largest")
-    kinds = [_kind(path) for path in train.paths]
+    headers = [read_header(path) for path in train.paths]
     colours = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
-    others = sorted({mode for mode, _ in kinds} - {"RGB"})
+    others = [header.mode for header in headers if header.mode != "RGB"]
     if others and colours == 3:
-        count = sum(mode != "RGB" for mode, _ in kinds)
-        run.warn(f"{count} of {len(kinds)} images of {folder} are {', '.join(others)}; they are converted to RGB")
-    smallest, wanted = min(side for _, side in kinds), run.params.image_size
-    if smallest < wanted <= min(_kind(path)[1] for path in test.paths):
+        run.warn(f"{len(others)} of {len(headers)} images of {folder} are {', '.join(sorted(set(others)))}; "
+                 f"they are converted to RGB")
+    smallest, wanted = min(header.side for header in headers), run.params.image_size
+    if smallest < wanted <= min(read_header(path).side for path in test.paths):
         run.warn(f"images of {folder} are as small as {smallest} pixels and are enlarged to {wanted}, "
                  f"but those of the test are not")
 

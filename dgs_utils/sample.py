@@ -5,7 +5,6 @@ picks among them. The result is an image folder in Hugging Face's layout: ``imag
 ``metadata.csv``, with a report of what was wanted and what was found.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.artifacts.run import Run
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.runtime.seeds import numpy_rng
@@ -241,16 +241,16 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Copy the chosen images and return their metadata."""
+    """Copy the chosen images, so that any viewer shows them as they were judged, and return their metadata."""
     names = "images/" + chosen["class"] + "/" + chosen["file_name"].str.rpartition("/")[2]
     doubled = names.duplicated(keep=False)  # same name in two subfolders of the originals
     names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
     kept = [name for name in ("class", "label", "score", "transformed", "prediction", "confidence") if name in chosen]
-    metadata = chosen[kept].assign(file_name=names, source=chosen["file_name"])
-    metadata = metadata[["file_name", *kept, "source"]]
+    copies = []
     with atomic(run.folder / "images") as partial:
         for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="images"):
             target = partial / Path(new).relative_to("images")
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(images.root / old, target)
-    return metadata
+            copies.append(copy_image(images.root / old, target).relative_to(partial))
+    files = [f"images/{copy.as_posix()}" for copy in copies]
+    return chosen[kept].assign(file_name=files, source=chosen["file_name"])[["file_name", *kept, "source"]]

@@ -17,7 +17,7 @@ import pandas as pd
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.names import check_name, check_relative, links_outside
 from dgs_utils.artifacts.places import locate, outputs_root
-from dgs_utils.images.pixels import IMAGE_SUFFIXES, center_crop, load_rgb, map_files
+from dgs_utils.images.pixels import center_crop, image_suffixes, load_rgb, map_files
 from dgs_utils.images.tables import natural_key, read_table
 
 
@@ -84,7 +84,7 @@ class ImageSet:
             table = table.assign(label=table["class"].map({name: label for label, name in enumerate(names)}))
         if table.empty:
             raise ValueError(f"{folder} holds no images{f' of split {split}' if split else ''}; "
-                             f"it needs class folders with {', '.join(sorted(IMAGE_SUFFIXES))} files")
+                             f"it needs class folders with images such as .jpg, .png or .tif files")
         for name in classes or []:
             if not (table["class"] == name).any():
                 raise ValueError(f"class {name} has no images in {folder}; add some or leave the class out")
@@ -110,7 +110,7 @@ def list_images(folder: Path, classes: list[str] | None = None) -> tuple[Path, p
             return _read_list(folder / file)
     folders = [folder / check_name(name, "a class") for name in classes] if classes else folder.iterdir()
     rows = [(f"{d.name}/{f.name}", d.name) for d in folders if d.is_dir() for f in d.iterdir()
-            if f.suffix.lower() in IMAGE_SUFFIXES]
+            if f.suffix.lower() in image_suffixes()]
     return folder, _checked(pd.DataFrame(rows, columns=["file_name", "class"]), folder, folder)
 
 

@@ -1,16 +1,225 @@
-"""Reading image files: decoding, cropping, and doing so in threads."""
+"""Image files: the one place that opens them. Whatever Pillow knows becomes upright 8-bit RGB by one definition.
 
+What a file holds besides RGB is defined here and nowhere else:
+
+* orientation: EXIF's (or XMP's) turn or mirror is carried out;
+* transparency (alpha of LA, La, PA, RGBA, RGBa; a transparent colour of 1, L, P, RGB): laid over white;
+* 16-bit grey: scaled, so that 65,535 (or the file's own highest value, as in 12-bit TIFF) becomes 255;
+* 32-bit integers and floats (I, F), which state no white: the smallest of 1 (floats only), 255 and 65,535 that holds
+  all values becomes 255; negative, larger and missing values are an error;
+* Lab: converted from D50 to sRGB; CMYK, YCbCr, HSV, grey and palettes as Pillow converts them;
+* several frames: the first; colour profiles: not applied, as in other training code.
+"""
+
+import re
+import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageCms
 
 from dgs_utils.runtime.devices import threads
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+# Pillow opens these, but they are no raster images of their own: stubs, films, and pages for an interpreter.
+FOREIGN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+SNIFFED = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # told by their first bytes
+COMMON = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}  # what any viewer and trainer opens
+ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}
+ORIENTATION, BITS, PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+NOTES = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where an orientation may stand
+WHITES = (1, 255, 65535)
 
+# Pillow refuses images of more than twice MAX_IMAGE_PIXELS (179 million), which `_opened` turns into a sentence; from
+# half of that on it only warns, without the file's name, of what is an ordinary photograph today.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class UnreadableImage(ValueError):
+    """An image file that cannot be read; the sentence names it and the cure.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, sentence: str):
+        super().__init__(sentence)
+        self.path = Path(path)
+
+    def __reduce__(self):  # exceptions are pickled by their arguments
+        return type(self), (self.path, str(self))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file tells before its pixels are decoded.
+
+    Attributes:
+        format: Pillow's name of the format, such as "JPEG".
+        mode: Pillow's mode, such as "RGB".
+        side: shorter side in pixels.
+        animated: it has more than one frame, of which only the first is used.
+    """
+
+    format: str
+    mode: str
+    side: int
+    animated: bool
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes, in small letters, of all formats that Pillow can read here, such as ".png"."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in known if name in Image.OPEN and name not in FOREIGN)
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file with another suffix than `image_suffixes` holds an image of a common format."""
+    try:
+        with Image.open(path, formats=SNIFFED):
+            return True
+    except Exception:  # a decoder that chokes on a foreign file has its own kinds of errors
+        return False
+
+
+def read_header(path: Path) -> Header:
+    """Return what an image file tells before its pixels are decoded.
+
+    Raises:
+        UnreadableImage: as `load_rgb`, as far as that shows without decoding.
+    """
+    with _opened(path) as image:
+        # A camera's MPO has a preview or a second view behind the photograph, which no viewer plays.
+        animated = image.format != "MPO" and getattr(image, "is_animated", False)
+        return Header(image.format, image.mode, min(image.size), bool(animated))
+
+
+def load_rgb(path: Path) -> Image.Image:
+    """Read an image file as a PIL image in mode RGB, upright, by this module's definition.
+
+    Raises:
+        UnreadableImage: the file is missing, damaged, too large, or holds values without a defined conversion.
+    """
+    with _opened(path) as image:
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as upright RGB (see the module's definition).
+
+    Raises:
+        ValueError: its values have no defined conversion.
+    """
+    image.load()
+    turn = TURNS.get(_orientation(image))
+    if image.mode in DEEP:
+        rgb = Image.fromarray(_eight_bits(image)).convert("RGB")
+    elif image.mode == "LAB":
+        rgb = ImageCms.applyTransform(image, _lab_to_srgb())
+    elif image.mode in ALPHA or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        rgb = Image.alpha_composite(white, image).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def copy_image(source: Path, target: Path) -> Path:
+    """Copy an image so that any viewer and training code shows what `load_rgb` reads; return the copy's path.
+
+    A file that a plain reader shows alike already (JPEG, PNG, WebP, BMP; one frame; upright, opaque, 8 bits) stays
+    byte for byte; any other is written as an RGB PNG.
+
+    Args:
+        source: the image.
+        target: where the copy goes; where its suffix tells no common format, or another one is written, the right
+            suffix is added, as in "scan.tif.png".
+
+    Raises:
+        UnreadableImage: as `load_rgb`.
+    """
+    header = read_header(source)
+    with _opened(source) as image:
+        rgb = to_rgb(image)
+        plain = header.format in COMMON and not header.animated and image.mode in ("1", "L", "P", "RGB", "LA", "RGBA")
+        plain = plain and np.array_equal(np.asarray(image.convert("RGB")), np.asarray(rgb))
+    if not plain:
+        target = target if target.suffix.lower() == ".png" else target.with_name(f"{target.name}.png")
+        rgb.save(target, "PNG")
+        return target
+    if target.suffix.lower() not in {*COMMON.values(), ".jpeg"}:  # any of these will do: readers look at the bytes
+        target = target.with_name(target.name + COMMON[header.format])
+    shutil.copyfile(source, target)
+    return target
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever goes wrong with it inside the block becomes an `UnreadableImage`."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise UnreadableImage(path, f"{path} does not exist; restore the image or list the folder's files anew"
+                              ) from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(path, f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, the most that is "
+                                    f"opened; scale it down or remove that file") from None
+    except Exception as error:  # decoders have many kinds of errors for damaged files
+        reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
+        raise UnreadableImage(path, f"{path} cannot be read as an image ({reason}); replace or remove that file"
+                              ) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format != "TIFF" and not NOTES & image.info.keys():
+        return 1
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged notes beside sound pixels: viewers show them as they are stored
+        return 1
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Return the values of a 16- or 32-bit image, scaled to 8 bits: uint8 (H, W)."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        white = 2 ** tags.get(BITS, (16,))[0] - 1
+    elif image.mode == "I" and image.format in ("PNG", "PPM", "JPEG2000"):  # 16 bits, in Pillow's wider type
+        white = 65535
+    else:
+        low, high = values.min(), values.max()
+        fitting = [white for white in WHITES[image.mode == "I":] if low >= 0 and high <= white]  # NaN fits nowhere
+        if not fitting:
+            raise ValueError(f"its values go from {low:g} to {high:g}, for which no white is defined: store it with "
+                             f"8 or 16 bits")
+        white = fitting[0]
+    scaled = np.round(values.astype(np.float64) * (255 / white)).clip(0, 255).astype(np.uint8)
+    inverted = image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) == 0  # TIFF's "white is zero"
+    return 255 - scaled if inverted else scaled
+
+
+@cache
+def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+
+
+# ---- Squares, and many files -----------------------------------------------------------------------------------------
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Crop the central square and scale it to ``size`` pixels, as ADM does [F §3.5].
@@ -35,21 +244,6 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def load_rgb(path: Path) -> Image.Image:
-    """Read an image file as a PIL image in mode RGB.
-
-    Raises:
-        ValueError: the file is missing or cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; restore the image or list the folder's files anew") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove that file") from None
-
-
 def map_files(function: Callable, items: Iterable, workers: int = 0) -> Iterator:
     """Apply ``function`` to every item in threads and yield the results in order, with bounded look-ahead.
 
@@ -63,5 +257,3 @@ def map_files(function: Callable, items: Iterable, workers: int = 0) -> Iterator
             future = waiting.pop(0)
             waiting += [pool.submit(function, item) for item in islice(source, 1)]
             yield future.result()
-
-
