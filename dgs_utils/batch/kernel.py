@@ -15,7 +15,7 @@ from dgs_utils.batch.guard import die_with_parent
 from dgs_utils.batch.limit import PATIENCE
 
 
-def manager_class(at_start: Callable[[int], None]) -> type:
+def manager_class(at_start: Callable[[int], None] = lambda process: None) -> type:
     """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while.
 
     Args:
@@ -27,11 +27,17 @@ def manager_class(at_start: Callable[[int], None]) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from traitlets import default
 
+    from dgs_utils.batch.channels import Client
+
     class Manager(AsyncKernelManager):
         """Starts this module with the running interpreter and talks to it through sockets in a folder of its own."""
 
         kernel_spec = KernelSpec(argv=[sys.executable, "-m", __name__, "-f", "{connection_file}"],
                                  display_name="Python 3", language="python")
+
+        @default("client_factory")
+        def _that_never_waits_in_vain(self) -> type:
+            return Client
 
         @default("transport")
         def _sockets_not_ports(self) -> str:

@@ -25,6 +25,7 @@ from dgs_utils.batch.limit import CellClock
 from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, lock_file, manifest, record_folder, share, state
 
 PAUSE = 0.5  # seconds between looks at what another process is running
+HANG = 900  # seconds that a kernel's start, or an output that it announced, may take on the busiest machine
 STALE = "stale"  # what --force takes beside stages
 
 
@@ -177,7 +178,8 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
                     _literal(notebook), _literal(folder / "notebook.ipynb"), _parameters(node),
                     kernel_name="python3", kernel_manager_class=manager_class(partial(setattr, clock, "kernel")),
                     shutdown_kernel="immediate", cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
-                    on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause())
+                    on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause(),
+                    start_timeout=HANG, iopub_timeout=HANG)
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
                 return _late(limit) if clock.expired else f"{error.ename}: {error.evalue}"
@@ -203,6 +205,8 @@ def _reason(error: Exception) -> str:
     name = type(error).__name__
     if name == "DeadKernelError":
         return "the kernel died; it was killed, or ran out of memory"
+    if name == "LostReplyError":
+        return str(error)
     return f"{name}: {error}"
 
 
