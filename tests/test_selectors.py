@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from dgs_utils.methods import METHODS
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.selection.selectors import SELECTORS, Candidates, match, s3, select
+from dgs_utils.selection.rules_by_features import s3
+from dgs_utils.selection.rules_by_score import match
+from dgs_utils.selection.selectors import SELECTORS, Candidates, select
 from dgs_utils.selection.targets import quantiles_of_scores, scale_counts
 
 
@@ -25,7 +27,7 @@ def make_candidates(name="a", size=30, ipc=5, seed=0):
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 @given(seed=st.integers(0, 1000), size=st.integers(5, 40))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_every_selector_returns_distinct_images_and_repeats_itself(name, seed, size):
     ipc = 5
     first, second = (

@@ -18,8 +18,9 @@ from dgs_utils.difficulty import score_images
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.selection.candidates import Candidates
 from dgs_utils.selection.histograms import divergence, histogram
-from dgs_utils.selection.selectors import Candidates, match
+from dgs_utils.selection.rules_by_score import match
 from dgs_utils.selection.targets import draw, quantiles_of_scores, scale_counts
 from dgs_utils.selection.thresholds import log_transform, search_thresholds
 

@@ -1,0 +1,121 @@
+"""Rules that look at order, chance, or one score an image [B §5]."""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from dgs_utils.selection.candidates import Candidates, selector
+from dgs_utils.selection.targets import draw
+
+STRATA = 50  # bins of coverage-centric selection
+
+# ---- By order and chance ---------------------------------------------------------------------------------------------
+
+@selector("first")
+def first(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the first images: what a generator would have made for this IPC alone."""
+    return np.arange(ipc)
+
+
+@selector("all")
+def everything(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take every image (the full data set)."""
+    return np.arange(candidates.size)
+
+
+@selector("random")
+def random(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Draw uniformly; on the pool, the control that tells what the pool alone brings."""
+    return candidates.rng.choice(candidates.size, ipc, replace=False)
+
+
+# ---- By a target distribution ----------------------------------------------------------------------------------------
+
+@selector("draw")
+def difficulty_guided(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Draw by target counts per bin: the published rule [F §8.3]."""
+    return draw(candidates.scores, candidates.counts, candidates.rng).indices
+
+
+@selector("match")
+def match(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the subset whose sorted difficulties are closest to the target's quantiles.
+
+    Minimises the Wasserstein-1 distance exactly, as an assignment of images to quantiles; no bins, no chance.
+    """
+    cost = np.abs(candidates.quantiles[:, None] - candidates.scores[None, :])
+    return linear_sum_assignment(cost)[1]
+
+
+# ---- By place in the order of scores ---------------------------------------------------------------------------------
+
+@selector("easiest")
+def easiest(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the images of lowest score."""
+    return np.argsort(candidates.scores, kind="stable")[:ipc]
+
+
+@selector("hardest")
+def hardest(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the images of highest score."""
+    return np.argsort(-candidates.scores, kind="stable")[:ipc]
+
+
+@selector("middle")
+def middle(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the band around the median score."""
+    return band(candidates.scores, ipc, 0.5)
+
+
+@selector("cad")
+def compute_aware(candidates: Candidates, ipc: int, compute: float = 0.0) -> np.ndarray:
+    """Take a band of the order by score, the harder the more compute the evaluation has.
+
+    Args:
+        candidates: with scores.
+        ipc: images to take.
+        compute: 0 for the easy end (little training), 1 for the hard end (much), shares of the way between them.
+    """
+    return band(candidates.scores, ipc, compute)
+
+
+def band(values: np.ndarray, k: int, place: float) -> np.ndarray:
+    """Return the indices of ``k`` neighbours in ascending order of values, from the lowest (0) to the highest (1)."""
+    start = int(place * (len(values) - k))  # 0.5 of an odd number of places: the lower one
+    return np.argsort(values, kind="stable")[start : start + k]
+
+
+@selector("stratified")
+def stratified(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Spread the choice over equal-width bins of the score: coverage-centric selection (Zheng et al., 2023).
+
+    50 bins cover the scores from lowest to highest. In ascending order of size (the easier first of equal ones), each
+    bin gives what it has, or an equal share of what is still to be taken, rounded down; inside a bin, chance decides.
+    """
+    low, high = candidates.scores.min(), candidates.scores.max()
+    members = np.zeros(candidates.size, dtype=np.int64)
+    if high > low:
+        members = np.minimum((STRATA * ((candidates.scores - low) / (high - low))).astype(np.int64), STRATA - 1)
+    sizes, chosen, missing = np.bincount(members, minlength=STRATA), [], ipc
+    for done, which in enumerate(np.argsort(sizes, kind="stable")):
+        taken = min(sizes[which], missing // (STRATA - done))
+        chosen.append(candidates.rng.choice(np.flatnonzero(members == which), taken, replace=False))
+        missing -= taken
+    return np.concatenate(chosen)
+
+
+@selector("ccs", cut=0.3)
+def coverage_centric(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take `stratified`'s choice of what is left without the hardest 30 %: CCS as published for keeping a tenth."""
+    return stratified(candidates, ipc)
+
+
+# ---- By the judge's confidence ---------------------------------------------------------------------------------------
+
+@selector("confidence")
+def confidence(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take correctly classified images by confidence (CaO2's rule): most confident first up to IPC 10, least above.
+
+    Where too few are classified correctly, the others follow in the same order.
+    """
+    direction = -1 if ipc <= 10 else 1
+    return np.lexsort((direction * candidates.confidence, ~candidates.correct))[:ipc]
