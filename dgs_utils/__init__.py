@@ -1,13 +1,39 @@
 """Difficulty-guided sampling for generative dataset distillation.
 
+    import dgs_utils as dgs
+    sampler = dgs.DifficultyGuidedSampler(ipc=10).fit(original_scores, original_labels)
+
 One module per stage, named like its notebook: `prepare`, `fine_tune`, `pool`, `difficulty`, `transform`, `sample`,
-`evaluate`, `figures`/`tables`, `condense`. Nothing is imported here, so that `dgs --help` and planning stay instant.
+`evaluate`, `figures`, `condense`; below them the rooms. The names here are loaded when they are first used (SPEC 1), so
+that `dgs --help` and planning stay instant.
 """
 
 import os
+
+import lazy_loader
 
 # OpenMP threads that wait by spinning burn the cores that others need: on a shared two-core machine a training step
 # took ten times as long. The setting only counts where it is made before torch is loaded, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    "selection.thresholds": ["log_transform", "search_thresholds"],
+    "selection.targets": ["draw", "predefined_counts", "scale_counts"],
+    "selection.sampler": ["DifficultyGuidedSampler"],
+    "selection.measures": ["difficulty_scores"],
+    "selection.coresets": ["herding", "k_center"],
+    "difficulty": ["score_images"],
+    "evaluate": ["evaluate_set", "teacher_of"],
+    "images.classes": ["SUBSETS"],
+    "images.image_sets": ["ImageSet"],
+    "images.pixels": ["center_crop"],
+    "classifiers.judge": ["open_judge"],
+    "classifiers.networks": ["build_network"],
+    "classifiers.training": ["ImageTensors"],
+    "diffusion.difffit": ["add_difffit", "fold", "trainable_parameters"],
+    "diffusion.dit": ["DiT"],
+    "diffusion.minimax": ["MinimaxCriterion"],
+    "diffusion.process": ["NoiseProcess"],
+})

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.run import Run
-from dgs_utils.classifiers.judge import Classifier, load, named, read_batches
+from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import nearest
@@ -149,7 +149,7 @@ def score_source(run: Run) -> pd.DataFrame:
         scores = read_metadata(images)
     else:
         judges = [load(prepare / "classifier")]
-        judges += [named(text, judges[0].config.crop) for text in params.classifiers]
+        judges += [open_judge(text, judges[0].config.crop) for text in params.classifiers]
         scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges,
                                  index=classes["index"], measure=params.measure, precision=params.precision,
                                  device=params.device, workers=params.workers)

@@ -44,8 +44,9 @@ TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", 
 
 def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, network: str = "convnet3",
                  protocol: str = "idc", seeds: Iterable[int] = (0,), *, image_size: int = 0, norm: str = "instance",
-                 ipc: int = -1, teacher: Teacher | None = None, device: str = "auto", workers: int = 0,
-                 progress: Callable = silent, **settings: Any) -> pd.DataFrame:
+                 ipc: int = -1, teacher: Teacher | None = None, method: str = "", pool_seed: int | str = "",
+                 selection_seed: int | str = "", device: str = "auto", workers: int = 0, progress: Callable = silent,
+                 **settings: Any) -> pd.DataFrame:
     """Train a network on a set and test it on another, once for each seed.
 
     Args:
@@ -58,6 +59,7 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         norm: "instance" or "batch".
         ipc: images per class that the protocol goes by; −1 = those of the largest class, 0 = the full set.
         teacher: gives soft labels, for protocols that want them (see `teacher_of`).
+        method, pool_seed, selection_seed: what made the set, for `results.comparisons`; "" where there is no such seed.
         device: where the training runs.
         workers: threads that read images; 0 = one per core.
         progress: wraps the epochs.
@@ -65,8 +67,10 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
             compile of `recipe_of`.
 
     Returns:
-        One row a training: ipc, protocol, label (the family of published numbers), network, norm, image_size, epochs,
-        epoch_factor, batch_size, learning_rate, training_seed, best and last top-1 in percent, best_epoch, n_test.
+        One row a training, with the columns of 06's ``results.csv`` that need no folder: method, ipc, pool_seed,
+        selection_seed, protocol, label (the family of published numbers), network, norm, image_size, epochs,
+        epoch_factor, batch_size, learning_rate, flip, precision, evaluations, augment, training_seed, best and last
+        top-1 in percent, best_epoch, n_test.
 
     Raises:
         ValueError: unknown names, a network that does not suit the size, classes or sizes that differ, a test image
@@ -87,7 +91,10 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     where = resolve(device)
     sets = [as_tensors(images, size, workers, zoom).to(where)
             for images, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
-    row = {"ipc": planned} | row_of(recipe, protocol, network, norm, size, planned)
+    row = {"method": method, "ipc": planned, "pool_seed": pool_seed, "selection_seed": selection_seed}
+    row |= row_of(recipe, protocol, network, norm, size, planned)
+    row |= {"flip": settings.get("flip", True), "precision": recipe.precision, "evaluations": recipe.evaluations,
+            "augment": settings.get("augment", True)}
     rows = [row | row_of_outcome(seed, train_once(network, *sets, recipe, seed, classes, norm, progress, teacher))
             for seed in seeds]
     return pd.DataFrame(rows)

@@ -204,7 +204,7 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
 
     judge = classifier.load(run.inputs["prepare"] / "classifier")
     if run.params.features:
-        judge = classifier.named(run.params.features, judge.config.crop)
+        judge = classifier.open_judge(run.params.features, judge.config.crop)
     options = {"device": run.params.device, "workers": run.params.workers, "progress": run.progress}
     features = classifier.features_of(images, judge, **options)
     if not SELECTORS[method.selector].whole_set:

@@ -60,7 +60,7 @@ def test_preprocessing_beside_the_file_wins(tmp_path, squeezed):
 def test_saved_classifier_comes_back_the_same(tmp_path):
     judge = small_classifier(steps=3)
     judge.save(tmp_path / "classifier")
-    again = classifiers.named(str(tmp_path / "classifier"))
+    again = classifiers.open_judge(str(tmp_path / "classifier"))
     pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     assert again.config == judge.config
     torch.testing.assert_close(again(pixels), judge(pixels))
@@ -136,7 +136,7 @@ def test_bad_requests_are_named(tmp_path, squeezed):
     with pytest.raises(ValueError, match="holds no classifier"):
         classifiers.load(tmp_path)
     with pytest.raises(ValueError, match="names no classifier"):
-        classifiers.named("resnet50")
+        classifiers.open_judge("resnet50")
 
 
 class Executes:

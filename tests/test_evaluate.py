@@ -342,7 +342,8 @@ def test_rows_without_a_folder_are_the_stages_and_leave_chance_alone(prepare, di
     train, test = ImageSet.read(distilled), ImageSet.read(prepare, "val")
     before = random_states()
     teacher = evaluate.teacher_of(small_classifier()) if protocol == "rded" else None
-    found = evaluate.evaluate_set(train, test, "convnet3", protocol, [3, 4], image_size=8, teacher=teacher, **OWN)
+    found = evaluate.evaluate_set(train, test, "convnet3", protocol, [3, 4], image_size=8, teacher=teacher,
+                                  method="mine", **OWN)
     assert random_states() == before
     pd.testing.assert_frame_equal(found, rows[found.columns])
 

@@ -29,6 +29,7 @@ from dgs_utils.images.pixels import load_rgb, map_files
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.seeds import torch_seeded
 
 CHUNK = 16  # images that one thread reads at a time
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -165,7 +166,8 @@ def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
         raise ValueError(f"{name} has no weights {weights!r}; choose one of {', '.join(enum.__members__)}, "
                          f"or a file ending in {', '.join(READERS)}")
     try:
-        network = torchvision.models.get_model(name, weights=enum[weights])
+        with torch_seeded("judge"):
+            network = torchvision.models.get_model(name, weights=enum[weights])
     except OSError as error:
         url = enum[weights].url
         raise ValueError(f"the weights {weights} of {name} could not be downloaded ({error}); fetch them with "
@@ -178,7 +180,7 @@ def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
     return Classifier(network, config)
 
 
-def named(text: str, size: int = 224) -> Classifier:
+def open_judge(text: str, size: int = 224) -> Classifier:
     """Open a classifier by one string: a folder that `Classifier.save` wrote, or ``name:weights`` of `pretrained`."""
     if (locate(text) / "config.json").exists():
         return load(locate(text))
@@ -190,10 +192,11 @@ def named(text: str, size: int = 224) -> Classifier:
 
 
 def network_of(config: ClassifierConfig) -> nn.Module:
-    """Return the network of a description, with random weights."""
-    if config.network in NETWORKS:
-        return build_network(config.network, config.num_classes, config.crop, config.norm)
-    return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
+    """Return the network of a description, with weights to be overwritten: always the same random ones."""
+    with torch_seeded("judge"):
+        if config.network in NETWORKS:
+            return build_network(config.network, config.num_classes, config.crop, config.norm)
+        return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
 
 
 # ---- Many images ---------------------------------------------------------------------------------------------------
@@ -263,7 +266,8 @@ def _from_file(name: str, path: Path, size: int) -> Classifier:
         raise ValueError(f"{path} cannot be read as the weights of {name} ({error})") from None
     tensorflow = any(key.startswith("background.") for key in state)
     state = {key: value for key, value in state.items() if not key.startswith("background.")}
-    head = _last_linear(torchvision.models.get_model(name, weights=None))[0]
+    with torch.device("meta"):
+        head = _last_linear(torchvision.models.get_model(name, weights=None))[0]
     if f"{head}.weight" not in state:
         raise ValueError(f"{path} has no {head}.weight, so it does not hold the weights of {name}")
     values = {"network": name, "num_classes": len(state[f"{head}.weight"]), "resize": round(size * 256 / 224),
