@@ -31,6 +31,7 @@ from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teache
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import read_header
+from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
@@ -214,6 +215,16 @@ def row_of_outcome(seed: int, outcome: Outcome) -> dict[str, Any]:
             "n_test": len(outcome.predictions)}
 
 
+def confusions(matrix: np.ndarray, names: list[str]) -> pd.DataFrame:
+    """Return a confusion matrix (rows: true class) as a table of its cells that are not 0: true, predicted, images.
+
+    So names of classes stand in cells only, where a class may be called "true", too.
+    """
+    true, predicted = np.nonzero(matrix)
+    return pd.DataFrame({"true": np.array(names, dtype=object)[true],
+                         "predicted": np.array(names, dtype=object)[predicted], "images": matrix[true, predicted]})
+
+
 def check_overlap(train: ImageSet, test: ImageSet) -> None:
     """Refuse a test image that is among the training images.
 
@@ -386,7 +397,7 @@ def _keep(run: Run, seed: int, outcome: Outcome) -> None:
 
 def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) -> None:
     path = run.folder / "timing.csv"
-    before = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    before = read_table(path) if path.exists() else pd.DataFrame()
     line = pd.DataFrame([{"training_seed": seed, "seconds": seconds, "images_per_second": images_per_second}])
     write_csv(path, pd.concat([before, line]))
 
@@ -394,14 +405,14 @@ def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) ->
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:
     rows, curves, per_class, confusion, correct = [], [], [], [], {}
     for seed in seeds:
-        curve, predictions = pd.read_csv(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
+        curve, predictions = read_table(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
         outcome = Outcome(curve, predictions)
         rows.append(row | row_of_outcome(seed, outcome))
         curves.append(curve.assign(training_seed=seed))
         matrix = confusion_matrix(test.labels, predictions, labels=range(len(test.classes)))  # rows: true class
         shares = 100 * matrix.diagonal() / matrix.sum(1)
         per_class.append(pd.DataFrame({"training_seed": seed, "class": test.classes, "top1": shares}))
-        confusion.append(pd.DataFrame(matrix, columns=test.classes).assign(training_seed=seed, true=test.classes))
+        confusion.append(confusions(matrix, test.classes).assign(training_seed=seed))
         correct[str(seed)] = np.packbits(predictions == test.labels)
     results = pd.DataFrame(rows)
     write_csv(run.folder / "curves.csv", pd.concat(curves))

@@ -29,6 +29,7 @@ from dgs_utils.diffusion.parallel import ALONE, Group, join
 from dgs_utils.diffusion.trackers import check_tracker, tracking
 from dgs_utils.diffusion.training import Schedule, Trainer, caught_signals
 from dgs_utils.images.classes import read_classes
+from dgs_utils.images.tables import read_table
 from dgs_utils.params import FineTuneParams, validate
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
@@ -121,7 +122,7 @@ def fine_tune(run: Run, watch: Watch | None = None) -> pd.DataFrame:
             train(run, until, watch=watch)
         else:
             _launch(run, until, count, watch)
-    return pd.read_csv(losses)
+    return read_table(losses)
 
 
 def train(run: Run, until: int, group: Group = ALONE, device: str = "", watch: Watch | None = None) -> None:
@@ -180,8 +181,8 @@ def _steps(process: subprocess.Popen, until: int, file: Path, caught: list[int],
             process.terminate()
             process.wait()
         if file.exists() and watch and process.returncode is None:
-            watch(lambda: pd.read_csv(file))
-        steps = len(pd.read_csv(file)) if file.exists() else 0
+            watch(lambda: read_table(file))
+        steps = len(read_table(file)) if file.exists() else 0
         if process.returncode == 0:
             steps = until
         yield from range(seen, steps)

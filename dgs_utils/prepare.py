@@ -15,6 +15,7 @@ from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.tables import read_table
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import torch_seeded
@@ -32,7 +33,7 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
         judge, table = _train_classifier(run) if run.params.classifier_weights == "train" else _pretrained(run)
         write_csv(curve, table)
         judge.save(target)
-    return pd.read_csv(curve)
+    return read_table(curve)
 
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
@@ -115,7 +116,7 @@ def train_base_model(run: Run, latents: Latents) -> pd.DataFrame:
         with atomic(target) as partial:
             model.save_pretrained(partial)
         (run.folder / "checkpoints" / "base.pt").unlink(missing_ok=True)
-    return pd.read_csv(losses) if losses.exists() else pd.DataFrame(columns=["step", "mse", "vb"])
+    return read_table(losses) if losses.exists() else pd.DataFrame(columns=["step", "mse", "vb"])
 
 
 def _own_size(params: PrepareParams) -> dict[str, int]:

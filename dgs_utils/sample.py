@@ -142,7 +142,7 @@ def read_source(run: Run) -> Source:
     bins = read_manifest(folder)["params"]["bins"]
     targets = {name: class_target(part.to_numpy(), params.ipc, params.distribution, params.counts, bins)
                for name, part in scores[scores["set"] == "original"].groupby("class", sort=False)["transformed"]}
-    thresholds = pd.read_csv(folder / "thresholds.csv", dtype={"class": str, "note": str}, keep_default_na=False)
+    thresholds = read_table(folder / "thresholds.csv")
     notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
     return Source(_with_columns(images, scores[scores["set"] == "pool"], ["score", "transformed"]), targets, notes)
 

@@ -76,13 +76,15 @@ def test_files_of_a_run_agree_with_each_other(prepare, distilled):
     assert results["training_seed"].tolist() == [7, 8]
     curves = pd.read_csv(run.folder / "curves.csv")
     per_class = pd.read_csv(run.folder / "per_class.csv", dtype={"class": str})
-    confusion = pd.read_csv(run.folder / "confusion.csv", dtype={"true": str})
+    confusion = pd.read_csv(run.folder / "confusion.csv", dtype={"true": str, "predicted": str})
     labels = ImageSet.read(prepare, "val").labels
     with np.load(run.folder / "correct.npz") as correct:
         for row in results.itertuples():
             bits = np.unpackbits(correct[str(row.training_seed)])[: row.n_test].astype(bool)
             curve = curves[curves["training_seed"] == row.training_seed]
-            matrix = confusion[confusion["training_seed"] == row.training_seed].set_index("true")[list(CLASSES)]
+            cells = confusion[confusion["training_seed"] == row.training_seed]
+            matrix = cells.pivot(index="true", columns="predicted", values="images").reindex(
+                index=CLASSES, columns=CLASSES).fillna(0)
             shares = per_class[per_class["training_seed"] == row.training_seed].set_index("class")["top1"]
             assert row.last == pytest.approx(100 * bits.mean()) == curve["top1"].iloc[-1]
             assert row.best == curve["top1"].max()

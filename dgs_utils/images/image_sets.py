@@ -123,7 +123,7 @@ def _read_list(path: Path) -> tuple[Path, pd.DataFrame]:
     elif path.suffix == ".csv":
         table = _with_class(read_table(path), path)
     else:
-        table = _with_class(pd.read_json(path, lines=True, dtype={"class": str, "file_name": str}), path)
+        table = _with_class(read_table(path), path)
     given = _listed_folder(folder) if path.name == "metadata.csv" else None
     if given:
         names = table["file_name"].map(lambda name: name.removeprefix(f"{given}/"))

@@ -1,9 +1,18 @@
-"""Lists of images: reading them, and the natural order of file names."""
+"""Tables and lists: the one place that reads them, whoever wrote them, so that a name stays the text that it is.
 
+A class may be called 007, 1e5, NA, null or True: columns of names are text from the first read to the last table, with
+"" where a cell is empty. All other columns are numbers where they can be.
+"""
+
+import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
+
+NAMES = frozenset({"file_name", "class", "name", "true", "predicted", "source", "split", "set", "note"})
+LISTS = (".csv", ".jsonl", ".parquet")  # suffixes of what `read_table` reads
 
 
 def natural_key(name: str) -> str:
@@ -14,7 +23,81 @@ def natural_key(name: str) -> str:
     return re.sub(r"\d+", lambda number: number[0].zfill(20), name) + "\0" + name
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file about images; names stay text, even where a class is called 007 or NA."""
-    text = {"class": str, "file_name": str, "name": str}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+def read_table(path: Path, text: Collection[str] = (), everything: bool = False) -> pd.DataFrame:
+    """Read a table from a .csv, .jsonl (one JSON object a line) or .parquet file (with the extra ``parquet``).
+
+    Args:
+        path: the file.
+        text: columns that are text besides `NAMES`.
+        everything: all columns are text.
+
+    Returns:
+        The table. Text columns hold str, "" where the file has nothing; numbers are NaN there.
+
+    Raises:
+        ValueError: the file is missing, damaged or empty, or pandas cannot read parquet here; the sentence names it.
+    """
+    path = Path(path)
+    reader = {".jsonl": _read_lines, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_csv)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; restore it, or make it again")
+    try:
+        return reader(path, lambda column: everything or column in NAMES or column in text)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not in UTF-8; save it in that encoding") from None
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a table ({reason}); correct it, or make it again") from None
+
+
+def row_at(path: Path, place: int) -> str:
+    """Return where the row at a place (from 0) stands in its file, such as "FILE, row 3", with the heading as row 1."""
+    kind, first = {".csv": ("row", 2), ".jsonl": ("line", 1)}.get(path.suffix.lower(), ("row", 1))
+    return f"{path}, {kind} {place + first}"
+
+
+def _read_csv(path: Path, is_text) -> pd.DataFrame:
+    columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns  # the mark that Excel writes is no name
+    numbers = {column: [""] for column in columns if not is_text(column)}
+    return pd.read_csv(path, dtype={column: str for column in columns if is_text(column)}, encoding="utf-8-sig",
+                       keep_default_na=False, na_values=numbers)
+
+
+def _read_lines(path: Path, is_text) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            written = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is not valid JSON ({error}); correct it") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is no JSON object; write one such as "
+                             f'{{"file_name": "1.png", "class": "a"}}')
+        rows.append({column: _as_text(written[column]) if is_text(column) else value for column, value in row.items()})
+    table = pd.DataFrame(rows)
+    return table.assign(**{column: table[column].fillna("") for column in table if is_text(column)})
+
+
+def _read_parquet(path: Path, is_text) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except ImportError:
+        raise ValueError(f"{path} needs a reader of parquet files; install it with pip install 'dgs-utils[parquet]', "
+                         f"or save the list as .csv") from None
+    except Exception as error:  # the reader has its own kinds of errors for a damaged file
+        raise ValueError(f"{path} cannot be read as a table ({' '.join(str(error).split())}); make it again") from None
+    return table.assign(**{column: table[column].map(_as_text) for column in table if is_text(column)})
+
+
+def _as_text(value: object) -> str:
+    """Return a cell's value as it is written in JSON; whole numbers without a point, nothing as ""."""
+    if isinstance(value, str):
+        return value
+    if value is None or value is pd.NA or value != value:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -93,9 +93,14 @@ def accuracy_curves(curves: pd.DataFrame) -> Figure:
 
 
 def accuracy_by_class(per_class: pd.DataFrame, confusion: pd.DataFrame) -> Figure:
-    """Show accuracy per class (mean and single runs) beside the confusion matrix, summed over runs, rows in percent."""
+    """Show accuracy per class (mean and single runs) beside the confusion matrix, summed over runs, rows in percent.
+
+    Args:
+        per_class: training_seed, class, top1.
+        confusion: training_seed, true, predicted, images; pairs that never occurred may be missing.
+    """
     names = list(dict.fromkeys(per_class["class"].astype(str)))
-    matrix = confusion.groupby("true", sort=False)[names].sum()
+    matrix = confusion.pivot_table("images", "true", "predicted", "sum").reindex(index=names, columns=names).fillna(0)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(1, 1.25))
     sns.barplot(per_class.astype({"class": str}), x="top1", y="class", errorbar=None, color="C0", alpha=0.75, ax=left)
     sns.stripplot(per_class.astype({"class": str}), x="top1", y="class", color="0.15", size=3, jitter=False, ax=left)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from dgs_utils.images.tables import read_table
 from dgs_utils.results.rows import SEEDS, SETTING, UNITS, numbers_of
 
 
@@ -125,7 +126,7 @@ def _compare_sides(first: pd.DataFrame, second: pd.DataFrame, measure: str, conf
 
 def read_correct(folder: Path) -> np.ndarray:
     """Return which test images each training of a 06 folder got right: bool (trainings, images)."""
-    results = pd.read_csv(Path(folder) / "results.csv")
+    results = read_table(Path(folder) / "results.csv")
     with np.load(Path(folder) / "correct.npz") as packed:
         rows = [np.unpackbits(packed[str(seed)], count=int(n))
                 for seed, n in zip(results["training_seed"], results["n_test"], strict=True)]

@@ -1,17 +1,20 @@
 """Published values, and which of our rows may stand beside them."""
 
-from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 
+from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS
 from dgs_utils.results.rows import DATASETS, NETWORKS, PUBLISHED_LABELS
+
+TABLES = Path(__file__).parent / "published"
 
 
 def published(number: int) -> pd.DataFrame:
     """Return the paper's table ``number`` (1–4) in the kit's own names: dataset, ipc, network, method, …, mean, std."""
-    with (files("dgs_utils.results") / "published" / f"table{number}.csv").open() as file:
-        frame = pd.read_csv(file, dtype={"distribution": str, "pool_size": str}).rename(columns={"model": "network"})
+    frame = read_table(TABLES / f"table{number}.csv", ("distribution", "pool_size"))
+    frame = frame.rename(columns={"model": "network"})
     frame["dataset"] = frame["dataset"].map({v: k for k, v in DATASETS.items()})
     frame["network"] = frame["network"].map({v: k for k, v in NETWORKS.items()})
     names = {method.label: name for name, method in METHODS.items()}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS
 
 SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
@@ -61,8 +62,8 @@ def read_results(folders: list[Path]) -> pd.DataFrame:
     Columns that older files lack have their neutral value; ``folder``, ``series`` and ``setting`` (see `series_of` and
     `setting_of`) are added.
     """
-    text = {"distribution": str, "objective": str, "measure": str, "variant": str}
-    frames = [pd.read_csv(folder / "results.csv", dtype=text, keep_default_na=False) for folder in folders]
+    text = ("method", "distribution", "objective", "measure", "variant", "dataset", "distilled", *SEEDS[:2])
+    frames = [read_table(folder / "results.csv", text) for folder in folders]
     if not frames:
         raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
     frames = [frame.assign(folder=str(folder), **{name: value for name, value in LATER.items() if name not in frame})
