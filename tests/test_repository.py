@@ -169,3 +169,19 @@ def test_planning_imports_neither_torch_nor_pandas(module):
 def test_ruff_finds_nothing():
     result = subprocess.run([sys.executable, "-m", "ruff", "check", ROOT], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_every_supported_python_runs_the_readme_s_test_command():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    [job] = workflow["jobs"].values()
+    supported = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    low, high = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", supported).groups()
+    assert job["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in range(int(low), int(high))]
+    assert "bash .ci/run" in [step.get("run", "").split("  #")[0] for step in job["steps"]]
+
+
+def test_commits_are_checked_and_notebooks_stripped():
+    hooks = {hook["id"]: hook for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+             for hook in repo["hooks"]}
+    assert set(hooks) == {"ruff-check", "nbstripout"}
+    assert "metadata.papermill" in hooks["nbstripout"]["args"][1]

@@ -37,7 +37,7 @@ class Run:
     _reported: float = 0.0
 
     @property
-    def params(self) -> StageParams:
+    def params(self) -> Any:
         return self.node.params
 
     @property
