@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     node = commands.add_parser("node", parents=[experiment, how], help="run one node, as cluster jobs do")
     node.add_argument("file", help="experiment file")
-    node.add_argument("key", help="the node's key: the eight characters at the end of its folder's name")
+    node.add_argument("key", help="the node's key: the twelve characters at the end of its folder's name")
     node.add_argument("--attempt", type=int, default=1, metavar="N", help="from 2 on, a notebook that failed by itself "
                       "is left alone; one that was killed goes on")
     node.set_defaults(command=_node)

@@ -21,6 +21,7 @@ from sklearn.metrics import confusion_matrix
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.nodes import key_of
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD
@@ -275,7 +276,7 @@ def describe(run: Run) -> dict:
             "measure": told.get("03_difficulty", {}).get("measure", "")}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
             for stage, manifest in [*made, *_history(prepare)]]
-    foreign = "" if made else str(folder)
+    foreign = "" if made else key_of(folder)
     variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
     return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
 

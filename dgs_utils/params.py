@@ -31,10 +31,53 @@ Precision = Literal["fp32", "bf16"]
 Distribution = Literal["scale", "hill", "ground", "slope", "cliff", "uniform", "own"]
 Tracker = Literal["", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow"]  # accelerate's names
 Switch = Annotated[Literal["auto", "on", "off"], Field(json_schema_extra=MACHINE)]
+Batch = Annotated[int, Field(ge=1, json_schema_extra=MACHINE)]  # images at a time, where that moves rounding only
+GIVEN = {"given": True}  # marks what may name a file or folder of the user's own: what is in it decides the result
+Given = Annotated[str, Field(json_schema_extra=GIVEN)]
 Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extra=MACHINE)]  # "2/4": the second quarter
 DitSize = Literal["", "DiT-XL/2", "DiT-XL/4", "DiT-XL/8", "DiT-L/2", "DiT-L/4", "DiT-L/8",
                   "DiT-B/2", "DiT-B/4", "DiT-B/8", "DiT-S/2", "DiT-S/4", "DiT-S/8"]
 Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
+
+# (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
+SUBSETS: dict[str, list[tuple[str, int, str]]] = {
+    "imagewoof": [
+        ("n02096294", 193, "Australian terrier"),
+        ("n02093754", 182, "Border terrier"),
+        ("n02111889", 258, "Samoyed"),
+        ("n02088364", 162, "beagle"),
+        ("n02086240", 155, "Shih-Tzu"),
+        ("n02089973", 167, "English foxhound"),
+        ("n02087394", 159, "Rhodesian ridgeback"),
+        ("n02115641", 273, "dingo"),
+        ("n02099601", 207, "golden retriever"),
+        ("n02105641", 229, "Old English sheepdog"),
+    ],
+    "imagenette": [
+        ("n01440764", 0, "tench"),
+        ("n02102040", 217, "English springer"),
+        ("n02979186", 482, "cassette player"),
+        ("n03000684", 491, "chain saw"),
+        ("n03028079", 497, "church"),
+        ("n03394916", 566, "French horn"),
+        ("n03417042", 569, "garbage truck"),
+        ("n03425413", 571, "gas pump"),
+        ("n03445777", 574, "golf ball"),
+        ("n03888257", 701, "parachute"),
+    ],
+    "imageidc": [
+        ("n02869837", 452, "bonnet"),
+        ("n01749939", 64, "green mamba"),
+        ("n02488291", 374, "langur"),
+        ("n02107142", 236, "Doberman"),
+        ("n13037406", 993, "gyromitra"),
+        ("n02091831", 176, "Saluki"),
+        ("n04517823", 882, "vacuum cleaner"),
+        ("n04589890", 904, "window screen"),
+        ("n03062245", 503, "cocktail shaker"),
+        ("n01773797", 74, "garden spider"),
+    ],
+}
 
 
 class Input(BaseModel):
@@ -72,14 +115,23 @@ class StageParams(BaseModel):
         """Return the readable part of the output folder's name; ``inputs`` holds those of the input folders."""
         raise NotImplementedError
 
+    def class_folders(self) -> list[str]:
+        """Return the class folders that count in a data set of the user's own; [] for all."""
+        return list(getattr(self, "classes", []))
+
     def identity(self) -> dict[str, Any]:
-        """Return the parameters that decide the result: without folders, and without the machine's own settings."""
+        """Return the parameters that decide the result: without folders, and without the machine's own settings.
+
+        Files and folders that somebody gave stand here by path; `artifacts.nodes.Node.identity` has what is in them.
+        """
         apart = {*self.marked("folder"), *self.marked("machine")}
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in apart}
 
     @classmethod
-    def marked(cls, mark: Literal["folder", "machine"]) -> list[str]:
-        """Return the names of the parameters that hold folders, or that only suit the machine at hand."""
+    def marked(cls, mark: Literal["folder", "machine", "given"]) -> list[str]:
+        """Return the names of the parameters that hold stages' folders, that only suit the machine at hand, or that may
+        name files and folders of the user's own.
+        """
         return [name for name, field in cls.model_fields.items() if (field.json_schema_extra or {}).get(mark)]
 
 
@@ -89,17 +141,17 @@ class PrepareParams(StageParams):
     stage: ClassVar[str] = "00_prepare"
 
     dataset: Literal["digits", "fashion", "imagewoof", "imagenette", "imageidc", "folder"] = "digits"
-    root: str = ""  # folder, .zip or .tgz with the images; "" = data inside a package, or a download
+    root: Given = ""  # folder, .zip or .tgz with the images; "" = data inside a package, or a download
     archive: Literal["full", "320", "160"] = "full"  # which fastai archive is downloaded
     split: Literal["holdout", "given", "fastai", "imagenet"] = "holdout"
     val_per_class: Count = 50  # held-out images a class, for split "holdout"
     classes: list[str] = []  # class folder names in label order; [] = all
-    class_index: str = ""  # CSV with columns class,index: the output of a pre-trained model that stands for each class
+    class_index: Given = ""  # CSV with class,index: the output of a pre-trained model that stands for each class
     image_size: Annotated[int, Field(ge=4)] = 8  # pixels that the autoencoder sees
     channels: Literal[1, 3] = 1
     autoencoder: Literal["none", "taesd", "sd-vae-ft-ema", "sd-vae-ft-mse"] = "none"
-    autoencoder_path: str = ""  # local folder or files; "" = the hub
-    base_model: str = "train"  # "train", "none", or a DiT checkpoint: file, diffusers folder or hub name
+    autoencoder_path: Given = ""  # local folder or files; "" = the hub
+    base_model: Given = "train"  # "train", "none", or a DiT checkpoint: file, diffusers folder or hub name
     dit_size: DitSize = ""  # "DiT-S/2" … "DiT-XL/2"; "" = the four numbers below, or what a checkpoint tells
     patch_size: Positive = 2
     hidden_size: Positive = 128
@@ -112,7 +164,7 @@ class PrepareParams(StageParams):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     ema_decay: Fraction = 0.99
     classifier: str = "convnet3"  # one of ours, trained here, or a torchvision name
-    classifier_weights: str = "train"  # "train", a torchvision weights name, or a local file
+    classifier_weights: Given = "train"  # "train", a torchvision weights name, or a local file
     classifier_size: Positive = 16
     classifier_epochs: Positive = 15
     seed: Count = 0
@@ -127,6 +179,9 @@ class PrepareParams(StageParams):
             raise ValueError(f"prepare.classifier is {self.classifier!r}, which is no network that is trained here"
                              f"{nearest(self.classifier, names)}; for another give prepare.classifier_weights")
         return self
+
+    def class_folders(self) -> list[str]:
+        return self.classes or [wnid for wnid, *_ in SUBSETS.get(self.dataset, [])]
 
     def label(self, inputs: dict[str, str]) -> str:
         return self.dataset
@@ -172,7 +227,7 @@ class PoolParams(StageParams):
     prepare: Folder = ""
     fine_tune: Folder = ""
     generator: Literal["minimax", "dit", "mgd3", "folder"] = "minimax"
-    root: str = ""  # the image folder of generator "folder"
+    root: Given = ""  # the image folder of generator "folder"
     images_per_class: Positive = 50
     seed: Count = 0
     steps: Positive = 50
@@ -180,7 +235,7 @@ class PoolParams(StageParams):
     guidance: Annotated[float, Field(ge=0)] = 2.0
     guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
     guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
-    batch_size: Positive = 50
+    batch_size: Batch = 50
     classes: list[str] = []  # [] = all
     shard: Shard = ""  # "k/n": generate only the k-th of n shares, into the same folder; "" = all
     compile: Switch = "auto"  # torch.compile; auto: on a GPU, for pools that take long enough
@@ -200,6 +255,13 @@ class PoolParams(StageParams):
             raise ValueError(f"pool.solver is {self.solver!r}, but generator mgd3 guides ancestral steps only; "
                              f"set it to 'ancestral'")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters that decide the pool; of one that exists already, that is the folder alone."""
+        found = super().identity()
+        if self.generator == "folder":
+            return {name: found[name] for name in ("generator", "root", "classes")}
+        return {name: value for name, value in found.items() if name != "root"}
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}
@@ -221,10 +283,10 @@ class DifficultyParams(StageParams):
     originals: Folder = ""
     source: Literal["pool", "originals"] = "pool"
     measure: Literal["difficulty", "margin", "cross_entropy", "entropy", "el2n"] = "difficulty"
-    classifiers: list[str] = []  # further classifiers whose scores are averaged with 00's
+    classifiers: Annotated[list[str], Field(json_schema_extra=GIVEN)] = []  # others, averaged with that of 00
     published_scores: bool = False  # take scores from the metadata.jsonl beside each class's images
     round_scores: Count = 0  # decimals; 0 = full precision, 4 = as published
-    batch_size: Positive = 128
+    batch_size: Batch = 128
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0
@@ -280,7 +342,7 @@ class SampleParams(StageParams):
     pool_factor: Count = 5
     distribution: Distribution = "scale"
     counts: list[Count] = []  # images per bin, for distribution "own"
-    features: str = ""  # classifier of the coresets' features: its folder, or name:weights; "" = the difficulty's
+    features: Given = ""  # classifier of the coresets' features: its folder, or name:weights; "" = the difficulty's
     seed: Count = 0
     device: Device = "auto"
     workers: Workers = 0
@@ -339,7 +401,7 @@ class EvaluateParams(StageParams):
     evaluations: Positive = 3  # tests during a training; 100 as published
     repeats: Positive = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
-    compile: bool = False  # torch.compile, with CUDA graphs on a GPU
+    compile: Annotated[bool, Field(json_schema_extra=MACHINE)] = False  # torch.compile, with CUDA graphs on a GPU
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0
@@ -465,7 +527,13 @@ def nearest(name: str, valid) -> str:
     return "; valid names are " + ", ".join(valid)
 
 
-def node_key(params: StageParams, input_keys: dict[str, str]) -> str:
-    """Return the 8 hex digits that identify a stage's result: its stage, its own parameters and its inputs' keys."""
-    payload = json.dumps([params.stage, params.identity(), input_keys], sort_keys=True)
-    return hashlib.sha256(payload.encode()).hexdigest()[:8]
+def node_key(params: StageParams, input_keys: dict[str, Any], given: dict[str, Any] | None = None) -> str:
+    """Return the 12 hex digits that identify a stage's result: its stage, its own parameters and its inputs' keys.
+
+    Args:
+        params: the parameters.
+        input_keys: what identifies each input.
+        given: what identifies the files and folders that parameters name; None where they name none.
+    """
+    payload = json.dumps([params.stage, params.identity() | (given or {}), input_keys], sort_keys=True)
+    return hashlib.sha256(payload.encode()).hexdigest()[:12]

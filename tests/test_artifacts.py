@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgs_utils.artifacts import manifests, provenance
+from dgs_utils.artifacts import files, manifests, provenance
+from dgs_utils.artifacts.contents import digest_of
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
 from dgs_utils.artifacts.manifests import MANIFEST, VOLATILE, check_input, checksums, is_done, read_manifest
 from dgs_utils.artifacts.nodes import Node, default_node
@@ -140,6 +142,41 @@ def test_manifest_tells_how_a_folder_came_about(outputs):
     assert len(manifest["code"]["package"]) == 12
     assert manifests.input_folder(manifest, "prepare") == run.inputs["prepare"]
     assert manifests.input_folder(manifest, "fine_tune") is None
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_without_a_moment_of_neither(tmp_path, monkeypatch, exchange):
+    """Looked at from beside at every call to the system; where two folders cannot be exchanged, `recover` helps."""
+    target, missing = tmp_path / "folder", []
+    write_folder(target, "first")
+    rename = os.replace
+
+    def watched(*names):
+        rename(*names)
+        missing.append(not target.exists())
+        if missing == [True]:  # a crash right here
+            left = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name} crashed"))
+            files.recover(left)
+            assert [f.name for f in (left / "folder").iterdir()] == ["first"]
+
+    monkeypatch.setattr(os, "replace", watched)
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    write_folder(target, "second")
+    assert [f.name for f in target.iterdir()] == ["second"]
+    assert [f.name for f in tmp_path.iterdir()] == ["folder"]
+    if exchange and sys.platform.startswith("linux"):
+        assert missing == []
+
+
+def test_durable_files_are_on_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    order, flush, rename = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flush"), flush(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (order.append("rename"), rename(*names)))
+    write_json(tmp_path / "manifest.json", {}, durable=True)
+    assert order == ["flush", "rename", "flush"]
+    write_json(tmp_path / "progress.json", {})
+    assert order[3:] == ["rename"]
 
 
 def full_disk(*_):
@@ -269,8 +306,10 @@ def test_an_image_folder_of_any_origin_can_be_evaluated(outputs, tmp_path):
     run = open_node(validate("06_evaluate", {"distilled": str(tmp_path / "mine")}))
     assert run.inputs["distilled"] == tmp_path / "mine"
     assert run.sources[1] == {"name": "distilled", "folder": str(tmp_path / "mine"),
-                              "key": f"folder {tmp_path / 'mine'}", "content": ""}
+                              "key": f"sha256:{digest_of(tmp_path / 'mine')}", "content": ""}
     (tmp_path / "yours").mkdir()
+    assert open_node(validate("06_evaluate", {"distilled": str(tmp_path / "yours")})).key == run.key  # both are empty
+    (tmp_path / "yours" / "a.png").write_text("image")
     assert open_node(validate("06_evaluate", {"distilled": str(tmp_path / "yours")})).key != run.key
     with pytest.raises(ValueError, match=r"distilled: the folder .*/none does not exist"):
         open_node(validate("06_evaluate", {"distilled": str(tmp_path / "none")}))

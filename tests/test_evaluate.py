@@ -161,7 +161,8 @@ def test_objective_measure_and_all_else_that_made_a_set_are_told_apart(tmp_path,
 
 
 def test_folders_of_one_name_are_different_sets(tmp_path, prepare):
-    folders = [write_digits(tmp_path / place / "mine", 30, 32) for place in ("here", "there")]
+    spans = {"here": (30, 32), "there": (32, 34)}
+    folders = [write_digits(tmp_path / place / "mine", *span) for place, span in spans.items()]
     rows = [evaluate.describe(open_run(prepare, folder)) for folder in folders]
     assert rows[0]["method"] == rows[1]["method"] == "mine"
     assert rows[0]["variant"] != rows[1]["variant"]

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dgs_utils.artifacts.contents import digest_of, identity_of
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.names import clean_name
 from dgs_utils.artifacts.places import locate, outputs_root
@@ -25,8 +26,26 @@ class Node:
 
     @cached_property
     def key(self) -> str:
-        """Eight hex digits: stage, own parameters, inputs' keys."""
-        return node_key(self.params, {name: key_of(value) for name, value in self.inputs.items()})
+        """Twelve hex digits: stage, own parameters, what is in the files that they name, inputs' keys."""
+        return node_key(self.params, self.input_keys, self.given)
+
+    @cached_property
+    def input_keys(self) -> dict[str, Any]:
+        """What identifies each input."""
+        return {name: key_of(value) for name, value in self.inputs.items()}
+
+    @cached_property
+    def given(self) -> dict[str, Any]:
+        """What identifies the files and folders that parameters name: their content, wherever they lie."""
+        only, known = self.params.class_folders(), self.params.identity()
+        found = {name: known[name] for name in self.params.marked("given") if name in known}
+        return {name: [identity_of(item) for item in value] if isinstance(value, list) else identity_of(value, only)
+                for name, value in found.items()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The parameters that decide the result, with the content of what they name in place of paths."""
+        return self.params.identity() | self.given
 
     @cached_property
     def label(self) -> str:
@@ -43,13 +62,13 @@ class Node:
 
 
 def key_of(source: "Node | Path | list") -> Any:
-    """Return what identifies an input: a node's or a stage folder's key, a foreign folder's path, a list's keys."""
+    """Return what identifies an input: a node's or a stage folder's key, a foreign folder's content, a list's keys."""
     if isinstance(source, list):
         return sorted(key_of(item) for item in source)
     if isinstance(source, Node):
         return source.key
     manifest = source / MANIFEST
-    return read_manifest(source)["key"] if manifest.exists() else f"folder {source}"
+    return read_manifest(source)["key"] if manifest.exists() else f"sha256:{digest_of(source)}"
 
 
 def label_of(source: "Node | Path") -> str:

@@ -76,7 +76,7 @@ class Run:
             "key": self.key,
             "label": self.node.label,
             "params": self.params.model_dump(mode="json"),
-            "identity": self.params.identity(),
+            "identity": self.node.identity,
             "inputs": self.sources,
             "files": files,
             "content": content_hash(self.node.stage, self.key, files),
@@ -90,7 +90,7 @@ class Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         (self.folder / "progress.json").unlink(missing_ok=True)
-        write_json(self.folder / MANIFEST, manifest)
+        write_json(self.folder / MANIFEST, manifest, durable=True)
         print(f"Finished {self.node.stage} in {manifest['seconds']:.0f} s: {self.folder}")
         return manifest
 
@@ -157,7 +157,7 @@ def _make(node: Node) -> None:
 
 def _source(name: str, folder: Path, spec: Input) -> dict[str, Any]:
     if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
-        return {"name": name, "folder": str(folder), "key": key_of(folder), "content": ""}
+        return {"name": name, "folder": str(folder), "key": key_of(folder), "content": ""}  # the key is the content
     manifest = check_input(folder, name, spec.stages)
     root = outputs_root()
     inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)

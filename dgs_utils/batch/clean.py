@@ -13,7 +13,7 @@ from dgs_utils.batch.plan import expand
 from dgs_utils.batch.state import LOCK, manifest_in
 from dgs_utils.params import STAGES
 
-OURS = re.compile(r".+-[0-9a-f]{8}")
+OURS = re.compile(r".+-([0-9a-f]{8}|[0-9a-f]{12})")  # older kits had shorter keys
 MARKS = (MANIFEST, LOCK, "notebook.ipynb")  # a stage folder holds one of these at least
 
 

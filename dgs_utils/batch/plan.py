@@ -8,6 +8,7 @@ once: one fine-tuning, one pool a pool seed, scores once.
 from pathlib import Path
 from typing import Any
 
+from dgs_utils.artifacts.contents import steady
 from dgs_utils.artifacts.manifests import check_input
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate
@@ -40,9 +41,10 @@ def expand(experiment: Experiment) -> list[Node]:
     planner = _Planner(experiment)
     last = experiment.target
     wanted = "06_evaluate" if last == "07_figures" else last
-    ends = list({node.key: node for node in (planner.node(wanted, point) for point in experiment.points())}.values())
-    if last == "07_figures":
-        planner.figures(ends)
+    with steady():  # keys follow the content of what is given, which is looked at once
+        ends = list({n.key: n for n in (planner.node(wanted, point) for point in experiment.points())}.values())
+        if last == "07_figures":
+            planner.figures(ends)
     # The sort is stable, so that within a stage inputs stay before their readers.
     return sorted(planner.nodes.values(), key=lambda node: ORDER.index(node.stage))
 
@@ -84,7 +86,16 @@ class _Planner:
         return given
 
     def _keep(self, node: Node) -> Node:
-        return self.nodes.setdefault(node.key, node)
+        """Return the one node with this node's key.
+
+        Raises:
+            ValueError: there is another that is not the same, as can happen to any two hashes.
+        """
+        kept = self.nodes.setdefault(node.key, node)
+        if (kept.stage, kept.identity, kept.input_keys) != (node.stage, node.identity, node.input_keys):
+            raise ValueError(f"two different results of {node.stage} have the key {node.key}: {kept.identity} and "
+                             f"{node.identity}; change a parameter of one of them, such as its seed")
+        return kept
 
     def _condensed(self, point: Point) -> dict[str, Any]:
         """Return what a point's ``sample`` section dictates to 08: the method, the IPC, and a seed where it has one."""

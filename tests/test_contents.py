@@ -1,0 +1,230 @@
+"""What the user gives is known by its content: digests, the memory of them, and the keys that follow them."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dgs_utils.artifacts import contents
+from dgs_utils.artifacts.contents import STORE, digest_of, identity_of, steady
+from dgs_utils.artifacts.nodes import Node, default_node
+from dgs_utils.batch import plan
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.params import STAGES, validate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def by_hand(folder: Path) -> str:
+    """Return a folder's digest, computed as the docstring says."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = sorted(f"{file.relative_to(folder).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n"
+                   for file in files if not any(p.startswith(".") for p in file.relative_to(folder).parts))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_a_folder_is_its_names_and_contents(outputs, tmp_path):
+    files = {"a/0.png": "zero", "a/1.png": "one", "b/0.png": "two", ".hidden": "x", "a/.DS_Store": "y"}
+    root = tree(tmp_path / "data", files)
+    first = digest_of(root)
+    assert first == by_hand(root) == digest_of(root)
+    assert digest_of(shutil.copytree(root, tmp_path / "elsewhere")) == first
+    (root / ".hidden").write_text("other")
+    (root / "a" / "0.png").touch()
+    assert digest_of(root) == first
+    for change in (lambda: (root / "a" / "0.png").write_text("nine"), lambda: (root / "a" / "1.png").unlink(),
+                   lambda: (root / "b" / "0.png").rename(root / "b" / "1.png"), lambda: tree(root, {"c/0.png": "n"})):
+        before = digest_of(root)
+        change()
+        assert digest_of(root) == by_hand(root) != before
+
+
+def test_same_size_and_a_time_set_back_do_not_deceive(outputs, tmp_path):
+    root = tree(tmp_path / "data", {"a/0.png": "zero", "a/1.png": "ones"})
+    large = tmp_path / "weights.pt"
+    large.write_bytes(b"0" * (contents.SMALL + 1))
+    time.sleep(0.1)  # from here on both are remembered
+    before, times = (digest_of(root), digest_of(large)), os.stat(root / "a" / "0.png")
+    (root / "a" / "0.png").write_text("null")
+    large.write_bytes(b"1" * (contents.SMALL + 1))
+    for file in (root / "a" / "0.png", large):
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest_of(root) == by_hand(root) != before[0]
+    assert digest_of(large) == hashlib.sha256(large.read_bytes()).hexdigest() != before[1]
+
+
+def test_what_is_remembered_is_not_read_again(outputs, tmp_path, monkeypatch):
+    root = tree(tmp_path / "data", {f"a/{i}.png": str(i) for i in range(20)})
+    time.sleep(0.1)
+    first = digest_of(root)
+    assert (outputs / STORE).exists()
+    read = []
+    monkeypatch.setattr(contents, "_read", lambda path: read.append(Path(path).name) or "changed")
+    assert digest_of(root) == first
+    assert read == []
+    (root / "a" / "3.png").write_text("new")
+    digest_of(root)
+    assert read == ["3.png"]
+
+
+def test_only_the_classes_that_count_are_looked_at(outputs, tmp_path):
+    root = tree(tmp_path / "data", {f"{split}/{name}/0.png": name for split in ("train", "val") for name in "abc"})
+    some = digest_of(root, ["a", "b"])
+    tree(root, {"train/c/1.png": "another"})
+    assert digest_of(root, ["a", "b"]) == some
+    assert digest_of(root) != some
+    tree(root, {"val/b/1.png": "another"})
+    assert digest_of(root, ["a", "b"]) != some
+
+
+def test_links_are_followed_and_loops_end(outputs, tmp_path):
+    real = tree(tmp_path / "real", {"a/0.png": "zero"})
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a").symlink_to(real / "a")
+    assert digest_of(tmp_path / "linked") == digest_of(real)
+    (real / "a" / "up").symlink_to(real)
+    assert len(digest_of(real)) == 64
+
+
+def test_without_a_place_for_the_memory_everything_is_read(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("DGS_OUTPUTS", str(tmp_path / "file" / "outputs"))
+    root = tree(tmp_path / "data", {"a/0.png": "zero"})
+    assert digest_of(root) == by_hand(root)
+
+
+def test_a_damaged_memory_does_no_harm(outputs, tmp_path):
+    (outputs / STORE).write_bytes(b"\0no data base" * 1000)
+    root = tree(tmp_path / "data", {"a/0.png": "zero"})
+    assert digest_of(root) == by_hand(root)
+
+
+def test_several_processes_share_the_memory(outputs, tmp_path):
+    root = tree(tmp_path / "data", {f"{name}/{i}.png": f"{name}{i}" for name in "abc" for i in range(100)})
+    code = ("import sys; from pathlib import Path; from dgs_utils.artifacts.contents import digest_of\n"
+            "print(*{digest_of(Path(sys.argv[1])) for _ in range(5)})")
+    found = [subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True) for _ in range(3)]
+    assert {process.communicate(timeout=600) for process in found} == {(by_hand(root) + "\n", "")}
+
+
+def test_text_that_names_nothing_stands_for_itself(outputs, tmp_path):
+    for text in ("", "train", "none", "IMAGENET1K_V1", "resnet50:IMAGENET1K_V1", "facebook/DiT-XL-2-256"):
+        assert identity_of(text) == text
+    file = tmp_path / "weights.pt"
+    file.write_text("numbers")
+    plain = identity_of(str(file))
+    assert plain == f"sha256:{hashlib.sha256(b'numbers').hexdigest()}"
+    assert identity_of(f"resnet50:{file}") == f"resnet50:{plain}"
+    (tmp_path / "weights.json").write_text("{}")  # the description that a loader reads beside it
+    assert identity_of(str(file)) != plain
+
+
+# ---- Keys ------------------------------------------------------------------------------------------------------------
+
+GIFTS = [("00_prepare", "root"), ("00_prepare", "class_index"), ("00_prepare", "autoencoder_path"),
+         ("00_prepare", "base_model"), ("00_prepare", "classifier_weights"), ("02_pool", "root"),
+         ("03_difficulty", "classifiers"), ("05_sample", "features")]
+
+
+def test_every_parameter_that_may_name_a_file_is_marked():
+    assert {(stage, name) for stage, model in STAGES.items() for name in model.marked("given")} == set(GIFTS)
+
+
+@pytest.mark.parametrize(("stage", "name"), GIFTS)
+def test_moving_what_is_given_changes_no_key_and_changing_it_does(outputs, tmp_path, stage, name):
+    others = {"02_pool": {"generator": "folder"}, "05_sample": {"method": "herding"}}.get(stage, {})
+
+    def key(path: Path) -> str:
+        return default_node(stage, others | {name: [str(path)] if name == "classifiers" else str(path)}).key
+
+    place = tree(tmp_path / "here", {"x/a.png": "content"})
+    first = key(place)
+    assert key(place.rename(tmp_path / "there")) == first
+    (tmp_path / "there" / "x" / "a.png").write_text("CONTENT")
+    assert key(tmp_path / "there") != first
+    (tmp_path / "one.csv").write_text("class,index\n")
+    assert key(tmp_path / "one.csv") == key(shutil.copy(tmp_path / "one.csv", tmp_path / "other.csv"))
+
+
+def other(value):
+    """Return another valid value of the same kind for the few parameters that are tried."""
+    return value + 1 if isinstance(value, int) else value / 2
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.sampled_from([
+    ("prepare.seed", True), ("prepare.train_steps", True), ("pool.seed", True), ("pool.steps", True),
+    ("pool.guidance", True), ("difficulty.round_scores", True), ("pool.batch_size", False), ("prepare.workers", False),
+    ("difficulty.batch_size", False), ("fine_tune.batch_size", True), ("fine_tune.checkpoint_every", False),
+    ("file moved", False), ("file changed", True), ("hidden file", False)]), max_size=6, unique=True))
+def test_keys_change_exactly_when_the_content_does(tmp_path_factory, edits):
+    """Random edits of parameters and files: the key of the scores moves if and only if one of them decides a score."""
+    base = tmp_path_factory.mktemp("edits")
+    os.environ["DGS_OUTPUTS"] = str(base / "outputs")
+    root, values = tree(base / "data", {"a/0.png": "zero"}), {}
+    before = scores_node(root, values).key
+    for name, _ in edits:
+        if name == "file moved":
+            root = root.rename(base / "moved")
+        elif name == "file changed":
+            (root / "a" / "0.png").write_text("null")
+        elif name == "hidden file":
+            (root / ".note").write_text("mine")
+        else:
+            section, parameter = name.split(".")
+            stage = next(s for s in STAGES if s.endswith(section))
+            values.setdefault(stage, {})[parameter] = other(STAGES[stage].model_fields[parameter].default)
+    changed = scores_node(root, values).key != before
+    assert changed == any(decides for _, decides in edits)
+
+
+def scores_node(root: Path, values: dict) -> Node:
+    """Return the node of scores of a pool that three stages lead to."""
+    def params(stage, **more):
+        return validate(stage, values.get(stage, {}) | more)
+
+    prepare = Node(params("00_prepare", dataset="folder", root=str(root)), {})
+    tuned = Node(params("01_fine_tune"), {"prepare": prepare})
+    pool = Node(params("02_pool"), {"prepare": prepare, "fine_tune": tuned})
+    originals = Node(params("03_difficulty", source="originals"), {"prepare": prepare})
+    return Node(params("03_difficulty"), {"prepare": prepare, "pool": pool, "originals": originals})
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    monkeypatch.setenv("DGS_OUTPUTS", os.environ.get("DGS_OUTPUTS", ""))  # whatever a test sets is undone
+
+
+def test_two_results_with_one_key_are_refused(outputs, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    experiment = read_experiment("params/quickstart.yaml")
+    assert len({node.key for node in plan.expand(experiment)}) == len(plan.expand(experiment))
+    monkeypatch.setattr("dgs_utils.artifacts.nodes.node_key", lambda params, *_: params.stage)  # a very short hash
+    with pytest.raises(ValueError, match=r"two different results of \w+ have the key \w+: \{.*change a parameter"):
+        plan.expand(experiment)
+
+
+def test_a_plan_looks_at_a_folder_once(outputs, tmp_path, monkeypatch):
+    root, walked = tree(tmp_path / "data", {"a/0.png": "zero"}), []
+    monkeypatch.setattr(contents, "_of_folder", lambda folder, only: walked.append(folder) or "digest")
+    with steady():
+        keys = {default_node("00_prepare", {"root": str(root), "seed": seed}).key for seed in range(50)}
+    assert len(keys) == 50
+    assert walked == [root]
+    digest_of(root)  # afterwards it is looked at again
+    assert len(walked) == 2
