@@ -8,6 +8,7 @@ so that memory beyond them grows by a few numbers an image only.
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ROWS = 256  # rows of features that are worked on at a time
 BATCH = 128  # candidates whose gains are brought up to date at a time
@@ -15,7 +16,7 @@ NEIGHBOURS = 5  # of the graph of D2
 ROUNDS = 20  # of k-means, at the most
 
 
-def k_center(features, k: int) -> np.ndarray:
+def k_center(features: ArrayLike, k: int) -> np.ndarray:
     """Choose ``k`` images so that every image is near a chosen one (greedy K-Center).
 
     The first centre is the image nearest to the class mean; each further one is the image farthest from its nearest
@@ -42,7 +43,7 @@ def k_center(features, k: int) -> np.ndarray:
     return chosen
 
 
-def herding(features, k: int) -> np.ndarray:
+def herding(features: ArrayLike, k: int) -> np.ndarray:
     """Choose ``k`` images whose running mean follows the class mean (Welling, 2009).
 
     At step j, from 0, the image not yet chosen that is nearest to (j + 1) · mean − (sum of the chosen ones).
@@ -62,7 +63,7 @@ def herding(features, k: int) -> np.ndarray:
     return chosen
 
 
-def facility_location(features, k: int) -> np.ndarray:
+def facility_location(features: ArrayLike, k: int) -> np.ndarray:
     """Choose ``k`` images that maximise Σ_i max_{j ∈ chosen} (1 + cos(φ_i, φ_j)) / 2, greedily.
 
     Evaluated lazily (Minoux, 1978): an image's gain only falls while others are chosen, so its last known gain bounds
@@ -122,7 +123,8 @@ def _total_similarity(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (len(features) + np.concatenate(along)) / 2
 
 
-def graph_density(features, scores, k: int, neighbours: int = NEIGHBOURS, decay: float = 0.1) -> np.ndarray:
+def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: int = NEIGHBOURS,
+                  decay: float = 0.1) -> np.ndarray:
     """Choose ``k`` images that are hard and lie densely, away from those chosen before: D2 (Maharana et al., 2024).
 
     On the graph of each image's nearest neighbours, with d the Euclidean distance over the mean length of features, the
@@ -171,7 +173,7 @@ def nearest_neighbours(features: np.ndarray, count: int) -> tuple[np.ndarray, np
     return found[0] / np.float32(max(length, 1e-30)), found[1]
 
 
-def reliable_far(features, scores, reliable, k: int) -> np.ndarray:
+def reliable_far(features: ArrayLike, scores: ArrayLike, reliable: ArrayLike, k: int) -> np.ndarray:
     """Choose ``k`` images, the reliable first, by score × distance to the nearest chosen one.
 
     The first is the reliable image of highest score; then, while there are reliable ones, that of the largest product,
@@ -224,7 +226,7 @@ def k_means(features: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarra
     return centres
 
 
-def distances_to_centres(features, centres: np.ndarray) -> np.ndarray:
+def distances_to_centres(features: ArrayLike, centres: np.ndarray) -> np.ndarray:
     """Return each row's Euclidean distance to the nearest of some points: float64 (N,); centres has shape (M, D)."""
     nearest = np.full(len(features), np.inf)
     for centre in np.asarray(centres, dtype=np.float64):
@@ -250,7 +252,7 @@ def _first_smallest(values: np.ndarray) -> int:
     return int(np.argmax(values <= values.min() * (1 + 1e-9)))
 
 
-def check_features(features, k: int) -> np.ndarray:
+def check_features(features: ArrayLike, k: int) -> np.ndarray:
     """Return features as an array of floats after checking them, and that ``k`` of them can be chosen."""
     features = np.asarray(features)
     if features.dtype not in (np.float32, np.float64):

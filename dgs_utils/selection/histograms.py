@@ -7,10 +7,11 @@ below the third of ten edges (0.30000000000000004) and belongs to the bin below 
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import rel_entr
 
 
-def check_scores(scores, name: str = "scores") -> np.ndarray:
+def check_scores(scores: ArrayLike, name: str = "scores") -> np.ndarray:
     """Return difficulty scores as a float64 array of shape (N,), N ≥ 1, after checking that all lie in [0, 1].
 
     Raises:
@@ -36,12 +37,12 @@ def edges(bins: int) -> np.ndarray:
     return np.linspace(0, 1, bins + 1)
 
 
-def bin_of(values: np.ndarray, bins: int = 10) -> np.ndarray:
+def bin_of(values: ArrayLike, bins: int = 10) -> np.ndarray:
     """Return the bin, from 0, of each value in [0, 1]: int64 array of the same shape."""
     return np.searchsorted(edges(bins)[1:-1], values, side="right")
 
 
-def histogram(values: np.ndarray, bins: int = 10) -> np.ndarray:
+def histogram(values: ArrayLike, bins: int = 10) -> np.ndarray:
     """Return how many of the values in [0, 1] each bin holds: int64 array of shape (bins,)."""
     return np.bincount(bin_of(values, bins), minlength=bins)
 
@@ -52,7 +53,7 @@ def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return rel_entr(p, q).sum(axis=-1) / np.log(2)
 
 
-def largest_remainder(shares, total: int) -> np.ndarray:
+def largest_remainder(shares: ArrayLike, total: int) -> np.ndarray:
     """Round shares to whole numbers that sum to ``total``, in integer arithmetic.
 
     Every entry gets the floor of its share; the units still missing go one each to the largest remainders, the lowest

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 
-def difficulty_scores(logits, target) -> np.ndarray:
+def difficulty_scores(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Return 1 − softmax(logits)[target] over all classes (Eq. 6).
 
     Args:
@@ -23,14 +24,14 @@ def difficulty_scores(logits, target) -> np.ndarray:
     return np.clip(-np.expm1(_of_target(log_p, target)), 0, 1)
 
 
-def cross_entropy(logits, target) -> np.ndarray:
+def cross_entropy(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Return c / (1 + c) with c = −ln p(target): cross-entropy, compressed onto [0, 1)."""
     log_p, target = _log_softmax(logits, target)
     loss = np.maximum(-_of_target(log_p, target), 0)
     return loss / (1 + loss)
 
 
-def margin(logits, target) -> np.ndarray:
+def margin(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Return (1 − m) / 2 with m = p(target) − the largest other probability; above 1/2 the image is misclassified."""
     log_p, target = _log_softmax(logits, target)
     p = np.exp(log_p)
@@ -39,13 +40,13 @@ def margin(logits, target) -> np.ndarray:
     return np.clip((1 - (own - p.max(axis=-1))) / 2, 0, 1)
 
 
-def entropy(logits, target) -> np.ndarray:
+def entropy(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Return the entropy of the prediction over the logarithm of the number of classes; the target plays no part."""
     log_p, _ = _log_softmax(logits, target)
     return np.clip(-(np.exp(log_p) * log_p).sum(axis=-1) / np.log(log_p.shape[-1]), 0, 1)
 
 
-def el2n(logits, target) -> np.ndarray:
+def el2n(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Return ‖p − one-hot(target)‖₂ / √2, the error norm of Paul et al. (2021) over its largest value."""
     log_p, target = _log_softmax(logits, target)
     p = np.exp(log_p)
@@ -57,7 +58,7 @@ MEASURES: dict[str, Callable] = {"difficulty": difficulty_scores, "margin": marg
                                  "entropy": entropy, "el2n": el2n}
 
 
-def _log_softmax(logits, target) -> tuple[np.ndarray, np.ndarray]:
+def _log_softmax(logits: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(logits, torch.Tensor):
         logits = logits.detach().double().cpu().numpy()
     logits = np.asarray(logits, dtype=np.float64)

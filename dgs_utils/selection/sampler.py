@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from dgs_utils.methods import METHODS
 from dgs_utils.params import nearest
 from dgs_utils.selection.histograms import check_scores
 from dgs_utils.selection.selectors import Candidates, select, selection_rng
@@ -26,8 +25,7 @@ from dgs_utils.selection.targets import PREDEFINED, Target, beside_target, class
 from dgs_utils.selection.thresholds import Reading
 from dgs_utils.selection.transforms import TransformedClass, limit_of, naming, transform_class, warn
 
-# The method whose name the draws of a rule bear, so that they are those of stage 05: draw → dgs, match → match.
-RULES = {method.selector: name for name, method in METHODS.items() if method.needs == "transformed"}
+RULES = {"draw": "dgs", "match": "match"}  # the method whose name a rule's draws bear, so that they are stage 05's
 
 
 class DifficultyGuidedSampler(BaseEstimator):

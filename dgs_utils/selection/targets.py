@@ -197,12 +197,12 @@ def sampling_panels(original: np.ndarray, pool: np.ndarray, original_transformed
             for row, (real, made) in rows.items()}
 
 
-def distance(found_scores: np.ndarray, quantiles: np.ndarray) -> float:
+def distance(found_scores: ArrayLike, quantiles: ArrayLike) -> float:
     """Return the Wasserstein-1 distance between two sets of as many difficulties: the mean gap of sorted values."""
     return float(np.abs(np.sort(found_scores) - np.sort(quantiles)).mean())
 
 
-def divergence_to_target(found: np.ndarray, target: np.ndarray) -> float:
+def divergence_to_target(found: ArrayLike, target: ArrayLike) -> float:
     """Return KL(found ‖ target) in bits of counts per bin, with one image spread evenly over the bins of each."""
     spread = 1 / len(target)
     return float(divergence(np.asarray(found) + spread, np.asarray(target) + spread))

@@ -22,6 +22,7 @@ import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dgs_utils.selection.histograms import check_scores, divergence, edges, histogram
 
@@ -62,7 +63,7 @@ class Scale(NamedTuple):
     reading: Reading
 
 
-def log_transform(scores, bottom: int, top: int, reading: Reading = "code") -> np.ndarray:
+def log_transform(scores: ArrayLike, bottom: int, top: int, reading: Reading = "code") -> np.ndarray:
     """Clip the scores of one class at both ends and stretch them logarithmically onto [0, 1] (Eqs. 7–8).
 
     With lo the (bottom + 1)-th smallest and hi the (top + 1)-th largest score, the reading "code" gives
@@ -86,7 +87,7 @@ def log_transform(scores, bottom: int, top: int, reading: Reading = "code") -> n
     return apply_scale(scores, fit_scale(scores, bottom, top, reading))
 
 
-def fit_scale(scores, bottom: int, top: int, reading: Reading = "code") -> Scale:
+def fit_scale(scores: ArrayLike, bottom: int, top: int, reading: Reading = "code") -> Scale:
     """Return the scale of one class's scores (arguments and errors of `log_transform`)."""
     ordered = np.sort(_as_published(check_scores(scores)))
     _check_reading(reading)
@@ -102,7 +103,7 @@ def fit_scale(scores, bottom: int, top: int, reading: Reading = "code") -> Scale
     return Scale(lo, hi, EPSILON if clipped else lo + EPSILON, reading)
 
 
-def apply_scale(scores, scale: Scale) -> np.ndarray:
+def apply_scale(scores: ArrayLike, scale: Scale) -> np.ndarray:
     """Transform scores by a scale, their own or another set's (see `log_transform`)."""
     scores = _as_published(check_scores(scores))
     lo, hi, least, reading = scale
@@ -116,7 +117,7 @@ def apply_scale(scores, scale: Scale) -> np.ndarray:
     return np.maximum(np.log(values / least) / np.log(most / least), EPSILON)
 
 
-def search_thresholds(scores, limit: int, weight: float = 0.5, objective: Reading = "code",
+def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, objective: Reading = "code",
                       bins: int = 10) -> Thresholds:
     """Find the thresholds whose transformed scores are closest to uniform and to the untransformed ones (Eq. 9).
 
