@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dgs_utils.results.comparisons import compare_methods
+from dgs_utils.results.comparisons import compare_with_rivals
 from dgs_utils.results.rows import main_series, read_results
 from dgs_utils.results.summaries import ablations, summarise
-from dgs_utils.results.tables import write_table
+from dgs_utils.results.tables import write_comparisons, write_table
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted((ROOT / "outputs" / "evidence").iterdir())
@@ -26,16 +26,18 @@ def test_tables_follow_from_the_runs(tmp_path, folder):
         assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), pd.read_csv(folder / f"{name}.csv"))
     kept = {file.stem for file in folder.glob("*.md")}
-    assert kept == {*names, "comparisons", "comparisons_on_images"}
+    assert kept == {*names, "comparisons"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_comparisons_follow_from_the_runs(folder):
+def test_comparisons_follow_from_the_runs(tmp_path, folder):
     results, found = read_results([folder]), pd.read_csv(folder / "comparisons.csv")
     main, rivals = main_series(results), list(dict.fromkeys(results["series"]))
     rivals.remove(main)
-    again = pd.concat([compare_methods(results, main, rival, by="series") for rival in rivals], ignore_index=True)
-    pd.testing.assert_frame_equal(again.drop(columns="setting"), found.drop(columns="setting"))
+    again = compare_with_rivals(results, main, rivals)
+    write_comparisons(again, "comparisons", tmp_path)
+    assert (tmp_path / "comparisons.md").read_text() == (folder / "comparisons.md").read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "comparisons.csv"), found)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -11,7 +11,7 @@ from scipy import stats
 from test_tables import rows, runs
 
 from dgs_utils.plots import accuracy, sheets, style
-from dgs_utils.results.rows import series_of, setting_of
+from dgs_utils.results.rows import condition_of, series_of
 from dgs_utils.results.summaries import summarise
 
 
@@ -25,7 +25,7 @@ def styled():
 
 def named(*frames: pd.DataFrame) -> pd.DataFrame:
     results = pd.concat(frames, ignore_index=True)
-    return results.assign(series=series_of(results), setting=setting_of(results))
+    return results.assign(series=series_of(results), condition=condition_of(results))
 
 
 FULL = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0}

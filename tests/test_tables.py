@@ -11,9 +11,9 @@ from scipy import stats
 
 from dgs_utils.artifacts.files import write_csv
 from dgs_utils.methods import METHODS
-from dgs_utils.results.comparisons import compare_methods
+from dgs_utils.results.comparisons import compare_with_rivals
 from dgs_utils.results.published_values import published
-from dgs_utils.results.rows import CELL, main_series, read_results, series_of, setting_of
+from dgs_utils.results.rows import CELL, condition_of, main_series, read_results, series_of
 from dgs_utils.results.summaries import ablations, summarise, with_controls
 from dgs_utils.results.tables import EMPTY, LAYOUTS, caption, cells_of, lay_out, write_comparisons, write_table
 
@@ -323,16 +323,21 @@ def test_comparisons_have_a_line_a_rival(tmp_path):
     results = pd.concat([
         runs([60, 61, 63]), runs([50, 52, 53], **random), runs([60, 62, 62], method="dit"),
         runs([55], method="herding"), runs([60, 62, 63], ipc=20), runs([61, 62, 64], ipc=20, **random)])
-    results = results.assign(series=series_of(results), setting=setting_of(results))
-    found = [compare_methods(results, "DGS", rival, by="series") for rival in ("Random", "DiT", "Herding")]
-    write_comparisons(pd.concat(found), "comparisons", tmp_path)
+    results = results.assign(series=series_of(results), condition=condition_of(results))
+    found = compare_with_rivals(results, "DGS", ["Random", "DiT", "Herding"])
+    text = write_comparisons(found, "comparisons", tmp_path)
     half = stats.t.ppf(0.975, 2) / 3  # differences 10, 9, 10; 0, −1, 1; −1, 0, −1
-    assert (tmp_path / "comparisons.md").read_text().splitlines()[:5] == [
+    low, high = 9 + 2 / 3 - half, 9 + 2 / 3 + half
+    assert text.splitlines()[:7] == [
         "| DGS minus | ResNetAP-10 IPC 10 | ResNetAP-10 IPC 20 |", "| --- | --- | --- |",
-        f"| Random | **+9.7 ({9 + 2 / 3 - half:+.1f} to {9 + 2 / 3 + half:+.1f})** "
-        f"| -0.7 ({-2 / 3 - half:+.1f} to {-2 / 3 + half:+.1f}) |",
-        "| DiT | +0.0 (-2.5 to +2.5) | – |",
-        "| Herding | +5.0 | – |"]
+        f"| Random | **+9.7 ({low:+.1f} to {high:+.1f})** | −0.7 (−2.1 to +0.8) |",
+        "| DiT | +0.0 (−2.5 to +2.5) | – |", "| Herding | +5.0 | – |", "",
+        "Percentage points with 95 % intervals; bold where zero is outside after Holm's correction for 3 comparisons."]
+    assert (tmp_path / "comparisons.md").read_text() == text
+    p = 2 * stats.t.sf((9 + 2 / 3) * 3, 2)
+    assert (f"* ResNetAP-10, IPC 10: For this pool, this selection and these test images, DGS is 9.7 points above "
+            f"Random (95 % interval {low:+.1f} to {high:+.1f}; 1 pool, 1 selection, 3 trainings). p = {p:.2g}, "
+            f"Holm {3 * p:.2g}.") in text
     assert pd.read_csv(tmp_path / "comparisons.csv")["second"].tolist() == ["Random", "Random", "DiT", "Herding"]
     assert write_comparisons(pd.DataFrame({"sentence": []}), "none", tmp_path) == ""
 

@@ -46,7 +46,7 @@ def stage_table(reports: list[Report]) -> list[str]:
 def results_table(nodes: list[Node]) -> list[str]:
     """Return lines with best and last top-1 accuracy, mean ± standard deviation (ddof 1), of finished evaluations.
 
-    What is averaged, and how settings and sets are called, is what the tables of notebook 07 do.
+    What is averaged, and how conditions and sets are called, is what the tables of notebook 07 do.
     """
     folders = [node.folder for node in nodes if manifest(node)]
     if not folders:
@@ -56,10 +56,10 @@ def results_table(nodes: list[Node]) -> list[str]:
 
     order = {name: place for place, name in enumerate(METHODS)}
     summary = summarise(read_results(folders))
-    summary = summary.assign(place=summary["method"].map(order)).sort_values(["setting", "ipc", "place", "series"])
+    summary = summary.assign(place=summary["method"].map(order)).sort_values(["condition", "ipc", "place", "series"])
     lines = [["network", "IPC", "method", "best top-1", "last", "runs"]]
     for row in summary.itertuples():
-        lines.append([row.setting, str(row.ipc or "all"), row.series, _spread(row.best, row.std),
+        lines.append([row.condition, str(row.ipc or "all"), row.series, _spread(row.best, row.std),
                       _spread(row.last, row.last_std), str(row.n)])
     return [*_aligned(lines, to_the_right={"IPC", "best top-1", "last", "runs"}), ""]
 

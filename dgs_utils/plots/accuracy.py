@@ -10,13 +10,13 @@ from dgs_utils.methods import METHODS
 
 
 def accuracy_by_method(results: pd.DataFrame) -> Figure:
-    """Show best top-1 accuracy of each series, a panel a setting: bars for the mean, dots for single runs."""
+    """Show best top-1 accuracy of each series, a panel a condition: bars for the mean, dots for single runs."""
     places = {name: place for place, name in enumerate(METHODS)}  # a foreign folder's set comes last
     order = results.assign(place=results["method"].map(places)).sort_values("place", kind="stable")["series"].unique()
     ipcs = results["ipc"].replace(0, "all").astype(str)
     data = results.assign(Method=results["series"], IPC=ipcs)
     shades = sorted(data["IPC"].unique(), key=lambda ipc: (ipc == "all", len(ipc), ipc))
-    panels = data.groupby("setting", sort=False)
+    panels = data.groupby("condition", sort=False)
     height = max(3.0, 0.7 + 0.09 * len(order) * (1 + len(shades)))
     figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 2.9 * len(panels), height), sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels, strict=True):
@@ -32,20 +32,20 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
 
 
 def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
-    """Show mean best accuracy against images per class, with 95 % intervals (t), a panel a setting that has several.
+    """Show mean best accuracy against images per class, with 95 % intervals (t), a panel a condition that has several.
 
     An interval is over the outermost source of noise that was repeated, and ends at 0 and 100 %. Series stand beside
     each other so that none hides another, and the scale follows the means: two repeats make intervals that would
-    flatten everything else, so these run out of the frame. The full set is a line across. None where no setting
+    flatten everything else, so these run out of the frame. The full set is a line across. None where no condition
     has several.
     """
     from scipy import stats
 
-    sized = summary[summary["ipc"] != 0].groupby("setting")["ipc"].nunique()
-    summary = summary[summary["setting"].isin(sized[sized > 1].index)]
+    sized = summary[summary["ipc"] != 0].groupby("condition")["ipc"].nunique()
+    summary = summary[summary["condition"].isin(sized[sized > 1].index)]
     if summary.empty:
         return None
-    panels = summary.groupby("setting", sort=False)
+    panels = summary.groupby("condition", sort=False)
     names, ipcs = list(summary["series"].unique()), sorted(set(summary["ipc"]) - {0})
     looks = dict(zip(names, _looks(len(names)), strict=True))
     places = np.arange(len(names)) - (len(names) - 1) / 2

@@ -1,15 +1,17 @@
-"""Comparing two ways of making a set, with intervals."""
+"""Comparing two arms: difference, interval, p values, and one sentence that says what they allow to say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from dgs_utils.images.tables import read_table
-from dgs_utils.results.rows import SEEDS, SETTING, UNITS, numbers_of
+from dgs_utils.results.correctness import correct_of, mcnemar
+from dgs_utils.results.designs import arrange
+from dgs_utils.results.effects import count_needed, half_width, image_term, p_equivalent, p_value, terms_of
+from dgs_utils.results.rows import CONDITION, UNITS
+
+MARGIN = 2.0  # percentage points: a smaller difference does not matter
 
 
 def binomial_error(accuracy, n_test):
@@ -20,168 +22,157 @@ def binomial_error(accuracy, n_test):
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far A is above B.
+    """How far A is above B (see `dgs_utils.results.effects` for the model).
 
     Attributes:
-        difference: mean of A − B, percentage points.
-        low, high: confidence interval; NaN for a single pair, and where all pairs differ by exactly the same.
-        p: two-sided p-value of no difference (paired t test); NaN as above, and for bootstrap intervals.
-        n: independent pairs behind it.
-        unit: what a pair is: "pools", "selections" or "trainings".
+        difference: A − B, percentage points.
+        low, high: confidence interval; NaN where nothing of an arm was repeated, or all runs differ by the same.
+        p: two-sided p value of no difference; NaN as above.
+        p_equivalent: of two one-sided tests that the true difference is within ± margin.
+        pools, selections, trainings: how many of each stand behind it, in the arm that has more.
+        given: what the interval only holds for, since it was not repeated: "pool", "selection", …, a list.
+        margin: differences below it do not matter, percentage points.
         confidence: of the interval.
+        pools_needed, selections_needed, trainings_needed: how many of each would decide a gain of ``margin``, all else
+            as it is (`count_needed`).
+        p_images: McNemar's test on these images and trainings alone; NaN where correctness was not kept.
     """
 
     difference: float
     low: float
     high: float
     p: float
-    n: int
-    unit: str = "trainings"
+    p_equivalent: float
+    pools: int
+    selections: int
+    trainings: int
+    given: str = ""
+    margin: float = MARGIN
     confidence: float = 0.95
+    pools_needed: float = np.nan
+    selections_needed: float = np.nan
+    trainings_needed: float = np.nan
+    p_images: float = np.nan
 
     @property
-    def distinguishable(self) -> bool:
+    def counts(self) -> str:
+        """What stands behind the difference, such as "1 pool, 2 selections, 3 trainings"."""
+        counts = [(name, getattr(self, name)) for name in UNITS.values()]
+        return ", ".join(f"{n} {name if n != 1 else name.removesuffix('s')}" for name, n in counts if n)
+
+    @property
+    def decided(self) -> bool:
         """Whether the interval leaves out zero."""
         return self.low > 0 or self.high < 0
 
     def sentence(self, first: str, second: str) -> str:
         """Return the finding as a plain sentence about A (``first``) and B (``second``)."""
-        if self.n < 2:
-            unit = self.unit.removesuffix("s") if self.n == 1 else self.unit
-            return f"{first} and {second} have {self.n} {unit} in common, and a comparison needs two or more."
+        if self.trainings == 0:
+            return f"{first} and {second} have no seeds in common, so that they cannot be compared."
         if np.isnan(self.low):
-            return (f"{first} minus {second} is {self.difference:+.1f} points in each of {self.n} {self.unit}, "
-                    f"which leaves no interval.")
-        interval = f"{100 * self.confidence:.0f} % interval {self.low:+.1f} to {self.high:+.1f}"
-        if not self.distinguishable:
-            return f"{first} and {second} are not distinguishable with {self.n} {self.unit} ({interval})."
-        side = "above" if self.difference > 0 else "below"
-        return f"{first} is {abs(self.difference):.1f} points {side} {second} with {self.n} {self.unit} ({interval})."
+            return (f"{first} minus {second} is {self.difference:+.1f} points, and {self.counts} leave no interval: "
+                    f"repeat each arm two times or more, until runs differ.")
+        interval = f"{100 * self.confidence:.0f} % interval {signed(self.low)} to {signed(self.high)}; {self.counts}"
+        given = f"For {self._given}, " if self.given else ""
+        if self.decided:
+            side = "above" if self.difference > 0 else "below"
+            within = f", which is within ± {self.margin:g} points" if self.p_equivalent < 1 - self.confidence else ""
+            return f"{given}{first} is {abs(self.difference):.1f} points {side} {second} ({interval}){within}."
+        if self.p_equivalent < 1 - self.confidence:
+            return f"{given}{first} is as good as {second} within ± {self.margin:g} points ({interval})."
+        return f"{given}{first} against {second} cannot be decided: the {interval.replace(';', f' {self._holds};', 1)}."
+
+    @property
+    def _given(self) -> str:
+        names = [f"{'these' if name.endswith('s') else 'this'} {name}" for name in self.given.split(", ")]
+        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+    @property
+    def _holds(self) -> str:
+        loss, gain = self.low <= -self.margin, self.high >= self.margin
+        if loss and gain:
+            return "holds both a loss and a gain that matter"
+        return f"holds no difference, and a {'gain' if gain else 'loss'} that matters" if loss or gain else (
+            f"holds no difference, and is not sure to be within ± {self.margin:g} points")
 
 
-def compare_paired(first: Sequence[float], second: Sequence[float], confidence: float = 0.95,
-                   unit: str = "trainings") -> Comparison:
-    """Compare values that were measured in pairs, such as accuracies of two methods with the same seeds.
+def signed(value: float) -> str:
+    """Return a difference with its sign, to a tenth."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", measure: str = "best",
+            margin: float = MARGIN, confidence: float = 0.95, images: bool = False) -> pd.DataFrame:
+    """Compare two arms in every condition in which both were run.
+
+    Seeds that both arms have are paired, and where they have some in common, the others are left out; what only one arm
+    has counts in full.
 
     Args:
-        first, second: accuracies in percent, shape (n,), pair by pair.
-        confidence: of the interval, by Student's t.
-        unit: what a pair is, for the sentence.
+        results: rows of ``results.csv``, one a training.
+        first, second: names of arms.
+        by: column in which the names stand: "method", or "series" where a method was run with several choices.
+        measure: column with accuracies in percent: "best" or "last".
+        margin: see `Comparison`.
+        confidence: of the intervals.
+        images: count the test images as a source of noise, too, from the 06 ``folder`` of each row, and add McNemar's
+            test; without, the interval holds for these test images.
+
+    Returns:
+        One row a condition: its columns, first, second, the attributes of `Comparison`, and sentence.
 
     Raises:
-        ValueError: unequal lengths, or no pair.
+        ValueError: an arm has two runs of the same seeds, so that its name stands for several arms.
     """
-    if len(first) != len(second) or not len(first):
-        raise ValueError(f"a paired comparison needs as many values on either side, not {len(first)} and {len(second)}")
-    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    mean, n = float(differences.mean()), len(differences)
-    if n < 2 or np.ptp(differences) < 1e-9:  # equal differences, as coarse accuracies give, tell nothing of the noise
-        return Comparison(mean, np.nan, np.nan, np.nan, n, unit, confidence)
-    test = stats.ttest_1samp(differences, 0)
-    interval = test.confidence_interval(confidence)
-    return Comparison(mean, float(interval.low), float(interval.high), float(test.pvalue), n, unit, confidence)
-
-
-def compare_methods(results: pd.DataFrame, first: str, second: str, measure: str = "best",
-                    confidence: float = 0.95, by: str = "method") -> pd.DataFrame:
-    """Compare two methods in every setting in which both were run.
-
-    Runs are paired by the seeds that both methods have. The pairs' unit is the outermost source of noise of which there
-    are several: with several pools, what happens within a pool is averaged, since it is not independent.
-
-    Args:
-        results: rows of ``results.csv``.
-        first, second: names of methods.
-        measure: column with accuracies in percent.
-        confidence: of the intervals.
-        by: column in which the names stand: "method", or "series" where a method was run with several choices.
-
-    Returns:
-        One row a setting: its columns, first, second, difference, low, high, p, n, unit, confidence, sentence.
-    """
-    setting = [name for name in (*SETTING, "setting") if name in results]
+    condition = [name for name in (*CONDITION, "condition") if name in results]
     rows = []
-    for values, part in results.groupby(setting, sort=False):
+    for values, part in results.groupby(condition, sort=False, dropna=False):
         sides = [part[part[by] == name] for name in (first, second)]
         if all(len(side) for side in sides):
-            found = _compare_sides(*sides, measure, confidence)
-            rows.append(dict(zip(setting, values, strict=True)) | {"first": first, "second": second} | vars(found) | {
+            found = compare_rows(*sides, measure, margin, confidence, images)
+            rows.append(dict(zip(condition, values, strict=True)) | {"first": first, "second": second} | vars(found) | {
                 "sentence": found.sentence(first, second)})
-    names = [*setting, "first", "second", *Comparison.__dataclass_fields__, "sentence"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=[*condition, "first", "second", *Comparison.__dataclass_fields__, "sentence"])
 
 
-def _compare_sides(first: pd.DataFrame, second: pd.DataFrame, measure: str, confidence: float) -> Comparison:
-    sides = [side.assign(**{name: numbers_of(side[name]) for name in SEEDS}) for side in (first, second)]
-    shared = [name for name in SEEDS if all(side[name].notna().all() for side in sides)]
-    means = [side.groupby(shared)[measure].mean() for side in sides]
-    pairs = pd.concat(means, axis=1, join="inner", keys=["first", "second"])
-    if pairs.empty:
-        return Comparison(np.nan, np.nan, np.nan, np.nan, 0, UNITS[shared[0]], confidence)
-    several = [name for name in shared if pairs.index.get_level_values(name).nunique() > 1]
-    outer = several[0] if several else shared[-1]
-    units = pairs.groupby(level=outer).mean()
-    return compare_paired(units["first"], units["second"], confidence=confidence, unit=UNITS[outer])
+def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best", margin: float = MARGIN,
+                 confidence: float = 0.95, images: bool = False) -> Comparison:
+    """Compare the rows of two arms in one condition; see `compare`."""
+    design = arrange(first, second)
+    if design.is_empty:
+        return Comparison(*[np.nan] * 5, 0, 0, 0, "", margin, confidence)
+    tables = design.tables([side[measure].to_numpy(dtype=np.float64) for side in design.sides])
+    difference, terms = float(sum(table.mean for table in tables)), terms_of(tables, design.groups)
+    given, p_images = [*design.given, "test images"], np.nan
+    if images:
+        parts = design.runs([100.0 * correct_of(side, measure) for side in design.sides])
+        given, terms = design.given, [*terms, image_term(parts)]
+        p_images = mcnemar(sum(part.mean(0) for part in parts))
+    half = float(half_width(terms, confidence)) if design.is_repeated else np.nan
+    known = not np.isnan(half)
+    needed = {f"{name}_needed": count_needed(terms, name, margin, confidence) if known else np.nan
+              for name in UNITS.values()}
+    return Comparison(difference, difference - half, difference + half, p_value(difference, terms) if known else np.nan,
+                      p_equivalent(difference, margin, terms) if known else np.nan, **design.counts,
+                      given=", ".join(given), margin=margin, confidence=confidence, **needed, p_images=p_images)
 
 
-def read_correct(folder: Path) -> np.ndarray:
-    """Return which test images each training of a 06 folder got right: bool (trainings, images)."""
-    results = read_table(Path(folder) / "results.csv")
-    with np.load(Path(folder) / "correct.npz") as packed:
-        rows = [np.unpackbits(packed[str(seed)], count=int(n))
-                for seed, n in zip(results["training_seed"], results["n_test"], strict=True)]
-    return np.array(rows, dtype=bool)
+def compare_with_rivals(results: pd.DataFrame, first: str, rivals: Sequence[str], **options) -> pd.DataFrame:
+    """Compare a series with each of several others, as one table: `compare`, with ``p_holm`` beside ``p``."""
+    parts = [compare(results, first, rival, by="series", **options) for rival in rivals if rival != first]
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return pd.DataFrame({name: [] for name in ("first", "second", "sentence")})
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    return table
 
 
-def bootstrap_images(first: np.ndarray, second: np.ndarray, resamples: int = 5000, confidence: float = 0.95,
-                       seed: int = 0) -> Comparison:
-    """Compare two methods by resampling test images, the same for both, and the trainings of each.
-
-    Args:
-        first, second: bool (trainings, images), as `read_correct` returns; trainings may differ in number.
-        resamples: number of bootstrap samples.
-        confidence: of the percentile interval.
-        seed: of the bootstrap.
-    """
-    first, second = _same_images(np.atleast_2d(first), np.atleast_2d(second))
-    rng, images = np.random.default_rng(seed), first.shape[1]
-    draws = np.empty(resamples)
-    for i in range(resamples):
-        chosen = rng.integers(images, size=images)
-        shares = [side.mean(0)[chosen].mean() for side in
-                  (side[rng.integers(len(side), size=len(side))] for side in (first, second))]
-        draws[i] = 100 * (shares[0] - shares[1])
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    difference = 100 * (first.mean() - second.mean())
-    return Comparison(float(difference), float(low), float(high), np.nan, images, "test images", confidence)
-
-
-def compare_on_images(results: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Compare two series on the same test images in every setting in which both were run (`bootstrap_images`).
-
-    What this resamples are images and trainings; `compare_methods` answers for other pools and selections too.
-
-    Args:
-        results: rows of ``results.csv`` with ``series``, ``setting`` and the 06 ``folder``.
-        first, second: names of series.
-
-    Returns:
-        One row a setting: setting, ipc, first, second, difference, low, high (percentage points), sentence.
-    """
-    rows = []
-    for (setting, ipc), part in results.groupby(["setting", "ipc"], sort=False):
-        sides = [part.loc[part["series"] == name, "folder"].unique() for name in (first, second)]
-        if all(len(side) for side in sides):
-            found = bootstrap_images(*(np.concatenate([read_correct(folder) for folder in side]) for side in sides))
-            rows.append({"setting": setting, "ipc": ipc, "first": first, "second": second,
-                         "difference": found.difference, "low": found.low, "high": found.high,
-                         "sentence": found.sentence(first, second)})
-    return pd.DataFrame(rows, columns=["setting", "ipc", "first", "second", "difference", "low", "high", "sentence"])
-
-
-def _same_images(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if first.shape[-1] != second.shape[-1]:
-        raise ValueError(f"the two were tested on {first.shape[-1]} and {second.shape[-1]} images; "
-                         f"compare results of the same dataset and split")
-    return first, second
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Return p values that hold for all comparisons of a table together (Holm 1979); NaN stay NaN and do not count."""
+    p = np.asarray(p, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return corrected

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dgs_utils.results.rows import SEEDS, SETTING, numbers_of
+from dgs_utils.results.rows import CONDITION, SEEDS, numbers_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def variance_components(results: pd.DataFrame, measure: str = "best") -> Compone
     """Split the spread of one method's runs into what pools, selections and trainings add, by analysis of variance.
 
     Args:
-        results: rows of one method in one setting, with `SEEDS`; each pool needs the same number of selections, and
+        results: rows of one method in one condition, with `SEEDS`; each pool needs the same number of selections, and
             each selection the same number of trainings.
         measure: column with accuracies.
 
@@ -42,7 +42,7 @@ def variance_components(results: pd.DataFrame, measure: str = "best") -> Compone
     if frame.duplicated(SEEDS).any():
         seeds = frame[frame.duplicated(SEEDS)].iloc[0][SEEDS]
         raise ValueError(f"two rows have {', '.join(f'{name} {seed:.0f}' for name, seed in seeds.items())}; "
-                         f"give the runs of one method in one setting")
+                         f"give the runs of one method in one condition")
     pools = frame.groupby("pool_seed")["selection_seed"].nunique()
     selections = frame.groupby(["pool_seed", "selection_seed"]).size()
     if pools.nunique() > 1 or selections.nunique() > 1:
@@ -76,7 +76,7 @@ def _nested_components(grid: np.ndarray) -> Components:
 
 
 def sources_of_noise(results: pd.DataFrame, measure: str = "best", gain: float = 2.0) -> pd.DataFrame:
-    """Return where the spread of each series comes from, in every setting with several pools or selections.
+    """Return where the spread of each series comes from, in every condition with several pools or selections.
 
     Args:
         results: rows of ``results.csv`` with ``series``.
@@ -84,17 +84,17 @@ def sources_of_noise(results: pd.DataFrame, measure: str = "best", gain: float =
         gain: see `pools_needed`, percentage points.
 
     Returns:
-        One row a setting and series: setting, ipc, series, mean, error, and for pools, selections and trainings the
+        One row a condition and series: condition, ipc, series, mean, error, and for pools, selections and trainings the
         number and what that level adds to the standard deviation; pools_for_gain is how many pools an arm needs
         for that gain if each were trained on as here (NaN with a single pool), note why a grid could not be analysed.
     """
-    setting = [name for name in (*SETTING, "setting") if name in results]
+    condition = [name for name in (*CONDITION, "condition") if name in results]
     rows = []
-    for (*values, series), part in results.groupby([*setting, "series"], sort=False):
+    for (*values, series), part in results.groupby([*condition, "series"], sort=False):
         if max(numbers_of(part[name]).nunique() for name in SEEDS[:2]) < 2:
             continue
-        place = dict(zip(setting, values, strict=True))
-        row = {"setting": place.get("setting", place["network"]), "ipc": place["ipc"], "series": series}
+        place = dict(zip(condition, values, strict=True))
+        row = {"condition": place.get("condition", place["network"]), "ipc": place["ipc"], "series": series}
         try:
             found = variance_components(part, measure)
         except ValueError as error:

@@ -10,12 +10,10 @@ from dgs_utils.methods import METHODS
 
 SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
 
-
 UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 
-
 # Runs that differ in any of these are never compared.
-SETTING = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
+CONDITION = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
            "flip", "precision", "evaluations", "network", "norm", "ipc"]
 
 
@@ -23,35 +21,26 @@ def numbers_of(seeds: pd.Series) -> pd.Series:
     """Return seeds as numbers, NaN where a method has none of that kind."""
     return pd.to_numeric(seeds, errors="coerce")
 
-
 NETWORKS = {
     "convnet3": "ConvNet-3", "convnet4": "ConvNet-4", "convnet5": "ConvNet-5", "convnet6": "ConvNet-6",
     "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
 }
 
-
 DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST"}
-
 
 LABELS = {name: method.label for name, method in METHODS.items()}
 
-
 PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
 
-
-# What one cell of any table stands for: the runs that agree in how they were evaluated (SETTING) and in how their
+# What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
 # images were made are averaged.
 MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
 
-
-CELL = [*SETTING, *MAKING]
-
+CELL = [*CONDITION, *MAKING]
 
 BY_IPC = ("epoch_factor", "batch_size")  # a protocol lets these follow from the IPC; a factor's epochs are whole ones
 
-
 LATER = {"label": "", "objective": "", "measure": "", "variant": "", "evaluations": 0, "augment": True}  # since when
-
 
 MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
 
@@ -59,8 +48,8 @@ MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure
 def read_results(folders: list[Path]) -> pd.DataFrame:
     """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent.
 
-    Columns that older files lack have their neutral value; ``folder``, ``series`` and ``setting`` (see `series_of` and
-    `setting_of`) are added.
+    Columns that older files lack have their neutral value; ``folder``, ``series`` and ``condition`` (see `series_of`
+    and `condition_of`) are added.
     """
     text = ("method", "distribution", "objective", "measure", "variant", "dataset", "distilled", *SEEDS[:2])
     frames = [read_table(folder / "results.csv", text) for folder in folders]
@@ -70,15 +59,16 @@ def read_results(folders: list[Path]) -> pd.DataFrame:
               for frame, folder in zip(frames, folders, strict=True)]
     results = pd.concat(frames, ignore_index=True)
     results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
-    return results.assign(series=series_of(results), setting=setting_of(results))
+    return results.assign(series=series_of(results), condition=condition_of(results))
 
 
-def setting_of(rows: pd.DataFrame) -> np.ndarray:
-    """Return a readable name for how each row was evaluated: the network, and all else in which settings differ."""
+def condition_of(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for how each row was evaluated: the network, and all else in which conditions differ."""
     place = ["dataset", "protocol", "ipc"]
     within = rows.groupby(place)
     told = [name for name in place[:2] if rows[name].nunique() > 1]
-    told += [name for name in SETTING if name not in (*place, "network", *BY_IPC) and within[name].nunique().max() > 1]
+    others = [name for name in CONDITION if name not in (*place, "network", *BY_IPC)]
+    told += [name for name in others if within[name].nunique().max() > 1]
 
     def name_of(row: tuple) -> str:
         others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else f"{title_of(name).lower()} {value}"

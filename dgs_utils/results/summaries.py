@@ -5,7 +5,7 @@ import pandas as pd
 
 from dgs_utils.methods import METHODS
 from dgs_utils.results.comparisons import binomial_error
-from dgs_utils.results.rows import BY_IPC, CELL, SETTING, main_series, series_of, setting_of
+from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, condition_of, main_series, series_of
 
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure")  # of DGS: the summary column that varies
 
@@ -14,15 +14,15 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Average the runs of each cell.
 
     Returns:
-        One row a cell: the columns of `CELL`, ``series``, ``setting``, ``label`` (of the protocol), ``best`` and
+        One row a cell: the columns of `CELL`, ``series``, ``condition``, ``label`` (of the protocol), ``best`` and
         ``last`` (mean top-1, percent), ``std`` and ``last_std`` (ddof 1, NaN for a single run), ``n`` (runs),
         ``pools``, ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard error of
         one test, percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the standard
         error of best over the outermost source of noise that was repeated, and how many of that there are.
     """
     if "series" not in results:
-        results = results.assign(series=series_of(results), setting=setting_of(results))
-    groups = results.groupby([*CELL, "series", "setting"], sort=False, dropna=False)
+        results = results.assign(series=series_of(results), condition=condition_of(results))
+    groups = results.groupby([*CELL, "series", "condition"], sort=False, dropna=False)
     summary = groups.agg(
         label=("label", "first"),
         best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
@@ -69,8 +69,8 @@ def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
         return found.groupby(keys, dropna=False)["best"].mean().rename(method).reset_index()
 
     pooled = summary["method"].map(lambda method: method in METHODS and METHODS[method].source == "pool")
-    table = summary.merge(best_of("random", SETTING), on=SETTING, how="left")
-    table = table.merge(best_of("pool_random", SETTING), on=SETTING, how="left")
+    table = summary.merge(best_of("random", CONDITION), on=CONDITION, how="left")
+    table = table.merge(best_of("pool_random", CONDITION), on=CONDITION, how="left")
     table.loc[~pooled.to_numpy(), "pool_random"] = np.nan
     return table.assign(over_random=table["best"] - table["random"], over_pool=table["best"] - table["pool_random"])
 

@@ -14,12 +14,12 @@ import pandas as pd
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.methods import METHODS
+from dgs_utils.results.comparisons import signed
 from dgs_utils.results.published_values import is_comparable, published
-from dgs_utils.results.rows import BY_IPC, CELL, DATASETS, LABELS, MAKING, NETWORKS, SETTING, title_of
+from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, DATASETS, LABELS, MAKING, NETWORKS, title_of
 from dgs_utils.results.summaries import ABLATIONS, summarise, swept, without_ablations
 
 EMPTY = "–"
-
 
 
 @dataclass(frozen=True)
@@ -63,30 +63,6 @@ LAYOUTS: dict[str, Layout] = {
         "distribution": ["scale"], "pool_factor": [2, 3, 4, 5, 6],
     }, published=4),
 }
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def lay_out(summary: pd.DataFrame, name: str, bold: str = "**{}**") -> pd.DataFrame:
@@ -134,12 +110,10 @@ def _telling(kept: pd.DataFrame, layout: Layout) -> list[str]:
     several.
     """
     places = [*layout.rows, *layout.columns]
-    others = [name for name in (SETTING if "series" in places else CELL) if name not in places]
+    others = [name for name in (CONDITION if "series" in places else CELL) if name not in places]
     varying = [name for name in others if kept[name].nunique() > 1 and name not in BY_IPC]
     clashing = kept.groupby([*places, *varying])
     return varying + [name for name in others if name in BY_IPC and clashing[name].nunique().max() > 1]
-
-
 
 
 def cells_of(summary: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -225,33 +199,46 @@ def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.
 
 
 def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str:
-    """Write comparisons with one method as ``<name>.csv``, and as a table ``<name>.md`` with a line a rival.
+    """Write comparisons with one arm as ``<name>.csv``, and as a table and sentences ``<name>.md``.
 
     Args:
-        comparisons: rows of `statistics.compare_methods` or `statistics.compare_on_images`, with one ``first``.
+        comparisons: rows of `comparisons.compare_with_rivals`.
         name: of the files.
         folder: where they go.
 
     Returns:
-        The table: differences in percentage points and their intervals, bold where zero is outside.
+        What the Markdown file says: differences in percentage points and their intervals, bold where zero is outside
+        for all comparisons together; then a sentence a comparison, with its p values.
     """
     write_csv(folder / f"{name}.csv", comparisons)
     if comparisons.empty:
         return ""
     texts = comparisons.assign(text=[_difference(row) for row in comparisons.itertuples()])
-    table = texts.pivot(index="second", columns=["setting", "ipc"], values="text").fillna(EMPTY)
-    table = table.reindex(index=texts["second"].unique(), columns=texts.set_index(["setting", "ipc"]).index.unique())
-    text = _markdown(table.rename_axis(index=f"{comparisons['first'].iloc[0]} minus"))
+    table = texts.pivot(index="second", columns=["condition", "ipc"], values="text").fillna(EMPTY)
+    table = table.reindex(index=texts["second"].unique(), columns=texts.set_index(["condition", "ipc"]).index.unique())
+    known = int(comparisons["p"].notna().sum())
+    note = (f"Percentage points with 95 % intervals; bold where zero is outside after Holm's correction for {known} "
+            f"comparisons.")
+    lines = [f"* {row.condition}, IPC {row.ipc}: {row.sentence}{_p_values(row)}" for row in comparisons.itertuples()]
+    grid = _markdown(table.rename_axis(index=f"{comparisons['first'].iloc[0]} minus"))
+    text = "\n\n".join([grid, note, "\n".join(lines)]) + "\n"
     with atomic(folder / f"{name}.md") as partial:
-        partial.write_text(f"{text}\n\nPercentage points with 95 % intervals, bold where zero is outside.\n")
+        partial.write_text(text)
     return text
 
 
 def _difference(found: NamedTuple) -> str:
     if np.isnan(found.low):
-        return EMPTY if np.isnan(found.difference) else f"{found.difference:+.1f}"
-    text = f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
-    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+        return EMPTY if np.isnan(found.difference) else signed(found.difference)
+    text = f"{signed(found.difference)} ({signed(found.low)} to {signed(found.high)})"
+    return f"**{text}**" if found.p_holm < 1 - found.confidence else text
+
+
+def _p_values(found: NamedTuple) -> str:
+    if np.isnan(found.p):
+        return ""
+    images = "" if np.isnan(found.p_images) else f"; on these images and trainings alone, McNemar {found.p_images:.2g}"
+    return f" p = {found.p:.2g}, Holm {found.p_holm:.2g}{images}."
 
 
 def caption(summary: pd.DataFrame, name: str = "comparison") -> str:

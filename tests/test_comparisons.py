@@ -1,0 +1,345 @@
+"""Comparisons: coverage by simulation for every design of the parameter files, worked examples, sentences."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.plan import expand
+from dgs_utils.results.comparisons import Comparison, compare, compare_with_rivals, holm
+from dgs_utils.results.correctness import mcnemar, read_correct
+from dgs_utils.results.designs import arrange
+from dgs_utils.results.effects import Table, Term, count_needed, half_width, image_term, p_equivalent, p_value, terms_of
+from dgs_utils.results.rows import SEEDS
+
+PARAMS = Path(__file__).parents[1] / "params"
+
+
+def rows(method: str, seeds: list[tuple], best: list[float], **condition) -> pd.DataFrame:
+    columns = {"protocol": "idc", "dataset": "digits", "network": "convnet3", "ipc": 10, "method": method, **condition}
+    return pd.DataFrame(seeds, columns=SEEDS).assign(best=best, **columns)
+
+
+# ---- Coverage --------------------------------------------------------------------------------------------------------
+# An arm is (pool seeds, selection seeds, training seeds); [""] where it has none of a kind.
+
+NONE, ONE, TWO, THREE = [""], [0], [0, 1], [0, 1, 2]
+OTHERS = {
+    "one selection of two": ((ONE, TWO, THREE), (ONE, ONE, THREE)),
+    "pools against two draws of real images": ((THREE, ONE, THREE), (NONE, TWO, THREE)),
+    "pools of their own": ((THREE, ONE, THREE), ([3, 4, 5], ONE, THREE)),
+    "trainings of their own": ((ONE, ONE, THREE), (ONE, ONE, [7, 8, 9, 10])),
+    "pools and trainings of their own": ((THREE, ONE, THREE), (NONE, NONE, [7, 8, 9])),
+    "single trainings": ((THREE, ONE, ONE), (THREE, ONE, ONE)),
+    "three sources": ((THREE, TWO, THREE), (THREE, TWO, THREE)),
+}
+
+
+def planned_shapes(file: Path) -> set[tuple]:
+    """Return the pairs of shapes (pools, selections, trainings; 0: none of a kind) that an experiment compares."""
+    conditions: dict[tuple, dict[tuple, tuple[set, set, int]]] = {}
+    for node in expand(read_experiment(file)):
+        if node.stage == "06_evaluate":
+            made = node.inputs["distilled"]
+            own, pool, transform = made.params.identity(), made.inputs.get("pool"), made.inputs.get("transform")
+            selection = own.pop("seed", None)
+            name = (made.stage, *own.values(), pool and pool.params.generator, transform and transform.params.objective)
+            arms = conditions.setdefault((node.inputs["prepare"].key, node.params.network, own.get("ipc")), {})
+            arm = arms.setdefault(tuple(map(str, name)), (set(), set(), node.params.repeats))
+            arm[0].update({pool.params.seed} if pool else ())
+            arm[1].update({selection} - {None})
+    return {tuple(sorted((len(pools), len(selections), trainings) for pools, selections, trainings in pair))
+            for arms in conditions.values() for pair in itertools.combinations(arms.values(), 2)}
+
+
+PLANNED = {" against ".join(" × ".join(map(str, shape)) for shape in shapes): tuple(
+    tuple(list(range(count)) or NONE for count in shape) for shape in shapes)
+    for shapes in sorted(set().union(*(planned_shapes(file) for file in PARAMS.glob("*.yaml"))))}
+DESIGNS = {**PLANNED, **OTHERS}
+# Standard deviations of pools, selections, trainings; of an arm's answer to a training seed; of the seed itself.
+COMPONENTS = [(1.9, 1.0, 0.7, 0, 0), (0, 1.0, 0.7, 0, 0), (0, 0, 1.0, 0, 0), (1.9, 0, 0.1, 0, 0), (0, 1.0, 0.05, 0, 0),
+              (0, 0.5, 1.0, 0.5, 0.5), (0.3, 0.1, 0.3, 1.0, 0), (0.5, 1.0, 0.2, 0, 3.0)]
+
+
+def missing(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Leave out some runs, of different units and trainings."""
+    return frame.drop(index=[5 * place + 4 for place in range(count) if 5 * place + 4 < len(frame)])
+
+
+def simulated(design, sds: tuple, n: int, rng) -> list[np.ndarray]:
+    """Return values (rows, n) of either side around 0: pools are shared where the seeds are, and so are trainings.
+
+    What an interval is said to hold for is fixed: a single pool, selection or training seed adds nothing.
+    """
+    pool, selection, training, answer, seed = sds
+    effects: dict[tuple, np.ndarray] = {}
+
+    def effect(sd: float, *key) -> np.ndarray:
+        if key not in effects:
+            effects[key] = sd * rng.normal(size=n)
+        return effects[key]
+
+    if any(side["training_seed"].nunique() < 2 for side in design.sides):
+        answer = seed = 0
+    values = []
+    for arm, side in enumerate(design.sides):
+        several = side["pool_seed"].nunique() > 1
+        one_set = side["selection_seed"].nunique() < 2 and not several
+        values.append(np.array([
+            (effect(pool, "pool", arm, p) if several else 0) + (0 if one_set else effect(selection, "set", arm, p, s))
+            + effect(seed, "seed", t) + effect(answer, "answer", arm, t) + training * rng.normal(size=n)
+            for p, s, t in side[SEEDS].itertuples(index=False)]))
+    return values
+
+
+def coverage(arms, sds, rng, holes=0, n=3000) -> float:
+    sides = [missing(rows(str(place), list(itertools.product(*arm)), 0.0), holes) for place, arm in enumerate(arms)]
+    design = arrange(*sides)
+    tables = design.tables(simulated(design, sds, n, rng))
+    return float((np.abs(sum(table.mean for table in tables)) <= half_width(terms_of(tables, design.groups))).mean())
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_intervals_cover_what_they_claim(name):
+    rng = np.random.default_rng(0)
+    found = {sds: coverage(DESIGNS[name], sds, rng) for sds in COMPONENTS}
+    assert min(found.values()) >= 0.93, found
+
+
+@pytest.mark.parametrize("holes", [1, 2, 3])
+@pytest.mark.parametrize("name", ["1 × 0 × 3 against 1 × 2 × 3", "3 × 1 × 3 against 3 × 1 × 3",
+                                  "0 × 0 × 3 against 3 × 1 × 3", "three sources"])
+def test_intervals_cover_in_grids_with_missing_runs(name, holes):
+    rng = np.random.default_rng(1)
+    found = {sds: coverage(DESIGNS[name], sds, rng, holes) for sds in COMPONENTS}
+    assert min(found.values()) >= 0.93, found
+
+
+def test_the_designs_in_question_are_planned():
+    assert {"1 × 0 × 3 against 1 × 2 × 3", "0 × 0 × 3 against 3 × 1 × 3",
+            "3 × 1 × 3 against 3 × 1 × 3"} <= PLANNED.keys()
+
+
+@pytest.mark.parametrize(("name", "sds"), [("1 × 0 × 3 against 1 × 2 × 3", (0, 1.0, 0.7, 0, 0)),
+                                           ("0 × 0 × 3 against 3 × 1 × 3", (1.9, 0, 0.7, 0, 0))])
+def test_noise_that_one_arm_lacks_is_counted(name, sds):
+    """Averaging over what the other arm has none of, and pairing what is left, covers less than 88 %."""
+    rng = np.random.default_rng(2)
+    design = arrange(*[rows(str(place), list(itertools.product(*arm)), 0.0) for place, arm in enumerate(DESIGNS[name])])
+    tables = design.tables(simulated(design, sds, 4000, rng))
+    by_training = sum(table.values.mean(-2) for table in tables)
+    naive = stats.t.ppf(0.975, 2) * by_training.std(-1, ddof=1) / 3**0.5
+    assert (np.abs(by_training.mean(-1)) <= naive).mean() < 0.88
+    assert coverage(DESIGNS[name], sds, rng) >= 0.94
+
+
+# ---- Worked examples -------------------------------------------------------------------------------------------------
+
+def test_one_set_an_arm_is_the_paired_t_test():
+    first, second = [35.1, 36.0, 34.4, 37.2], [34.0, 34.1, 34.6, 35.0]
+    seeds = [("", "", t) for t in range(4)]
+    d = np.subtract(first, second)
+    error = d.std(ddof=1) / 2
+    half = 3.182446 * error  # t quantile 0.975 with 3 degrees of freedom
+    [found] = compare(pd.concat([rows("a", seeds, first), rows("b", seeds, second)]), "a", "b").to_dict("records")
+    assert (found["difference"], found["low"], found["high"]) == pytest.approx((d.mean(), d.mean() - half,
+                                                                               d.mean() + half))
+    assert found["p"] == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-4)
+    assert (found["pools"], found["selections"], found["trainings"], found["given"]) == (0, 0, 4, "test images")
+
+
+def test_a_selection_that_one_arm_lacks_has_a_term_of_its_own():
+    first = np.array([[50.0, 52.0, 51.0], [54.0, 55.0, 53.5]])
+    second = np.array([48.0, 49.0, 47.5])
+    results = pd.concat([rows("a", [(0, s, t) for s in range(2) for t in range(3)], first.ravel()),
+                         rows("b", [(0, "", t) for t in range(3)], second)])
+    [found] = compare(results, "a", "b").to_dict("records")
+    selections = first.mean(1).var(ddof=1) / 2
+    rest = first - first.mean(1, keepdims=True) - first.mean(0) + first.mean()
+    trainings = (first.mean(0) - second).var(ddof=1) / 3 - (rest**2).sum() / 2 / 6
+    half = (stats.t.ppf(0.975, 1) ** 2 * selections + stats.t.ppf(0.975, 2) ** 2 * max(trainings, 0)) ** 0.5
+    assert found["high"] - found["difference"] == pytest.approx(half)
+    assert found["difference"] == pytest.approx(first.mean() - second.mean())
+    assert (found["pools"], found["selections"], found["trainings"]) == (1, 2, 3)
+    assert found["given"] == "pool, test images"
+
+
+def test_seeds_that_one_arm_lacks_are_left_out():
+    dgs = rows("dgs", [(0, 0, 2), (0, 0, 0), (0, 0, 1)], [52.0, 50.0, 51.5])
+    random = rows("random", [("", 0, 0), ("", 0, 1), ("", 0, 2), ("", 0, 3)], [45.0, 47.0, 46.0, 99.0])
+    [found] = compare(pd.concat([random, dgs]), "dgs", "random").to_dict("records")
+    assert found["difference"] == pytest.approx(np.mean([5.0, 4.5, 6.0]))
+    assert found["p"] == pytest.approx(stats.ttest_1samp([5.0, 4.5, 6.0], 0).pvalue, rel=1e-4)
+    assert (found["ipc"], found["network"]) == (10, "convnet3")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=8))
+def test_swapping_the_sides_turns_the_sign(pairs):
+    first, second = np.array(pairs).T
+    seeds = [("", 0, t) for t in range(len(pairs))]
+    both = pd.concat([rows("a", seeds, first), rows("b", seeds, second)])
+    [one], [other] = (compare(both, *names).to_dict("records") for names in ("ab", "ba"))
+    assert one["difference"] == pytest.approx(-other["difference"])
+    np.testing.assert_allclose([one["low"], one["high"]], [-other["high"], -other["low"]], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(one["p"], other["p"], rtol=1e-6)
+
+
+def test_a_level_that_holds_nothing_is_no_pair():
+    results = pd.concat([rows("a", [("", 0, 0)], [1.0]), rows("b", [("", 0, 1)], [2.0])])
+    [found] = compare(results, "a", "b").to_dict("records")
+    assert np.isnan(found["low"])
+    assert "leave no interval" in found["sentence"]
+    results = pd.concat([rows("a", [(0, 0, 0), (1, 0, 1)], [1.0, 2.0]), rows("b", [(0, 0, 1), (1, 0, 0)], [2.0, 2.0])])
+    [found] = compare(results, "a", "b").to_dict("records")
+    assert found["sentence"] == "a and b have no seeds in common, so that they cannot be compared."
+
+
+def test_conditions_are_never_mixed():
+    seeds = [("", 0, t) for t in range(3)]
+    results = pd.concat([rows("a", seeds, [1.0, 2.0, 4.0]), rows("b", seeds, [1.0, 1.0, 1.0], protocol="rded"),
+                         rows("a", seeds, [5.0, 6.0, 9.0], ipc=20), rows("b", seeds, [1.0, 1.0, 1.0], ipc=20)])
+    assert compare(results, "a", "b")["ipc"].tolist() == [20]
+    assert compare(results, "a", "c").empty
+
+
+def test_a_name_that_stands_for_several_arms_is_refused():
+    seeds = [(0, 0, t) for t in range(3)]
+    results = pd.concat([rows("dgs", seeds, [1.0, 2.0, 4.0], distribution=name) for name in ("hill", "scale")]
+                        + [rows("dit", seeds, [1.0, 2.0, 4.0], distribution="")])
+    with pytest.raises(ValueError, match=r"an arm has two runs of pool_seed 0, .*which differ in distribution"):
+        compare(results, "dgs", "dit")
+
+
+# ---- Numbers of the model --------------------------------------------------------------------------------------------
+
+TERMS = [Term("pools", np.float64(0.5), 3), Term("trainings", np.float64(0.2), 4)]
+
+
+def test_the_interval_ends_where_p_is_one_in_twenty():
+    assert p_value(float(half_width(TERMS)), TERMS) == pytest.approx(0.05, rel=1e-6)
+    assert p_value(float(half_width(TERMS, 0.999)), TERMS) == pytest.approx(0.001, rel=1e-6)
+    assert p_value(0.0, TERMS) == 1
+    assert np.isnan(p_value(1.0, [Term("trainings", np.float64(0), 3)]))
+
+
+def test_equivalence_is_an_interval_within_the_margin():
+    half = float(half_width(TERMS, 0.90))  # two one-sided tests at 5 %
+    assert p_equivalent(0.3, 0.3 + half, TERMS) == pytest.approx(0.05, rel=1e-6)
+    assert p_equivalent(-0.3, 0.3 + half, TERMS) == pytest.approx(0.05, rel=1e-6)
+    assert p_equivalent(3.0, 2.0, TERMS) == 1
+
+
+def test_numbers_needed_find_the_gain_as_often_as_they_should():
+    rng, sd = np.random.default_rng(0), 1.9
+    terms = [Term("pools", np.float64(sd**2 / 3), 3)]
+    count = int(count_needed(terms, "pools", 2.0))
+    draws = rng.normal(2.0, sd, (4000, count))
+    assert (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.05)
+    assert np.isnan(count_needed(terms, "trainings", 2.0))
+    assert count_needed([*terms, Term("trainings", np.float64(9), 3)], "pools", 2.0) == np.inf
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04, 0.03, 0.005]), [0.03, np.nan, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]).tolist() == [1, 1]
+
+
+def test_an_interval_over_test_images_covers():
+    """Two arms, three trainings each, 200 images of very unequal difficulty that both arms feel."""
+    rng, inside = np.random.default_rng(3), []
+    for _ in range(400):
+        hard = rng.normal(size=200)
+        right = [(hard + rng.normal(size=(3, 200)) > 0) * 100.0 for _ in range(2)]
+        by_run = right[0] - right[1]
+        table = Table(by_run.mean(1)[None, :], "selections")
+        terms = [*terms_of([table], [[0]]), image_term([by_run])]
+        inside.append(abs(table.mean) <= half_width(terms))
+    assert np.mean(inside) >= 0.93
+
+
+def test_mcnemar_of_one_training_is_the_textbook_s():
+    first = np.repeat([1, 0, 1, 0], [30, 12, 40, 18])
+    second = np.repeat([0, 1, 1, 0], [30, 12, 40, 18])
+    assert mcnemar(first - second) == pytest.approx(stats.chi2.sf((30 - 12) ** 2 / 42, 1))
+    assert mcnemar(np.zeros(5)) == 1
+
+
+# ---- The same test images --------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def tested(tmp_path):
+    """Return rows of two arms with folders that say which images they got right."""
+    rng, frames = np.random.default_rng(2), []
+    for name, share in {"DGS": 0.75, "Random": 0.6}.items():
+        correct = rng.random((3, 400)) < np.clip(share + 0.4 * rng.normal(size=400), 0, 1)
+        folder = tmp_path / name
+        folder.mkdir()
+        frame = rows(name, [("", 0, t) for t in range(3)], 100 * correct.mean(1), n_test=400)
+        frame = frame.assign(last=frame["best"], folder=str(folder))
+        frame.to_csv(folder / "results.csv", index=False)
+        for file in ("best", "correct"):
+            np.savez(folder / f"{file}.npz", **{str(t): np.packbits(row) for t, row in enumerate(correct)})
+        frames.append((frame, correct))
+    return frames
+
+
+def test_arms_are_compared_on_the_images_of_their_folders(tested):
+    results, (first, second) = pd.concat([frame for frame, _ in tested]), [correct for _, correct in tested]
+    [plain] = compare(results, "DGS", "Random").to_dict("records")
+    [found] = compare(results, "DGS", "Random", images=True).to_dict("records")
+    by_image = 100 * (first.mean(0) - second.mean(0))
+    assert found["difference"] == pytest.approx(by_image.mean())
+    assert found["p_images"] == pytest.approx(stats.chi2.sf(by_image.sum() ** 2 / (by_image**2).sum(), 1))
+    assert plain["given"] == "selection, test images"
+    assert found["given"] == "selection"
+    assert found["high"] - found["low"] > plain["high"] - plain["low"]
+    assert {t: row.tolist() for t, row in enumerate(first)} == {
+        t: row.tolist() for t, row in read_correct(results["folder"].iloc[0]).items()}
+
+
+def test_correctness_that_was_not_kept_is_said(tested):
+    results = pd.concat([frame for frame, _ in tested])
+    (Path(results["folder"].iloc[0]) / "best.npz").unlink()
+    with pytest.raises(ValueError, match=r"has no best\.npz, which images were right at the best epoch"):
+        compare(results, "DGS", "Random", images=True)
+    assert len(compare(results, "DGS", "Random", images=True, measure="last")) == 1
+
+
+# ---- Sentences -------------------------------------------------------------------------------------------------------
+
+def test_sentences():
+    def said(difference, half, equal=1.0, **more):
+        found = Comparison(difference, difference - half, difference + half, 0.5, equal, 3, 1, 3, **more)
+        return found.sentence("A", "B")
+
+    assert said(5.0, 2.0) == "A is 5.0 points above B (95 % interval +3.0 to +7.0; 3 pools, 1 selection, 3 trainings)."
+    assert said(-5.0, 2.0, given="pool, test images") == (
+        "For this pool and these test images, A is 5.0 points below B (95 % interval −7.0 to −3.0; "
+        "3 pools, 1 selection, 3 trainings).")
+    assert said(-0.5, 18.5) == ("A against B cannot be decided: the 95 % interval −19.0 to +18.0 holds both a loss and "
+                                "a gain that matter; 3 pools, 1 selection, 3 trainings.")
+    assert "holds no difference, and a gain that matters" in said(1.5, 2.0)
+    assert "holds no difference, and a loss that matters" in said(-1.5, 2.0)
+    assert "is not sure to be within ± 2 points" in said(0.1, 1.8)
+    assert said(0.2, 1.0, 0.01).startswith("A is as good as B within ± 2 points (95 % interval")
+    assert said(0.2, 1.0, 0.06).startswith("A against B cannot be decided")
+    assert said(0.6, 0.2, 0.001).endswith("3 trainings), which is within ± 2 points.")
+
+
+def test_comparisons_of_a_table_are_corrected_together():
+    rng = np.random.default_rng(0)
+    seeds = [(0, 0, t) for t in range(4)]
+    results = pd.concat([rows(name, seeds, mean + rng.normal(size=4)).assign(series=name, condition="C")
+                         for name, mean in (("a", 50), ("b", 45), ("c", 50), ("d", 40))])
+    table = compare_with_rivals(results, "a", ["a", "b", "c", "d"])
+    assert table["second"].tolist() == ["b", "c", "d"]
+    np.testing.assert_allclose(table["p_holm"], holm(table["p"]))
+    assert (table["p_holm"] >= table["p"]).all()
+    assert compare_with_rivals(results, "a", ["a"]).empty
