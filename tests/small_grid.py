@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
+from waits import HANG
 
 from dgs_utils.params import STAGES
 
@@ -108,10 +109,10 @@ def environment(workspace: Path) -> dict[str, str]:
     return os.environ | {"DGS_OUTPUTS": str(workspace / "outputs"), "OMP_NUM_THREADS": "1"}
 
 
-def dgs(workspace: Path, *arguments: str, timeout: float = 120, **options) -> subprocess.CompletedProcess:
+def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run ``dgs`` in a workspace and return what it did."""
     return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True,
-                          text=True, timeout=timeout, **options)
+                          text=True, timeout=HANG, **options)
 
 
 def start(workspace: Path, *arguments: str) -> subprocess.Popen:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from waits import HANG
 
 from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.latents import Latents, encode
@@ -236,7 +237,7 @@ def test_a_damaged_stage_folder_is_told(kl_folder, tmp_path):
 
 
 def test_without_a_network_the_command_that_brings_it_is_told_at_once(tmp_path):
-    """In a process of its own, whose hub is a port that nobody listens on; minutes of retries would be a timeout."""
+    """In a process of its own, whose hub is a port that nobody listens on."""
     program = """
 import sys
 from pathlib import Path
@@ -249,7 +250,7 @@ for kind in ("sd-vae-ft-ema", "sd-vae-ft-mse", "taesd"):
 """
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
     result = subprocess.run([sys.executable, "-c", program, str(tmp_path / "stage")], env=environment, text=True,
-                            capture_output=True, timeout=90)
+                            capture_output=True, timeout=HANG)
     lines = result.stdout.splitlines()
     assert len(lines) == 3, result.stdout + result.stderr
     assert all("could not be had from the hub" in line for line in lines)

@@ -10,10 +10,10 @@ import small_grid
 import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
+from waits import HANG
 
 from dgs_utils.batch import channels
 from dgs_utils.batch.channels import Channel
-from dgs_utils.batch.node import HANG
 
 
 async def reply_while_sending(place: str) -> str:

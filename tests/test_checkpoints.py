@@ -13,6 +13,7 @@ import pytest
 import torch
 from oracle import draw_weights, error, tensors
 from safetensors.torch import load_file, save_file
+from waits import HANG
 
 from dgs_utils.diffusion.checkpoints import check_fit, load_dit
 from dgs_utils.diffusion.difffit import add_difffit
@@ -340,12 +341,12 @@ try:
 except ValueError as error:
     print(error)
 """
-    return subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=90, cwd=home,
+    return subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=HANG, cwd=home,
                           env=os.environ | {"HF_HOME": str(home)} | environment)
 
 
 def test_hub_names_without_a_network(tmp_path):
-    """The hub is a port that nobody listens on; minutes of retries would end in a timeout."""
+    """The hub is a port that nobody listens on."""
     result = hub_process(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert result.stdout.startswith("facebook/DiT-XL-2-256 could not be had from the hub ("), result.stderr
     assert (f"; there is no folder {tmp_path}/facebook/DiT-XL-2-256 either; fetch one with \"hf download "

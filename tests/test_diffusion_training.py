@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from waits import HANG
 
 from dgs_utils.diffusion.autoencoder import Autoencoder
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
@@ -245,7 +246,7 @@ def test_sigterm_writes_a_checkpoint_to_go_on_from(tmp_path):
                                text=True)
     assert process.stdout.readline() == "running\n", process.communicate()[1]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANG)
     assert process.returncode == -signal.SIGTERM
     resumed = small_trainer(tmp_path, steps=10**6)
     assert resumed.step >= 4

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waits import HANG
 
 from dgs_utils.images import download
 from dgs_utils.images.datasets import ARCHIVES
@@ -164,7 +165,8 @@ def test_a_full_disk_is_told_and_leaves_no_whole_file(cache):
                "from dgs_utils.images import download; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2); "
                "download.fetch(sys.argv[1])")
     with serving() as server:
-        result = subprocess.run([sys.executable, "-c", program, server.url], capture_output=True, text=True, timeout=60)
+        result = subprocess.run([sys.executable, "-c", program, server.url], capture_output=True, text=True,
+                                timeout=HANG)
         assert "ValueError" in result.stderr.splitlines()[-1]
         assert "could not be downloaded ([Errno 27] File too large); run again to continue" in result.stderr
         assert visible(cache) == []
@@ -189,7 +191,7 @@ def test_two_processes_share_one_download(cache):
     program = "import sys; from dgs_utils.images import download; download.fetch(sys.argv[1])"
     with serving(limits=[MIB]) as server:
         processes = [subprocess.Popen([sys.executable, "-c", program, server.url]) for _ in range(2)]
-        assert [process.wait(60) for process in processes] == [0, 0]
+        assert [process.wait(HANG) for process in processes] == [0, 0]
     assert (cache / "x.tgz").read_bytes() == CONTENT
     assert server.starts == [0, MIB]
 

@@ -15,6 +15,7 @@ import pytest
 import small_grid
 import torch
 from small_grid import contents, dgs, manifests, start
+from waits import HANG, wait_for
 
 from dgs_utils.batch import limit
 
@@ -75,21 +76,27 @@ def test_failure_stops_only_what_depends_on_it(copy, undisturbed):
 
 
 def test_each_failure_is_told_in_one_line(copy):
-    failures = [("import time; time.sleep(60)", "a cell took longer than the limit of 0.02 minutes"),
-                ("import os; os.kill(os.getpid(), 9)", "the kernel died; it was killed, or ran out of memory"),
+    failures = [("import os; os.kill(os.getpid(), 9)", "the kernel died; it was killed, or ran out of memory"),
                 ("raise KeyboardInterrupt", "KeyboardInterrupt"),
                 ("run.finish = lambda: None", "the notebook ended without a manifest"),
                 ("begin('07_figures', {'title': 3})", "ValueError: figures.title is 3"),
                 ("import sys; sys.exit('enough')", "SystemExit: enough")]
     small_grid.replace_cell(copy, "06_evaluate", 3, f"exec({[cell for cell, _ in failures]}[run.params.seed - 10])")
     seeds = [10 + number for number in range(len(failures))]
-    result = dgs(copy, "run", FILE, "--only", "evaluate", "--set", "sample.method=random", "--limit", "0.02",
+    result = dgs(copy, "run", FILE, "--only", "evaluate", "--set", "sample.method=random",
                  "--set", f"evaluate.seed={seeds}")
     assert result.returncode == 1
     lines = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
     assert len(lines) == len(failures)
     for line, seed, (_, sentence) in zip(lines, seeds, failures, strict=True):
         assert f"FAILED 06_evaluate (seed={seed}): {sentence}" in line
+
+
+def test_a_cell_that_takes_longer_than_the_limit_is_told(workspace):
+    small_grid.replace_cell(workspace, "00_prepare", 3, f"import time; time.sleep({2 * HANG})")
+    result = dgs(workspace, "run", FILE, "--until", "prepare", "--limit", "0.02")
+    assert result.returncode == 1
+    assert "FAILED 00_prepare (defaults): a cell took longer than the limit of 0.02 minutes" in result.stdout
 
 
 def test_time_in_which_the_runner_slept_does_not_count(monkeypatch):
@@ -99,7 +106,7 @@ def test_time_in_which_the_runner_slept_does_not_count(monkeypatch):
     monkeypatch.setattr(limit, "TICK", 0.01)
     with limit.CellClock(minutes=1) as clock:
         clock.restart()
-        wait_for(lambda: len(looks) > 20, 600)
+        wait_for(lambda: len(looks) > 20)
         assert not clock.expired
 
 
@@ -109,7 +116,7 @@ def test_a_stopped_kernel_is_late_and_ends(monkeypatch):
         clock.kernel = kernel.pid
         kernel.send_signal(signal.SIGSTOP)
         clock.restart()
-        assert kernel.wait(600) == -signal.SIGKILL
+        assert kernel.wait(HANG) == -signal.SIGKILL
         assert clock.expired
 
 
@@ -192,14 +199,6 @@ def test_finished_results_can_be_looked_at_where_nothing_can_be_written(copy):
 PID = "import os, subprocess; (run.folder / '.pid').write_text(str(os.getpid()))\n"
 
 
-def wait_for(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
-
-
 def is_gone(pid: int) -> bool:
     """Return whether a process has ended (as a zombie it only waits for somebody to read its status)."""
     try:
@@ -226,8 +225,8 @@ def test_no_kernel_outlives_its_runner(workspace, number):
     [pid] = wait_for(lambda: [int(path.read_text() or 0) for path in workspace.rglob(".pid")])
     time.sleep(0.2)
     runner.send_signal(number)
-    _, errors = runner.communicate(timeout=20)
-    wait_for(lambda: is_gone(pid), 3)
+    _, errors = runner.communicate(timeout=HANG)
+    wait_for(lambda: is_gone(pid))
     if number in (signal.SIGINT, signal.SIGTERM):
         assert runner.returncode == 130
         assert "the same command continues from here" in errors
@@ -248,15 +247,15 @@ def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path, number):
         states = [json.loads(path.read_text()) for path in workspace.rglob("progress.json")]
         return any(state["total"] == steps and state["step"] > 0 for state in states)
 
-    wait_for(lambda: is_training(400), 120)
+    wait_for(lambda: is_training(400))
     runner.send_signal(number)
-    runner.communicate(timeout=60)
+    runner.communicate(timeout=HANG)
     assert runner.returncode == 130
     [checkpoint] = workspace.rglob("base.pt")
     reached = torch.load(checkpoint, weights_only=True)["step"]
     assert 0 < reached < 400
     runner = start(workspace, *prepare)
-    wait_for(lambda: is_training(400 - reached), 120)
+    wait_for(lambda: is_training(400 - reached))
     runner.kill()
     runner.communicate()
 
@@ -274,10 +273,10 @@ def kill_at_random(workspace, kills: int, earliest: float, latest: float) -> Non
         if victims:  # the runner goes on with what does not depend on it; end that too
             time.sleep(chance.uniform(0.0, 0.5))
             runner.kill()
-        runner.communicate(timeout=20)
+        runner.communicate(timeout=HANG)
         assert_untouched(workspace, finished)
         finished = stamps(workspace)
-    result = dgs(workspace, "run", FILE, timeout=300)
+    result = dgs(workspace, "run", FILE)
     assert result.returncode == 0, result.stdout
     assert_untouched(workspace, finished)
 
@@ -302,7 +301,7 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
 @pytest.mark.slow  # the same with the real notebooks, which import PyTorch and leave checkpoints and half a pool behind
 def test_real_notebooks_killed_again_and_again_end_as_if_undisturbed(tmp_path):
     calm, restless = (small_grid.build_real(tmp_path / name) for name in ("calm", "restless"))
-    result = dgs(calm, "run", FILE, timeout=300)
+    result = dgs(calm, "run", FILE)
     assert result.returncode == 0, result.stdout + result.stderr
     kill_at_random(restless, 20, 3.0, 9.0)
     assert contents(restless) == contents(calm)

@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from safetensors.torch import load_file
 from small_diffusion import make_prepare
 from small_world import open_stage
+from waits import HANG
 
 from dgs_utils import fine_tune
 from dgs_utils.artifacts import run
@@ -166,7 +167,7 @@ def test_sigterm_stops_all_processes_at_one_step_and_one_process_can_go_on(prepa
         assert stopped.poll() is None, stopped.communicate()[0]
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
-    output, _ = stopped.communicate(timeout=60)
+    output, _ = stopped.communicate(timeout=HANG)
     assert stopped.returncode != 0, output
     reached = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"]
     assert 0 < reached < 400

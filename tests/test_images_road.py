@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from oracle import draw_weights
 from PIL import Image
 from safetensors.torch import load_file
+from waits import HANG
 
 from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.classifiers import judge as classifier
@@ -107,7 +108,8 @@ def run(folder: Path, experiment: str, **values) -> dict[str, Path]:
     file = folder / "photographs.yaml"
     file.write_text(experiment.format(classes=", ".join(CLASSES), pool=POOL, **values))
     result = subprocess.run([sys.executable, "-m", "dgs_utils.cli", "run", str(file)], cwd=ROOT, text=True,
-                            capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(folder / "outputs")}, timeout=900)
+                            capture_output=True, timeout=HANG,
+                            env=os.environ | {"DGS_OUTPUTS": str(folder / "outputs")})
     assert result.returncode == 0, result.stdout + result.stderr
     found = sorted(path.parent for path in (folder / "outputs").glob("*/*/manifest.json"))
     assert [path.parent.name for path in found] == ["00_prepare", "01_fine_tune", "02_pool"]

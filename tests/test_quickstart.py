@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from waits import HANG
 
 from dgs_utils import figures
 from dgs_utils.artifacts.manifests import read_manifest
@@ -17,7 +18,7 @@ CHANCE = 10.0  # percent, ten classes
 
 def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "dgs_utils.cli", *arguments], cwd=ROOT, text=True,
-                          capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(outputs)}, timeout=1500)
+                          capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(outputs)}, timeout=2 * HANG)
 
 
 def only(outputs: Path, stage: str, part: str = "") -> Path:

@@ -15,6 +15,7 @@ import pytest
 import small_grid
 from filelock import FileLock
 from small_grid import contents, dgs, manifests
+from waits import HANG
 
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.gpu import leased_gpus
@@ -139,7 +140,7 @@ def test_two_runners_share_the_work(copy):
     runners = [subprocess.Popen(small_grid.command("run", f"params/{name}.yaml"), cwd=copy, text=True,
                                 env=small_grid.environment(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                for name in ("small", "more")]
-    printed = [runner.communicate(timeout=120)[0] for runner in runners]
+    printed = [runner.communicate(timeout=HANG)[0] for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], printed
     assert len(manifests(copy)) == 14
     ran = [line.split("] ")[1].split(":")[0] for text in printed for line in text.splitlines() if "done in" in line]
@@ -167,7 +168,7 @@ def test_progress_can_be_read_while_a_notebook_runs(tmp_path):
     with suppress(OSError):  # Linux says so when the other end of a terminal is closed
         while os.read(ours, 1000):
             pass
-    assert runner.wait(timeout=60) == 0
+    assert runner.wait(timeout=HANG) == 0
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
@@ -177,11 +178,11 @@ def test_shares_of_a_pool_fill_one_folder_side_by_side(tmp_path):
     whole, parts = (small_grid.build_real(tmp_path / name) for name in ("whole", "parts"))
     pool = ["run", "params/small.yaml"]
     for workspace, last in ((whole, "pool"), (parts, "fine_tune")):
-        result = dgs(workspace, *pool, "--until", last, "--set", "sample.method=dgs", timeout=300)
+        result = dgs(workspace, *pool, "--until", last, "--set", "sample.method=dgs")
         assert result.returncode == 0, result.stdout
     shares = [small_grid.start(parts, *pool, "--only", "pool", "--set", "sample.method=dgs", "--set",
                                f"pool.shard={share}") for share in ("1/2", "2/2")]
-    printed = [share.communicate(timeout=300) for share in shares]
+    printed = [share.communicate(timeout=HANG) for share in shares]
     assert [share.returncode for share in shares] == [0, 0], printed
     assert contents(parts) == contents(whole)
     assert len(list((parts / "outputs" / "02_pool").glob("*/shares/*/notebook.ipynb"))) == 2

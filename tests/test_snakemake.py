@@ -4,13 +4,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 import small_grid
 import yaml
 from small_grid import contents, dgs, manifests
+from waits import HANG, wait_for
 
 from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch.engine import HERE, find_profile
@@ -75,16 +75,13 @@ def test_nothing_outlives_the_command(copy, number):
     empty(copy, "07_figures")
     small_grid.replace_cell(copy, "07_figures", 3, "(run.folder / '.busy').touch()\nwhile True: pass")
     runner = small_grid.start(copy, "run", FILE, "--jobs", "2")
-    deadline = time.monotonic() + 60
-    while not list(copy.rglob(".busy")):
-        assert time.monotonic() < deadline
-        assert runner.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: list(copy.rglob(".busy")) or runner.poll() is not None)
+    assert runner.poll() is None
     family = psutil.Process(runner.pid).children(recursive=True)
     assert len(family) >= 4  # guard, Snakemake, dgs node, kernel
     runner.send_signal(number)
-    runner.wait(timeout=30)
-    _, alive = psutil.wait_procs(family, timeout=25)
+    runner.wait(timeout=HANG)
+    _, alive = psutil.wait_procs(family, timeout=HANG)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert "07_figures" not in "".join(manifests(copy))
 
@@ -98,7 +95,7 @@ def test_node_command_runs_one_node_once(tmp_path):
     assert result.returncode == 2
     assert "01_fine_tune needs 00_prepare/digits" in result.stderr
     pair = [small_grid.start(workspace, "node", FILE, key) for _ in range(2)]
-    printed = "".join(process.communicate(timeout=60)[0] for process in pair)
+    printed = "".join(process.communicate(timeout=HANG)[0] for process in pair)
     assert [process.returncode for process in pair] == [0, 0]
     assert printed.count("done in") == 1
     assert dgs(workspace, "node", FILE, "01234567").stderr.startswith(f"dgs: {FILE} plans no node 01234567")
