@@ -210,7 +210,6 @@ class FineTuneParams(StageParams):
     seed: Count = 0
     precision: Precision = "fp32"
     device: Device = "auto"
-    workers: Workers = 0
 
     def inputs(self) -> dict[str, Input]:
         return {"prepare": Input(stage="00_prepare")}

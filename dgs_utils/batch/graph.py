@@ -49,12 +49,10 @@ def draw(nodes: list[Node], path: Path) -> None:
 
 def nearest_inputs(nodes: list[Node]) -> Iterator[tuple[str, str]]:
     """Yield (input's key, reader's key) for all inputs but those that another input was made from anyway."""
-    above: dict[str, set[str]] = {}
-    for node in nodes:
-        sources = {source.key for source in input_nodes(node) if source.key in above}
-        farther = set().union(*(above[key] for key in sources))
-        above[node.key] = sources | farther
-        yield from ((key, node.key) for key in sorted(sources - farther))
+    import networkx as nx
+
+    graph = nx.DiGraph((source.key, node.key) for node in nodes for source in input_nodes(node))
+    yield from nx.transitive_reduction(graph.subgraph(node.key for node in nodes)).edges
 
 
 def _box(axes, node: Node, x: float, y: float, labelled: bool) -> None:

@@ -17,8 +17,6 @@ from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import METHODS
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-
 
 def plan(experiment: Experiment) -> list[Node]:
     """Return all nodes of an experiment (see `expand`), after checking that they can be carried out.
@@ -172,9 +170,11 @@ def _class_counts(what: str, given: str, classes: list[str], enough: int) -> dic
 
 
 def _count(folder: Path, enough: int) -> int:
+    from dgs_utils.images.pixels import image_suffixes  # Pillow is only loaded where there are files to count
+
     count = 0
     for file in folder.rglob("*"):
-        count += file.suffix.lower() in IMAGE_SUFFIXES
+        count += file.suffix.lower() in image_suffixes()
         if count == enough:
             break
     return count

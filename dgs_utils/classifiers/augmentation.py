@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]; so is the next line
 STD = (0.229, 0.224, 0.225)
 LUMINANCE = (0.299, 0.587, 0.114)
 EIGENVALUES = (0.2175, 0.0188, 0.0045)

@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from dgs_utils.artifacts.files import atomic, write_json
 from dgs_utils.artifacts.places import locate
+from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb, map_files
@@ -32,7 +33,6 @@ from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
 
 CHUNK = 16  # images that one thread reads at a time
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ClassifierConfig:
     num_classes: int
     resize: int
     crop: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
     norm: str = "instance"
     tensorflow_padding: bool = False
 

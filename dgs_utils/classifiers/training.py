@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import functional as tv
 
 from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
@@ -156,18 +157,18 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         keep_freed_memory()
     forward = _compiled(network) if recipe.compile else network
     optimiser = protocol.optimiser(network, recipe.learning_rate)
+    # A factor of the first rate, not torch's own schedules, which multiply step by step and round on the way.
+    scheduler = LambdaLR(optimiser, lambda done: protocol.rate(done + 1, recipe.epochs))
     tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
     rows, predictions = [], torch.empty(0)
     for epoch in progress(range(1, recipe.epochs + 1), label="epochs", total=recipe.epochs):
-        rate = recipe.learning_rate * protocol.rate(epoch, recipe.epochs)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         network.train()
         loss = _train_epoch(forward, train, recipe, optimiser, torch_rng("classifier", seed, epoch), teacher)
         if epoch in tests:
             predictions = logits(network, test.images, precision=recipe.precision).argmax(1)
             top1 = 100 * (predictions == test.labels).double().mean().item()
-            rows.append((epoch, rate, loss, top1, protocol.counts(epoch, recipe.epochs)))
+            rows.append((epoch, scheduler.get_last_lr()[0], loss, top1, protocol.counts(epoch, recipe.epochs)))
+        scheduler.step()
     curve = pd.DataFrame(rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
     return Outcome(curve, predictions.cpu().numpy())
 

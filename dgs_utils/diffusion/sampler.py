@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import diffusers
 import torch
@@ -48,15 +49,17 @@ class ModeGuidance:
     stop: int = 25
 
 
+# Fast solvers beside the published ancestral steps; DDIM with "linspace" would step to the wrong predecessor.
+SOLVERS = {
+    "ddim": partial(diffusers.DDIMScheduler, clip_sample=False, timestep_spacing="trailing"),
+    "dpm++": partial(diffusers.DPMSolverMultistepScheduler, timestep_spacing="linspace"),
+    "unipc": partial(diffusers.UniPCMultistepScheduler, timestep_spacing="linspace"),
+}
+
+
 def _scheduler(solver: str, steps: int):
     """Return diffusers' scheduler of a fast solver for the same β; it sees noise predictions only."""
-    betas = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
-    if solver == "ddim":  # with "linspace" it would step to the wrong predecessor
-        scheduler = diffusers.DDIMScheduler(**betas, clip_sample=False, timestep_spacing="trailing")
-    elif solver == "dpm++":
-        scheduler = diffusers.DPMSolverMultistepScheduler(**betas, timestep_spacing="linspace")
-    else:
-        scheduler = diffusers.UniPCMultistepScheduler(**betas, timestep_spacing="linspace")
+    scheduler = SOLVERS[solver](beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
     scheduler.set_timesteps(steps)
     return scheduler
 

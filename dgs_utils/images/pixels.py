@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from dgs_utils.runtime.devices import threads
+from dgs_utils.runtime.threads import threads
 
 # Pillow opens these, but they are no raster images of their own: stubs, films, and pages for an interpreter.
 FOREIGN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}

@@ -16,11 +16,12 @@ LISTS = (".csv", ".jsonl", ".parquet")  # suffixes of what `read_table` reads
 
 
 def natural_key(name: str) -> str:
-    """Return a sort key that puts ``2.png`` before ``10.png``: every number padded to the same width.
+    """Return a sort key that puts ``2.png`` before ``10.png``: before every number stands how many digits it has.
 
-    The name itself follows, so that ``1.png`` and ``01.png`` have an order too.
+    The name itself follows, so that ``1.png`` and ``01.png`` have an order too. The package natsort has keys of tuples,
+    which take pandas ten times as long to sort: a minute for ImageNet's names.
     """
-    return re.sub(r"\d+", lambda number: number[0].zfill(20), name) + "\0" + name
+    return re.sub(r"0*(\d+)", lambda number: f"{len(number[1]):03d}{number[1]}", name) + "\0" + name
 
 
 def read_table(path: Path, text: Collection[str] = (), everything: bool = False) -> pd.DataFrame:

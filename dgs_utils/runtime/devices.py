@@ -1,6 +1,5 @@
 """Where and how numbers are computed: device and precision by name."""
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -25,8 +24,3 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def threads(workers: int = 0) -> int:
-    """Return the number of threads that read files: ``workers``, or one per core for 0."""
-    return workers or os.cpu_count() or 1

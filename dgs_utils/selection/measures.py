@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy import special
 
 
 def difficulty_scores(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
@@ -43,7 +44,7 @@ def margin(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
 def entropy(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Return the entropy of the prediction over the logarithm of the number of classes; the target plays no part."""
     log_p, _ = _log_softmax(logits, target)
-    return np.clip(-(np.exp(log_p) * log_p).sum(axis=-1) / np.log(log_p.shape[-1]), 0, 1)
+    return np.clip(special.entr(np.exp(log_p)).sum(axis=-1) / np.log(log_p.shape[-1]), 0, 1)
 
 
 def el2n(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
@@ -69,8 +70,7 @@ def _log_softmax(logits: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.n
         raise ValueError("the classifier's output holds NaN or infinity; use precision 'fp32' or check its weights")
     if not np.issubdtype(target.dtype, np.integer) or (target < 0).any() or (target >= logits.shape[-1]).any():
         raise ValueError(f"a target is no class index from 0 to {logits.shape[-1] - 1}; check the class index table")
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), target
+    return special.log_softmax(logits, axis=-1), target
 
 
 def _of_target(values: np.ndarray, target: np.ndarray) -> np.ndarray:
