@@ -3,6 +3,10 @@
 Every step's randomness is named after the step, so that a run that was stopped equals an undisturbed one.
 """
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -17,8 +21,9 @@ from dgs_utils.classifiers.siamese import FAMILIES, draw_family, draw_numbers, t
 from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.params import CondenseParams
+from dgs_utils.params import CondenseParams, validate
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng, torch_rng, torch_seeded
 
 MATCHED = ("color", "crop", "cutout")  # IDC transforms what it matches by all three, one after the other
@@ -26,34 +31,36 @@ CHECKPOINT_EVERY = 50  # iterations
 IDC_COMPARISONS = 500 * 100  # published outer × inner loops
 
 
+# ---- Images in, images out -------------------------------------------------------------------------------------------
+
 class Condenser:
-    """Common ground of both methods: real images, synthetic images, their optimiser, and checkpoints.
+    """Common ground of both methods: real images, synthetic images, and their optimiser.
 
     Args:
-        run: the stage.
+        real: the real images, on the device to compute on.
+        names: class names, in label order.
+        params: how to condense; its folders play no part.
 
     Attributes:
         images: (classes · IPC, 3, S, S) float32, class by class. DM keeps them normalised, IDC-1 in [0, 1].
         losses: one number an iteration.
+        iteration: how many are done.
+
+    Raises:
+        ValueError: a class with fewer real images than IPC.
     """
 
-    def __init__(self, run: Run):
-        self.run, self.params = run, run.params
-        self.device = resolve(run.params.device)
-        self.names = list(read_classes(run.inputs["prepare"])["class"])
-        originals = ImageSet.read(run.inputs["prepare"], "train", classes=self.names)
-        self.real = load_images(originals, self.params.image_size, self.params.workers, run.progress).to(self.device)
-        self.by_class = [torch.where(self.real.labels == label)[0] for label in range(len(self.names))]
+    def __init__(self, real: ImageTensors, names: Sequence[str], params: CondenseParams):
+        self.real, self.names, self.params = real, list(names), params
+        self.device = real.images.device
+        self.by_class = [torch.where(real.labels == label)[0] for label in range(len(self.names))]
         for name, members in zip(self.names, self.by_class, strict=True):
-            if len(members) < self.params.ipc:
+            if len(members) < params.ipc:
                 raise ValueError(f"class {name} has {len(members)} originals, fewer than condense.ipc "
-                                 f"{self.params.ipc}; lower it")
+                                 f"{params.ipc}; lower it")
         self.images = self._start()
-        self.optimiser = torch.optim.SGD([self.images], lr=image_learning_rate(self.params), momentum=0.5)
+        self.optimiser = torch.optim.SGD([self.images], lr=image_learning_rate(params), momentum=0.5)
         self.iteration, self.losses = 0, []
-        self.checkpoint = run.folder / "checkpoints" / "last.pt"
-        if self.checkpoint.exists():
-            self._resume()
 
     def _start(self) -> Tensor:
         """Return the real images that the synthetic ones start from, a seeded draw.
@@ -96,26 +103,32 @@ class Condenser:
         """Do one iteration and return its loss."""
         raise NotImplementedError
 
-    def optimise(self) -> None:
-        """Do all iterations that are left."""
-        for _ in self.run.progress(range(self.iteration, self.params.iterations), label=self.params.method):
+    def optimise(self, progress: Callable = silent, after: Callable[[], None] = lambda: None) -> None:
+        """Do all iterations that are left, and call ``after`` after each."""
+        for _ in progress(range(self.iteration, self.params.iterations), label=self.params.method):
             self.losses.append(self.step())
             self.iteration += 1
-            if self.iteration % CHECKPOINT_EVERY == 0:
-                self._save()
+            after()
 
-    def _save(self) -> None:
-        state = {"iteration": self.iteration, "losses": self.losses, "images": self.images.detach(),
-                 "optimiser": self.optimiser.state_dict()}
-        with atomic(self.checkpoint) as partial:
-            torch.save(state, partial)
+    def state(self) -> dict[str, Any]:
+        """Return all that a later process needs to go on."""
+        return {"iteration": self.iteration, "losses": self.losses, "images": self.images.detach(),
+                "optimiser": self.optimiser.state_dict()}
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
         self.iteration, self.losses = state["iteration"], state["losses"]
         with torch.no_grad():
             self.images.copy_(state["images"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+    def result(self) -> ImageTensors:
+        """Return the images as they stand, with their labels, on the CPU."""
+        return ImageTensors(self.pixels(), torch.arange(len(self.names)).repeat_interleave(self.params.ipc))
+
+    def loss_table(self) -> pd.DataFrame:
+        """Return the losses: iteration (from 1), loss."""
+        return pd.DataFrame({"iteration": range(1, len(self.losses) + 1), "loss": self.losses})
 
 
 def image_learning_rate(params: CondenseParams) -> float:
@@ -212,6 +225,68 @@ def _families(flip: bool) -> tuple[str, ...]:
 CONDENSERS = {"dm": DistributionMatching, "idc": GradientMatching}
 
 
+def condense_set(originals: ImageSet | ImageTensors, method: str = "dm", ipc: int = 10, *, image_size: int = 0,
+                 seed: int = 0, device: str = "auto", workers: int = 0, progress: Callable = silent,
+                 **settings: Any) -> tuple[ImageTensors, pd.DataFrame]:
+    """Make a distilled set by optimising pixels.
+
+    Args:
+        originals: real images, as files or uint8 tensors (N, 3, S, S) with labels (N,) from 0.
+        method: "dm" or "idc".
+        ipc: images per class.
+        image_size: side in pixels that files are brought to; tensors have theirs.
+        seed: names every draw.
+        device: where to compute.
+        workers: threads that read images; 0 = one per core.
+        progress: wraps the iterations.
+        settings: network, iterations, image_learning_rate, real_batch, inner_loops, pretrain_epochs, net_batches and
+            flip of `params.CondenseParams`.
+
+    Returns:
+        The images (classes · IPC, 3, S, S) uint8 with their labels, and the losses (iteration, loss).
+
+    Raises:
+        ValueError: a bad setting, a class with fewer originals than IPC, or a network that does not suit the size.
+    """
+    known = originals.images.shape[-1] if isinstance(originals, ImageTensors) else image_size
+    if image_size not in (0, known):
+        raise ValueError(f"image_size is {image_size}, but the originals are {known} pixels wide; leave it out")
+    settings |= {"method": method, "ipc": ipc, "image_size": known, "seed": seed}
+    params = validate(CondenseParams.stage, settings)
+    if isinstance(originals, ImageSet):
+        names, real = originals.classes, load_images(originals, known, workers)
+    else:
+        names, real = [str(label) for label in range(int(originals.labels.max()) + 1)], originals
+    condenser = CONDENSERS[method](real.to(resolve(device)), names, params)
+    condenser.optimise(progress)
+    return condenser.result(), condenser.loss_table()
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
+
+def open_condenser(run: Run) -> Condenser:
+    """Return the condenser of a run on its originals, resumed from its checkpoint where there is one."""
+    params, names = run.params, list(read_classes(run.inputs["prepare"])["class"])
+    originals = ImageSet.read(run.inputs["prepare"], "train", classes=names)
+    device = resolve(params.device)
+    real = load_images(originals, params.image_size, params.workers, run.progress).to(device)
+    condenser, checkpoint = CONDENSERS[params.method](real, names, params), checkpoint_of(run)
+    if checkpoint.exists():
+        condenser.resume(torch.load(checkpoint, map_location=device, weights_only=True))
+    return condenser
+
+
+def checkpoint_of(run: Run) -> Path:
+    """Return the file that holds a run's state, as of the last full `CHECKPOINT_EVERY` iterations."""
+    return run.folder / "checkpoints" / "last.pt"
+
+
+def save_checkpoint(run: Run, condenser: Condenser) -> None:
+    """Write the state of a run."""
+    with atomic(checkpoint_of(run)) as partial:
+        torch.save(condenser.state(), partial)
+
+
 def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
     """Optimise the distilled set, and write ``images/<class>/<i>.png``, ``metadata.csv`` and ``losses.csv``.
 
@@ -221,15 +296,20 @@ def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
     Raises:
         ValueError: a class with fewer originals than IPC, or a network that does not suit the image size.
     """
-    condenser = CONDENSERS[run.params.method](run)
-    condenser.optimise()
-    pixels, ipc = condenser.pixels(), run.params.ipc
-    rows = [(f"images/{name}/{i}.png", name, label) for label, name in enumerate(condenser.names) for i in range(ipc)]
-    for image, (file, *_) in zip(pixels.permute(0, 2, 3, 1).numpy(), rows, strict=True):
+    condenser = open_condenser(run)
+
+    def after() -> None:
+        if condenser.iteration % CHECKPOINT_EVERY == 0:
+            save_checkpoint(run, condenser)
+
+    condenser.optimise(run.progress, after)
+    images, losses = condenser.result(), condenser.loss_table()
+    rows = [(f"images/{name}/{i}.png", name, label) for label, name in enumerate(condenser.names)
+            for i in range(run.params.ipc)]
+    for image, (file, *_) in zip(images.images.permute(0, 2, 3, 1).numpy(), rows, strict=True):
         with atomic(run.folder / file) as partial:
             Image.fromarray(image).save(partial, format="PNG")
-    losses = pd.DataFrame({"iteration": range(1, len(condenser.losses) + 1), "loss": condenser.losses})
     write_csv(run.folder / "losses.csv", losses)
     write_csv(run.folder / "metadata.csv", pd.DataFrame(rows, columns=["file_name", "class", "label"]))
-    condenser.checkpoint.unlink(missing_ok=True)
-    return ImageTensors(pixels, torch.arange(len(condenser.names)).repeat_interleave(ipc)), losses
+    checkpoint_of(run).unlink(missing_ok=True)
+    return images, losses

@@ -4,7 +4,6 @@ One node trains one network on one distilled set, `repeats` times with consecuti
 at once, so that a crash costs one training at the most.
 """
 
-import filecmp
 import hashlib
 import json
 import time
@@ -31,6 +30,7 @@ from dgs_utils.classifiers.protocols import PLAIN, PROTOCOLS, augmentation_of
 from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images, train_classifier
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.overlap import check_overlap
 from dgs_utils.images.pixels import read_header
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
@@ -79,7 +79,7 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
             among those to train on, or a protocol without its teacher.
     """
     size = _size_of(train, test, image_size)
-    build_network_once(network, size, norm)
+    check_network(network, size, norm)
     if isinstance(train, ImageSet) and isinstance(test, ImageSet):
         if train.classes != test.classes:
             raise ValueError(f"{train.root} has the classes {train.classes} and {test.root} has {test.classes}; "
@@ -121,7 +121,7 @@ def as_tensors(images: ImageSet | ImageTensors, size: int, workers: int = 0, zoo
     return images if isinstance(images, ImageTensors) else load_images(images, size, workers, zoom=zoom)
 
 
-def build_network_once(network: str, size: int, norm: str) -> None:
+def check_network(network: str, size: int, norm: str) -> None:
     """Let a network that is unknown or does not suit the size fail before long work."""
     with torch_seeded("trial"):
         build_network(network, 2, size, norm)
@@ -226,32 +226,6 @@ def confusions(matrix: np.ndarray, names: list[str]) -> pd.DataFrame:
                          "predicted": np.array(names, dtype=object)[predicted], "images": matrix[true, predicted]})
 
 
-def check_overlap(train: ImageSet, test: ImageSet) -> None:
-    """Refuse a test image that is among the training images.
-
-    Two images are the same if the distilled set names the test image as its source, or if they bear the same name
-    in the same class and hold the same bytes.
-
-    Raises:
-        ValueError: there is one; the sentence names it.
-    """
-    if "source" in train.table:
-        sources = {name for names in train.table["source"] for name in names.split("|")}  # of mosaics there are several
-        shared = sorted(sources & set(test.table["file_name"]))
-        if shared:
-            raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "
-                             f"draw that set again from the train split")
-    known = dict(zip(_short_names(train), train.paths, strict=True))
-    for name, path in zip(_short_names(test), test.paths, strict=True):
-        if name in known and filecmp.cmp(known[name], path, shallow=False):
-            raise ValueError(f"the test image {path} is also the training image {known[name]}; "
-                             f"take it out of one of the two")
-
-
-def _short_names(images: ImageSet) -> list[tuple[str, str]]:
-    return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
-
-
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def describe(run: Run) -> dict:
@@ -304,7 +278,7 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
         ValueError: the network does not suit the image size, a class is missing from either set, or a test image
             is among the training images.
     """
-    build_network_once(run.params.network, run.params.image_size, run.params.norm)
+    check_network(run.params.network, run.params.image_size, run.params.norm)
     names = list(read_classes(run.inputs["prepare"])["class"])
     train = ImageSet.read(run.inputs["distilled"], classes=names)
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)

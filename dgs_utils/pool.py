@@ -8,11 +8,13 @@ its share of blocks.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -32,10 +34,67 @@ from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, torch_rng
 
 COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 
+
+# ---- Images from a model ---------------------------------------------------------------------------------------------
+
+def sample_latents(model: DiT, condition: int, name: str, indices: Sequence[int], seed: int = 0, *, steps: int = 50,
+                   guidance: Guidance | None = None, solver: str = "ancestral", modes: Tensor | None = None,
+                   precision: str = "fp32", progress: Callable = silent) -> Tensor:
+    """Generate some images of a class's pool, as latents.
+
+    Args:
+        model: the diffusion model, in evaluation mode, on its device.
+        condition: the class's label in the model.
+        name: the class's name, after which its draws are named.
+        indices: which images, from 0; each has a seed of its own, so that pools nest.
+        seed: of the pool.
+        steps: of sampling.
+        guidance: classifier-free guidance; None for the default of `sampler.Guidance`.
+        solver: see `sampler.sample`.
+        modes: (N, C, S, S), what MGD3 draws each image towards.
+        precision: "fp32" or "bf16".
+        progress: wraps the steps.
+
+    Returns:
+        (N, C, S, S) float32, on the model's device.
+    """
+    rngs = [torch_rng("pool", seed, name, index) for index in indices]
+    return sample(model, torch.full((len(rngs),), condition), rngs, steps=steps, guidance=guidance or Guidance(),
+                  solver=solver, modes=None if modes is None else ModeGuidance(modes), precision=precision,
+                  progress=progress)
+
+
+@torch.inference_mode()
+def decode_images(codec: autoencoder.Autoencoder, latents: Tensor, precision: str = "fp32") -> np.ndarray:
+    """Return latents as images: uint8 (N, H, W, 3)."""
+    with autocast(latents.device, precision):
+        decoded = codec.decode(latents).float()
+    pixels = decoded.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def modes_of(latents: Tensor, count: int) -> Tensor:
+    """Return MGD3's modes of a class: ``count`` k-means centres of its real latents [F §11].
+
+    As there are as many modes as images, a pool of another size has other modes: these pools do not nest.
+
+    Args:
+        latents: (N, C, S, S), N ≥ count.
+        count: images of the pool.
+
+    Returns:
+        (count, C, S, S) float32.
+    """
+    found = KMeans(count, random_state=0, n_init="auto").fit(latents.flatten(1).numpy())
+    return torch.from_numpy(found.cluster_centers_).view(-1, *latents.shape[1:]).float()
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
 
 def load_generator(run: Run) -> DiT:
     """Return the diffusion model of this pool: the raw base model, or with its DiffFit weights folded in."""
@@ -160,13 +219,11 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
             if block.done:  # by another process, meanwhile
                 next(islice(steps, params.steps, params.steps), None)
                 continue
-            labels = torch.full((len(block.files),), block.condition)
-            rngs = [torch_rng("pool", params.seed, block.name, block.start + i)
-                          for i in range(len(block.files))]
-            mode = ModeGuidance(modes[block.name][block.start : block.start + len(labels)]) if modes else None
-            latents = sample(model, labels, rngs, steps=params.steps, guidance=guidance, solver=params.solver,
-                             modes=mode, precision=params.precision,
-                             progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
+            indices = range(block.start, block.start + len(block.files))
+            latents = sample_latents(model, block.condition, block.name, indices, params.seed, steps=params.steps,
+                                     guidance=guidance, solver=params.solver, precision=params.precision,
+                                     modes=modes[block.name][indices.start : indices.stop] if modes else None,
+                                     progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
             pending.append(writer.submit(_write_images, codec, latents, block.files, params.precision))
             if len(pending) > 1:
                 pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
@@ -174,21 +231,14 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
             future.result()
 
 
-@torch.inference_mode()
 def _write_images(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...], precision: str) -> None:
-    with autocast(latents.device, precision):
-        decoded = codec.decode(latents).float()
-    pixels = decoded.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    for image, file in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), files, strict=True):
+    for image, file in zip(decode_images(codec, latents, precision), files, strict=True):
         with atomic(file) as partial:
             Image.fromarray(image).save(partial, format="PNG")
 
 
 def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:
-    """Return MGD3's modes: k-means centres of each class's real latents, one an image of the pool [F §11].
-
-    As there are as many modes as images, a pool of another size has other modes: these pools do not nest.
-    """
+    """Return MGD3's modes of some classes (see `modes_of`)."""
     latents = Latents.load(run.inputs["prepare"] / "latents.safetensors")
     classes = read_classes(run.inputs["prepare"])
     modes = {}
@@ -199,8 +249,7 @@ def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:
         if len(real) < run.params.images_per_class:
             raise ValueError(f"class {name} has {len(real)} originals, too few for {run.params.images_per_class} "
                              f"modes; lower pool.images_per_class or use another generator")
-        found = KMeans(run.params.images_per_class, random_state=0, n_init="auto").fit(real.flatten(1).numpy())
-        modes[name] = torch.from_numpy(found.cluster_centers_).view(-1, *real.shape[1:]).float()
+        modes[name] = modes_of(real, run.params.images_per_class)
     return modes
 
 

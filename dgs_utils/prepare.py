@@ -1,5 +1,7 @@
 """Stage 00: the originals, the difficulty classifier, the autoencoder and the base diffusion model, ready on disk."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import torch
 
@@ -18,8 +20,45 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
 
+# ---- Images and judges -----------------------------------------------------------------------------------------------
+
+def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs: int, seed: int = 0,
+                flip: bool = True, precision: str = "fp32", device: str = "auto", workers: int = 0,
+                progress: Callable = silent) -> tuple[Classifier, pd.DataFrame]:
+    """Train a judge of difficulty on real images.
+
+    Args:
+        train: images with labels from 0.
+        test: images of the same classes, for the curve only.
+        network: a name of `networks.NETWORKS`.
+        size: side in pixels that the judge sees.
+        epochs: passes over the set.
+        seed: names the initial weights and every draw.
+        flip: whether a mirrored image still shows its class.
+        precision: "fp32" or "bf16".
+        device: where the training runs.
+        workers: threads that read images; 0 = one per core.
+        progress: wraps the epochs.
+
+    Returns:
+        The judge, on the CPU, and its curve: epoch, learning_rate, loss, top1 (percent).
+
+    Raises:
+        ValueError: an unknown network, or one that does not suit the size.
+    """
+    classes = len(train.classes)
+    with torch_seeded("classifier weights", seed):
+        built = build_network(network, classes, size)
+    sets = [load_images(images, size, workers).to(resolve(device)) for images in (train, test)]
+    recipe = Recipe(epochs, augmentation=Augmentation(flip=0.5 if flip else 0.0), precision=precision)
+    outcome = train_classifier(built.to(resolve(device)), *sets, recipe, seed, progress)
+    return Classifier(built.cpu(), ClassifierConfig(network, classes, resize=size, crop=size)), outcome.curve
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
 
 def difficulty_classifier(run: Run) -> pd.DataFrame:
     """Train the difficulty classifier on the originals, or fetch a pre-trained one, into ``classifier/``.
@@ -48,18 +87,9 @@ def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
 
 def _train_classifier(run: Run) -> tuple[Classifier, pd.DataFrame]:
     params = run.params
-    device, size = resolve(params.device), params.classifier_size
-    train, test = (load_images(ImageSet.read(run.folder, split), size, params.workers).to(device)
-                   for split in ("train", "val"))
-    classes = len(read_classes(run.folder))
-    with torch_seeded("classifier weights", params.seed):
-        network = build_network(params.classifier, classes, size)
-    network = network.to(device)
-    recipe = Recipe(params.classifier_epochs, augmentation=Augmentation(flip=0.5 if params.flip else 0.0),
-                    precision=params.precision)
-    outcome = train_classifier(network, train, test, recipe, params.seed, run.progress)
-    config = ClassifierConfig(params.classifier, classes, resize=size, crop=size)
-    return Classifier(network.cpu(), config), outcome.curve
+    train, test = (ImageSet.read(run.folder, split) for split in ("train", "val"))
+    return train_judge(train, test, params.classifier, params.classifier_size, params.classifier_epochs, params.seed,
+                       params.flip, params.precision, params.device, params.workers, run.progress)
 
 
 def fetch_autoencoder(run: Run) -> autoencoder.Autoencoder:

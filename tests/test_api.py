@@ -161,6 +161,31 @@ def test_evaluation_repeats_itself_and_tells_its_seeds():
     assert rows[0].loc[0, ["method", "ipc", "epochs", "n_test", "image_size"]].tolist() == ["mine", 10, 2, 20, 8]
 
 
+def test_arms_are_compared_without_a_folder():
+    rows = pd.DataFrame({"method": ["a"] * 4 + ["b"] * 4, "network": "convnet3", "ipc": 10, "pool_seed": "",
+                         "selection_seed": "", "training_seed": [0, 1, 2, 3] * 2,
+                         "best": [60.0, 61, 62, 61, 50, 52, 51, 50], "n_test": 500})
+    found = dgs.compare(rows, "a", "b", by="method", measure="best")
+    assert found["difference"].tolist() == [61 - 50.75]
+    assert found["low"][0] > 0
+    assert found["p"][0] < 0.05
+
+
+def test_judges_are_trained_and_sets_condensed_in_memory(tmp_path):
+    train, test = (dgs.ImageSet.read(write_digits(tmp_path / name, *part)) for name, part in
+                   (("train", (0, 60)), ("test", (60, 80))))
+    judge, curve = dgs.train_judge(train, test, network="convnet3", size=8, epochs=3, seed=1, flip=False, device="cpu")
+    again, _ = dgs.train_judge(train, test, network="convnet3", size=8, epochs=3, seed=1, flip=False, device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(judge.state_dict().values(), again.state_dict().values(), strict=True))
+    assert curve["epoch"].tolist() == [1, 2, 3]
+    scores = dgs.score_images(test, judge)
+    assert 100 * (scores["prediction"] == scores["label"]).mean() == pytest.approx(curve["top1"].iloc[-1], abs=5)
+    images, losses = dgs.condense_set(train, method="dm", ipc=2, image_size=8, iterations=2, device="cpu")
+    assert images.images.shape == (6, 3, 8, 8)
+    assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert losses["iteration"].tolist() == [1, 2]
+
+
 def test_diffusion():
     with torch.random.fork_rng():  # initial weights come from torch's own generator, as any layer's do
         model = dgs.DiT(input_size=8, patch_size=2, in_channels=3, hidden_size=16, depth=2, num_heads=2, num_classes=4,
@@ -200,15 +225,18 @@ def snippets() -> list[str]:
 def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_digits(tmp_path / "mine", 0, 10)
+    write_digits(tmp_path / "others", 10, 20)
     write_digits(tmp_path / "real", 60, 100)
     arrays, folders = snippets()
     found = {}
     exec(arrays, found)
     assert np.bincount(found["labels"][900:][found["chosen"]]).tolist() == [10] * 10
     exec(folders, found)
-    assert found["rows"]["n_test"].tolist() == [120] * 3
-    assert found["rows"]["last"].mean() > 50
-    assert "wasserstein" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "real"}  # nothing was written
-    for snippet in snippets():
-        assert len(snippet.strip().splitlines()) <= 11
+    assert found["rows"]["n_test"].tolist() == [120] * 6
+    assert found["rows"].groupby("method")["last"].mean()["mine"] > 50
+    printed = capsys.readouterr().out
+    assert "wasserstein" in printed
+    assert "mine" in printed.splitlines()[-1]
+    assert "others" in printed.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "others", "real"}  # nothing was written
+    assert max(len(snippet.strip().splitlines()) for snippet in snippets()) <= 12

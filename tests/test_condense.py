@@ -14,7 +14,7 @@ from dgs_utils.classifiers import siamese
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
-from dgs_utils.condense import CONDENSERS, condense, image_learning_rate
+from dgs_utils.condense import CONDENSERS, condense, condense_set, image_learning_rate, open_condenser, save_checkpoint
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
 
@@ -88,7 +88,7 @@ SMALL = {"ipc": 2, "image_size": 8, "real_batch": 16, "iterations": 4, "inner_lo
 def test_set_is_written_and_differs_from_its_start(prepare, method):
     rate = {"dm": 20.0, "idc": 0.05}[method]  # large enough for a few steps to show in 256 grey levels
     run = open_stage("08_condense", prepare=str(prepare), method=method, image_learning_rate=rate, **SMALL)
-    start = CONDENSERS[method](run).pixels()
+    start = open_condenser(run).pixels()
     images, losses = condense(run)
     table = pd.read_csv(run.folder / "metadata.csv", dtype={"class": str})
     assert table.groupby("class").size().to_dict() == {"0": 2, "1": 2, "2": 2}
@@ -104,24 +104,47 @@ def test_set_is_written_and_differs_from_its_start(prepare, method):
 def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method):
     options = {"prepare": str(prepare), "method": method} | SMALL
     whole, halves = (open_stage("08_condense", output=str(tmp_path / name), **options) for name in ("whole", "halves"))
-    expected = CONDENSERS[method](whole)
+    expected = open_condenser(whole)
     expected.optimise()
-    first = CONDENSERS[method](halves)
+    first = open_condenser(halves)
     for _ in range(2):
         first.losses.append(first.step())
         first.iteration += 1
-    first._save()
-    resumed = CONDENSERS[method](halves)
+    save_checkpoint(halves, first)
+    resumed = open_condenser(halves)
     assert resumed.iteration == 2
     resumed.optimise()
     assert torch.equal(resumed.images, expected.images)
     assert resumed.losses == expected.losses
 
 
+@pytest.mark.parametrize("method", CONDENSERS)
+def test_without_a_folder_the_images_are_the_stages(prepare, method):
+    values = {"method": method} | SMALL
+    expected, losses = condense(open_stage("08_condense", prepare=str(prepare), **values))
+    state = torch.get_rng_state()
+    originals = ImageSet.read(prepare, "train")
+    found, again = condense_set(originals, **values, device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.labels, expected.labels)
+    pd.testing.assert_frame_equal(again, losses)
+    found, _ = condense_set(load_images(originals, 8), **values | {"image_size": 0, "iterations": 1}, device="cpu")
+    assert found.images.shape == (6, 3, 8, 8)
+
+
+def test_wrong_settings_are_named(prepare):
+    originals = load_images(ImageSet.read(prepare, "train"), 8)
+    for values, message in (({"method": "dmm"}, "condense.method is 'dmm'"), ({"iteration": 3}, "did you mean"),
+                            ({"image_size": 16}, "the originals are 8 pixels wide")):
+        with pytest.raises(ValueError, match=message):
+            condense_set(originals, **values)
+
+
 def test_matching_means_come_closer(prepare):
     """The synthetic images' mean features approach the real ones' in networks that were not used for it."""
     run = open_stage("08_condense", prepare=str(prepare), method="dm", **SMALL | {"image_size": 16, "iterations": 40})
-    condenser = CONDENSERS["dm"](run)
+    condenser = open_condenser(run)
 
     def gap() -> float:
         condenser.iteration += 1000
@@ -174,7 +197,7 @@ def test_ten_condensed_images_teach_more_than_ten_random_ones(method, shared_dat
     gains = []
     for seed in range(3):
         run = open_stage("08_condense", prepare=str(prepare), method=method, ipc=10, seed=seed, **SHORT[method])
-        start = CONDENSERS[method](run).pixels()
+        start = open_condenser(run).pixels()
         images, _ = condense(run)
         gains.append(accuracy(images.images, seed) - accuracy(start, seed))
     assert min(gains) > 0, gains

@@ -18,6 +18,8 @@ from small_world import open_stage
 
 from dgs_utils import pool
 from dgs_utils.artifacts import manifests, run
+from dgs_utils.diffusion import autoencoder
+from dgs_utils.diffusion.sampler import Guidance
 from dgs_utils.runtime.seeds import named_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
@@ -52,6 +54,17 @@ def levels(run: run.Run, name: str, count: int) -> np.ndarray:
     """Return the first images of a class (N, H, W, 3), int."""
     return np.stack([np.asarray(Image.open(run.folder / "images" / name / f"{i}.png")).astype(int)
                      for i in range(count)])
+
+
+def test_images_without_a_folder_are_the_stages(prepare):
+    run = generated(prepare, "stage", seed=3)
+    model, codec, state = pool.load_generator(run), autoencoder.load(prepare, 1), torch.get_rng_state()
+    latents = pool.sample_latents(model, 0, CLASSES[1], range(3, 6), seed=3, steps=4,
+                                  guidance=Guidance(run.params.guidance, run.params.guidance_channels))
+    images = pool.decode_images(codec, latents)
+    assert images.dtype == np.uint8
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(images, levels(run, CLASSES[1], 7)[3:6])
 
 
 # ---- The same image ------------------------------------------------------------------------------------------------
