@@ -188,7 +188,7 @@ def test_output_that_nobody_takes(workspace, line, status):
     assert "Exception" not in result.stderr
 
 
-@pytest.mark.parametrize("words", [["status", FILE], ["run", "--help"], ["run", FILE, "--dry-run"]])
+@pytest.mark.parametrize("words", [["status", FILE], ["run", FILE, "--dry-run"]])
 def test_a_pipe_that_nobody_reads_ends_it_as_other_tools(workspace, words):
     ours, theirs = os.pipe()
     os.close(ours)

@@ -1,17 +1,20 @@
 """What a node costs beside its notebook: ``python tests/benchmarks/bench_batch.py``.
 
 The baseline is bare papermill in one process: its own kernel, no manifest, no lock, nothing checked. Both sides run the
-same small notebooks in turns in the same run; the last lines tell how long 2,000 nodes take to plan and to look at.
+same small notebooks in turns in the same run. The other lines tell how long plans of 500 to 20,000 finished nodes take
+to look at, and how much memory; their results are written here, as small notebooks would have left them.
 """
 
 import argparse
 import io
 import os
 import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import papermill
@@ -19,9 +22,15 @@ import papermill
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small_grid
 
-from dgs_utils.artifacts.nodes import default_node
+from dgs_utils.artifacts.files import write_json
+from dgs_utils.artifacts.manifests import checksums, content_hash
+from dgs_utils.artifacts.nodes import Node, default_node
+from dgs_utils.artifacts.provenance import code_hashes, versions
 from dgs_utils.batch.display import Display
+from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.node import run_node
+from dgs_utils.batch.plan import plan
+from dgs_utils.results.rows import CELL
 
 
 def bare(workspace: Path, number: int) -> None:
@@ -42,21 +51,77 @@ def timed(function, *arguments) -> float:
     return time.perf_counter() - started
 
 
+def grid(nodes: int) -> list[str]:
+    """Return the words that make the small grid one of about so many nodes."""
+    return ["--set", f"pool.seed={[*range(5)]}", "--set", f"sample.seed={[*range(5)]}",
+            "--set", f"evaluate.seed={[*range(max(round((nodes - 60) / 30), 1))]}"]
+
+
+def fabricate(nodes: list[Node]) -> None:
+    """Write the folders of finished nodes."""
+    columns = dict.fromkeys([*CELL, "label", "pool_seed", "selection_seed"], "") | {"n_test": 500, "ipc": 10}
+    content, code, known = {}, cache(code_hashes), versions()
+    for node in nodes:
+        sources = [{"name": name, "folder": f"{source.stage}/{source.folder.name}", "key": source.key,
+                    "content": content[source.key]} for name, given in node.inputs.items()
+                   for source in (given if isinstance(given, list) else [given])]
+        node.folder.mkdir(parents=True)
+        if node.stage == "06_evaluate":
+            row = columns | {"network": node.params.network, "training_seed": node.params.seed, "best": 50, "last": 49,
+                             "method": node.inputs["distilled"].params.method, "distilled": sources[1]["folder"]}
+            (node.folder / "results.csv").write_text(f"{','.join(row)}\n{','.join(map(str, row.values()))}\n")
+        files = checksums(node.folder)
+        content[node.key] = content_hash(node.stage, node.key, files)
+        manifest = {"stage": node.stage, "key": node.key, "label": node.label, "params": node.params.model_dump(),
+                    "identity": node.params.identity(), "inputs": sources, "files": files,
+                    "content": content[node.key], "warnings": [], "code": code(node.stage), "git": "",
+                    "versions": known, "device": "", "seconds": 1.0, "peak_memory_mib": {"cpu": 500},
+                    "finished": "2026-01-01T00:00:00+0000"}
+        write_json(node.folder / "manifest.json", manifest)
+
+
+def measured(words: list[str], workspace: Path) -> tuple[float, float, str]:
+    """Run ``dgs`` and return the seconds and the MB that it took, and what it printed."""
+    started = time.perf_counter()
+    process = subprocess.Popen(small_grid.command(*words), cwd=workspace, stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, printed
+    return time.perf_counter() - started, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3), printed
+
+
+def look_at(count: int) -> None:
+    """Plan, make and look at a grid of about ``count`` finished nodes."""
+    workspace = small_grid.build(Path(tempfile.mkdtemp()) / "grid")
+    os.environ["DGS_OUTPUTS"] = str(workspace / "outputs")
+    words = ["run", "params/small.yaml", *grid(count)]
+    nodes = plan(read_experiment(workspace / "params" / "small.yaml", words[3::2]))
+    dry, dry_memory, _ = measured([*words, "--dry-run"], workspace)
+    fabricate(nodes)
+    idle, memory, printed = measured(words, workspace)
+    assert "Nothing was left to do." in printed
+    print(f"{len(nodes):,} nodes: dry run {dry:.1f} s, {dry_memory:.0f} MB; "
+          f"nothing left to do {idle:.1f} s, {memory:.0f} MB", flush=True)
+    shutil.rmtree(workspace.parent)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=8, help="notebooks on each side")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--nodes", type=int, nargs="*", default=[500, 2_000, 20_000], help="sizes of finished grids")
+    options = parser.parse_args()
+    for count in options.nodes:
+        look_at(count)
+    repeats = options.repeats
+    if not repeats:
+        return
     workspace = small_grid.build(Path(tempfile.mkdtemp()) / "grid")
     os.environ["DGS_OUTPUTS"] = str(workspace / "outputs")
     os.chdir(workspace)
     pairs = [(timed(node, number), timed(bare, workspace, number)) for number in range(repeats + 1)][1:]
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(f"a node {ours:.2f} s, bare papermill {theirs:.2f} s: {ours / theirs:.2f} ×")
-    many = ["--set", f"pool.seed={[*range(5)]}", "--set", f"sample.seed={[*range(5)]}",
-            "--set", f"evaluate.seed={[*range(65)]}"]
-    for words in (["run", "params/small.yaml", "--dry-run", *many], ["--help"]):
-        seconds = timed(subprocess.run, small_grid.command(*words), -1, None, None, subprocess.DEVNULL)
-        print(f"dgs {' '.join(words[:3])}: {seconds:.2f} s")
+    print(f"dgs --help: {timed(subprocess.run, small_grid.command('--help'), -1, None, None, subprocess.DEVNULL):.2f} s")
 
 
 if __name__ == "__main__":
