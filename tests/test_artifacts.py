@@ -231,7 +231,7 @@ def test_checksums_ignore_what_differs_from_run_to_run(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stage": "00_prepare"}', "\x00\xff"])
 def test_damaged_manifests_are_told_and_do_not_count(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"manifest.json is damaged; delete that file and run the stage again"):
+    with pytest.raises(ValueError, match=r"manifest.json is damaged \(.*\); delete that file and run the stage again"):
         read_manifest(tmp_path)
     assert not is_done(tmp_path)
 
@@ -251,7 +251,7 @@ def test_folder_without_manifest(tmp_path):
 def test_damaged_input(outputs):
     folder = finished("00_prepare")
     (folder / MANIFEST).write_text("{")
-    with pytest.raises(ValueError, match=f"prepare: {folder}/manifest.json is damaged; delete that file"):
+    with pytest.raises(ValueError, match=f"prepare: {folder}/manifest.json is damaged .it is no JSON.; delete"):
         check_input(folder, "prepare", ["00_prepare"])
 
 

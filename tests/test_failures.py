@@ -18,6 +18,13 @@ from small_grid import contents, dgs, manifests, start
 from waits import HANG, wait_for
 
 from dgs_utils.batch import limit
+from dgs_utils.batch.clean import unreferenced
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.node import Report
+from dgs_utils.batch.plan import expand
+from dgs_utils.batch.report import summary
+from dgs_utils.batch.state import manifest, state
+from dgs_utils.batch.status import damage_lines, details, node_table
 
 FILE = "params/small.yaml"
 
@@ -40,9 +47,12 @@ def undisturbed(finished):
 
 
 @pytest.fixture
-def copy(finished, tmp_path):
-    """A finished workspace of the test's own."""
-    return shutil.copytree(finished, tmp_path / "copy")
+def copy(finished, tmp_path, monkeypatch):
+    """A finished workspace of the test's own, which is that of this process, too."""
+    workspace = shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("DGS_OUTPUTS", str(workspace / "outputs"))
+    return workspace
 
 
 # ---- Notebooks that fail ---------------------------------------------------------------------------------------------
@@ -141,6 +151,61 @@ def test_damaged_manifests_are_not_done(copy, undisturbed):
     result = dgs(copy, "run", FILE)
     assert result.returncode == 0
     assert "5 of 11 notebooks to run" in result.stdout
+    assert contents(copy) == undisturbed
+
+
+MANIFESTS = {
+    "it is no JSON": lambda found: "[" * 100_000,
+    "it is no JSON object": lambda found: "[]",
+    "inputs is null": lambda found: found | {"inputs": None},
+    "content is missing, as from an older kit": lambda found: {k: v for k, v in found.items() if k != "content"},
+    'seconds is "12"': lambda found: found | {"seconds": "12"},
+    "seconds is not finite": lambda found: found | {"seconds": float("nan")},
+    "of an input, content is missing": lambda found: found | {"inputs": [{"name": "x", "folder": "y", "key": "z"}]},
+    "of an input, it is no JSON object": lambda found: found | {"inputs": ["../.."]},
+    "of 'a.csv', bytes is \"many\"": lambda found: found | {"files": {"a.csv": {"sha256": "", "bytes": "many"}}},
+    "files is []": lambda found: found | {"files": []},
+    "params is missing, as from an older kit": lambda found: {k: v for k, v in found.items() if k != "params"},
+    "it has more than 64 MiB": lambda found: found | {"warnings": ["x" * 2**26]},
+    "is that of another result": lambda found: found | {"key": "0" * len(found["key"])},
+}
+
+
+@pytest.mark.parametrize("fault", MANIFESTS)
+def test_a_manifest_that_lacks_something_counts_as_missing_and_is_told(copy, fault):
+    [folder] = (copy / "outputs" / "07_figures").iterdir()
+    path = folder / "manifest.json"
+    damaged = MANIFESTS[fault](json.loads(path.read_text()))
+    path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
+    nodes = expand(read_experiment(copy / FILE))
+    lines = damage_lines(nodes)
+    assert len(lines) == 1
+    assert lines[0].startswith("Counts as missing: ")
+    assert fault in lines[0]
+    assert str(path) in lines[0]
+    assert [state(node) for node in nodes].count("missing") == 1
+    assert len(node_table(nodes, disk=True)) == 9
+    assert details(nodes) == lines
+    assert unreferenced() == []
+    assert summary([Report(node, "done" if manifest(node) else "failed") for node in nodes])
+
+
+def test_what_a_damaged_manifest_and_failure_cost_is_one_line_each(copy, undisturbed):
+    """Through the command: shown, run, and right again."""
+    [figures] = (copy / "outputs" / "07_figures").iterdir()
+    [transform] = (copy / "outputs" / "04_transform").iterdir()
+    for folder in (figures, transform):
+        found = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(found | {"inputs": None}))
+    for content in ("", "[]", '{"error": null}', "[" * 100_000):
+        (transform / "failure.json").write_text(content)
+        result = dgs(copy, "status", FILE)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.count("Counts as missing: ") == 2
+    assert dgs(copy, "clean").returncode == 0
+    result = dgs(copy, "run", FILE)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("(inputs is null)") == 2
     assert contents(copy) == undisturbed
 
 

@@ -1,6 +1,7 @@
 """Experiment files and the nodes that they are planned into."""
 
 import csv
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -352,3 +353,32 @@ def test_planning_stays_light():
              "sys.exit(str({'torch', 'pandas', 'numpy', 'papermill', 'IPython'} & sys.modules.keys() or ''))")
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert not result.stderr.strip()
+
+
+# ---- Grids that nobody means -----------------------------------------------------------------------------------------
+
+def test_a_grid_of_a_million_is_refused_before_it_is_multiplied_out(tmp_path, outputs, monkeypatch):
+    """Not one of its values is looked at."""
+    monkeypatch.setattr("dgs_utils.batch.experiment.validate", None)
+    axes = {"pool.seed": 50, "sample.seed": 200, "evaluate.seed": 100}
+    (tmp_path / "x.yaml").write_text(json.dumps({"evaluate": {}, "grid": {k: [*range(n)] for k, n in axes.items()}}))
+    with pytest.raises(ValueError, match=r"the grid has 1,000,000 points, more than 100,000; its longest axis is "
+                                         r"sample\.seed with 200 values"):
+        read_experiment(tmp_path / "x.yaml")
+
+
+def test_notebooks_are_counted_too(tmp_path, outputs, monkeypatch):
+    """A grid of few points can need many notebooks."""
+    monkeypatch.setattr("dgs_utils.batch.plan.MOST", 50)
+    (tmp_path / "x.yaml").write_text(json.dumps({"evaluate": {}, "grid": {"fine_tune.seed": [*range(20)]}}))
+    with pytest.raises(ValueError, match=r"asks for more than 50 notebooks, \d+ of them .*; shorten an axis of"):
+        expand(read_experiment(tmp_path / "x.yaml"))
+
+
+def test_a_file_of_many_megabytes_or_levels_is_refused(tmp_path):
+    (tmp_path / "x.yaml").write_text(f"evaluate: {{}}\ngrid: {{evaluate.seed: {[*range(400_000)]}}}")
+    with pytest.raises(ValueError, match=r"x\.yaml has more than 2 MB"):
+        read_experiment(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=r"x\.yaml is (nested too deeply|not valid YAML)"):
+        read_experiment(tmp_path / "x.yaml")

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dgs_utils.artifacts.places import outputs_root
 
@@ -17,24 +18,66 @@ SHARES = "shares"  # executed notebooks of several processes that fill one folde
 VOLATILE = {MANIFEST, SHARES, "progress.json", "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers"}
 
 
+LARGEST = 64 * 2**20  # bytes; that of figures of 100,000 evaluations takes half as much
+
+# What every reader relies on; `inputs` and `files` hold more of it. Older kits wrote less, strangers write anything.
+SCHEMA = {"stage": str, "key": str, "label": str, "content": str, "inputs": list, "files": dict, "params": dict,
+          "identity": dict, "seconds": float | int}
+INPUT = {"name": str, "folder": str, "key": str, "content": str}
+FILE = {"sha256": str, "bytes": int}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return a finished stage's manifest.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: there is none, it cannot be read, or it lacks what `SCHEMA` says; the sentence names the fault.
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
-        return manifest if {"stage", "key", "label", "content", "inputs", "files"} <= manifest.keys() else _broken(path)
-    except FileNotFoundError:
+        if path.stat().st_size > LARGEST:
+            _broken(path, f"it has more than {LARGEST // 2**20} MiB")
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder} has no {MANIFEST}, so its stage was never finished; run that stage first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        _broken(path)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        _broken(path, "it is no JSON")
+    except OSError as error:
+        _broken(path, f"it cannot be read: {error.strerror}")
+    if fault := _fault(manifest):
+        _broken(path, fault)
+    return manifest
 
 
-def _broken(path: Path) -> None:
-    raise ValueError(f"{path} is damaged; delete that file and run the stage again") from None
+def _fault(manifest: Any) -> str:
+    """Return what a manifest lacks of `SCHEMA`, as a phrase; "" where it lacks nothing."""
+    fault = _mismatch(manifest, SCHEMA)
+    if fault:
+        return fault
+    if not math.isfinite(manifest["seconds"]):
+        return "seconds is not finite"
+    for source in manifest["inputs"]:
+        if fault := _mismatch(source, INPUT):
+            return f"of an input, {fault}"
+    for name, entry in manifest["files"].items():
+        if fault := _mismatch(entry, FILE):
+            return f"of {name!r}, {fault}"
+    return ""
+
+
+def _mismatch(value: Any, schema: dict[str, Any]) -> str:
+    if not isinstance(value, dict):
+        return "it is no JSON object"
+    for name, kind in schema.items():
+        if name not in value:
+            return f"{name} is missing, as from an older kit"
+        if not isinstance(value[name], kind):
+            return f"{name} is {json.dumps(value[name])[:40]}"
+    return ""
+
+
+def _broken(path: Path, fault: str) -> NoReturn:
+    raise ValueError(f"{path} is damaged ({fault}); delete that file and run the stage again") from None
 
 
 def is_done(folder: Path) -> bool:

@@ -63,6 +63,8 @@ def check_relative(path: str, what: str) -> PurePosixPath:
 
 def clean_name(text: str, longest: int = LABEL) -> str:
     """Return a text as a name that `check_name` accepts: other characters become ``-``, a long middle is left out."""
+    if len(text) <= longest and PLAIN.fullmatch(text) and "/" not in text:
+        return text
     text = "".join("-" if character in "/\\" or _is_odd(character) else character for character in text)
     text = DRIVE.sub(lambda drive: f"{drive[0][0]}-", text, count=1) if DRIVE.match(text) else text
     text = text.strip().lstrip(". ") or "unnamed"

@@ -58,7 +58,15 @@ class Node:
         """The output folder: the given one, or the one that the key names."""
         if self.params.output:
             return locate(self.params.output)
-        return outputs_root() / self.stage / f"{self.label}-{self.key}"
+        root = outputs_root()
+        if self._place[0] is not root:
+            self._place[:] = root, root / self.stage / f"{self.label}-{self.key}"
+        return self._place[1]
+
+    @cached_property
+    def _place(self) -> list:
+        """The outputs folder that was asked for last, and this node's folder in it."""
+        return [None, None]
 
 
 def key_of(source: "Node | Path | list") -> Any:

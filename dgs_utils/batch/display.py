@@ -1,18 +1,18 @@
 """Live progress of a run: which notebook, which step, how long left."""
 
 import json
+import os
 import shutil
 import statistics
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 
-from dgs_utils.artifacts.manifests import MANIFEST
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import outputs_root
-from dgs_utils.batch.state import manifest_in
+from dgs_utils.batch.state import damage, manifest_in
 
 
 def duration(seconds: float) -> str:
@@ -26,8 +26,9 @@ def earlier_seconds(stages: set[str]) -> dict[str, list[float]]:
     """Return how long finished nodes of each stage took, whichever experiment they belong to."""
     seconds = defaultdict(list)
     for stage in stages:
-        found = (manifest_in(path.parent) for path in (outputs_root() / stage).glob(f"*/{MANIFEST}"))
-        seconds[stage] = [entry["seconds"] for entry in found if entry and "seconds" in entry]
+        folder = outputs_root() / stage
+        found = map(manifest_in, sorted(entry.path for entry in os.scandir(folder))) if folder.is_dir() else ()
+        seconds[stage] = [entry["seconds"] for entry in found if entry]
     return seconds
 
 
@@ -40,12 +41,16 @@ class Display:
         self.total = self.cell = 0
         self.waits = ""
         self.left: dict[str, Node] = {}
+        self.counts: Counter[str] = Counter()  # of what is left, by stage
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def start(self, left: list[Node], total: int) -> None:
         """Begin a run of which ``left`` nodes out of ``total`` have to be done."""
         self.left, self.total = {node.key: node for node in left}, total
+        self.counts = Counter(node.stage for node in left)
         self.seconds |= earlier_seconds({node.stage for node in left})
+        for fault in filter(None, map(damage, left)):
+            self._print(f"Made anew: {fault.split('; delete')[0]}")
         if left:
             self._print(f"{len(left)} of {total} notebooks to run{self._time_left(0)}")
 
@@ -77,7 +82,7 @@ class Display:
 
     def drop(self, node: Node) -> None:
         """Count a node that need not or cannot be run any more."""
-        self.left.pop(node.key, None)
+        self.counts[node.stage] -= self.left.pop(node.key, None) is not None
 
     def finished(self, report) -> None:
         """Report the end of a node."""
@@ -105,16 +110,17 @@ class Display:
         try:
             state = json.loads((node.folder / "progress.json").read_text())
             return f" · {state['label']} {state['step']}/{state['total'] or '?'}"
-        except (OSError, ValueError, KeyError):
-            return ""  # not there yet, or between two writes
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return ""  # not there yet, or damaged
 
     def _time_left(self, elapsed: float) -> str:
         """Return what is left by the median time of each stage's earlier runs, or how much at the least."""
-        known = [self.seconds[node.stage] for node in self.left.values() if self.seconds[node.stage]]
+        known = [stage for stage, count in self.counts.items() if count and self.seconds[stage]]
         if not known:
             return ""
-        expected = sum(map(statistics.median, known)) - elapsed
-        return f" · {'about' if len(known) == len(self.left) else 'more than'} {duration(max(expected, 0))} left"
+        expected = sum(self.counts[stage] * statistics.median(self.seconds[stage]) for stage in known) - elapsed
+        told = sum(self.counts[stage] for stage in known) == len(self.left)
+        return f" · {'about' if told else 'more than'} {duration(max(expected, 0))} left"
 
     def _print(self, line: str) -> None:
         print(line, file=self.stream, flush=True)

@@ -7,6 +7,7 @@ changes some of their parameters; a grid of its own replaces the other's. Every 
 is read.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ ORDER = ("00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform
          "06_evaluate", "07_figures")
 
 OTHERS = ("name", "base", "grid")  # what a file may hold beside sections
+
+MOST = 100_000  # notebooks in a plan
+LARGEST = 2**21  # bytes of an experiment file; reading more takes minutes
 
 Axis = tuple[str, str]  # stage, parameter
 Point = dict[Axis, Any]
@@ -104,9 +108,19 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
         _change(change, sections, grids)
     if not sections and not any(grids):
         raise ValueError(f"{path} asks for nothing; add a section, such as evaluate: {{}}")
+    _check_size(path, grids)
     experiment = Experiment(name, sections, grids)
     _check_values(experiment)
     return experiment
+
+
+def _check_size(path: Path, grids: list[Grid]) -> None:
+    """Refuse a grid that nobody means, before it is multiplied out."""
+    points = sum(math.prod(map(len, grid.values())) for grid in grids)
+    if points > MOST:
+        (stage, name), options = max((item for grid in grids for item in grid.items()), key=lambda item: len(item[1]))
+        raise ValueError(f"{path}: the grid has {points:,} points, more than {MOST:,}; its longest axis is "
+                         f"{stage[3:]}.{name} with {len(options):,} values, so shorten that one or leave an axis out")
 
 
 def _read_grids(path: Path, given: Any) -> list[Grid]:
@@ -138,10 +152,14 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(
 
 def _load(path: Path) -> dict:
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path} has more than {LARGEST // 2**20} MB, more than any experiment needs; shorten it")
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         files = [file.name for file in sorted(path.parent.glob("*.yaml"))] or ["params/quickstart.yaml"]
         raise ValueError(f"the experiment file {path} does not exist{nearest(path.name, files)}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply; params/quickstart.yaml shows the form of such files") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a text file: {error}") from None
     except yaml.YAMLError as error:

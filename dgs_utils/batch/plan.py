@@ -5,6 +5,7 @@ tells (`StageParams.inputs`), and so on. Nodes with the same key are one node, s
 once: one fine-tuning, one pool a pool seed, scores once.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dgs_utils.artifacts.contents import steady
 from dgs_utils.artifacts.manifests import check_input
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate
-from dgs_utils.batch.experiment import ORDER, Experiment, Point, is_condensed
+from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import METHODS
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
@@ -87,13 +88,21 @@ class _Planner:
         """Return the one node with this node's key.
 
         Raises:
-            ValueError: there is another that is not the same, as can happen to any two hashes.
+            ValueError: there is another that is not the same, as can happen to any two hashes, or more than `MOST`.
         """
         kept = self.nodes.setdefault(node.key, node)
-        if (kept.stage, kept.identity, kept.input_keys) != (node.stage, node.identity, node.input_keys):
+        if kept is node:
+            self._check_count()
+        elif (kept.stage, kept.identity, kept.input_keys) != (node.stage, node.identity, node.input_keys):
             raise ValueError(f"two different results of {node.stage} have the key {node.key}: {kept.identity} and "
                              f"{node.identity}; change a parameter of one of them, such as its seed")
         return kept
+
+    def _check_count(self) -> None:
+        if len(self.nodes) > MOST:
+            stage, count = Counter(node.stage for node in self.nodes.values()).most_common(1)[0]
+            raise ValueError(f"the grid asks for more than {MOST:,} notebooks, {count:,} of them {stage}; shorten an "
+                             f"axis of {stage[3:]} or of a stage before it")
 
     def _condensed(self, point: Point) -> dict[str, Any]:
         """Return what a point's ``sample`` section dictates to 08: the method, the IPC, and a seed where it has one."""

@@ -21,11 +21,13 @@ def summary(reports: list[Report]) -> str:
             lines += ["", failure_line(report.node, report.error)]
         elif report.outcome == "stale":
             lines += ["", stale_line(report.node)]
-    lines += ["", *results_table([r.node for r in reports if r.node.stage == "06_evaluate"])]
-    for report in reports:
-        if report.node.stage == "07_figures" and report.outcome in ("done", "skipped"):
-            lines.append(f"Figures and tables: {shown(report.node.folder)}")
-    if all(report.outcome == "skipped" for report in reports):
+    idle = all(report.outcome == "skipped" for report in reports)
+    figures = [r.node for r in reports if r.node.stage == "07_figures" and r.outcome in ("done", "skipped")]
+    lines.append("")
+    if not (idle and figures):  # else the same table is in that folder, and reading thousands of results takes long
+        lines += results_table([r.node for r in reports if r.node.stage == "06_evaluate"])
+    lines += [f"Figures and tables: {shown(node.folder)}" for node in figures]
+    if idle:
         lines.append("Nothing was left to do.")
     return "\n".join(lines)
 

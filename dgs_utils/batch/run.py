@@ -30,8 +30,8 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULTS) -
     left = check_start(nodes, options)
     display.start(left, len(nodes))
     planned = nodes_by_key(nodes)
-    reports: dict[str, Report] = {}
-    waiting = list(nodes)
+    reports = _settled(nodes, left)
+    waiting = [node for node in nodes if node.key not in reports]
     with terminate_as_interrupt():
         while waiting:
             held = [node for node in waiting if not _attempt(node, planned, reports, display, options)]
@@ -61,6 +61,17 @@ def check_start(nodes: list[Node], options: Options) -> list[Node]:
                 raise ValueError(f"{node.stage} needs {source.stage}/{source.folder.name}, which is {state(source)}; "
                                  f"run it first, by leaving --only out")
     return left
+
+
+def _settled(nodes: list[Node], left: list[Node]) -> dict[str, Report]:
+    """Return the reports of finished nodes that nothing of what is left can make stale: they need no second look."""
+    moving, settled = {node.key for node in left}, {}
+    for node in nodes:
+        if node.key in moving or any(source.key in moving for source in input_nodes(node)):
+            moving.add(node.key)
+        else:
+            settled[node.key] = Report(node, "skipped")
+    return settled
 
 
 def stale_line(node: Node) -> str:

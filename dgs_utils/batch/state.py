@@ -4,19 +4,22 @@ A runner holds `LOCK` in the folder while it works; the system frees it when tha
 """
 
 import json
-from functools import cache, lru_cache
+import os
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.artifacts.manifests import MANIFEST, SHARES, read_manifest
+from dgs_utils.artifacts.manifests import INPUT, MANIFEST, SHARES, read_manifest
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.artifacts.provenance import code_hashes
 
 LOCK = ".lock"  # with the share behind it, where notebooks generate shares of one pool side by side
 FAILURE = "failure.json"
+KEPT = ("stage", "key", "label", "content", "inputs", "seconds", "code")  # of manifests; all of it would be a GB
 STATES = ("done", "running", "failed", "stale", "missing")
 
 
@@ -26,12 +29,12 @@ def state(node: Node) -> str:
     done: a readable manifest with the node's key. stale: done, but an input was made anew with another content.
     running: another process holds it. failed: its last run ended with an error. missing: none of these.
     """
-    folder = node.folder
-    if not folder.is_dir():
-        return "missing"
     found = manifest(node)
     if found:
         return "stale" if changed_inputs(found) else "done"
+    folder = node.folder
+    if not folder.is_dir():
+        return "missing"
     if _is_held(folder):
         return "running"
     return "failed" if (folder / FAILURE).exists() else "missing"
@@ -43,27 +46,54 @@ def manifest(node: Node) -> dict[str, Any] | None:
     return found if found and found["key"] == node.key else None
 
 
-def manifest_in(folder: Path) -> dict[str, Any] | None:
-    """Return a folder's manifest, or None where there is no readable one."""
-    path = folder / MANIFEST
+def manifest_in(folder: Path | str) -> dict[str, Any] | None:
+    """Return what `KEPT` names of a folder's manifest, or None where there is no readable one."""
+    path = f"{folder}/{MANIFEST}"
     try:
-        status = path.stat()
-        return _parsed(path, status.st_mtime_ns, status.st_ino)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
+    mark = status.st_mtime_ns, status.st_ino, status.st_size
+    known = _manifests.get(path)
+    if known is None or known[0] != mark:
+        known = _manifests[path] = mark, *_read(Path(path).parent)
+    return known[1]
 
 
-@lru_cache(maxsize=20_000)
-def _parsed(path: Path, modified: int, inode: int) -> dict[str, Any]:
-    return read_manifest(path.parent)
+def damage(node: Node) -> str:
+    """Return why a node whose folder has a manifest counts as missing, in a sentence; "" where it does not."""
+    found = manifest_in(node.folder)
+    if found:
+        return "" if found["key"] == node.key else f"{node.folder / MANIFEST} is that of another result"
+    known = _manifests.get(f"{node.folder}/{MANIFEST}")
+    return known[2] if known and (node.folder / MANIFEST).exists() else ""
+
+
+_manifests: dict[str, tuple] = {}  # by path: what told that it is the same, what is kept of it, what is wrong with it
+
+
+def _read(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    try:
+        found = read_manifest(folder)
+    except ValueError as error:
+        return None, str(error)
+    except OSError as error:  # it has just been removed
+        return None, f"{folder / MANIFEST} cannot be read ({error.strerror})"
+    kept = {name: found.get(name) for name in KEPT}
+    kept["inputs"] = [{name: sys.intern(source[name]) for name in INPUT} for source in found["inputs"]]
+    kept["code"] = _codes.setdefault(json.dumps(found.get("code"), sort_keys=True), found.get("code"))
+    return kept, ""
+
+
+_codes: dict[str, Any] = {}  # the few hashes of code that many thousand manifests name
 
 
 def changed_inputs(found: dict[str, Any]) -> list[str]:
     """Return the input folders that hold another content now than a finished result was made from."""
-    root = outputs_root()
+    root = str(outputs_root())
     changed = []
     for source in found["inputs"]:
-        now = manifest_in(root / source["folder"]) if source["content"] else None
+        now = manifest_in(os.path.join(root, source["folder"])) if source["content"] else None
         if now and now["key"] == source["key"] and now["content"] != source["content"]:
             changed.append(source["folder"])
     return changed
@@ -82,10 +112,13 @@ def _code(stage: str) -> dict[str, str]:
 
 def failure(node: Node) -> str:
     """Return the error of a node's last, failed run; "" where there is none."""
+    path = node.folder / FAILURE
     try:
-        return json.loads((node.folder / FAILURE).read_text())["error"]
-    except (OSError, ValueError, KeyError):
+        return str(json.loads(path.read_bytes())["error"])
+    except FileNotFoundError:
         return ""
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return f"{path} is damaged, so that the reason is lost; run again"
 
 
 def share(node: Node) -> str:

@@ -8,7 +8,7 @@ from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration, earlier_seconds
 from dgs_utils.batch.node import failure_line
 from dgs_utils.batch.run import stale_line
-from dgs_utils.batch.state import STATES, failure, made_by_other_code, manifest, state
+from dgs_utils.batch.state import STATES, damage, failure, made_by_other_code, manifest, state
 
 
 def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
@@ -33,11 +33,18 @@ def details(nodes: list[Node]) -> list[str]:
     """Return a line for each failed or stale node, and one for results that another version of the code made."""
     lines = [failure_line(node, failure(node)) for node in nodes if state(node) == "failed"]
     lines += [stale_line(node) for node in nodes if state(node) == "stale"]
+    lines += damage_lines(nodes)
     old = Counter(node.stage for node in nodes if made_by_other_code(node))
     if old:
         counts = ", ".join(f"{count} of {stage}" for stage, count in old.items())
         lines.append(f"Made by another version of the code, and kept: {counts}. To make them anew, use --force STAGE.")
     return lines
+
+
+def damage_lines(nodes: list[Node]) -> list[str]:
+    """Return a line for each node that counts as missing although its folder has a manifest."""
+    faults = filter(None, map(damage, nodes))
+    return [f"Counts as missing: {fault.split('; delete')[0]}; it is made anew by the next run" for fault in faults]
 
 
 def _expected(seconds: list[float], nodes: int) -> str:
