@@ -1,5 +1,6 @@
 """Runs of a small grid, with real kernels and real processes."""
 
+import io
 import json
 import os
 import pty
@@ -15,8 +16,10 @@ import pytest
 import small_grid
 from filelock import FileLock
 from small_grid import contents, dgs, manifests
-from waits import HANG
+from waits import HANG, wait_for
 
+from dgs_utils.artifacts.nodes import default_node
+from dgs_utils.batch import display
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.gpu import leased_gpus
 from dgs_utils.params import EvaluateParams, FineTuneParams, TransformParams
@@ -252,3 +255,21 @@ def test_no_gpu_is_leased_where_none_is_wanted_or_a_scheduler_chose(tmp_path, mo
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+# ---- What is printed -------------------------------------------------------------------------------------------------
+
+def test_where_nobody_watches_a_line_a_minute_tells_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGS_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(display, "MINUTE", 0.05)
+    node, stream = default_node("02_pool"), io.StringIO()
+    node.folder.mkdir(parents=True)
+    (node.folder / "progress.json").write_text(json.dumps({"label": "images", "step": 30, "total": 90}))
+    shown = display.Display(stream)
+    shown.start([node], 3)
+    with shown.node(node):
+        shown.at_cell({}, 4)
+        wait_for(lambda: stream.getvalue().count("images 30/90") > 2)
+    first, second, *_ = [line for line in stream.getvalue().splitlines() if "02_pool" in line]
+    assert re.fullmatch(rf"\[3/3\] 02_pool {re.escape(node.label)} · 0:00 · starting · images 30/90", first)
+    assert re.fullmatch(rf"\[3/3\] 02_pool {re.escape(node.label)} · 0:0\d · cell 5 · images 30/90", second)

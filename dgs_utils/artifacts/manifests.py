@@ -15,7 +15,9 @@ MANIFEST = "manifest.json"
 SHARES = "shares"  # executed notebooks of several processes that fill one folder
 
 
-VOLATILE = {MANIFEST, SHARES, "progress.json", "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers"}
+PAGE = "report.html"  # a finished stage 07 to read in a browser
+VOLATILE = {MANIFEST, SHARES, PAGE, "progress.json", "notebook.ipynb", "log.txt", "timing.csv", "checkpoints",
+            "trackers"}
 
 
 LARGEST = 64 * 2**20  # bytes; that of figures of 100,000 evaluations takes half as much

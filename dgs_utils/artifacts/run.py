@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from dgs_utils.artifacts.nodes import Node, default_input, key_of
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.artifacts.provenance import code_hashes, device_name, git_commit, peak_memory, versions
 from dgs_utils.params import STAGES, Input, StageParams, nearest, validate
+
+BATCH = "DGS_BATCH"  # set in the kernels of batch runs
 
 
 @dataclass
@@ -56,11 +59,14 @@ class Run:
 
     def progress(self, iterable: Iterable, label: str, total: int | None = None) -> Iterator:
         """Pass ``iterable`` through a progress bar whose state other processes can read from ``progress.json``."""
-        from tqdm.auto import tqdm
+        if BATCH in os.environ:  # nobody watches this bar but the reader of the executed notebook: one line, at its end
+            from tqdm import tqdm
+        else:
+            from tqdm.auto import tqdm
 
-        bar = tqdm(iterable, desc=label, total=total, mininterval=0.5)
-        for item in bar:
-            self._report(label, bar.n, bar.total)
+        bar = tqdm(iterable, desc=label, total=total, mininterval=60 if BATCH in os.environ else 0.5)
+        for step, item in enumerate(bar):  # the bar itself counts only as often as it is drawn
+            self._report(label, step, bar.total)
             yield item
 
     def _report(self, label: str, step: int, total: int | None) -> None:

@@ -15,6 +15,8 @@ from jupyter_client.channels import AsyncZMQSocketChannel
 from traitlets import Type
 
 LOOK = 1.0  # seconds after which a socket is looked at anew, whatever it has told
+LONGEST = 200_000  # characters that one cell may print into its executed notebook and log
+LEFT_OUT = "\n… what else this cell prints is left out\n"
 SILENCE = 50.0  # seconds in which a kernel that has nothing to do has to answer a request
 
 
@@ -55,20 +57,38 @@ class Channel(AsyncZMQSocketChannel):
 
 
 class News(Channel):
-    """What a kernel publishes, its outputs and which requests it is busy with."""
+    """What a kernel publishes, its outputs and which requests it is busy with; of a flood of text, the beginning."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self.count = 0
         self.busy: set[str] = set()
+        self.room = LONGEST
 
     async def _heard(self, timeout: float) -> dict[str, Any]:
-        message = await super()._heard(timeout)
-        self.count += 1
-        if message["msg_type"] == "status":
-            request = message["parent_header"].get("msg_id", "")
-            (self.busy.add if message["content"]["execution_state"] == "busy" else self.busy.discard)(request)
-        return message
+        while True:
+            message = await super()._heard(timeout)
+            self.count += 1
+            if message["msg_type"] == "status":
+                self._note(message["parent_header"].get("msg_id", ""), message["content"]["execution_state"])
+            if message["msg_type"] != "stream" or self._shorten(message["content"]):
+                return message
+
+    def _note(self, request: str, kernel: str) -> None:
+        """Note which requests the kernel is at; the first one in an idle kernel is a new cell's, with new room."""
+        if kernel != "busy":
+            self.busy.discard(request)
+            return
+        if not self.busy:
+            self.room = LONGEST
+        self.busy.add(request)
+
+    def _shorten(self, content: dict[str, Any]) -> bool:
+        """Cut printed text where the room ends; return whether anything is left of it."""
+        text, self.room = content["text"], self.room - len(content["text"])
+        if self.room < 0:
+            content["text"] = text[:self.room] + LEFT_OUT if -self.room <= len(text) else ""
+        return bool(content["text"])
 
 
 class Replies(Channel):

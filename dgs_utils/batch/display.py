@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.batch.state import damage, manifest_in
+
+MINUTE = 60.0  # seconds between lines where no terminal shows them
 
 
 def duration(seconds: float) -> str:
@@ -33,7 +35,7 @@ def earlier_seconds(stages: set[str]) -> dict[str, list[float]]:
 
 
 class Display:
-    """Shows one line that is kept up to date on a terminal, and one line a notebook elsewhere."""
+    """Shows one line that is kept up to date on a terminal; elsewhere lines, one a minute at the least."""
 
     def __init__(self, stream=None):
         self.stream = stream or sys.stdout
@@ -57,18 +59,24 @@ class Display:
     @contextmanager
     def node(self, node: Node):
         """Show a node while it runs."""
-        self.cell, self.running = 0, f"{node.stage} {node.label}:"
+        self.cell, self.name = 0, f"{node.stage} {node.label}:"
         stop = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(node, stop), daemon=True)
-        if self.live:
-            watcher.start()
+        watcher.start()
         try:
             yield
         finally:
             stop.set()
+            watcher.join()
             if self.live:
-                watcher.join()
                 self._rewrite("")
+
+    def running(self, node: Node, elapsed: float, place: str) -> None:
+        """Tell where a node is that has run for ``elapsed`` seconds."""
+        show = self._rewrite if self.live else self._print
+        with suppress(OSError):  # a reader that has gone is told of at the node's end
+            show(f"{self._counter(1)}{node.stage} {node.label} · {duration(elapsed)} · {place}"
+                 f"{self._step(node)}{self._time_left(elapsed)}")
 
     def at_cell(self, cell: dict, cell_index: int) -> None:
         """Note which cell of the running notebook begins."""
@@ -78,7 +86,7 @@ class Display:
         """Show what the running notebook waits for before it starts; "" when the wait is over."""
         self.waits = sentence
         if sentence and not self.live:
-            self._print(f"{self._counter(1)}{self.running} {sentence}")
+            self._print(f"{self._counter(1)}{self.name} {sentence}")
 
     def drop(self, node: Node) -> None:
         """Count a node that need not or cannot be run any more."""
@@ -96,11 +104,10 @@ class Display:
 
     def _watch(self, node: Node, stop: threading.Event) -> None:
         started = time.monotonic()
-        while not stop.wait(0.5):
-            elapsed = time.monotonic() - started
+        self.running(node, 0, "starting")
+        while not stop.wait(0.5 if self.live else MINUTE):
             place = self.waits or (f"cell {self.cell}" if self.cell else "starting")
-            self._rewrite(f"{self._counter(1)}{node.stage} {node.label} · {duration(elapsed)} · {place}"
-                          f"{self._step(node)}{self._time_left(elapsed)}")
+            self.running(node, time.monotonic() - started, place)
 
     def _counter(self, running: int) -> str:
         return f"[{self.total - len(self.left) + running}/{self.total}] " if self.total else ""

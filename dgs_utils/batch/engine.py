@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,10 +21,10 @@ import yaml
 
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
-from dgs_utils.batch.display import Display
+from dgs_utils.batch.display import MINUTE, Display
 from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, shown
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
-from dgs_utils.batch.state import failure, manifest, state
+from dgs_utils.batch.state import failure, manifest, record_folder, state
 from dgs_utils.params import nearest
 
 HERE = Path(__file__).parent
@@ -134,12 +135,26 @@ def _call(arguments: list[str], log: Path, watch: Callable[[], None]) -> None:
 
 
 class _Watcher:
-    """Reports nodes as they finish or fail, whichever machine runs them."""
+    """Reports nodes as they begin, go on, finish or fail, whichever machine runs them."""
 
     def __init__(self, left: list[Node], display: Display):
         self.left, self.display, self.failed = list(left), display, {}
+        self.before = {node.key: _log_time(node) for node in left}  # what earlier runs left
+        self.begun: dict[str, float] = {}
+        self.told: dict[str, float] = {}
 
     def __call__(self) -> None:
+        self._ends()
+        now = time.monotonic()
+        for node in self.left:
+            if node.key not in self.begun and _log_time(node) != self.before[node.key]:
+                self.begun[node.key] = self.told[node.key] = now
+                self.display.running(node, 0, "starting")
+            elif now - self.told.get(node.key, now) >= MINUTE and node.key not in self.failed:
+                self.told[node.key] = now
+                self.display.running(node, now - self.begun[node.key], "running")
+
+    def _ends(self) -> None:
         for node in list(self.left):
             if found := manifest(node):
                 self.left.remove(node)
@@ -147,6 +162,14 @@ class _Watcher:
             elif (error := failure(node)) and self.failed.get(node.key) != error:
                 self.failed[node.key] = error
                 self.display.finished(Report(node, "failed", error=error))
+
+
+def _log_time(node: Node) -> float:
+    """Return when a node's notebook last wrote to its log, by the clock of the file system; 0 if none has."""
+    try:
+        return (record_folder(node) / "log.txt").stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _reports(nodes: list[Node], before: set[str]) -> list[Report]:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from dgs_utils.artifacts.run import BATCH
 from dgs_utils.batch.guard import die_with_parent
 from dgs_utils.batch.limit import PATIENCE
 
@@ -67,6 +68,7 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None) -> typ
 
 if __name__ == "__main__":
     die_with_parent(int(os.environ["JPY_PARENT_PID"]))
+    os.environ[BATCH] = "1"
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
     from ipykernel.kernelapp import launch_new_instance
 

@@ -139,12 +139,25 @@ def _run(node: Node, display: Display, options: Options) -> Report:
     started = time.monotonic()
     with display.node(node), leased_gpus(node.params, options.per_gpu, tell=display.waiting):
         error = execute(node, options.limit, display.at_cell)
+        if node.stage == "07_figures" and not error:
+            _leave_page(node.folder)
     report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
     if error:
         with suppress(OSError):  # on a full disk the line on the terminal has to do
             write_json(node.folder / FAILURE, {"error": error})
     display.finished(report)
     return report
+
+
+def _leave_page(folder: Path) -> None:
+    """Leave a report beside the figures; where that cannot be done, the log tells, since the figures are finished."""
+    from dgs_utils.batch.page import write_page  # here, because nbconvert takes a while to import
+
+    try:
+        write_page(folder)
+    except (OSError, ValueError, ImportError):
+        with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
 
 
 def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> str:
@@ -179,7 +192,7 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
                     kernel_name="python3", kernel_manager_class=manager_class(partial(setattr, clock, "kernel")),
                     shutdown_kernel="immediate", cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
                     on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause(),
-                    start_timeout=HANG, iopub_timeout=HANG)
+                    coalesce_streams=True, start_timeout=HANG, iopub_timeout=HANG)
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
                 return _late(limit) if clock.expired else f"{error.ename}: {error.evalue}"

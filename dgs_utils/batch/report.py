@@ -1,12 +1,14 @@
 """What a run leaves on the terminal at its end."""
 
 import math
+import os
 from collections import defaultdict
 
+from dgs_utils.artifacts.manifests import PAGE
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.node import Report, failure_line, shown
-from dgs_utils.batch.run import stale_line
+from dgs_utils.batch.run import GOOD, stale_line
 from dgs_utils.batch.state import manifest
 from dgs_utils.methods import METHODS
 
@@ -22,14 +24,27 @@ def summary(reports: list[Report]) -> str:
         elif report.outcome == "stale":
             lines += ["", stale_line(report.node)]
     idle = all(report.outcome == "skipped" for report in reports)
-    figures = [r.node for r in reports if r.node.stage == "07_figures" and r.outcome in ("done", "skipped")]
+    finished = [report.node for report in reports if report.outcome in GOOD]
     lines.append("")
-    if not (idle and figures):  # else the same table is in that folder, and reading thousands of results takes long
+    # Where nothing was left to do, the table is in the figures' folder, and reading thousands of results takes long.
+    if not (idle and any(node.stage == "07_figures" for node in finished)):
         lines += results_table([r.node for r in reports if r.node.stage == "06_evaluate"])
-    lines += [f"Figures and tables: {shown(node.folder)}" for node in figures]
+    lines += to_open(finished)
     if idle:
         lines.append("Nothing was left to do.")
     return "\n".join(lines)
+
+
+def to_open(finished: list[Node]) -> list[str]:
+    """Return lines with what there is to look at: distilled sets, figures, the report."""
+    sets = [shown(node.folder) for node in finished if node.stage in ("05_sample", "08_condense")]
+    lines = [f"Distilled set: {name}" for name in sets] if len(sets) <= 3 else [
+        f"Distilled sets: {len(sets)} in {', '.join(sorted({os.path.dirname(name) for name in sets}))}"]
+    for node in finished:
+        if node.stage == "07_figures":
+            lines.append(f"Figures and tables: {shown(node.folder)}")
+            lines += [f"Report, for any browser: {shown(page)}" for page in node.folder.glob(PAGE)]
+    return lines
 
 
 def stage_table(reports: list[Report]) -> list[str]:
