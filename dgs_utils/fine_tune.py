@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
 from dgs_utils.artifacts.places import workspace
@@ -38,11 +42,67 @@ Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function t
 PAUSE = 1.0  # seconds between looks at what the processes have done
 
 
-def build_model(run: Run) -> DiT:
-    """Return the base DiT with DiffFit's scales, all but DiffFit's parameters frozen, on the CPU."""
-    model = add_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"), run.params.scaled_blocks or None)
+# ---- A model and latents ---------------------------------------------------------------------------------------------
+
+def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = None, *, device: str = "auto",
+                    progress: Callable = silent, **settings: Any) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """Fine-tune a DiT by DiffFit with the minimax criteria, in this process.
+
+    Args:
+        base: the model; it is given DiffFit's scales, trained in place and moved to the device.
+        latents: the training set, with labels from 0.
+        conditions: shape (classes,), the model's label of each class; None where they are the set's own.
+        device: where to train.
+        progress: wraps the steps.
+        settings: epochs, steps, sampled_step, batch_size, learning_rate, ema_decay, scaled_blocks, memory_size,
+            weight_representative, weight_diverse, seed and precision of `params.FineTuneParams`.
+
+    Returns:
+        The moving average at the last step by parameter name, as ``difffit.safetensors`` holds it, and the losses:
+        step, mse, vb, representative, diverse.
+
+    Raises:
+        ValueError: a bad setting.
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    params = validate(FineTuneParams.stage, settings)
+    known = range(int(latents.labels.max()) + 1) if conditions is None else conditions
+    model = with_difffit(base, params).to(resolve(device))
+    trainer = trainer_of(model, latents, known, params)
+    total = trainer.schedule.steps
+    average = trainer.run(min(params.sampled_step or total, total), progress)
+    return {name: tensor.contiguous().cpu() for name, tensor in average.items()}, trainer.loss_table()
+
+
+def with_difffit(base: DiT, params: FineTuneParams) -> DiT:
+    """Give a DiT the scales of DiffFit and freeze all but DiffFit's parameters, in place."""
+    model = add_difffit(base, params.scaled_blocks or None)
     trainable_parameters(model)
     return model
+
+
+def trainer_of(model: DiT, latents: Latents, conditions: ArrayLike, params: FineTuneParams,
+               checkpoint: Path | None = None, group: Group = ALONE) -> Trainer:
+    """Return the trainer of a model that `with_difffit` made, on its device, resumed where there is a checkpoint."""
+    if params.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    criterion = MinimaxCriterion(params.memory_size, params.weight_representative, params.weight_diverse)
+    schedule = Schedule(total_steps(params, len(latents)), params.batch_size, params.learning_rate, params.ema_decay,
+                        params.seed, params.precision, params.checkpoint_every)
+    return Trainer(model, trainable_parameters(model), latents, torch.tensor(np.asarray(conditions)), schedule,
+                   criterion, checkpoint, group)
+
+
+def total_steps(params: FineTuneParams, images: int) -> int:
+    """Return the number of optimiser steps: as given, or epochs × full batches an epoch."""
+    return params.steps or params.epochs * max(images // params.batch_size, 1)
+
+
+# ---- The stage -------------------------------------------------------------------------------------------------------
+
+def build_model(run: Run) -> DiT:
+    """Return the base DiT with DiffFit's scales, all but DiffFit's parameters frozen, on the CPU."""
+    return with_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"), run.params)
 
 
 def build_trainer(run: Run, group: Group = ALONE, device: str = "") -> Trainer:
@@ -53,22 +113,16 @@ def build_trainer(run: Run, group: Group = ALONE, device: str = "") -> Trainer:
         group: the processes that train together.
         device: of this process; "" for the stage's.
     """
-    params, prepare = run.params, run.inputs["prepare"]
+    prepare = run.inputs["prepare"]
     latents = Latents.load(prepare / "latents.safetensors")
-    model = build_model(run).to(resolve(device or params.device))
-    if params.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    criterion = MinimaxCriterion(params.memory_size, params.weight_representative, params.weight_diverse)
-    schedule = Schedule(total_steps(params, len(latents)), params.batch_size, params.learning_rate, params.ema_decay,
-                        params.seed, params.precision, params.checkpoint_every)
-    conditions = torch.tensor(read_classes(prepare)["condition"].to_numpy())
-    return Trainer(model, trainable_parameters(model), latents, conditions, schedule, criterion,
-                   run.folder / "checkpoints" / "last.pt", group)
+    model = build_model(run).to(resolve(device or run.params.device))
+    return trainer_of(model, latents, read_classes(prepare)["condition"], run.params,
+                      checkpoint_of(run), group)
 
 
-def total_steps(params: FineTuneParams, images: int) -> int:
-    """Return the number of optimiser steps: as given, or epochs × full batches an epoch."""
-    return params.steps or params.epochs * max(images // params.batch_size, 1)
+def checkpoint_of(run: Run) -> Path:
+    """Return the file that an interrupted training goes on from."""
+    return run.folder / "checkpoints" / "last.pt"
 
 
 def last_step(run: Run) -> int:
@@ -141,7 +195,7 @@ def train(run: Run, until: int, group: Group = ALONE, device: str = "", watch: W
         write_csv(run.folder / "losses.csv", trainer.loss_table())
         with atomic(run.folder / "difffit.safetensors") as partial:
             save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
-        trainer.checkpoint.unlink(missing_ok=True)
+        checkpoint_of(run).unlink(missing_ok=True)
 
 
 # ---- Several processes -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from PIL import Image
 from small_world import small_classifier, write_digits
 
 import dgs_utils as dgs
+from dgs_utils.diffusion.latents import Latents
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"^\| `(\w+)(?:\(([^)]*)\))?` \| .+ \| `([\w.]+)` \|$", re.M)
@@ -213,6 +214,16 @@ def test_diffusion():
             parameter.fill_(0.1)  # fresh ones are zero, which would hide all before them
     changed = tuned(x, t, y)
     torch.testing.assert_close(dgs.fold(tuned)(x, t, y), changed)
+
+
+def test_a_fine_tuning_in_memory():
+    with torch.random.fork_rng():
+        base = dgs.DiT(input_size=4, patch_size=2, in_channels=1, hidden_size=8, depth=2, num_heads=2, num_classes=2)
+    latents = Latents(torch.randn(4, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.empty(0),
+                      torch.tensor([0, 0, 1, 1]))
+    weights, losses = dgs.fine_tune_model(base, latents, conditions=[1, 0], steps=2, batch_size=2, device="cpu")
+    assert losses["step"].tolist() == [1, 2]
+    assert weights.keys() == dgs.trainable_parameters(base).keys()
 
 
 # ---- The README's own notebook ---------------------------------------------------------------------------------------

@@ -77,6 +77,23 @@ def test_the_average_of_the_wanted_step_is_written(prepare):
     assert not (run.folder / "checkpoints" / "last.pt").exists()
 
 
+def test_without_a_folder_weights_and_losses_are_the_stages(prepare):
+    settings = {"steps": STEPS, "batch_size": BATCH, "learning_rate": 1e-2, "sampled_step": 4}
+    run = open_stage("01_fine_tune", prepare=str(prepare), output=str(prepare.parents[1] / "stage"), device="cpu",
+                     **settings)
+    fine_tune.fine_tune(run)
+    weights, losses = results(run)
+    base, state = DiT.from_pretrained(prepare / "dit"), torch.get_rng_state()
+    found, table = fine_tune.fine_tune_model(base, Latents.load(prepare / "latents.safetensors"), [2, 0, 1],
+                                             device="cpu", **settings)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    np.testing.assert_array_equal(table, losses)
+    with pytest.raises(ValueError, match=r"fine_tune\.step is not a parameter .* did you mean 'steps'"):
+        fine_tune.fine_tune_model(base, Latents.load(prepare / "latents.safetensors"), step=3)
+
+
 def test_a_step_that_is_never_reached_brings_a_warning(prepare):
     run = open_fine_tune(prepare, "short", sampled_step=12_000)
     losses = fine_tune.fine_tune(run)

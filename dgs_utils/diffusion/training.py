@@ -61,14 +61,15 @@ class Trainer:
         conditions: (classes,) int64: the DiT's label of each of the set's classes.
         schedule: see `Schedule`.
         criterion: minimax criteria, or None for plain diffusion training.
-        checkpoint: file of the checkpoint; one that is there is resumed from.
+        checkpoint: file of the checkpoint; one that is there is resumed from. None keeps none.
         group: the processes that share each batch; each has a trainer of its own, with equal arguments.
     """
 
     LOSSES = ("mse", "vb", "representative", "diverse")
 
     def __init__(self, model: DiT, parameters: dict[str, nn.Parameter], latents: Latents, conditions: Tensor,
-                 schedule: Schedule, criterion: MinimaxCriterion | None, checkpoint: Path, group: Group = ALONE):
+                 schedule: Schedule, criterion: MinimaxCriterion | None, checkpoint: Path | None = None,
+                 group: Group = ALONE):
         self.model, self.parameters, self.latents, self.conditions = model, parameters, latents, conditions
         self.schedule, self.criterion, self.checkpoint, self.group = schedule, criterion, checkpoint, group
         self.batch_size = min(schedule.batch_size, len(latents))
@@ -79,8 +80,8 @@ class Trainer:
         self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0,
                                            foreach=True)
-        if checkpoint.exists():
-            self._resume()
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(checkpoint)
 
     def run(self, until: int | None = None, progress: Callable = silent,
             watch: Callable[["Trainer"], None] | None = None) -> dict[str, Tensor]:
@@ -174,12 +175,12 @@ class Trainer:
         return Loss(*(self.group.gather(values, len(indices)) for values in own)), whole[0]
 
     def _last_checkpoint(self) -> str:
-        exists = self.checkpoint.exists()
+        exists = self.checkpoint is not None and self.checkpoint.exists()
         return f"the last good checkpoint is {self.checkpoint}" if exists else "there is no checkpoint yet"
 
     def save(self) -> None:
         """Write the checkpoint, atomically; of several processes the first does."""
-        if not self.group.leads:
+        if self.checkpoint is None or not self.group.leads:
             return
         state = {
             "step": self.step,
@@ -192,8 +193,8 @@ class Trainer:
         with atomic(self.checkpoint) as partial:
             torch.save(state, partial)
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+    def _resume(self, checkpoint: Path) -> None:
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
         self.step = state["step"]
         self.losses = [tuple(row) for row in state["losses"].tolist()]
         with torch.no_grad():
