@@ -280,7 +280,7 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     """
     check_network(run.params.network, run.params.image_size, run.params.norm)
     names = list(read_classes(run.inputs["prepare"])["class"])
-    train = ImageSet.read(run.inputs["distilled"], classes=names)
+    train = ImageSet.read(run.inputs["distilled"], classes=names, warn=run.warn)
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)
     for images in (train, ImageSet.read(run.inputs["prepare"], "train", classes=names)):
         check_overlap(images, test)
@@ -292,8 +292,12 @@ def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
     folder, counts = run.inputs["distilled"], train.table.groupby("class").size()
     if counts.nunique() > 1 and not _method_of(describe(run)).whole:
         run.warn(f"the classes of {folder} hold {counts.min()} to {counts.max()} images; epochs follow the largest")
-    headers = [read_header(path) for path in train.paths]
+    with train.class_named():
+        headers = [read_header(path) for path in train.paths]
     colours = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
+    if any(header.animated for header in headers):
+        moving = sum(header.animated for header in headers)
+        run.warn(f"{moving} of {len(headers)} images of {folder} have several frames; only the first is used")
     others = [header.mode for header in headers if header.mode != "RGB"]
     if others and colours == 3:
         run.warn(f"{len(others)} of {len(headers)} images of {folder} are {', '.join(sorted(set(others)))}; "

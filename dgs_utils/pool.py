@@ -271,11 +271,14 @@ def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
 def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     """List a pool that exists already; ``file_name`` is an absolute path, ``index`` counts by natural file order."""
     root, known = locate(run.params.root), list(classes["class"])
-    unknown = sorted(set(ImageSet.read(root).table["class"]) - set(known))
-    if unknown:
+    given = ImageSet.read(root, warn=run.warn)
+    unknown = sorted(set(given.classes) - set(known))
+    if len(unknown) < len(given.classes) and unknown:
         run.warn(f"{root} holds images of {', '.join(unknown[:5])}, which are no classes of {run.inputs['prepare']}; "
                  f"they are left out")
-    images = ImageSet.read(root, classes=known)
+    images = given.with_classes(known)
+    for note in images.survey(progress=run.progress):
+        run.warn(note)
     table = images.table[["class"]].copy()
     table.insert(0, "file_name", [str(path) for path in images.paths])
     table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))

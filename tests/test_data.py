@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dgs_utils.images.classes import SUBSETS, read_classes
-from dgs_utils.images.image_sets import ImageSet, list_images, load_squares
+from dgs_utils.images.image_sets import ImageSet, load_squares
+from dgs_utils.images.layouts import find_images
 from dgs_utils.images.pixels import center_crop, load_rgb, map_files
 from dgs_utils.images.tables import natural_key
 
@@ -183,14 +184,16 @@ def test_class_folders(tmp_path):
     (tmp_path / "a" / "notes.txt").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "top.png").touch()
-    images = ImageSet.read(tmp_path)
+    notes = []
+    images = ImageSet.read(tmp_path, warn=notes.append)
+    assert notes == [f"{tmp_path}: 7 images used, 2 skipped (.txt 1, images outside class folders 1)"]
     assert len(images) == 7
-    assert images.classes == ["9", "10", "a", "b"]
-    assert images.table["file_name"].tolist() == ["9/0.png", "10/1.bmp", "a/2.jpeg", "a/10.webp", "a/x.jpg", "b/9.PNG",
+    assert images.classes == ["10", "9", "a", "b"]  # in the order of characters, as torchvision's ImageFolder has it
+    assert images.table["file_name"].tolist() == ["10/1.bmp", "9/0.png", "a/2.jpeg", "a/10.webp", "a/x.jpg", "b/9.PNG",
                                                   "b/10.png"]
     assert images.labels.tolist() == [0, 1, 2, 2, 2, 3, 3]
     assert images.labels.dtype == np.int64
-    assert images.paths[0] == tmp_path / "9" / "0.png"
+    assert images.paths[0] == tmp_path / "10" / "1.bmp"
 
 
 def test_given_classes_decide_labels_and_leave_out_the_rest(tmp_path):
@@ -199,7 +202,7 @@ def test_given_classes_decide_labels_and_leave_out_the_rest(tmp_path):
     images = ImageSet.read(tmp_path, classes=["c", "a"])
     assert images.classes == ["c", "a"]
     assert images.table[["class", "label"]].to_numpy().tolist() == [["c", 0], ["c", 0], ["a", 1]]
-    with pytest.raises(ValueError, match=f"class d has no images in {tmp_path}; add some or leave the class out"):
+    with pytest.raises(ValueError, match=f"class d has no images in {tmp_path}, where classes are called a, b, c; add"):
         ImageSet.read(tmp_path, classes=["a", "d"])
 
 
@@ -207,9 +210,9 @@ def test_only_wanted_class_folders_are_listed(tmp_path):
     for name in ("a/0.png", "b/0.png", "c/0.png"):
         image(tmp_path / name)
     for wanted, found in ((["c", "a"], {"a", "c"}), (["c", "d"], {"c"}), ([], set("abc")), (None, set("abc"))):
-        root, table = list_images(tmp_path, wanted)
-        assert root == tmp_path
-        assert set(table["class"]) == found
+        listing = find_images(tmp_path, wanted)
+        assert listing.root == tmp_path
+        assert set(listing.table["class"]) == found
 
 
 def test_one_class_of_a_set(tmp_path):
@@ -222,6 +225,9 @@ def test_one_class_of_a_set(tmp_path):
 
 
 def write_listing(folder: Path, kind: str, rows: list[dict]) -> None:
+    """Write a list of images and the images."""
+    for row in rows:
+        image(folder / row.get("file_name", "a.png"))
     if kind == "metadata.csv":
         pd.DataFrame(rows).to_csv(folder / kind, index=False)
     else:
@@ -234,7 +240,7 @@ def write_listing(folder: Path, kind: str, rows: list[dict]) -> None:
     ([{"file_name": "x/2.png", "class": "b", "label": 0}, {"file_name": "x/1.png", "class": "a", "label": 1}],
      ["b", "a"], [0, 1]),
     # a column class without labels
-    ([{"file_name": "2.png", "class": "007"}, {"file_name": "1.png", "class": "0010"}], ["007", "0010"], [0, 1]),
+    ([{"file_name": "2.png", "class": "007"}, {"file_name": "1.png", "class": "0010"}], ["0010", "007"], [0, 1]),
     # the class as the label's text
     ([{"file_name": "2.png", "label": "cat"}, {"file_name": "1.png", "label": "ant"}], ["ant", "cat"], [0, 1]),
     # the class as the file's folder
@@ -276,7 +282,7 @@ def test_class_names_that_look_like_missing_values_are_names(tmp_path):
 @pytest.mark.parametrize("kind", ["metadata.csv", "metadata.jsonl"])
 def test_listings_without_the_needed_columns(tmp_path, kind):
     write_listing(tmp_path, kind, [{"name": "a.png", "class": "a"}])
-    with pytest.raises(ValueError, match=f"{tmp_path}/{kind} has no column file_name; add one"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/{kind} has no column file_name, but .*; add one"):
         ImageSet.read(tmp_path)
     write_listing(tmp_path, kind, [{"file_name": "a.png", "score": 1}])
     with pytest.raises(ValueError, match=f"{tmp_path}/{kind} tells no class: add a column class, or put the images"):
@@ -308,12 +314,12 @@ def test_a_stage_00_folder(tmp_path):
 
 
 def test_folders_without_images(tmp_path):
-    with pytest.raises(ValueError, match=rf"{tmp_path} holds no images; it needs class folders with images"):
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no images; it needs one folder of images per class, train"):
         ImageSet.read(tmp_path)
     with pytest.raises(ValueError, match=f"{tmp_path}/none is not a folder; give the folder that holds one sub-folder"):
         ImageSet.read(tmp_path / "none")
     image(tmp_path / "flat.png")
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="holds 1 images without class folders and no list of their classes; it needs"):
         ImageSet.read(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from dgs_utils.images.archives import unpack
 from dgs_utils.images.classes import SUBSETS
-from dgs_utils.images.datasets import FASHION, index_originals, unpack
+from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.sources import FASHION
 from dgs_utils.params import validate
 
 WOOF = [row[0] for row in SUBSETS["imagewoof"]]
@@ -34,10 +37,23 @@ def tree(root: Path, *names: str) -> Path:
     return root
 
 
+def many(root: Path, names: list[str]) -> Path:
+    """Put one image under many names, as links."""
+    root.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (1, 1)).save(root.parent / "one.png")
+    for folder in {name.rsplit("/", 1)[0] for name in names}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        os.link(root.parent / "one.png", root / name)
+    return root
+
+
 def index(folder: Path, **values) -> pd.DataFrame:
-    """Carry out `index_originals` without warnings and return its table of images."""
+    """Carry out `index_originals` and return its table of images; warned is of skipped or missing files at most."""
     folder.mkdir(exist_ok=True)
-    assert index_originals(validate("00_prepare", values), folder) == []
+    harmless = (" skipped (", "has no images for tests", "images of test are left out")
+    warnings = index_originals(validate("00_prepare", values), folder)
+    assert [warning for warning in warnings if not any(part in warning for part in harmless)] == []
     return pd.read_csv(folder / "originals.csv", dtype={"class": str})
 
 
@@ -179,7 +195,7 @@ def test_imagenet_split_goes_by_file_names(tmp_path):
 # ---- Published counts ------------------------------------------------------------------------------------------------
 
 def fastai_tree(root: Path, dataset: str) -> Path:
-    """Lay out empty files with the names and counts of fastai's full-size archive."""
+    """Lay out files with the names and counts of fastai's full-size archive."""
     short, fewer = FEWER[dataset]
     total_val = FASTAI_VAL[dataset]
     names = []
@@ -189,11 +205,7 @@ def fastai_tree(root: Path, dataset: str) -> Path:
         train = FASTAI_TRAIN[dataset][place]
         names += [f"train/{wnid}/{f}" for f in files[:train]] + [f"val/{wnid}/{f}" for f in files[train:]]
     assert sum(name.startswith("val/") for name in names) == total_val
-    for folder in {name.rsplit("/", 1)[0] for name in names}:
-        (root / folder).mkdir(parents=True)
-    for name in names:
-        (root / name).touch()
-    return root
+    return many(root, names)
 
 
 @pytest.mark.parametrize(("dataset", "official"), [("imagewoof", (12_454, 500)), ("imagenette", (12_894, 500))])
@@ -225,9 +237,7 @@ def test_real_counts_are_the_published_ones(shared_data, tmp_path):
     """The complete ImageWoof at 128 px, by the names in its archives."""
     for part in ("train", "val"):
         with zipfile.ZipFile(shared_data / "imagewoof128" / f"{part}.zip") as archive:
-            for name in archive.namelist():
-                (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / "x" / name).touch()
+            many(tmp_path / "x", archive.namelist())
     for split in ("imagenet", "fastai"):
         index(tmp_path / "out", dataset="imagewoof", split=split, root=str(tmp_path / "x"))
 
@@ -259,30 +269,27 @@ def test_some_classes_of_a_subset_keep_their_order(tmp_path):
     assert table.groupby("class")["label"].unique().to_dict() == {NETTE[2]: [0], NETTE[5]: [1]}
     with pytest.raises(ValueError, match=rf"prepare.classes names {WOOF[0]}, which is no class of imagenette; its"):
         index(tmp_path / "out", classes=[WOOF[0]], **values)
-    with pytest.raises(ValueError, match=rf"class {NETTE[1]} has no images in {tmp_path}/y; add some"):
+    with pytest.raises(ValueError, match=rf"class {NETTE[1]} has no images in {tmp_path}/y, where"):
         index(tmp_path / "out", **{**values, "root": str(tree(tmp_path / "y", f"{NETTE[0]}/1.JPEG", "z/1.JPEG"))})
 
 
 def test_given_classes_decide_the_order_of_any_other_set(tmp_path):
     simple(tmp_path / "x", classes=("1", "2", "10"))
     index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), val_per_class=1)
-    assert classes_of(tmp_path / "out")["class"].tolist() == ["1", "2", "10"]
+    assert classes_of(tmp_path / "out")["class"].tolist() == ["1", "10", "2"]  # as other tools count them
     table = index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), val_per_class=1, classes=["10", "1"])
     assert table.groupby("class")["label"].first().to_dict() == {"10": 0, "1": 1}
-    with pytest.raises(ValueError, match=r"class x has no images in .*; add some or leave it out of prepare.classes"):
+    with pytest.raises(ValueError, match=r"class x has no images in .*; add some, rename one, or leave"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), classes=["x"])
     with pytest.raises(ValueError, match=r"prepare.classes names a class twice: 1, 1"):
         index(tmp_path / "out", dataset="folder", root=str(tmp_path / "x"), classes=["1", "1"])
 
 
 def imagenet_root(root: Path, wnids: list[str], val: int = 50) -> Path:
-    """Lay out a root as ImageNet's, with two training images a class and empty files."""
-    for wnid in wnids:
-        for name in [f"train/{wnid}/{wnid}_{i}.JPEG" for i in range(2)] + [
-                f"val/{wnid}/ILSVRC2012_val_{i:08}.JPEG" for i in range(val)]:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).touch()
-    return root
+    """Lay out a root as ImageNet's, with two training images a class."""
+    return many(root, [name for wnid in wnids for name in [
+        *(f"train/{wnid}/{wnid}_{i}.JPEG" for i in range(2)),
+        *(f"val/{wnid}/ILSVRC2012_val_{i:08}.JPEG" for i in range(val))]])
 
 
 def test_any_subset_from_an_imagenet_root(tmp_path):
@@ -428,7 +435,7 @@ def test_members_outside_the_folder_are_refused(tmp_path, content):
     archive, target = tmp_path / "in" / "archive", tmp_path / "out"
     archive.parent.mkdir()
     archive.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{archive} (holds .*evil.png, which would land outside|cannot be unpacked)"):
+    with pytest.raises(ValueError, match=f"{archive}(: a member is .*evil.png'|.* holds a/b.png, which is a link)"):
         unpack(archive, target)
     outside = [f for f in tmp_path.rglob("*") if f.is_file() and not f.is_relative_to(target) and f != archive]
     assert outside == []
@@ -437,12 +444,12 @@ def test_members_outside_the_folder_are_refused(tmp_path, content):
     assert list((tmp_path / "stage").iterdir()) == []  # not even half of it
 
 
-def test_absolute_members_are_refused_or_stay_inside(tmp_path):
+def test_absolute_members_are_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(zip_with(f"{tmp_path}/evil.png"))
-    with pytest.raises(ValueError, match=r"a\.zip holds .*/evil\.png, which would land outside its folder"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
     (tmp_path / "a.tgz").write_bytes(tar_with(f"{tmp_path}/evil.png"))
-    unpack(tmp_path / "a.tgz", tmp_path / "out")  # tar's rule: the leading slash is dropped
+    for name in ("a.zip", "a.tgz"):
+        with pytest.raises(ValueError, match=rf"{name}: a member is .*/evil\.png', an absolute path; give"):
+            unpack(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "evil.png").exists()
 
 
@@ -473,5 +480,5 @@ def test_missing_roots(tmp_path):
         with pytest.raises(ValueError, match=f"prepare.root is empty and {dataset} cannot be downloaded; give"):
             index(tmp_path, dataset=dataset)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=f"{tmp_path}/empty holds no images; it needs class folders, or train"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/empty holds no images; it needs one folder of images"):
         index(tmp_path, dataset="folder", root=str(tmp_path / "empty"))

@@ -15,8 +15,8 @@ import pytest
 from waits import HANG
 
 from dgs_utils.images import download
-from dgs_utils.images.datasets import ARCHIVES
 from dgs_utils.images.download import MIB
+from dgs_utils.images.sources import ARCHIVES
 
 CONTENT = np.random.default_rng(0).bytes(4_000_000)
 KNOWN = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

@@ -1,0 +1,125 @@
+"""Archives of images from anywhere: unpacked within bounds, without links, and with plain names only."""
+
+import gzip
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from dgs_utils.artifacts.names import check_relative
+from dgs_utils.images.layouts import SPLITS
+from dgs_utils.images.trees import ARCHIVES, is_hidden, looks_like_image
+
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
+          RuntimeError, NotImplementedError)  # the last two: a password, and unknown compression
+BLOCK = 2**20
+
+
+class Bounds(NamedTuple):
+    """What an archive may unpack to.
+
+    Attributes:
+        size: bytes in all.
+        members: files.
+        ratio: times the archive's own size, once that is more than 64 MiB; photographs have 1, whole bombs 1,000.
+    """
+
+    size: int = 2**39
+    members: int = 5_000_000
+    ratio: float = 100.0
+
+
+BOUNDS = Bounds()
+
+
+class Member(NamedTuple):
+    """A file in an archive."""
+
+    name: str
+    link: bool
+    source: zipfile.ZipInfo | tarfile.TarInfo
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is called as archives are."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def unpack_all(archives: list[Path], target: Path, bounds: Bounds = BOUNDS) -> None:
+    """Unpack some archives side by side.
+
+    One that is called as a split, such as ``val.zip``, and holds no folder of a split, gets a folder of its name.
+
+    Raises:
+        ValueError: as `unpack`.
+    """
+    for archive in archives:
+        name = archive.name.partition(".")[0]
+        unpack(archive, target / name if len(archives) > 1 and _is_split(archive, name) else target, bounds)
+
+
+def _is_split(archive: Path, name: str) -> bool:
+    if name.lower() not in SPLITS:
+        return False
+    with _opened(archive) as (members, _):
+        return not any(member.name.removeprefix("./").split("/")[0].lower() in SPLITS for member in members)
+
+
+def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
+    """Unpack a zip or tar archive. Hidden and system files in it are left out.
+
+    Raises:
+        ValueError: not an archive, damaged, beyond the bounds, with a link, with a name that leads elsewhere, or with
+            an image that is in ``target`` already; the sentence names the archive.
+    """
+    most = min(bounds.size, max(2**26, bounds.ratio * archive.stat().st_size))
+    total = 0
+    with _opened(archive) as (members, open_member):
+        if len(members) > bounds.members:
+            raise ValueError(f"{archive} holds {len(members):,} files, more than {bounds.members:,}; unpack it "
+                             f"yourself if you trust it, and give the folder")
+        for member in members:
+            path = check_relative(member.name, f"{archive}: a member")
+            if any(map(is_hidden, path.parts)):
+                continue
+            if member.link:
+                raise ValueError(f"{archive} holds {member.name}, which is a link or device; pack the files themselves")
+            place = target / path
+            if place.exists():
+                if looks_like_image(place) or place.suffix == ".cls":
+                    raise ValueError(f"{archive} holds {member.name}, which it or another archive beside it held "
+                                     f"already; unpack each into a folder of its own, and give the folder")
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with open_member(member) as source, place.open("wb") as file:
+                while block := source.read(BLOCK):
+                    total += len(block)
+                    if total > most:
+                        raise ValueError(f"{archive} ({archive.stat().st_size:,} bytes) unpacks to more than "
+                                         f"{int(most):,} bytes; if you trust it, unpack it, and give the folder")
+                    file.write(block)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[list[Member], Callable[[Member], IO[bytes]]]]:
+    """List an archive's files and yield them with a function that opens one; its damage becomes a sentence."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                listed = [Member(info.filename, stat.S_ISLNK(info.external_attr >> 16), info)
+                          for info in file.infolist() if not info.is_dir()]
+                yield listed, lambda member: file.open(member.source)
+        else:
+            with tarfile.open(path) as file:
+                listed = [Member(info.name, not info.isreg(), info) for info in file if not info.isdir()]
+                while file.fileobj.read(BLOCK):  # to the checksum, which stands after the last member
+                    pass
+                yield listed, lambda member: file.extractfile(member.source)
+    except DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+        raise ValueError(f"{path} cannot be unpacked ({reason}); delete it and fetch it again") from None

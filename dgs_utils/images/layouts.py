@@ -1,0 +1,379 @@
+"""Layouts: what an image folder from anywhere means, as one table of files with their classes.
+
+Read are, below at most some folders that hold nothing else:
+
+* class folders, each with its images at any depth, as torchvision's ``ImageFolder`` takes them;
+* a list (``metadata`` or another one .csv, .jsonl or .parquet) with file_name and class or label, beside the images or
+  above them, as Hugging Face's image folders have it;
+* images beside a file of the same name with ``.cls``, as unpacked webdatasets have them;
+* any of these in ``train`` with ``val``, ``validation`` or ``test`` beside it.
+
+Where there is no or more than one meaning, one sentence says what was found and what would work.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.names import check_name, check_relative, links_outside
+from dgs_utils.artifacts.places import locate, outputs_root
+from dgs_utils.images.tables import LISTS, read_table, row_at
+from dgs_utils.images.trees import ARCHIVES, Tree, entries, kind_of, told, walk
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+          "test": "test", "testing": "test"}
+FILE = ("file_name", "filename", "file", "path", "image_path", "image_file", "image")  # columns of lists
+CLASS = ("class", "label", "class_name", "category")
+WANTED = ("one folder of images per class, train and val (or test) with such folders, or a metadata.csv with the "
+          "columns file_name and class")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What an image folder holds.
+
+    Attributes:
+        root: folder that file names start from.
+        table: file_name (relative, ``/`` between parts) and class, one row an image; also split (train, val or test)
+            and label (int, from 0) where the folder tells them, and what else a list holds.
+        notes: sentences about what was left out, or lies elsewhere.
+    """
+
+    root: Path
+    table: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def find_images(folder: Path, classes: list[str] | None = None) -> Listing:
+    """Return what a stage folder or any image folder holds; in a table of no order.
+
+    Args:
+        folder: the folder.
+        classes: class folders to look into, so that ten of a thousand are quick to list; None or [] for all. Lists of
+            images are returned whole.
+
+    Raises:
+        ValueError: no folder, no images, several meanings, a list that is wrong, or a class or file whose name leads
+            out of the folder; the sentence names the file and what to do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        packed = folder.is_file() and folder.name.lower().endswith(ARCHIVES)
+        raise ValueError(f"{folder} is {'an archive; unpack it and' if packed else 'not a folder;'} give the folder "
+                         f"that holds one sub-folder of images per class")
+    if (folder / "originals.csv").exists():
+        return _originals(folder)
+    if (folder / MANIFEST).exists() and (folder / "metadata.csv").exists():
+        return _stage(folder)
+    for name in classes or []:
+        check_name(name, "a class")
+    return _search(folder, list(classes or []))
+
+
+def no_images_of(name: str, folder: Path) -> ValueError:
+    """Return the error that a class has no images in a folder, with what the classes there are called."""
+    there = sorted(set(find_images(folder).table["class"]))
+    others = f"{', '.join(there[:5])}{' …' if len(there) > 5 else ''}"
+    return ValueError(f"class {name} has no images in {folder}, where classes are called {others}; add some, rename "
+                      f"one, or leave the class out of prepare.classes")
+
+
+# ---- Folders of the kit's own ----------------------------------------------------------------------------------------
+
+def _originals(folder: Path) -> Listing:
+    root, path = folder / json.loads((folder / "dataset.json").read_text())["root"], folder / "originals.csv"
+    inside = root.absolute().is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(outputs_root())
+    notes = [] if inside else [f"the images that {path} lists are not in its folder, but in {root}"]
+    return Listing(root, *_checked(read_table(path), root, path, notes))
+
+
+def _stage(folder: Path) -> Listing:
+    """Open a finished pool or distilled set. A pool of generator "folder" only lists images, by absolute paths."""
+    path, manifest = folder / "metadata.csv", read_manifest(folder)
+    table, params = read_table(path), manifest.get("params", {})
+    if "class" not in table:
+        table = _with_class(table, path)
+    if manifest["stage"] == "02_pool" and params.get("generator") == "folder":
+        given = locate(params["root"])
+        names = table["file_name"].map(lambda name: name.removeprefix(f"{given}/"))
+        return Listing(folder, table, _checked(table.assign(file_name=names), given, path)[1])
+    return Listing(folder, *_checked(table, folder, path))
+
+
+def _checked(table: pd.DataFrame, root: Path, where: Path, notes: list[str] | None = None
+             ) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table of images, whose classes and files have names that may become paths, and what is to be told.
+
+    Raises:
+        ValueError: one has not; data sets come from strangers, and later stages write folders of these names.
+    """
+    for name in table["class"].unique():
+        check_name(name, f"{where}: a class")
+    for name in table["file_name"]:
+        check_relative(name, f"{where}: a file")
+    outside = links_outside(root, table["file_name"])
+    told = [f"{len(outside)} images of {root} are links to elsewhere, such as {outside[0]}; make sure that these may "
+            f"be read and passed on"] if outside else []
+    return table, [*(notes or []), *told]
+
+
+# ---- Folders from anywhere -------------------------------------------------------------------------------------------
+
+def _search(folder: Path, classes: list[str]) -> Listing:
+    """Find the layout of a folder and read it."""
+    top = _top(folder, classes)
+    folders, files = entries(top)
+    splits = _splits(top, folders)
+    lists = _lists(files)
+    if not lists and splits and not any(_is_told(top / name) for name in splits):
+        lists = _other_lists(top, files)  # for all splits at once
+    if splits and not lists:
+        parts = [(name, _part(top / name, classes, _lists(entries(top / name)[1]))) for name in splits]
+        found = [table.assign(file_name=f"{name}/" + table["file_name"], split=splits[name])
+                 for name, (table, _) in parts if len(table)]
+        table = pd.concat(found, ignore_index=True) if found else parts[0][1][0]
+        skipped = sum((counts for _, (_, counts) in parts), Counter())
+        rest = walk(top, [name for name in folders if name not in splits])
+        skipped += rest.skipped + Counter(kind_of(name) for name in [*rest.images, *rest.others])
+        skipped += _loose(top, files)
+    else:
+        table, skipped = _part(top, classes, lists)
+        heads = table["file_name"].str.split("/").str[0]
+        if splits and heads.isin(splits).all():
+            table = table.assign(split=heads.map(splits))
+    around = _loose(folder, entries(folder)[1]) if top != folder else Counter()
+    prefix = top.relative_to(folder).as_posix()
+    if prefix != ".":
+        table = table.assign(file_name=f"{prefix}/" + table["file_name"])
+    if "label" in table:  # from 0 on, whatever the numbers were
+        known = table["label"].notna().all()
+        table = table.assign(label=table["label"].rank(method="dense").astype(int) - 1) if known else table.drop(
+            columns="label")
+    table, notes = _checked(table, folder, folder)
+    skipped += around
+    if skipped.total():
+        notes.insert(0, f"{folder}: {len(table)} images used, {told(skipped)}")
+    return Listing(folder, table, notes)
+
+
+def _top(folder: Path, classes: list[str]) -> Path:
+    """Return where the class folders, the lists, or ``train`` and ``val`` lie: other folders may be put around them."""
+    while True:
+        folders, files = entries(folder)
+        if len(folders) != 1 or folders[0] in classes or SPLITS.get(folders[0].lower()) == "train" or _lists(files):
+            return folder
+        inner_folders, inner_files = entries(folder / folders[0])
+        if not (inner_folders or _lists(inner_files)):
+            return folder
+        folder = folder / folders[0]
+
+
+def _lists(files: list[str]) -> list[str]:
+    return [f"metadata{suffix}" for suffix in LISTS if f"metadata{suffix}" in files]
+
+
+def _is_told(folder: Path) -> bool:
+    """Return whether a folder tells the classes of its images itself: by folders or a list."""
+    folders, files = entries(folder)
+    return bool(folders or _lists(files) or any(kind_of(file) == ".cls" for file in files))
+
+
+def _splits(top: Path, folders: list[str]) -> dict[str, str]:
+    """Return the split that each folder is, where they are splits; a class may be called "train", too."""
+    splits = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
+    if "train" not in splits.values():
+        return {}
+    told = any(_is_told(top / name) for name, split in splits.items() if split == "train")
+    return splits if told or len(splits) == len(folders) else {}
+
+
+def _loose(folder: Path, files: list[str]) -> Counter:
+    """Count the files that lie directly in a folder, beside what is read, and the hidden entries there."""
+    tree = Tree()
+    for entry in folder.iterdir():
+        if entry.name not in files and not entry.is_dir():
+            tree.skipped["hidden"] += 1
+    return tree.skipped + Counter(kind_of(name) for name in files)
+
+
+def _part(top: Path, classes: list[str], lists: list[str]) -> tuple[pd.DataFrame, Counter]:
+    """Return the table of one folder (of a split, or of all), with names from it, and what was skipped."""
+    folders, files = entries(top)
+    if not lists and classes and set(classes) & set(folders):
+        tree = walk(top, [name for name in classes if name in folders])
+        tree.skipped += _loose(top, files)  # other classes were left out by whoever named these
+        return _by_folder(tree, 0)
+    tree = walk(top)
+    if not lists and len({name.rpartition("/")[0] for name in tree.images}) == 1:  # so folders tell no class
+        lists = _other_lists(top, files)
+    if lists:
+        return _by_list(top / lists[0], tree)
+    if tree.images and all(f"{_stem(name)}.cls" in set(tree.others) for name in tree.images[:1]):
+        return _by_sidecar(top, tree)
+    return _by_folder(tree, _depth(top, tree, classes))
+
+
+def _stem(name: str) -> str:
+    """Return a file's name up to the first point of its last part, as webdatasets group files."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.split('.')[0]}"
+
+
+def _depth(top: Path, tree: Tree, classes: list[str]) -> int:
+    """Return how many folders lie above the class folders.
+
+    Raises:
+        ValueError: no images, images without folders, or several meanings.
+    """
+    parts = [name.split("/")[:-1] for name in tree.images]
+    inside = [path for path in parts if path]
+    if not inside:
+        raise ValueError(_nothing(top, tree))
+    seconds = {path[1] for path in inside if len(path) > 1}
+    if any(len(path) == 1 for path in inside) or len(seconds) <= 1 or len({path[0] for path in inside}) == 1:
+        return 0  # some images lie directly in class folders, or these hold one folder each, such as "images"
+    if classes and set(classes) <= seconds:
+        return 1
+    first = [next(name for name in tree.images if name.startswith(f"{group}/"))
+             for group in sorted({path[0] for path in inside})[:2]]
+    raise ValueError(f"{top} holds images two folders deep ({', '.join(first)}), and either folder may be the class; "
+                     f"give one of its folders, all classes side by side, or a metadata.csv with file_name and class")
+
+
+def _nothing(top: Path, tree: Tree) -> str:
+    """Return what was found instead of images in class folders, and what would work."""
+    counts = Counter(map(kind_of, tree.others)) + tree.skipped
+    among = f" among {told(counts).replace('skipped', 'other files')}" if counts.total() else ""
+    if tree.images:
+        return (f"{top} holds {len(tree.images)} images without class folders and no list of their classes{among}; it "
+                f"needs {WANTED}")
+    if any(name.lower().endswith(ARCHIVES) for name in tree.others):
+        return f"{top} holds no images, but archives{among}; unpack them, so that there is {WANTED}"
+    if ".parquet" in counts:
+        return f"{top} holds no image files{among}; write the images that its .parquet files hold into {WANTED}"
+    return f"{top} holds no images{among}; it needs {WANTED}"
+
+
+def _by_folder(tree: Tree, depth: int) -> tuple[pd.DataFrame, Counter]:
+    rows = [(name, name.split("/")[depth]) for name in tree.images if name.count("/") > depth]
+    skipped = tree.skipped + Counter(map(kind_of, tree.others))
+    skipped["images outside class folders"] += len(tree.images) - len(rows)
+    return pd.DataFrame(rows, columns=["file_name", "class"]), skipped
+
+
+def _by_sidecar(top: Path, tree: Tree) -> tuple[pd.DataFrame, Counter]:
+    """Read each image's class from the file beside it."""
+    others, rows = set(tree.others), []
+    for name in tree.images:
+        beside = f"{_stem(name)}.cls"
+        if beside not in others:
+            raise ValueError(f"{top / name} has no {Path(beside).name} beside it, as other images there; add its class")
+        rows.append((name, (top / beside).read_text(encoding="utf-8", errors="replace").strip()))
+        others.discard(beside)
+    table = pd.DataFrame(rows, columns=["file_name", "label"])
+    return _with_class(table, top), tree.skipped + Counter(map(kind_of, others))
+
+
+# ---- Lists -----------------------------------------------------------------------------------------------------------
+
+def _other_lists(top: Path, files: list[str]) -> list[str]:
+    """Return the one list of another name, such as labels.csv, that tells files and classes.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = []
+    for file in files:
+        if kind_of(file) in LISTS:
+            columns = set(read_table(top / file, everything=True).columns)
+            found += [file] if columns & set(FILE) and columns & set(CLASS) else []
+    if len(found) > 1:
+        raise ValueError(f"{top} holds several lists of images ({', '.join(found)}); keep one, called metadata.csv")
+    return found
+
+
+def _by_list(path: Path, tree: Tree) -> tuple[pd.DataFrame, Counter]:
+    """Read a list, and match it with the images below its folder."""
+    table = read_table(path, (*FILE, *CLASS))
+    for column, names in (("file_name", FILE), ("class", ("class", *CLASS[2:]))):
+        other = next((name for name in names if name in table), column)
+        table = table.rename(columns={other: column})
+    if "file_name" not in table:
+        raise ValueError(f"{path} has no column file_name, but {', '.join(map(str, table.columns))}; add one with each "
+                         f"image's path relative to the folder")
+    images, names, known = set(tree.images), [], {} if path.stem == "metadata" else _short_names(tree.images)
+    for place, name in enumerate(table["file_name"]):
+        if not name:
+            raise ValueError(f"{row_at(path, place)} names no file; fill in file_name, or remove the row")
+        name = check_relative(name, f"{path}: a file").as_posix()
+        name = name if name in images else known.get(name, name)
+        if name not in images:
+            there = "is no image" if (path.parent / name).is_file() else "does not exist"
+            raise ValueError(f"{row_at(path, place)} lists {name}, which {there} in {path.parent}; restore it, or "
+                             f"remove the row")
+        names.append(name)
+    table = table.assign(file_name=names)
+    doubled = table.index[table["file_name"].duplicated()]
+    if len(doubled):
+        raise ValueError(f"{row_at(path, doubled[0])} lists {names[doubled[0]]} again; keep one row of each image")
+    skipped = tree.skipped + Counter(kind_of(name) for name in tree.others if name != path.name)
+    skipped["images not in the list"] += len(images) - len(names)
+    table = _with_class(table, path)
+    for name in table["class"].unique():
+        check_name(name, f"{path}: a class")
+    return table, skipped
+
+
+def _short_names(images: list[str]) -> dict[str, str]:
+    """Return the images that lists from elsewhere may mean by a name without folder, or without suffix, too."""
+    tails = [(name.rpartition("/")[2], name) for name in images]
+    short = tails + [(Path(tail).stem, name) for tail, name in tails]
+    often = Counter(tail for tail, _ in short)
+    return {tail: name for tail, name in short if often[tail] == 1}
+
+
+def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Complete a list: the class is its own column, the label's text, or the file's folder.
+
+    Numeric labels that go one to one with folders give the folders' order; where they do not, as with one folder
+    ``train`` for all, folders tell no class and the label is it.
+    """
+    table = table.reset_index(drop=True)
+    if "class" not in table and "label" not in table:
+        parents = table["file_name"].map(lambda name: Path(name).parent.name)
+        if (parents == "").any():
+            raise ValueError(f"{path} tells no class: add a column class, or put the images into class folders")
+        return table.assign(**{"class": parents})
+    column = "class" if "class" in table else "label"
+    empty = table.index[table[column].astype(str) == ""]
+    if len(empty):
+        raise ValueError(f"{row_at(path, empty[0])}: {table['file_name'][empty[0]]} has no {column}; fill it in, or "
+                         f"remove the row")
+    if "label" not in table:
+        return table
+    numbers = pd.to_numeric(table["label"], errors="coerce")
+    if not (numbers.notna() & (numbers % 1 == 0) & numbers.between(-2**53, 2**53)).all():
+        kept = table["label"] if column == "label" else table["class"]
+        return table.drop(columns="label").assign(**{"class": kept})
+    labels = numbers.astype(int)
+    if column == "class":
+        return _with_labels(table, labels, path)
+    parents = table["file_name"].map(lambda name: Path(name).parent.name)
+    pairs = pd.DataFrame({"folder": parents, "label": labels}).drop_duplicates()
+    named = (parents != "").all() and pairs["folder"].is_unique and pairs["label"].is_unique
+    return table.assign(**{"class": parents if named else labels.astype(str), "label": labels})
+
+
+def _with_labels(table: pd.DataFrame, labels: pd.Series, path: Path) -> pd.DataFrame:
+    """Check that labels and classes of a list go one to one."""
+    seen: dict[str, int] = {}
+    taken: dict[int, str] = {}
+    for place, (name, label) in enumerate(zip(table["class"], labels, strict=True)):
+        if seen.setdefault(name, label) != label or taken.setdefault(label, name) != name:
+            raise ValueError(f"{row_at(path, place)}: class {name} has the label {table['label'][place]}, but other "
+                             f"rows say otherwise; give every class one label of its own, or leave out the labels")
+    return table.assign(label=labels)

@@ -1,0 +1,111 @@
+"""Folders from anywhere: which of their files are images, and how many of which other kind there are.
+
+Every file below a folder is either an image or counted as something else. Hidden files and what systems and editors
+leave behind (``.ipynb_checkpoints``, ``__MACOSX``, ``Thumbs.db`` …) are neither images nor classes.
+"""
+
+import mimetypes
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dgs_utils.images.pixels import image_suffixes, is_image
+
+SYSTEM = {"__macosx", "__pycache__", "@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin",
+          "lost+found", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
+@dataclass
+class Tree:
+    """The files below a folder.
+
+    Attributes:
+        images: images, relative to the folder, with ``/`` between parts, sorted.
+        others: visible files that are no images, likewise.
+        skipped: what else there is: files that are hidden, links that lead nowhere or in a circle.
+    """
+
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    skipped: Counter = field(default_factory=Counter)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name belongs to a system or an editor, not to a data set."""
+    return name.startswith((".", "~$")) or name.lower() in SYSTEM
+
+
+def looks_like_image(path: Path) -> bool:
+    """Return whether a file is an image: by its suffix, or by its first bytes where the suffix tells no other kind."""
+    if path.suffix.lower() in image_suffixes():
+        return True
+    kind = mimetypes.guess_type(path.name)
+    return kind == (None, None) and is_image(path)
+
+
+def entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the visible folders, and of the visible files, directly in a folder; sorted."""
+    folders, files = [], []
+    with os.scandir(folder) as found:
+        for entry in found:
+            if not is_hidden(entry.name):
+                (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(folders), sorted(files)
+
+
+def holds_images(folder: Path) -> bool:
+    """Return whether there is an image anywhere below a folder."""
+    folders, files = entries(folder)
+    return any(looks_like_image(folder / file) for file in files) or any(holds_images(folder / f) for f in folders)
+
+
+def walk(root: Path, below: Iterable[str] = ("",)) -> Tree:
+    """Return the files below some folders of ``root`` ("" for all of it).
+
+    Links to folders are followed, unless they lead to a folder that they lie in.
+    """
+    tree = Tree()
+    for start in below:
+        _walk(root, start, tree, (os.path.realpath(root / start),))
+    tree.images.sort()
+    tree.others.sort()
+    return tree
+
+
+def _walk(root: Path, place: str, tree: Tree, above: tuple[str, ...]) -> None:
+    with os.scandir(root / place) as found:
+        listed = sorted(found, key=lambda entry: entry.name)
+    for entry in listed:
+        name = f"{place}/{entry.name}" if place else entry.name
+        if is_hidden(entry.name):
+            tree.skipped["hidden"] += _count_files(entry)
+        elif entry.is_dir():
+            real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
+            if real in above:
+                tree.skipped["links in a circle"] += 1
+            else:
+                _walk(root, name, tree, (*above, real))
+        elif not entry.is_file():
+            tree.skipped["broken links" if entry.is_symlink() else "no files"] += 1
+        else:
+            (tree.images if looks_like_image(Path(entry.path)) else tree.others).append(name)
+
+
+def _count_files(entry: os.DirEntry) -> int:
+    if not entry.is_dir(follow_symlinks=False):
+        return 1
+    return sum(len(files) for _, _, files in os.walk(entry.path))
+
+
+def kind_of(name: str) -> str:
+    """Return the kind under which a file is counted: its suffix in small letters."""
+    return Path(name).suffix.lower() or "no suffix"
+
+
+def told(counts: Counter) -> str:
+    """Return counts as a phrase, such as "9 skipped (hidden 8, .txt 1)", the most frequent kind first."""
+    kinds = sorted(((kind, count) for kind, count in counts.items() if count), key=lambda pair: (-pair[1], pair[0]))
+    return f"{sum(counts.values())} skipped ({', '.join(f'{kind} {count}' for kind, count in kinds)})"
