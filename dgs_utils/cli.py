@@ -98,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("file", nargs="?", default="params/quickstart.yaml", help="experiment file")
     status.set_defaults(command=_status)
 
+    publish = commands.add_parser("publish", parents=[places], help="write a distilled set or a scored pool as a "
+                                  "dataset to pass on")
+    publish.add_argument("folder", help="a finished folder of stage 05 or 08; or of 02 or 03, for a pool")
+    publish.add_argument("destination", help="a new folder, or hf://datasets/OWNER/NAME")
+    publish.add_argument("--licence", required=True, metavar="NAME", help="under which the images may be passed on, "
+                         "such as cc-by-nc-4.0")
+    publish.add_argument("--yes", action="store_true", help="upload to hf://; without it, nothing is uploaded")
+    publish.set_defaults(command=_publish)
+
     clean = commands.add_parser("clean", parents=[places], help="list results that no file in params refers to")
     clean.add_argument("--yes", action="store_true", help="remove them")
     clean.set_defaults(command=_clean)
@@ -160,6 +169,13 @@ def _status(options: argparse.Namespace) -> int:
 
     nodes = _nodes(options)
     print("\n".join([*node_table(nodes, disk=True), *details(nodes)]))
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from dgs_utils.batch.publish import publish
+
+    print(publish(Path(options.folder), options.destination, options.licence, options.yes))
     return 0
 
 

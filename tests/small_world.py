@@ -13,7 +13,9 @@ from sklearn.datasets import load_digits
 from dgs_utils.artifacts import files, run
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.classifiers.networks import build_network
+from dgs_utils.difficulty import score_source
 from dgs_utils.params import validate
+from dgs_utils.transform import read_sets, transform_sets
 
 CLASSES = ("0", "1", "2")
 
@@ -54,14 +56,14 @@ def open_stage(stage: str, **values) -> run.Run:
     return run.open_node(validate(stage, values))
 
 
-def make_prepare(root: Path, classes=CLASSES) -> Path:
-    """Write a finished 00 folder over the images in ``root`` and return it."""
+def make_prepare(root: Path, classes=CLASSES, val: int = 0) -> Path:
+    """Write a finished 00 folder over the images in ``root``, the first ``val`` a class held out, and return it."""
     run = open_stage("00_prepare", dataset="folder", root=str(root), base_model="none")
     table = pd.DataFrame({"class": classes, "index": range(len(classes)), "name": classes})
     table.insert(0, "label", range(len(classes)))
     files.write_csv(run.folder / "classes.csv", table)
-    rows = [(f"{name}/{file.name}", "train", name, label)
-            for label, name in enumerate(classes) for file in sorted((root / name).iterdir())]
+    rows = [(f"{name}/{file.name}", "val" if place < val else "train", name, label)
+            for label, name in enumerate(classes) for place, file in enumerate(sorted((root / name).iterdir()))]
     originals = pd.DataFrame(rows, columns=["file_name", "split", "class", "label"])
     files.write_csv(run.folder / "originals.csv", originals)
     files.write_json(run.folder / "dataset.json",
@@ -85,3 +87,19 @@ def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
     files.write_csv(run.folder / "metadata.csv", table)
     run.finish()
     return run.folder
+
+
+def make_world(root: Path, classes=CLASSES, val: int = 0) -> dict[str, Path]:
+    """Write finished folders of 00, 02, 03 (twice) and 04 over real scans, 25 images a class in the pool, for IPC 5."""
+    prepare = make_prepare(write_digits(root / "originals", 0, 60, classes), classes, val)
+    folders = {"prepare": prepare, "pool": make_pool(write_digits(root / "pool", 60, 90, classes), prepare, classes)}
+    for source, inputs in (("originals", ()), ("pool", ("pool", "originals"))):
+        run = open_stage("03_difficulty", source=source, prepare=str(prepare), **{n: str(folders[n]) for n in inputs})
+        score_source(run)
+        run.finish()
+        folders["scores" if source == "pool" else "originals"] = run.folder
+    run = open_stage("04_transform", pool_scores=str(folders["scores"]), original_scores=str(folders["originals"]),
+                     ipc=5)
+    transform_sets(run, read_sets(run))
+    run.finish()
+    return folders | {"transform": run.folder}

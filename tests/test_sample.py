@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_world import CLASSES, make_pool, make_prepare, open_stage, small_classifier, write_digits
+from small_world import CLASSES, make_world, open_stage, small_classifier
 
 from dgs_utils.artifacts.manifests import checksums
 from dgs_utils.classifiers.judge import features_of, load
-from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS
 from dgs_utils.sample import counts_of, read_source, report, select_images, write_set
@@ -180,21 +179,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
-        prepare = make_prepare(write_digits(root / "originals", 0, 60))
-        pool = make_pool(write_digits(root / "pool", 60, 90), prepare)
-        folders = {"prepare": prepare, "pool": pool}
-        for source, inputs in (("originals", {}), ("pool", {"pool": str(pool)})):
-            if source == "pool":
-                inputs["originals"] = str(folders["originals"])
-            run = open_stage("03_difficulty", source=source, prepare=str(prepare), **inputs)
-            score_source(run)
-            run.finish()
-            folders["scores" if source == "pool" else "originals"] = run.folder
-        run = open_stage("04_transform", pool_scores=str(folders["scores"]), original_scores=str(folders["originals"]),
-                         ipc=5)
-        transform_sets(run, read_sets(run))
-        run.finish()
-        return folders | {"transform": run.folder}
+        return make_world(root)
 
 
 @pytest.fixture

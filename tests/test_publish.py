@@ -1,0 +1,217 @@
+"""What is passed on: read alike by whoever reads it, whole, without a trace of where it was made."""
+
+import json
+import re
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from small_world import make_world, open_stage
+from torchvision.datasets import ImageFolder
+
+from dgs_utils import evaluate
+from dgs_utils.batch import card
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.publish import class_folders, publish, without_places
+from dgs_utils.cli import main
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.tables import read_table
+from dgs_utils.sample import read_source, report, select_images, write_set
+
+ORDER = ("2", "0", "1")  # labels that do not follow the alphabet
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Stages 00 to 06 over real scans, all finished, with labels in an order of their own."""
+    root = tmp_path_factory.mktemp("maker of things")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+        folders = make_world(root, ORDER, val=10)
+        inputs = {name: str(folders[name]) for name in ("prepare", "pool", "scores", "transform")}
+        run = open_stage("05_sample", method="dgs", ipc=5, **inputs)
+        source = read_source(run)
+        chosen = select_images(run, source)
+        write_set(run, source, chosen)
+        report(chosen, source)
+        run.finish()
+        rated = open_stage("06_evaluate", prepare=inputs["prepare"], distilled=str(run.folder), epochs=2, repeats=2,
+                           image_size=8)
+        evaluate.evaluate(rated, *evaluate.open_sets(rated))
+        rated.finish()
+        yield folders | {"sample": run.folder, "evaluate": rated.folder, "root": root}
+
+
+@pytest.fixture(scope="module")
+def published(world, tmp_path_factory):
+    """The published distilled set."""
+    target = tmp_path_factory.mktemp("reader") / "set"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DGS_OUTPUTS", str(world["root"] / "outputs"))
+        publish(world["sample"], str(target), "cc-by-4.0")
+    return target
+
+
+@pytest.fixture
+def at_the_makers(world, monkeypatch):
+    monkeypatch.setenv("DGS_OUTPUTS", str(world["root"] / "outputs"))
+
+
+def pixels(images) -> list[bytes]:
+    return sorted(Image.open(path).convert("RGB").tobytes() for path in images)
+
+
+# ---- Readers ---------------------------------------------------------------------------------------------------------
+
+def test_this_kit_reads_it_as_a_set_and_as_a_pool(published, world, tmp_path, outputs):
+    images, own = ImageSet.read(published), ImageSet.read(world["sample"])
+    assert images.classes == list(ORDER)
+    assert pixels(images.paths) == pixels(own.paths)
+    assert images.labels.tolist() == own.labels.tolist()
+    run = open_stage("06_evaluate", prepare=str(world["prepare"]), distilled=str(published), epochs=1, repeats=1,
+                     image_size=8)
+    assert len(evaluate.evaluate(run, *evaluate.open_sets(run))) == 1
+    assert len(ImageSet.read(published, classes=["0", "2"])) == 10  # as stage 02 takes the classes of the originals
+
+
+def test_torchvision_reads_the_same_labels(published):
+    images = ImageFolder(published / "images")
+    names = read_table(published / "metadata.csv")
+    label = dict(zip(names["file_name"], names["label"], strict=True))
+    assert len(images) == 15
+    for path, found in images.samples:
+        assert label[re.search(r"images/.*", path)[0]] == found
+
+
+def test_datasets_reads_the_same_labels(published, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="comes with the extra test: pip install 'dgs-utils[test]'")
+    table = read_table(published / "metadata.csv")
+    for found in (datasets.load_dataset(str(published), split="train", cache_dir=str(tmp_path / "a")),
+                  datasets.load_dataset("imagefolder", data_dir=str(published), split="train",
+                                        cache_dir=str(tmp_path / "b"))):
+        assert len(found) == len(table)
+        rows = {row["image"].convert("RGB").tobytes(): row for row in found}
+        for name, row in zip(table["file_name"], table.to_dict("records"), strict=True):
+            read = rows[Image.open(published / name).convert("RGB").tobytes()]
+            assert (str(read["class"]), read["label"]) == (row["class"], row["label"])
+            assert read["score"] == pytest.approx(row["score"])
+
+
+def test_labels_follow_sorted_folders_for_any_number_of_classes():
+    for names in (["b", "a"], ["a", "b"], [str(n) for n in range(12)], [f"c{n}" for n in range(101)]):
+        folders = class_folders(names)
+        assert sorted(folders.values()) == [folders[name] for name in names]
+
+
+# ---- Contents --------------------------------------------------------------------------------------------------------
+
+def test_each_image_tells_where_it_comes_from(published, world):
+    table = read_table(published / "metadata.csv")
+    scores = read_table(world["transform"] / "transformed.csv")
+    scores = scores[scores["set"] == "pool"].set_index("file_name")
+    assert table["score"].to_numpy() == pytest.approx(scores.loc[table["source"], "score"].to_numpy())
+    assert table["transformed"].to_numpy() == pytest.approx(scores.loc[table["source"], "transformed"].to_numpy())
+    pool = read_table(world["pool"] / "metadata.csv").set_index("file_name")
+    assert table["index"].tolist() == pool.loc[table["source"], "index"].tolist()
+    assert set(table["generator"]) == {"folder"}
+    pd.testing.assert_frame_equal(pd.read_parquet(published / "images.parquet").astype({"index": "int64"}), table)
+    assert read_table(published / "thresholds.csv")["class"].tolist() == list(ORDER)
+    measured = read_table(published / "results.csv")
+    assert measured["best"].tolist() == read_table(world["evaluate"] / "results.csv")["best"].tolist()
+
+
+@pytest.mark.usefixtures("at_the_makers")
+def test_nothing_tells_of_the_makers_machine(published, world):
+    for path in published.rglob("*"):
+        if path.is_file():
+            assert str(world["root"]).encode() not in path.read_bytes(), path
+            assert b"maker of things" not in path.read_bytes(), path
+    assert json.loads((published / "manifests" / "00_prepare.json").read_text())["params"]["root"] == "originals"
+    assert without_places([f"made of {world['root'] / 'outputs'}/02_pool/x"]) == ["made of 02_pool/x"]
+    told = "in /scratch/my/data/a.png (https://hub/a/b, 3/4, C:\\Users\\me\\x.png, ~/b/c, a/b)"
+    assert without_places(told) == "in a.png (https://hub/a/b, 3/4, x.png, c, a/b)"
+
+
+def test_card_tells_the_hub_and_the_reader(published, world, tmp_path):
+    text = (published / "README.md").read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["license"] == "cc-by-4.0"
+    assert header["classes"] == list(ORDER)
+    assert header["size_categories"] == ["n<1K"]
+    assert "| 0 | 2 | 5 |" in text
+    found = read_table(published / "results.csv")
+    assert f"{found['best'].mean():.1f} ± {found['best'].std():.1f}" in text
+    recipe = tmp_path / "published.yaml"
+    recipe.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    sections = read_experiment(str(recipe), []).sections
+    assert sections["05_sample"] == {"ipc": 5}
+    assert sections["02_pool"] == {"generator": "folder", "root": "pool"}
+
+
+@pytest.mark.parametrize(("dataset", "base", "generator", "notes"), [
+    ("imagewoof", "facebook/DiT-XL-2-256", "minimax", ["imagenet", "dit"]),
+    ("imagewoof", "none", "folder", ["imagenet"]),
+    ("digits", "train", "dit", []), ("digits", "train", "originals", ["originals"]),
+    ("fashion", "DiT-XL-2-256x256.pt", "dit", ["dit"])])
+def test_licences_of_what_went_in_are_told_where_they_apply(dataset, base, generator, notes):
+    manifests = {"00_prepare": {"params": {"dataset": dataset, "base_model": base}}}
+    found = card.licence_notes(manifests, pd.DataFrame({"generator": [generator]}))
+    assert found == [card.NOTES[name] for name in notes]
+
+
+@pytest.mark.usefixtures("at_the_makers")
+def test_a_pool_is_published_with_its_scores(world, tmp_path):
+    for name in ("pool", "scores"):
+        publish(world[name], str(tmp_path / name), "Our own terms")
+        table, scores = read_table(tmp_path / name / "metadata.csv"), read_table(world["scores"] / "scores.csv")
+        assert table["score"].to_numpy() == pytest.approx(scores.set_index("file_name").loc[table["source"], "score"])
+        assert yaml.safe_load((tmp_path / name / "README.md").read_text().split("---")[1])["license"] == "other"
+    with pytest.raises(ValueError, match="holds scores of the originals, which are not ours to pass on"):
+        publish(world["originals"], str(tmp_path / "none"), "mit")
+
+
+# ---- What is refused -------------------------------------------------------------------------------------------------
+
+@pytest.mark.usefixtures("at_the_makers")
+def test_changed_bytes_are_refused(world, tmp_path):
+    path = next((world["pool"] / "images").rglob("*.png"))
+    before = path.read_bytes()
+    path.write_bytes(bytes(len(before)))  # of the same size
+    try:
+        with pytest.raises(ValueError, match="images is missing or changed since its stage finished"):
+            publish(world["sample"], str(tmp_path / "set"), "mit")
+    finally:
+        path.write_bytes(before)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.usefixtures("at_the_makers")
+def test_a_licence_is_asked_for_and_a_folder_in_use_left_alone(world, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    words = ["publish", str(world["sample"]), str(tmp_path / "mine")]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "--licence" in capsys.readouterr().err
+    assert main([*words, "--licence", " "]) == 2
+    assert main([*words, "--licence", "mit"]) == 2
+    assert f"{tmp_path / 'mine'} is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "file"]
+
+
+@pytest.mark.usefixtures("at_the_makers")
+def test_nothing_is_uploaded_unless_asked(world, tmp_path, monkeypatch, capsys):
+    """The hub is a port that nobody listens on: what would go there fails, what stays here does not."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for name in [name for name in sys.modules if name.split(".")[0] == "huggingface_hub"]:
+        monkeypatch.delitem(sys.modules, name)  # it reads its endpoint when it is imported
+    words = ["publish", str(world["sample"]), "hf://datasets/me/set", "--licence", "mit"]
+    assert main(words) == 0
+    assert "would go to hf://datasets/me/set; to upload them, add --yes" in capsys.readouterr().out
+    assert main([*words, "--yes"]) == 2
+    assert "hf://datasets/me/set could not be written" in capsys.readouterr().err
+    assert main(["publish", str(world["sample"]), "hf://datasets/set", "--licence", "mit"]) == 2
+    shutil.rmtree(tmp_path)
