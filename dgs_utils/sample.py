@@ -22,7 +22,6 @@ from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.selection import mosaics as crops
 from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores
 from dgs_utils.selection.selectors import SELECTORS, Candidates, select, selection_rng
@@ -188,11 +187,12 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
 def _choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
     """Choose crops by 00's classifier; the distilled images have the size that it sees."""
     from dgs_utils.classifiers.judge import load  # loading torchvision takes seconds, which other methods are spared
+    from dgs_utils.selection.mosaics import choose_crops
 
     params, judge = run.params, load(run.inputs["prepare"] / "classifier")
     index = read_classes(run.inputs["prepare"])["index"].to_numpy()
-    return crops.choose_crops(images, judge, index, params.ipc, params.seed, tiles, params.device, params.workers,
-                              run.progress)
+    return choose_crops(images, judge, index, params.ipc, params.seed, tiles, params.device, params.workers,
+                        run.progress)
 
 
 def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
@@ -232,7 +232,9 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
         for crops see `mosaics.write_mosaics`).
     """
     if METHODS[run.params.method].source == "crops":
-        metadata = crops.write_mosaics(source.images, chosen, run.folder, run.progress)
+        from dgs_utils.selection.mosaics import write_mosaics  # it loads PyTorch
+
+        metadata = write_mosaics(source.images, chosen, run.folder, run.progress)
     else:
         metadata = _copy(run, source.images, chosen)
     write_csv(run.folder / "report.csv", report(chosen, source))

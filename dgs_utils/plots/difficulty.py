@@ -5,12 +5,14 @@ Every function takes plain arrays or frames and returns a matplotlib Figure.
 
 from collections.abc import Callable, Mapping, Sequence
 
+import lazy_loader
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+sns = lazy_loader.load("seaborn")  # loading takes half a second, which notebook 05 is spared
 
 COLORS = {"original": "C0", "pool": "C1", "distilled": "C2"}
 
@@ -104,11 +106,11 @@ def compare_targets(targets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """
     figure, axes = _grid(len(targets), 2.4, 1.8)
     for axis, (name, settings) in zip(axes, targets.items(), strict=False):
-        table = pd.DataFrame([(bin_, count, setting) for setting, counts in settings.items()
-                              for bin_, count in enumerate(counts)], columns=["bin", "images", "setting"])
-        sns.barplot(table, x="bin", y="images", hue="setting", ax=axis)
-        axis.set(title=name, ylabel="")
-    _one_legend(figure, axes)
+        width = 0.8 / len(settings)
+        for place, (setting, counts) in enumerate(settings.items()):
+            axis.bar(np.arange(len(counts)) + (place + 0.5) * width - 0.4, counts, width, label=setting)
+        axis.set(title=name, xlabel="bin", xticks=range(max(map(len, settings.values()))))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
@@ -134,8 +136,9 @@ def figure4(counts: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
                                 sharex=True, sharey="row")
     for column, (name, tables) in enumerate(counts.items()):
         for axis, (ipc, table) in zip(axes[:, column], tables.items(), strict=True):
-            sns.barplot(x=np.arange(len(table)), y=table, color="C0", ax=axis)
-            axis.set(ylabel=f"IPC {ipc}" if column == 0 else "", xlabel="", title=name if ipc == ipcs[0] else "")
+            axis.bar(np.arange(len(table)), table)
+            axis.set(xticks=range(len(table)), ylabel=f"IPC {ipc}" if column == 0 else "",
+                     title=name if ipc == ipcs[0] else "")
     for axis in axes[-1]:
         axis.set_xlabel("bin")
     return figure
