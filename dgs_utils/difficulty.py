@@ -60,10 +60,11 @@ def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], in
     judges = [judge.to(where, memory_format=torch.channels_last) for judge in judges]
     batches = read_batches(images.root, images.table["file_name"].to_numpy(), judges, batch_size, workers)
     parts, start = [], 0
-    for pixels in progress(batches, label="images scored", total=-(-len(images) // batch_size)):
-        stop = start + len(pixels[0])
-        parts.append(_score_batch(pixels, targets[start:stop], judges, MEASURES[measure], precision))
-        start = stop
+    with images.class_named():
+        for pixels in progress(batches, label="images scored", total=-(-len(images) // batch_size)):
+            stop = start + len(pixels[0])
+            parts.append(_score_batch(pixels, targets[start:stop], judges, MEASURES[measure], precision))
+            start = stop
     return _with_scores(images, np.concatenate(parts))
 
 
@@ -149,7 +150,7 @@ def score_source(run: Run) -> pd.DataFrame:
         scores = read_metadata(images)
     else:
         judges = [load(prepare / "classifier")]
-        judges += [open_judge(text, judges[0].config.crop) for text in params.classifiers]
+        judges += [open_judge(text, judges[0].config.crop, run.warn) for text in params.classifiers]
         scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges,
                                  index=classes["index"], measure=params.measure, precision=params.precision,
                                  device=params.device, workers=params.workers)

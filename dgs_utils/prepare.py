@@ -15,7 +15,7 @@ from dgs_utils.diffusion import autoencoder, checkpoints
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.images.classes import read_classes
+from dgs_utils.images.classes import imagenet_names, read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import PrepareParams
@@ -77,11 +77,14 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
     params = run.params
-    judge = pretrained(params.classifier, params.classifier_weights, params.classifier_size)
+    judge = pretrained(params.classifier, params.classifier_weights, params.classifier_size, run.warn)
     highest = int(read_classes(run.folder)["index"].max())
     if highest >= judge.config.num_classes:
         raise ValueError(f"a class has index {highest}, but {params.classifier} has only "
                          f"{judge.config.num_classes} outputs; correct prepare.class_index")
+    if judge.config.num_classes != len(imagenet_names()) and not params.class_index:
+        raise ValueError(f"{params.classifier_weights} has {judge.config.num_classes} outputs, not ImageNet's 1,000; "
+                         f"give prepare.class_index, a CSV file with the columns class and index (the output of each)")
     return judge, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"])
 
 

@@ -204,7 +204,7 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
 
     judge = classifier.load(run.inputs["prepare"] / "classifier")
     if run.params.features:
-        judge = classifier.open_judge(run.params.features, judge.config.crop)
+        judge = classifier.open_judge(run.params.features, judge.config.crop, run.warn)
     options = {"device": run.params.device, "workers": run.params.workers, "progress": run.progress}
     features = classifier.features_of(images, judge, **options)
     if not SELECTORS[method.selector].whole_set:
@@ -249,7 +249,7 @@ def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
     names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
     kept = [name for name in ("class", "label", "score", "transformed", "prediction", "confidence") if name in chosen]
     copies = []
-    with atomic(run.folder / "images") as partial:
+    with atomic(run.folder / "images") as partial, images.class_named():
         for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="images"):
             target = partial / Path(new).relative_to("images")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def test_bad_requests_are_named(tmp_path, squeezed):
     with pytest.raises(ValueError, match="does not exist"):
         classifiers.pretrained("resnet50", str(tmp_path / "none.pth"))
     (tmp_path / "broken.pth").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="cannot be read as the weights"):
+    with pytest.raises(ValueError, match=r"broken\.pth cannot be read as weights"):
         classifiers.pretrained("resnet50", str(tmp_path / "broken.pth"))
     save_file({**state, "more": torch.zeros(1)}, tmp_path / "more.safetensors")
     with pytest.raises(ValueError, match="has the unknown more"):
@@ -153,7 +153,7 @@ def test_pickled_code_is_not_run(tmp_path):
     torch.save({"fc.weight": Executes(tmp_path / "trace")}, tmp_path / "code.pth")
     np.savez(tmp_path / "code.npz", **{"fc.weight": np.array([Executes(tmp_path / "trace")], dtype=object)})
     for name in ("code.pth", "code.npz"):
-        with pytest.raises(ValueError, match=f"{tmp_path}/{name} cannot be read as the weights of resnet18"):
+        with pytest.raises(ValueError, match=f"{tmp_path}/{name} (holds an object of|cannot be read as weights)"):
             classifiers.pretrained("resnet18", str(tmp_path / name))
     assert not (tmp_path / "trace").exists()
     torch.load(tmp_path / "code.pth", weights_only=False)  # it would have been

@@ -5,6 +5,7 @@ and ``model.safetensors``. It comes from torchvision (weights by enum name or fr
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -25,6 +26,7 @@ from dgs_utils.artifacts.files import atomic, write_json
 from dgs_utils.artifacts.places import locate
 from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.networks import NETWORKS, build_network
+from dgs_utils.classifiers.weights import READERS, load_state, read_weights
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb, map_files
 from dgs_utils.params import nearest
@@ -142,16 +144,16 @@ def load(folder: Path) -> Classifier:
     return Classifier(network, config)
 
 
-def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
+def pretrained(name: str, weights: str, size: int = 224, warn: Callable[[str], None] = warnings.warn) -> Classifier:
     """Open a torchvision classifier with weights by enum name or from a local file.
 
     Args:
         name: such as "resnet50".
-        weights: such as "IMAGENET1K_V1", or the path of a state dict: ``.safetensors``, ``.pth``/``.pt`` (read with
-            ``weights_only=True``) or ``.npz`` (one array per parameter). A ``.json`` of the same name beside it
-            may hold fields of `ClassifierConfig`. Arrays with ``background.*`` (class 0 of TensorFlow's 1,001)
-            are taken for TensorFlow's: its padding, pixels in [−1, 1].
+        weights: such as "IMAGENET1K_V1", or the path of a file that `weights.read_weights` reads. A ``.json`` of the
+            same name beside it may hold fields of `ClassifierConfig`. Arrays with ``background.*`` (class 0 of
+            TensorFlow's 1,001) are taken for TensorFlow's: its padding, pixels in [−1, 1].
         size: side of the square that the network sees; images are scaled to 256/224 of it first, or as the enum says.
+        warn: takes a sentence about what stood around the weights in a file.
 
     Raises:
         ValueError: unknown name, weights that cannot be had, or that do not fit the network.
@@ -159,8 +161,8 @@ def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise ValueError(f"{name!r} is no classifier of torchvision{nearest(name, known)}")
-    if Path(weights).suffix in READERS:
-        return _from_file(name, locate(weights), size)
+    if Path(weights).suffix.lower() in READERS:
+        return _from_file(name, locate(weights), size, warn)
     enum = torchvision.models.get_model_weights(name)
     if weights not in enum.__members__:
         raise ValueError(f"{name} has no weights {weights!r}; choose one of {', '.join(enum.__members__)}, "
@@ -180,7 +182,7 @@ def pretrained(name: str, weights: str, size: int = 224) -> Classifier:
     return Classifier(network, config)
 
 
-def open_judge(text: str, size: int = 224) -> Classifier:
+def open_judge(text: str, size: int = 224, warn: Callable[[str], None] = warnings.warn) -> Classifier:
     """Open a classifier by one string: a folder that `Classifier.save` wrote, or ``name:weights`` of `pretrained`."""
     if (locate(text) / "config.json").exists():
         return load(locate(text))
@@ -188,7 +190,7 @@ def open_judge(text: str, size: int = 224) -> Classifier:
     if not colon:
         raise ValueError(f"{text!r} names no classifier; give a folder with config.json, or name:weights, "
                          f"such as resnet50:IMAGENET1K_V1")
-    return pretrained(name, weights, size)
+    return pretrained(name, weights, size, warn)
 
 
 def network_of(config: ClassifierConfig) -> nn.Module:
@@ -237,39 +239,25 @@ def features_of(images: ImageSet, judge: Classifier, device: str = "auto", batch
     names = images.table["file_name"].to_numpy()
     batches = progress(read_batches(images.root, names, [judge], batch_size, workers), label="features",
                        total=-(-len(names) // batch_size))
-    return np.concatenate([judge.features(batch.to(judge.mean.device)).float().cpu().numpy() for batch, in batches])
+    with images.class_named():
+        return np.concatenate([judge.features(batch.to(judge.mean.device)).float().cpu().numpy() for batch, in batches])
 
 
 # ---- Weights from files ----------------------------------------------------------------------------------------------
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _read_numpy(path: Path) -> dict[str, Tensor]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
-READERS = {".safetensors": load_file, ".pth": _read_torch, ".pt": _read_torch, ".npz": _read_numpy}
-
-
-def _from_file(name: str, path: Path, size: int) -> Classifier:
+def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) -> Classifier:
     if not path.is_file():
         raise ValueError(f"prepare.classifier_weights is {path}, which does not exist; give the file with the weights "
                          f"of {name}")
-    try:
-        state = READERS[path.suffix](path)
-    except Exception as error:  # each reader has its own kinds of errors for a damaged file
-        raise ValueError(f"{path} cannot be read as the weights of {name} ({error})") from None
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name, weights=None)
+    state = read_weights(path, set(network.state_dict()), warn)
     tensorflow = any(key.startswith("background.") for key in state)
     state = {key: value for key, value in state.items() if not key.startswith("background.")}
-    with torch.device("meta"):
-        head = _last_linear(torchvision.models.get_model(name, weights=None))[0]
+    head = _last_linear(network)[0]
     if f"{head}.weight" not in state:
-        raise ValueError(f"{path} has no {head}.weight, so it does not hold the weights of {name}")
+        raise ValueError(f"{path} has no {head}.weight, but {min(state)}, so it does not hold the weights of {name}; "
+                         f"give those of that network, or its right name as prepare.classifier")
     values = {"network": name, "num_classes": len(state[f"{head}.weight"]), "resize": round(size * 256 / 224),
               "crop": size, "norm": "batch"}
     if tensorflow:
@@ -285,22 +273,6 @@ def _from_file(name: str, path: Path, size: int) -> Classifier:
     network = network_of(config)
     load_state(network, state, path)
     return Classifier(network, config)
-
-
-def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Copy a state dict into a network; only counters of batch norm may be missing from it.
-
-    Raises:
-        ValueError: a missing or superfluous name, or another shape; the sentence names it and ``path``.
-    """
-    wanted = network.state_dict()
-    missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked"))
-    extra = sorted(state.keys() - wanted.keys())
-    wrong = sorted(name for name in wanted.keys() & state.keys() if wanted[name].shape != state[name].shape)
-    for names, what in ((missing, "lacks"), (extra, "has the unknown"), (wrong, "has another shape of")):
-        if names:
-            raise ValueError(f"{path} {what} {names[0]}; these are not the weights of this network")
-    network.load_state_dict(state, strict=False)
 
 
 def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:

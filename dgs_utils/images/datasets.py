@@ -13,12 +13,12 @@ import pandas as pd
 from dgs_utils.artifacts.files import write_csv, write_json
 from dgs_utils.artifacts.places import locate
 from dgs_utils.images.archives import is_archive
-from dgs_utils.images.classes import SUBSETS
+from dgs_utils.images.classes import SUBSETS, imagenet_index, imagenet_names, read_class_index
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.layouts import find_images, no_images_of
 from dgs_utils.images.sources import FASHION, open_source
 from dgs_utils.images.splits import count_warnings, split_table
-from dgs_utils.images.tables import natural_key, read_table
+from dgs_utils.images.tables import natural_key
 from dgs_utils.images.trees import entries
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.progress import silent
@@ -104,27 +104,31 @@ def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
 
     ``index`` is the class's column in the difficulty classifier's output, ``condition`` its label in the diffusion
     model. Both are the label for models that are trained here, and the ImageNet index for pre-trained ones; that is
-    known for the three subsets, and read from ``class_index`` for any other class.
+    read from ``class_index``, or else known where a class is called by its WordNet id or its name in ImageNet.
 
     Raises:
         ValueError: a pre-trained model is used and a class's index is not known.
     """
-    known = {wnid: (index, name) for rows in SUBSETS.values() for wnid, index, name in rows}
+    known = imagenet_names() | {wnid: name for rows in SUBSETS.values() for wnid, _, name in rows}
     names = _wanted(params) or _order(table)
     titles = {str(i): title for i, title in enumerate(FASHION)} if params.dataset == "fashion" else {}
     classes = pd.DataFrame({"label": range(len(names)), "class": names})
     classes["index"] = classes["condition"] = classes["label"]
-    classes["name"] = [known[name][1] if name in known else titles.get(name, name) for name in names]
-    indices = {name: index for name, (index, _) in known.items()} | _given_indices(params)
+    classes["name"] = [known.get(name, titles.get(name, name)) for name in names]
+    given = read_class_index(locate(params.class_index)) if params.class_index else {}
     for column, trained in (("index", params.classifier_weights == "train"),
                             ("condition", params.base_model in ("train", "none"))):
         if trained:
             continue
-        missing = [name for name in names if name not in indices]
-        if missing:
-            raise ValueError(f"class {missing[0]} has no known index in the pre-trained model; give "
+        indices = [given[name] if name in given else imagenet_index(name) for name in names]
+        if None in indices:
+            raise ValueError(f"class {names[indices.index(None)]} has no known index in the pre-trained model; give "
                              f"prepare.class_index, a CSV file with the columns class and index")
-        classes[column] = [indices[name] for name in names]
+        for place, index in enumerate(indices):
+            if index in indices[:place]:
+                raise ValueError(f"the classes {names[indices.index(index)]} and {names[place]} have the same index "
+                                 f"{index} in the pre-trained model; give each one of its own in prepare.class_index")
+        classes[column] = indices
     return classes
 
 
@@ -133,15 +137,3 @@ def _order(table: pd.DataFrame) -> list[str]:
     if "label" in table:
         return list(table.sort_values("label")["class"].drop_duplicates())
     return sorted(table["class"].unique())
-
-
-def _given_indices(params: PrepareParams) -> dict[str, int]:
-    if not params.class_index:
-        return {}
-    path = locate(params.class_index)
-    if not path.is_file():
-        raise ValueError(f"prepare.class_index is {path}, which does not exist; give a CSV with class and index")
-    table = read_table(path)
-    if not {"class", "index"} <= set(table.columns):
-        raise ValueError(f"{path} has the columns {', '.join(table.columns)}; it needs class and index")
-    return dict(zip(table["class"], table["index"], strict=True))

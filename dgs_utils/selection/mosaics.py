@@ -116,11 +116,12 @@ def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.rando
         return boxes, np.stack([cut(image, box, side) for box in boxes])
 
     boxes, found = [], []
-    for tried, crops in map_files(crop, zip(part["file_name"], seeds, strict=True), workers):
-        values = losses(torch.from_numpy(crops).permute(0, 3, 1, 2), target, judge)
-        best = int(values.argmin())
-        boxes.append(tried[best])
-        found.append(float(values[best]))
+    with images.class_named():
+        for tried, crops in map_files(crop, zip(part["file_name"], seeds, strict=True), workers):
+            values = losses(torch.from_numpy(crops).permute(0, 3, 1, 2), target, judge)
+            best = int(values.argmin())
+            boxes.append(tried[best])
+            found.append(float(values[best]))
     return np.array(boxes), np.array(found)
 
 
@@ -130,7 +131,7 @@ def write_mosaics(images: ImageSet, chosen: pd.DataFrame, folder: Path, progress
     ``source`` names the originals of an image's tiles, row by row, with "|" between them.
     """
     side, tiles, rows = int(chosen["side"].iloc[0]), math.isqrt(chosen["tile"].nunique()), []
-    with atomic(folder / "images") as partial:
+    with atomic(folder / "images") as partial, images.class_named():
         mosaics = chosen.groupby(["label", "class", "image"])
         for (label, name, image), parts in progress(mosaics, label="images", total=mosaics.ngroups):
             parts = parts.sort_values("tile")
