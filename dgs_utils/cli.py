@@ -197,9 +197,11 @@ def _clean(options: argparse.Namespace) -> int:
 
 def _nodes(options: argparse.Namespace) -> list:
     """Return the plan of the experiment file."""
-    from dgs_utils.batch.experiment import read_experiment
+    from dgs_utils.batch.experiment import read_experiment, typed
+    from dgs_utils.batch.paths import given_file
     from dgs_utils.batch.plan import plan
 
+    options.file, options.changes = given_file(options.file), list(map(typed, options.changes))
     return plan(read_experiment(options.file, options.changes))
 
 

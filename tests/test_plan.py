@@ -11,11 +11,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from waits import calls
 
 import dgs_utils
 from dgs_utils.artifacts.nodes import default_node
-from dgs_utils.batch.experiment import ORDER, SECTIONS, read_experiment
+from dgs_utils.artifacts.places import locate
+from dgs_utils.artifacts.provenance import code_hashes
+from dgs_utils.batch.experiment import ORDER, SECTIONS, read_experiment, typed
 from dgs_utils.batch.plan import expand, plan
 from dgs_utils.batch.run import input_nodes
 from dgs_utils.methods import METHODS
@@ -305,7 +308,7 @@ def test_every_experiment_file_plans(file, outputs, tmp_path):
     for name in ("class_index", "base_model"):  # what a user brings
         if name in prepare and prepare[name] not in ("train", "none"):
             prepare[name] = str(tmp_path / name)
-            (tmp_path / name).touch()
+            (tmp_path / name).write_text("class,index\n")
     for stage in ("00_prepare", "02_pool"):
         if experiment.sections.get(stage, {}).get("root"):
             experiment.sections[stage]["root"] = str(tmp_path / stage)
@@ -382,3 +385,82 @@ def test_a_file_of_many_megabytes_or_levels_is_refused(tmp_path):
     (tmp_path / "x.yaml").write_text("[" * 5000)
     with pytest.raises(ValueError, match=r"x\.yaml is (nested too deeply|not valid YAML)"):
         read_experiment(tmp_path / "x.yaml")
+
+
+# ---- Paths -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def places(tmp_path, monkeypatch, outputs):
+    """An experiment file in one folder with its images beside it, a workspace, and somewhere else."""
+    for folder in ("work/notebooks", "work/params", "mine/data/cat", "mine/data/dog", "else"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("cat", "dog"):
+        Image.new("L", (4, 4)).save(tmp_path / "mine" / "data" / name / "1.png")
+    (tmp_path / "mine" / "table.csv").write_text("class,index\ncat,1\ndog,2\n")
+    (tmp_path / "mine" / "x.yaml").write_text("prepare: {dataset: folder, root: data, split: given, base_model: none, "
+                                              "class_index: table.csv}\n")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def root_of(file, changes=()) -> Path:
+    [node] = plan(read_experiment(file, [typed(change) for change in changes]))
+    return locate(node.params.root)
+
+
+def test_paths_in_a_file_start_from_it(places, monkeypatch):
+    assert root_of("../mine/x.yaml") == places / "mine" / "data"
+    monkeypatch.chdir(places / "mine")
+    assert root_of("x.yaml") == places / "mine" / "data"
+    monkeypatch.chdir(places / "else")
+    assert root_of("../mine/x.yaml") == places / "mine" / "data"
+    (places / "else" / "base.yaml").write_text("base: ../mine/x.yaml\nprepare: {seed: 3}\n")
+    assert root_of("base.yaml") == places / "mine" / "data"  # relative to the file in which it stands
+
+
+def test_paths_on_the_command_line_start_from_the_current_folder(places, monkeypatch):
+    monkeypatch.chdir(places / "mine")
+    assert root_of("x.yaml", ["prepare.root=data/../data"]) == places / "mine" / "data"
+    monkeypatch.chdir(places / "else")
+    assert root_of("../mine/x.yaml", ["prepare.root=../mine/data"]) == places / "mine" / "data"
+    with pytest.raises(ValueError, match=f"prepare.root is {places}/else/none, which does not exist"):
+        root_of("../mine/x.yaml", ["prepare.root=none"])
+    change = typed("prepare.root=../mine/data")
+    monkeypatch.chdir(places / "work")  # as a job on a cluster, which reads it elsewhere
+    assert root_of("../mine/x.yaml", [change]) == places / "mine" / "data"
+
+
+def test_paths_in_the_workspace_are_the_same_from_everywhere(places, monkeypatch):
+    (places / "mine" / "data").rename(places / "work" / "data")
+    (places / "mine" / "table.csv").rename(places / "work" / "table.csv")
+    file = places / "work" / "params" / "x.yaml"
+    (places / "mine" / "x.yaml").rename(file)
+    keys = set()
+    for folder, text in (("work", "params/x.yaml"), ("work/params", "x.yaml"), ("work/notebooks", "params/x.yaml")):
+        monkeypatch.chdir(places / folder)
+        [node] = plan(read_experiment(text))
+        assert node.params.root == "data"  # as before: not beside the file, but in the workspace
+        keys.add(node.key)
+    assert len(keys) == 1
+
+
+def test_a_plan_started_elsewhere_is_of_the_same_code(places, monkeypatch):
+    expected = code_hashes("00_prepare")
+    monkeypatch.chdir(PARAMS.parent)
+    assert code_hashes("00_prepare") == expected
+    assert expected["notebook"] == code_hashes("00_prepare")["notebook"] != code_hashes("no_stage")["notebook"]
+
+
+def test_stage_06_without_test_images_is_told_at_the_start(places):
+    text = (places / "mine" / "x.yaml").read_text()
+    (places / "mine" / "x.yaml").write_text(f"{text}pool: {{generator: folder, root: data}}\nsample: {{ipc: 1, "
+                                            f"pool_factor: 0}}\nevaluate: {{}}\n")
+    with pytest.raises(ValueError, match=f"stage 06 needs test images, and {places}/mine/data has no"):
+        plan(read_experiment("../mine/x.yaml"))
+    assert plan(read_experiment("../mine/x.yaml", ["prepare.split=holdout"]))
+
+
+def test_a_wrong_class_table_is_told_when_planning(places):
+    (places / "mine" / "table.csv").write_text("class,index\ncat,1\ncat,2\n")
+    with pytest.raises(ValueError, match=r"table.csv, row 3 gives class cat again"):
+        root_of("../mine/x.yaml")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 _workspaces: dict[str, Path] = {}  # by current folder; plans of many thousand nodes ask for each
 
+CHECKOUT = Path(__file__).parents[2]  # the folder around the package: with notebooks and params in a checkout
+
 
 def workspace() -> Path:
     """Return the folder that relative paths start from.
@@ -22,6 +24,13 @@ def workspace() -> Path:
     return _workspaces.get(here) or Path(here)  # where there is none yet, one may be made later
 
 
+def notebook_of(stage: str) -> Path:
+    """Return a stage's notebook: the workspace's, or where that has none, the one beside the package."""
+    own = workspace() / "notebooks" / f"{stage}.ipynb"
+    beside = CHECKOUT / "notebooks" / f"{stage}.ipynb"
+    return own if own.exists() or not beside.exists() else beside
+
+
 def outputs_root() -> Path:
     """Return the folder that holds every stage's results: ``$DGS_OUTPUTS``, or ``outputs`` in the workspace."""
     return _absolute(os.environ.get("DGS_OUTPUTS") or f"{workspace()}/outputs", os.getcwd())
@@ -33,8 +42,13 @@ def _absolute(path: str, here: str) -> Path:
 
 
 def locate(path: str | Path) -> Path:
-    """Return ``path`` as an absolute path; relative ones start from the workspace, ``outputs/`` from `outputs_root`."""
+    """Return ``path`` as an absolute path; relative ones start from the workspace, ``outputs/`` from `outputs_root`.
+
+    What the workspace lacks and the folder around the package has is found there, so that a plan which was written
+    there can be started anywhere.
+    """
     path = Path(path).expanduser()
     if path.parts[:1] == ("outputs",):
         return outputs_root().joinpath(*path.parts[1:])
-    return path if path.is_absolute() else workspace() / path
+    found = workspace() / path  # an absolute path stays as it is
+    return CHECKOUT / path if not found.exists() and (CHECKOUT / path).exists() else found

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dgs_utils.artifacts.places import workspace
+from dgs_utils.artifacts.places import notebook_of
 
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
@@ -20,7 +20,7 @@ def code_hashes(stage: str) -> dict[str, str]:
     package = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):
         package.update(file.read_bytes())
-    notebook = workspace() / "notebooks" / f"{stage}.ipynb"
+    notebook = notebook_of(stage)
     source = ""
     if notebook.exists():
         source = json.dumps([cell["source"] for cell in json.loads(notebook.read_text())["cells"]])

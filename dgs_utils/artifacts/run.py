@@ -14,7 +14,7 @@ from typing import Any
 from dgs_utils.artifacts.files import write_json
 from dgs_utils.artifacts.manifests import MANIFEST, check_input, checksums, content_hash, is_done
 from dgs_utils.artifacts.nodes import Node, default_input, key_of
-from dgs_utils.artifacts.places import locate, outputs_root, workspace
+from dgs_utils.artifacts.places import locate, notebook_of, outputs_root, workspace
 from dgs_utils.artifacts.provenance import code_hashes, device_name, git_commit, peak_memory, versions
 from dgs_utils.params import STAGES, Input, StageParams, nearest, validate
 
@@ -154,7 +154,7 @@ def _make(node: Node) -> None:
     print(f"{node.folder} is missing; running {node.stage} with these parameters first")
     executed = node.folder / "notebook.ipynb"
     node.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "papermill", str(workspace() / "notebooks" / f"{node.stage}.ipynb"), str(executed),
+    command = [sys.executable, "-m", "papermill", str(notebook_of(node.stage)), str(executed),
                "-k", "python3", "--no-progress-bar", "-y", json.dumps(node.params.model_dump(mode="json"))]
     result = subprocess.run(command, capture_output=True, text=True, cwd=workspace())
     if result.returncode or not is_done(node.folder):

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from dgs_utils.artifacts.names import check_name
-from dgs_utils.artifacts.places import locate
+from dgs_utils.batch.paths import given_file, placed_change, placed_content
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, nearest, validate
 
@@ -94,7 +94,7 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
     Raises:
         ValueError: the file cannot be read, or a name or value in it is wrong; the sentence names it and the remedy.
     """
-    path = locate(path)
+    path = Path(given_file(str(path)))
     content = _load_with_base(path)
     name = check_name(str(content.pop("name", path.stem)), f"{path}: name")
     grids, sections = _read_grids(path, content.pop("grid", None) or {}), {}
@@ -121,6 +121,11 @@ def _check_size(path: Path, grids: list[Grid]) -> None:
         (stage, name), options = max((item for grid in grids for item in grid.items()), key=lambda item: len(item[1]))
         raise ValueError(f"{path}: the grid has {points:,} points, more than {MOST:,}; its longest axis is "
                          f"{stage[3:]}.{name} with {len(options):,} values, so shorten that one or leave an axis out")
+
+
+def typed(change: str) -> str:
+    """Return a --set with relative paths as they are meant in the current folder, for whoever reads it elsewhere."""
+    return placed_change(change, lambda text: yaml.load(text, Loader=_Loader))
 
 
 def _read_grids(path: Path, given: Any) -> list[Grid]:
@@ -173,7 +178,7 @@ def _load_with_base(path: Path, readers: tuple[Path, ...] = ()) -> dict:
     """Return a file's content on top of that of its base, whose name is left out."""
     if path in readers:
         raise ValueError(f"{path} is its own base; remove base from it")
-    content = _load(path)
+    content = placed_content(_load(path), path.parent.absolute())
     if "base" not in content:
         return content
     base = _load_with_base(path.parent / str(content.pop("base")), (*readers, path))

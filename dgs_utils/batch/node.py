@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from dgs_utils.artifacts.files import write_json
 from dgs_utils.artifacts.manifests import MANIFEST
 from dgs_utils.artifacts.nodes import Node
-from dgs_utils.artifacts.places import outputs_root, workspace
+from dgs_utils.artifacts.places import notebook_of, outputs_root, workspace
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpus
 from dgs_utils.batch.limit import CellClock
@@ -175,7 +175,7 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
 
     from dgs_utils.batch.kernel import manager_class
 
-    notebook, folder = workspace() / "notebooks" / f"{node.stage}.ipynb", record_folder(node)
+    notebook, folder = notebook_of(node.stage), record_folder(node)
     clock = CellClock(limit)
 
     def at_start(cell: dict, cell_index: int) -> None:

@@ -18,6 +18,8 @@ from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import METHODS
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
 
+HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
+
 
 def plan(experiment: Experiment) -> list[Node]:
     """Return all nodes of an experiment (see `expand`), after checking that they can be carried out.
@@ -28,6 +30,7 @@ def plan(experiment: Experiment) -> list[Node]:
     nodes = expand(experiment)
     for node in nodes:
         _check(node)
+    _check_tests(nodes)
     return nodes
 
 
@@ -153,15 +156,32 @@ def _check_originals(params: PrepareParams) -> None:
     """Given files must be there, and no class of a given folder of images empty."""
     if params.base_model not in ("train", "none"):
         find_dit(params.base_model)
-    if params.class_index and not locate(params.class_index).is_file():
-        raise ValueError(f"prepare.class_index is {locate(params.class_index)}, which does not exist; "
-                         f"give a CSV file with the columns class and index")
+    if params.class_index:
+        from dgs_utils.images.classes import read_class_index  # pandas is only loaded where there is a table
+
+        read_class_index(locate(params.class_index))
     if params.root:
         names = params.classes if params.dataset == "folder" else []
         for name, count in _class_counts("prepare.root", params.root, names, 1).items():
             if not count and (params.dataset == "folder" or name in params.classes):
                 raise ValueError(f"class {name} has no images in {locate(params.root)}; add some, or leave it out "
                                  f"of prepare.classes")
+
+
+def _check_tests(nodes: list[Node]) -> None:
+    """Stage 06 tests on real images, which one's own originals may lack."""
+    if not any(node.stage == "06_evaluate" for node in nodes):
+        return
+    for params in (node.params for node in nodes if node.stage == "00_prepare"):
+        if params.dataset != "folder" or params.split != "given" or not params.root:
+            continue
+        from dgs_utils.images.trees import entries
+
+        root = locate(params.root)
+        folders, files = entries(root) if root.is_dir() else ([], ["an archive"])
+        if len(folders) > 1 and not files and not set(map(str.lower, folders)) & HELD_OUT:
+            raise ValueError(f"stage 06 needs test images, and {root} has no folder val or test; add one, or set "
+                             f"prepare.split to holdout, which takes prepare.val_per_class of each class")
 
 
 def _class_counts(what: str, given: str, classes: list[str], enough: int) -> dict[str, int]:
@@ -171,19 +191,20 @@ def _class_counts(what: str, given: str, classes: list[str], enough: int) -> dic
         raise ValueError(f"{what} is empty; give the folder that holds the images")
     if not root.exists():
         raise ValueError(f"{what} is {root}, which does not exist; give the folder that holds the images")
-    if root.is_file() or any(root.glob("*.zip")) or any(root.glob("metadata.*")):
+    if root.is_file():
         return {}
+    from dgs_utils.images.trees import count_images, entries, looks_like_image  # Pillow is loaded where it is needed
+
     top = root / "train" if (root / "train").is_dir() else root
-    names = classes or sorted(folder.name for folder in top.iterdir() if folder.is_dir())
-    return {name: _count(top / name, enough) for name in names}
+    folders, files = entries(top)
+    inside = {name: entries(top / name) for name in folders}
+    plain = any(looks_like_image(top / name / file) for name, (_, inner) in inside.items() for file in inner[:1])
+    if not plain or any(map(_may_list, files)):
+        return {}  # any layout but plain class folders is left to stage 00 or 02
+    names = classes or [name for name, (deeper, inner) in inside.items()
+                        if not inner or deeper or count_images(top / name)]  # a folder of other files is no class
+    return {name: count_images(top / name, enough) if name in inside else 0 for name in names}
 
 
-def _count(folder: Path, enough: int) -> int:
-    from dgs_utils.images.pixels import image_suffixes  # Pillow is only loaded where there are files to count
-
-    count = 0
-    for file in folder.rglob("*"):
-        count += file.suffix.lower() in image_suffixes()
-        if count == enough:
-            break
-    return count
+def _may_list(file: str) -> bool:
+    return file.endswith((".csv", ".jsonl", ".parquet"))

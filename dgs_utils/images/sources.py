@@ -13,7 +13,7 @@ from dgs_utils.artifacts.files import atomic
 from dgs_utils.artifacts.places import locate
 from dgs_utils.images.archives import is_archive, unpack_all
 from dgs_utils.images.download import fetch
-from dgs_utils.images.trees import entries, holds_images
+from dgs_utils.images.trees import count_images, entries
 from dgs_utils.params import PrepareParams
 
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -108,4 +108,4 @@ def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
 def archives_in(root: Path) -> list[Path]:
     """Return the archives in a folder if they are all that it has: beside images, one is somebody's old copy."""
     found = [root / file for file in entries(root)[1] if is_archive(root / file)]
-    return [] if found and holds_images(root) else found
+    return [] if found and count_images(root) else found

@@ -56,10 +56,19 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(files)
 
 
-def holds_images(folder: Path) -> bool:
-    """Return whether there is an image anywhere below a folder."""
+def count_images(folder: Path, enough: int = 1) -> int:
+    """Return how many images there are anywhere below a folder, ``enough`` at the most."""
     folders, files = entries(folder)
-    return any(looks_like_image(folder / file) for file in files) or any(holds_images(folder / f) for f in folders)
+    count = 0
+    for file in files:
+        count += looks_like_image(folder / file)
+        if count >= enough:
+            return count
+    for inner in folders:
+        count += count_images(folder / inner, enough - count)
+        if count >= enough:
+            return count
+    return count
 
 
 def walk(root: Path, below: Iterable[str] = ("",)) -> Tree:
