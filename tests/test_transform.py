@@ -244,7 +244,7 @@ def scores_folder(outputs, source: str, classes: dict[str, list[float]]) -> str:
             for label, (name, scores) in enumerate(classes.items()) for i, score in enumerate(scores)]
     write_csv(folder / "scores.csv", pd.DataFrame(rows, columns=["file_name", "class", "label", "score"]))
     write_json(folder / "manifest.json", {"stage": "03_difficulty", "key": source, "label": source, "content": source,
-                                          "inputs": [], "files": {}})
+                                          "inputs": [], "files": {}, "params": {}, "identity": {}, "seconds": 0.0})
     return str(folder)
 
 

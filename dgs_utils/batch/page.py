@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from dgs_utils.artifacts.files import atomic
 from dgs_utils.artifacts.manifests import PAGE, read_manifest
+from dgs_utils.images.pixels import halve_png
 
 LARGEST = 5_000_000  # bytes, as a mail takes
 KINDS = ("text/html", "text/markdown", "image/png", "text/plain")  # of what a cell shows, the first that there is
@@ -86,16 +86,13 @@ def provenance(manifest: dict[str, Any]) -> str:
 
 def _halve_images(notebook: Any) -> bool:
     """Halve the sides of all images; return whether there was one that is large enough for it."""
-    from PIL import Image
-
     halved = False
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "image/png" not in output.get("data", {}):
                 continue
-            image = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
-            if min(image.size) >= 64:
-                buffer, halved = io.BytesIO(), True
-                image.reduce(2).save(buffer, "png")
-                output.data["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+            smaller = halve_png(base64.b64decode(output.data["image/png"]))
+            if smaller:
+                halved = True
+                output.data["image/png"] = base64.b64encode(smaller).decode()
     return halved

@@ -11,6 +11,7 @@ What a file holds besides RGB is defined here and nowhere else:
 * several frames: the first; colour profiles: not applied, as in other training code.
 """
 
+import io
 import re
 import shutil
 import warnings
@@ -165,6 +166,16 @@ def copy_image(source: Path, target: Path) -> Path:
         target = target.with_name(target.name + COMMON[header.format])
     shutil.copyfile(source, target)
     return target
+
+
+def halve_png(content: bytes) -> bytes:
+    """Return a PNG file's content with half its sides, in RGB; empty below 64 pixels of the shorter one."""
+    with Image.open(io.BytesIO(content)) as image:
+        if min(image.size) < 64:
+            return b""
+        buffer = io.BytesIO()
+        image.convert("RGB").reduce(2).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 @contextmanager
