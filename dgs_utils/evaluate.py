@@ -35,6 +35,7 @@ from dgs_utils.images.pixels import read_header
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.params import nearest
+from dgs_utils.results.labels import generation_of
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
@@ -87,15 +88,15 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         check_overlap(train, test)
     labels, classes = _labels_of(train), int(max(_labels_of(train).max(), _labels_of(test).max())) + 1
     planned = int(np.bincount(labels).max()) if ipc < 0 else ipc
-    recipe = recipe_of(protocol, planned, **settings)
+    recipe = recipe_of(protocol, planned, classes=classes, **settings)
     if recipe.protocol.temperature and teacher is None:
         raise ValueError(f"protocol {protocol} trains on soft labels; give a teacher, such as teacher_of(judge)")
     where = resolve(device)
     sets = [as_tensors(images, size, workers, zoom).to(where)
             for images, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
     row = {"method": method, "ipc": planned, "pool_seed": pool_seed, "selection_seed": selection_seed}
-    row |= row_of(recipe, protocol, network, norm, size, planned)
-    row |= {"flip": settings.get("flip", True), "precision": recipe.precision, "evaluations": recipe.evaluations,
+    row |= row_of(recipe, protocol, network, norm, size, planned, classes)
+    row |= {"flip": settings.get("flip", True), "precision": recipe.precision,
             "augment": settings.get("augment", True)}
     rows = [row | row_of_outcome(seed, train_once(network, *sets, recipe, seed, classes, norm, progress, teacher))
             for seed in seeds]
@@ -146,14 +147,15 @@ def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Re
     return train_classifier(built.to(train.images.device), train, test, recipe, seed, progress, teacher)
 
 
-def recipe_of(protocol: str, ipc: int, *, epochs: int = 0, epoch_factor: float = 1.0, batch_size: int = 0,
-              learning_rate: float = 0.0, evaluations: int = 100, augment: bool = True, flip: bool = True,
-              tiles: int = 1, precision: str = "fp32", compile: bool = False) -> Recipe:
+def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, epoch_factor: float = 1.0,
+              batch_size: int = 0, learning_rate: float = 0.0, evaluations: int = 100, augment: bool = True,
+              flip: bool = True, tiles: int = 1, precision: str = "fp32", compile: bool = False) -> Recipe:
     """Return a protocol's recipe with some numbers of one's own.
 
     Args:
         protocol: a name of `protocols.PROTOCOLS`.
-        ipc: images per class; 0: the full set.
+        ipc: images per class; 0: the full set, which is tested every epoch where others are 100 times [F §9.1].
+        classes: how many there are.
         epochs: 0 = the protocol's for ``ipc``, times ``epoch_factor``.
         epoch_factor: scales the protocol's epochs.
         batch_size: 0 = the protocol's.
@@ -171,11 +173,12 @@ def recipe_of(protocol: str, ipc: int, *, epochs: int = 0, epoch_factor: float =
     if protocol not in PROTOCOLS:
         raise ValueError(f"{protocol!r} is no protocol{nearest(protocol, PROTOCOLS)}")
     known = PROTOCOLS[protocol]
+    planned = epochs or known.epochs(ipc, epoch_factor, classes)
     return Recipe(
-        epochs=epochs or known.epochs(ipc, epoch_factor),
+        epochs=planned,
         batch_size=batch_size or known.batch_size(ipc),
         learning_rate=learning_rate or known.learning_rate,
-        evaluations=evaluations,
+        evaluations=evaluations if ipc or evaluations < 100 else max(evaluations, planned),
         augmentation=augmentation_of(known, flip, tiles) if augment else PLAIN,
         precision=precision,
         protocol=known,
@@ -202,12 +205,13 @@ def teacher_of(judge: Classifier, index: ArrayLike | None = None) -> Teacher:
     return teach
 
 
-def row_of(recipe: Recipe, protocol: str, network: str, norm: str, image_size: int, ipc: int) -> dict[str, Any]:
+def row_of(recipe: Recipe, protocol: str, network: str, norm: str, image_size: int, ipc: int,
+           classes: int = 10) -> dict[str, Any]:
     """Return what a row of results says about the training."""
     return {"protocol": protocol, "label": recipe.protocol.label, "network": network, "norm": norm,
             "image_size": image_size, "epochs": recipe.epochs,
-            "epoch_factor": recipe.epochs / recipe.protocol.epochs(ipc), "batch_size": recipe.batch_size,
-            "learning_rate": recipe.learning_rate}
+            "epoch_factor": recipe.epochs / recipe.protocol.epochs(ipc, 1.0, classes), "batch_size": recipe.batch_size,
+            "learning_rate": recipe.learning_rate, "evaluations": recipe.evaluations}
 
 
 def row_of_outcome(seed: int, outcome: Outcome) -> dict[str, Any]:
@@ -232,8 +236,9 @@ def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
 
     Keys: method, distribution, pool_factor, ipc (0 for methods that take every image), pool_seed, selection_seed,
-    dataset, split, distilled, objective (of 04), measure (of 03), and variant: eight hex digits of everything else
-    that decided the set, seeds left out, so that runs of unlike sets are never averaged.
+    dataset, split, distilled, objective (of 04), measure (of 03), pool (its key), generation (how it was made), teacher
+    (the classifier of 00), and variant: eight hex digits of everything else that decided the set, seeds left out, so
+    that runs of unlike sets are never averaged.
     """
     folder, prepare = run.inputs["distilled"], run.inputs["prepare"]
     source = json.loads((prepare / "dataset.json").read_text())
@@ -248,11 +253,21 @@ def describe(run: Run) -> dict:
         row["pool_seed"] = told["02_pool"]["seed"]
     row |= {"objective": told.get("04_transform", {}).get("objective", ""),
             "measure": told.get("03_difficulty", {}).get("measure", "")}
+    history = [*made, *_history(prepare)]
+    row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
+            "generation": generation_of({stage: manifest["params"] for stage, manifest in reversed(history)}),
+            "teacher": _teacher_name(next((m["params"] for stage, m in history if stage == "00_prepare"), {}))}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
-            for stage, manifest in [*made, *_history(prepare)]]
+            for stage, manifest in history]
     foreign = "" if made else key_of(folder)
     variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
     return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
+
+
+def _teacher_name(params: dict) -> str:
+    """Return which classifier 00 has, such as "resnet18 trained on the subset"."""
+    weights = params.get("classifier_weights", "")
+    return f"{params.get('classifier', '')} {'trained on the subset' if weights == 'train' else weights}".strip()
 
 
 def _history(folder: Path) -> Iterator[tuple[str, dict]]:
@@ -308,11 +323,12 @@ def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
                  f"but those of the test are not")
 
 
-def recipe_of_run(run: Run, ipc: int, tiles: int = 1) -> Recipe:
+def recipe_of_run(run: Run, ipc: int, tiles: int = 1, classes: int = 10) -> Recipe:
     """Return the recipe of the run's parameters (see `recipe_of`)."""
     names = ("epochs", "epoch_factor", "batch_size", "learning_rate", "evaluations", "augment", "flip", "precision",
              "compile")
-    return recipe_of(run.params.protocol, ipc, tiles=tiles, **{name: getattr(run.params, name) for name in names})
+    settings = {name: getattr(run.params, name) for name in names}
+    return recipe_of(run.params.protocol, ipc, classes=classes, tiles=tiles, **settings)
 
 
 def open_teacher(run: Run, device: torch.device) -> Teacher | None:
@@ -334,7 +350,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
     method = _method_of(row)
     planned = 0 if method.whole else ipc
-    recipe = recipe_of_run(run, planned, method.tiles)
+    recipe = recipe_of_run(run, planned, method.tiles, len(test.classes))
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
         images = [as_tensors(part, params.image_size, params.workers, zoom).to(device)
@@ -344,9 +360,8 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
             if not _is_done(run, seed):
                 _repeat(run, seed, *images, recipe, len(test.classes), teacher)
     row |= {"ipc": row["ipc"] or planned}
-    row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned)
-    row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "evaluations": params.evaluations,
-            "augment": params.augment}
+    row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned, len(test.classes))
+    row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment}
     return _write_results(run, row, seeds, test)
 
 

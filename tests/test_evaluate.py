@@ -13,6 +13,7 @@ from small_world import CLASSES, make_pool, open_stage, small_classifier, write_
 
 from dgs_utils import evaluate, sample
 from dgs_utils.artifacts import files, manifests, run
+from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.classifiers.augmentation import augment, normalise
 from dgs_utils.classifiers.training import load_images, train_classifier
 from dgs_utils.difficulty import score_source
@@ -122,6 +123,8 @@ def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, pr
     found = {name: row[name] for name in ("method", "ipc", "pool_factor", "selection_seed", "pool_seed", "distilled")}
     assert found == {"method": "pool_random", "ipc": 3, "pool_factor": 4, "selection_seed": 11, "pool_seed": 0,
                      "distilled": run.folder.name}
+    assert row["pool"] == read_manifest(pool)["key"]
+    assert row["generation"] == ""  # a folder of somebody's
 
 
 def draw_set(prepare: Path, pool: Path, **values) -> Path:
@@ -202,6 +205,8 @@ def test_mosaics_are_shuffled_under_their_own_protocol(prepare, monkeypatch, pro
 def test_epochs_follow_the_protocol(prepare, distilled):
     run = open_run(prepare, distilled, epochs=0, epoch_factor=1.0)
     assert [evaluate.recipe_of_run(run, ipc).epochs for ipc in (1, 10, 50, 0)] == [3000, 2000, 1500, 300]
+    run = open_run(prepare, distilled, epochs=0, epoch_factor=1.0, evaluations=100)
+    assert [evaluate.recipe_of_run(run, ipc).evaluations for ipc in (10, 0)] == [100, 300]  # the full set: every epoch
     run = open_run(prepare, distilled, protocol="rded", epochs=0, epoch_factor=1.0)
     recipe = evaluate.recipe_of_run(run, 10, tiles=2)
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (300, 50, 0.001)

@@ -29,6 +29,8 @@ def test_epochs_by_ipc_are_the_published_ones():
     found = [IDC.epochs(ipc) for ipc in range(1, 601)]
     assert found == PUBLISHED["epochs"]["epochs_by_ipc_1_600"]
     assert IDC.epochs(0) == 300  # the full set
+    assert [IDC.epochs(ipc, classes=100) for ipc in (1, 10, 50, 0)] == [2000, 1333, 1000, 200]  # × 2/3 [F §9.1]
+    assert RDED.epochs(10, classes=100) == 300
 
 
 @pytest.mark.parametrize(("ipc", "factor", "epochs"), [(10, 0.01, 20), (20, 0.01, 15), (10, 2.0, 4000), (1, 1e-6, 1)])

@@ -162,3 +162,19 @@ def test_scores_come_where_their_runs_are():
     assert row["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.75, 0.72))
     assert row["ars"] == pytest.approx(augmentation_robust_score(0.6, 0.5, 0.4, 0.45))
     assert robust_scores(pd.DataFrame(hard[:2])).empty
+
+
+@pytest.mark.parametrize("other", [{"image_size": 64}, {"split": "fastai"}, {"epoch_factor": 0.5}, {"test_list": "b"},
+                                   {"prepare_seed": "1"}, {"precision": "bf16"}])
+def test_scores_never_mix_conditions(other):
+    place = {**PLACE, "image_size": 32, "split": "imagenet", "epoch_factor": 1.0, "test_list": "a", "prepare_seed": "0",
+             "precision": "fp32"}
+    cells = [{**place, "method": "dgs", "series": "DGS", "best": 60.0}, {**place, "method": "random",
+             "series": "Random", "best": 50.0}, {**place, "method": "full", "series": "Full", "best": 90.0, "ipc": 0}]
+    far = [{**cell, **other, "best": cell["best"] - 20} for cell in cells]
+    [row] = robust_scores(pd.DataFrame(cells)).to_dict("records")
+    assert row["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.6, 0.5))
+    assert [row["lrs"] for row in robust_scores(pd.DataFrame(cells + far)).to_dict("records")] == pytest.approx(
+        [label_robust_score(0.9, 0.6, 0.6, 0.5), label_robust_score(0.7, 0.4, 0.4, 0.3)])
+    assert robust_scores(pd.DataFrame([cells[0], *far[1:]])).empty
+    assert robust_scores(pd.DataFrame([*cells, {**cells[1], "norm": "batch"}])).empty  # two that could be the control

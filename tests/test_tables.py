@@ -12,15 +12,17 @@ from scipy import stats
 from dgs_utils.artifacts.files import write_csv
 from dgs_utils.methods import METHODS
 from dgs_utils.results.comparisons import compare_with_rivals
+from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of
 from dgs_utils.results.published_values import published
-from dgs_utils.results.rows import CELL, condition_of, main_series, read_results, series_of
+from dgs_utils.results.rows import CELL, LATER, condition_of, main_series, read_results, series_of
 from dgs_utils.results.summaries import ablations, summarise, with_controls
 from dgs_utils.results.tables import EMPTY, LAYOUTS, caption, cells_of, lay_out, write_comparisons, write_table
 
 BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
-        "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": False, "precision": "fp32",
+        "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": True, "precision": "fp32",
         "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
-        "variant": "a1",
+        "variant": "a1", "test_list": "", "prepare_seed": "", "fine_tune_seed": "", "pool": "", "teacher": "",
+        "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
 
@@ -60,6 +62,8 @@ def test_seeds_of_each_kind_are_counted_apart():
                    {"pool_seed": 1, "selection_seed": 8, "training_seed": 0})
     [cell] = summarise(results).to_dict("records")
     assert [cell[name] for name in ("n", "pools", "selections", "trainings")] == [4, 2, 3, 1]
+    [cell] = summarise(rows({"pool_seed": "", "selection_seed": ""})).to_dict("records")
+    assert [cell[name] for name in ("pools", "selections", "trainings")] == [0, 0, 1]  # it has none of these
 
 
 @pytest.mark.parametrize("column", CELL)
@@ -87,7 +91,8 @@ def test_an_empty_distribution_stays_text(tmp_path):
 
 
 def test_older_results_are_read_too(tmp_path):
-    old = runs([40, 42]).drop(columns=["label", "objective", "measure", "variant", "evaluations", "augment"])
+    old = runs([40, 42]).drop(columns=[name for name in LATER if name in BASE and name not in (
+        "method", "distribution", "dataset", "distilled", "pool_seed", "selection_seed")])
     write_csv(tmp_path / "results.csv", old)
     [cell] = summarise(read_results([tmp_path])).to_dict("records")
     assert (cell["n"], cell["best"], cell["objective"], cell["augment"]) == (2, 41, "", True)
@@ -109,7 +114,7 @@ def test_published_tables_are_the_paper_s():
         assert set(frame["method"]) <= METHODS.keys()
     first = published(1).set_index(["network", "ipc", "method"])
     for key, mean, std in [(("resnet_ap10", 10, "dgs"), 37.4, 0.3), (("convnet6", 50, "minimax"), 51.4, 0.4),
-                           (("resnet18", 10, "idc"), 36.9, 0.4), (("convnet6", 10, "random"), 24.3, 1.1)]:
+                           (("resnet18", 10, "idc"), 36.9, 0.4), (("convnet6", 10, "first"), 24.3, 1.1)]:
         assert first.loc[key, ["mean", "std"]].tolist() == [mean, std]
     # [F §8.4]: the same three cells stand in three tables
     woof = first.xs("resnet_ap10").xs("dgs", level="method")["mean"]
@@ -133,7 +138,8 @@ def test_published_values_fill_their_own_columns_completely(name):
 
 
 def test_measured_cells_hold_measured_values_only():
-    summary = summarise(pd.concat([runs([11.1, 11.3]), runs([22.2], method="dit", distribution="", pool_factor=0),
+    summary = summarise(pd.concat([runs([11.1, 11.3]), runs([22.2], method="dit", distribution="", pool_factor=0,
+                                                      generation=PUBLISHED_GENERATION["dit"]),
                                    runs([33.3, 33.3], network="convnet6", ipc=50)]))
     table = lay_out(summary, "table1")
     found = {(*row, column): text for row, line in table["measured"].iterrows() for column, text in line.items()
@@ -141,7 +147,7 @@ def test_measured_cells_hold_measured_values_only():
     assert found == {(10, "ResNetAP-10", "DGS"): "11.2 ± 0.1", (10, "ResNetAP-10", "DiT"): "**22.2**",
                      (50, "ConvNet-6", "DGS"): "**33.3 ± 0.0**"}
     assert table.loc[(10, "ResNetAP-10"), ("published", "DGS")] == "37.4 ± 0.3"
-    assert table.shape == (9, 18)
+    assert table.shape == (9, 20)
 
 
 # ---- Layout ----------------------------------------------------------------------------------------------------------
@@ -193,10 +199,11 @@ def test_series_name_what_tells_sets_of_a_method_apart():
 
 
 def test_the_full_set_stands_beside_each_ipc():
-    whole = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0}
+    whole = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0, "evaluations": 300, "generation": ""}
     results = pd.concat([runs([50], ipc=10), runs([60], ipc=20), runs([86, 87], **whole)])
     assert summarise(results)["n"].tolist() == [1, 1, 2]  # it is counted once
-    published = lay_out(summarise(results), "table1")["measured", "Full"]
+    table = lay_out(summarise(results), "table1")
+    published = table["measured"]["Full"]
     own = lay_out(summarise(results), "comparison").loc["ImageWoof", "Full"]
     for cells, ipcs in ((published, [10, 20, 50]), (own, [10, 20])):
         run = cells[cells != EMPTY]
@@ -204,13 +211,18 @@ def test_the_full_set_stands_beside_each_ipc():
         assert set(run) == {"**86.5 ± 0.7**"}
 
 
-@pytest.mark.parametrize("change", [{"label": "S-R"}, {"epoch_factor": 0.5}, {"image_size": 128}, {"n_test": 3929}])
+@pytest.mark.parametrize("change", [
+    {"protocol": "rded"}, {"epoch_factor": 0.5}, {"image_size": 128}, {"n_test": 3929}, {"split": "fastai"},
+    {"norm": "batch"}, {"evaluations": 10}, {"batch_size": 32}, {"learning_rate": 0.02}, {"precision": "bf16"},
+    {"generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 1.5"}, {"flip": False},
+    {"generation": "a DiT of its own size trained here, 50 steps, guidance 4"}])
 def test_published_values_stand_only_beside_runs_of_their_kind(change):
     table = lay_out(summarise(runs([40, 42], **change)), "table1")
-    assert table.shape == (9, 9)
+    assert table.shape == (9, 10)
     assert "37.4" not in table.to_string()
     assert "Published values are left out" in caption(summarise(runs([40, 42], **change)), "table1")
-    assert "Published" not in caption(summarise(runs([40, 42])), "table1")
+    assert "Published values" not in caption(summarise(runs([40, 42])), "table1")
+    assert "ours a seeded draw" in caption(summarise(runs([40, 42])), "table1")
 
 
 def test_ablations_show_what_varies():
@@ -233,17 +245,89 @@ def test_an_ablation_shows_only_sets_that_differ_in_nothing_else():
     assert sorted(cells_of(summary, "comparison")["best"]) == [40, 44, 45, 46]  # what no ablation shows stays
 
 
+PLAIN = {"distribution": "", "objective": "", "measure": "", "generation": ""}
+REAL = {**PLAIN, "pool_factor": 0, "pool_seed": ""}
+
+
 def test_controls_stand_beside_each_result():
-    plain = {"distribution": "", "objective": "", "measure": ""}
     results = pd.concat([
-        runs([50, 52]), runs([44], method="random", pool_factor=0, **plain), runs([47], method="pool_random", **plain),
-        runs([60], network="convnet6"), runs([48], method="k_center", pool_factor=0, **plain)])
-    table = with_controls(summarise(results)).set_index(["network", "method"])
+        runs([50, 52]), runs([44, 45], method="random", **REAL), runs([47, 50], method="pool_random", **PLAIN),
+        runs([60], network="convnet6"), runs([48, 49], method="k_center", selection_seed="", **REAL)])
+    table = with_controls(results).set_index(["network", "method"])
     ours = table.loc[("resnet_ap10", "dgs")]
-    assert ours[["random", "pool_random", "over_random", "over_pool"]].tolist() == [44, 47, 7, 4]
-    assert table.loc[("resnet_ap10", "k_center"), ["random", "over_random"]].tolist() == [44, 4]
+    assert ours[["random", "pool_random", "over_random", "over_pool"]].tolist() == [44.5, 48.5, 6.5, 2.5]
+    half = stats.t.ppf(0.975, 1) * 0.5  # differences of pairs: 6 and 7; 3 and 2
+    assert ours[["over_random_low", "over_random_high"]].tolist() == pytest.approx([6.5 - half, 6.5 + half])
+    assert ours[["over_pool_low", "over_pool_high"]].tolist() == pytest.approx([2.5 - half, 2.5 + half])
+    assert table.loc[("resnet_ap10", "k_center"), ["random", "over_random"]].tolist() == [44.5, 4]
     assert np.isnan(table.loc[("resnet_ap10", "k_center"), "over_pool"])  # it uses no pool
     assert np.isnan(table.loc[("convnet6", "dgs"), "over_random"])  # not run there
+    assert np.isnan(table.loc[("resnet_ap10", "random"), "over_random"])  # nothing is its own control
+
+
+@pytest.mark.parametrize("other", [{"pool_factor": 2}, {"pool": "b"}, {"pool_seed": 1, "pool": "b"},
+                                   {"fine_tune_seed": "1"}, {"image_size": 128}, {"test_list": "ab"}, {"ipc": 20},
+                                   {"prepare_seed": "7"}])
+def test_a_control_is_one_of_the_same_pool_size_and_condition(other):
+    ours = runs([50, 52], pool="a")
+    control = runs([40, 41], method="pool_random", **{"pool": "a", **PLAIN})
+    foreign = runs([20, 21], method="pool_random", **{"pool": "a", **PLAIN, **other})
+    found = with_controls(pd.concat([ours, control, foreign]))
+    assert found.loc[found["method"] == "dgs", "pool_random"].tolist() == [40.5]
+    alone = with_controls(pd.concat([ours, foreign]))
+    assert alone.loc[alone["method"] == "dgs", "pool_random"].isna().all()
+
+
+def test_older_rows_tell_their_pool_by_generator_and_seed():
+    control = runs([40, 41], method="pool_random", **PLAIN)
+    results = pd.concat([control, runs([50, 51], pool_factor=5, method="dit", **PLAIN),
+                         runs([50, 51], method="confidence", **PLAIN)])
+    found = with_controls(results).set_index("method")["pool_random"]
+    assert np.isnan(found["dit"])  # another generator's pool
+    assert found["confidence"] == 40.5
+
+
+# ---- Labels ----------------------------------------------------------------------------------------------------------
+
+HARD = {**BASE, "epochs": 2000}
+SOFT = {**BASE, "protocol": "rded", "norm": "batch", "batch_size": 50, "learning_rate": 0.001, "epochs": 300,
+        "teacher": "resnet18 trained on the subset"}
+
+
+@pytest.mark.parametrize(("row", "label"), [
+    (HARD, "H-A"),
+    ({**HARD, "image_size": 64, "epoch_factor": 0.015, "epochs": 30, "evaluations": 1},
+     "H-A, scaled: 64 px, 30 epochs, 1 test"),
+    ({**HARD, "norm": "batch", "batch_size": 32, "learning_rate": 0.1, "augment": False, "flip": False},
+     "H-A, scaled: batch norm, batch 32, learning rate 0.1, no augmentation, no flips"),
+    ({**HARD, "split": "fastai", "n_test": 3929}, "H-A, scaled: split fastai, 3929 test images"),
+    ({**HARD, "method": "full", "ipc": 0, "evaluations": 100}, "H-A, scaled: 100 tests"),
+    ({**HARD, "method": "full", "ipc": 0, "evaluations": 300}, "H-A"),
+    (SOFT, "S-R"),
+    ({**SOFT, "teacher": "resnet50 IMAGENET1K_V1"}, "S-R, scaled: teacher resnet50 IMAGENET1K_V1"),
+    ({**SOFT, "norm": "instance", "teacher": ""}, "S-R, scaled: instance norm, teacher unknown"),
+    ({**HARD, "protocol": "own", "label": "mine"}, "mine")])
+def test_a_label_is_earned(row, label):
+    assert earned_label(row) == label
+
+
+def test_generation_is_told_from_the_stages_behind_a_set():
+    stages = {"00_prepare": {"dit_size": "DiT-XL/2", "base_model": "data/dit.pt"},
+              "01_fine_tune": {"steps": 12000, "epochs": 8, "precision": "fp32"},
+              "02_pool": {"generator": "minimax", "steps": 50, "guidance": 4.0, "precision": "fp32"}}
+    assert generation_of(stages) == PUBLISHED_GENERATION["minimax"]
+    raw = {**stages, "02_pool": {**stages["02_pool"], "generator": "dit"}}
+    assert generation_of(raw) == PUBLISHED_GENERATION["dit"]
+    small = {"00_prepare": {"dit_size": "", "base_model": "train"}, "01_fine_tune": {"steps": 0, "epochs": 2},
+             "02_pool": {"generator": "minimax", "steps": 20, "guidance": 1.5, "precision": "bf16"}}
+    assert generation_of(small) == ("a DiT of its own size trained here, 2 fine-tuning epochs, 20 steps, guidance 1.5, "
+                                    "sampled in bf16")
+    assert generation_of({"02_pool": {"generator": "folder"}}) == generation_of({}) == ""
+
+
+def test_labels_of_a_table_are_merged():
+    results = pd.concat([runs([50], epoch_factor=0.02, epochs=40), runs([50], ipc=20, epoch_factor=0.02, epochs=30)])
+    assert "(protocol idc, H-A, scaled: 40 epochs or 30 epochs)" in caption(summarise(results))
 
 
 def test_runs_of_one_pool_are_not_independent():

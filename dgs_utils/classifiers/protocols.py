@@ -31,6 +31,7 @@ class Protocol:
         extra_pass: a second forward pass of each batch, which only moves the running statistics of batch norm.
         test_zoom: test images are scaled to this many times their size before the centre crop.
         counted_after: share of the epochs after which tests count towards the best.
+        hundred_classes: factor on the epochs of sets with 100 classes or more.
     """
 
     label: str
@@ -46,10 +47,12 @@ class Protocol:
     extra_pass: bool = False
     test_zoom: float = 1.0
     counted_after: float = 0.0
+    hundred_classes: float = 1.0
 
-    def epochs(self, ipc: int, factor: float = 1.0) -> int:
+    def epochs(self, ipc: int, factor: float = 1.0, classes: int = 10) -> int:
         """Return the number of epochs for ``ipc`` images per class (0: the full set), scaled by ``factor``."""
-        return max(round(_by_ipc(self.epochs_by_ipc, ipc, self.full_epochs) * factor), 1)
+        share = self.hundred_classes if classes >= 100 else 1.0
+        return max(round(_by_ipc(self.epochs_by_ipc, ipc, self.full_epochs) * share * factor), 1)
 
     def batch_size(self, ipc: int) -> int:
         """Return the batch size for ``ipc`` images per class (0: the full set)."""
@@ -91,7 +94,7 @@ IDC = Protocol(
     label="H-A",
     epochs_by_ipc=((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500)), full_epochs=300,
     batch_by_ipc=(), full_batch=64,
-    learning_rate=0.01, optimiser=sgd, rate=steps_rate,
+    learning_rate=0.01, optimiser=sgd, rate=steps_rate, hundred_classes=2 / 3,
 )
 
 # RDED, soft labels of a teacher [B §3.1]. Its CutMix works in place, so the extra pass sees the mixed images.

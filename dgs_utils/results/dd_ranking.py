@@ -3,6 +3,10 @@
 import numpy as np
 import pandas as pd
 
+# What the runs of one score agree in; the recipe of each protocol decides the rest.
+ALIKE = ("dataset", "split", "test_list", "prepare_seed", "image_size", "network", "flip", "precision")
+ROUNDING = 0.2  # of epochs to whole ones, where a small share of a protocol's is trained
+
 
 def label_robust_score(real_hard: float, distilled_hard: float, distilled: float, random: float,
                        weight: float = 0.5) -> float:
@@ -33,33 +37,44 @@ def robust_scores(summary: pd.DataFrame) -> pd.DataFrame:
 
     The label-robust score wants the series and the full set under hard labels (protocol idc), and the series and random
     real images under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-
-    robust score wants both with and without augmentation, under hard labels.
+    robust score wants both with and without augmentation, under hard labels. All of them agree in `ALIKE` and in how
+    many epochs of their protocol they had; nothing is averaged, so that two candidates for one role leave no score.
 
     Args:
-        summary: one row a cell, with protocol, dataset, network, ipc, method, series, augment and best (percent).
+        summary: one row a cell, as `summaries.summarise` returns it.
 
     Returns:
-        dataset, network, ipc, series, lrs, ars (NaN where runs are missing); no row where both are.
+        `ALIKE`, ipc, series, lrs, ars (NaN where runs are missing); no row where both are.
     """
-    cells, place = summary.assign(share=summary["best"] / 100), ["dataset", "network", "ipc"]
-    full = cells[(cells["method"] == "full") & (cells["protocol"] == "idc") & cells["augment"]]
-    table = cells[~cells["method"].isin(["random", "full"])][[*place, "series"]].drop_duplicates()
-    table = table.merge(full.groupby(place[:2])["share"].mean().rename("full").reset_index(), how="left")
-    for name, (protocol, augment) in {"hard": ("idc", True), "soft": ("rded", True), "plain": ("idc", False)}.items():
-        part = cells[(cells["protocol"] == protocol) & (cells["augment"] == augment)]
-        own = part.groupby([*place, "series"])["share"].mean().rename(name)
-        random = part[part["method"] == "random"].groupby(place)["share"].mean().rename(f"random_{name}")
-        table = table.merge(own.reset_index(), how="left").merge(random.reset_index(), how="left")
-    rows = [_robust_scores(row) for row in table.to_dict("records")]
-    found = pd.DataFrame(rows, columns=[*place, "series", "lrs", "ars"])
+    alike = [name for name in ALIKE if name in summary]
+    ours = summary[~summary["method"].isin(["random", "full"]) & (summary["protocol"] == "idc") & summary["augment"]]
+    rows = [{**row, **_robust_scores(row, summary[_matches(summary, row, alike)])} for row in ours.to_dict("records")]
+    found = pd.DataFrame(rows, columns=[*alike, "ipc", "series", "lrs", "ars"])
     return found.dropna(subset=["lrs", "ars"], how="all").reset_index(drop=True)
 
 
-def _robust_scores(row: dict) -> dict:
-    soft = [row["soft"], row["random_soft"]]
-    lrs = [row["full"], row["hard"], *([row["hard"], row["random_hard"]] if np.isnan(soft).any() else soft)]
-    ars = [row[name] for name in ("hard", "random_hard", "plain", "random_plain")]
-    return {**row, "lrs": np.nan if np.isnan(lrs).any() else label_robust_score(*lrs),
+def _matches(summary: pd.DataFrame, row: dict, alike: list[str]) -> pd.Series:
+    """Tell the cells that agree with a row in `ALIKE`, and in the share of epochs but for rounding to whole ones."""
+    same = pd.Series(np.logical_and.reduce([summary[name] == row[name] for name in alike]), index=summary.index)
+    if "epoch_factor" in summary:
+        same &= (summary["epoch_factor"] / row["epoch_factor"] - 1).abs() < ROUNDING
+    return same
+
+
+def _robust_scores(row: dict, cells: pd.DataFrame) -> dict[str, float]:
+    def share(protocol: str, augment: bool, ipc: int, **who: str) -> float:
+        is_so = (cells["protocol"] == protocol) & (cells["augment"] == augment) & (cells["ipc"] == ipc)
+        found = cells.loc[is_so & np.logical_and.reduce([cells[name] == value for name, value in who.items()]), "best"]
+        return found.iloc[0] / 100 if len(found) == 1 else np.nan
+
+    ipc = row["ipc"]
+    places = {"hard": ("idc", True, ipc), "soft": ("rded", True, ipc), "plain": ("idc", False, ipc)}
+    own = {name: share(*place, series=row["series"]) for name, place in places.items()}
+    random = {name: share(*place, method="random") for name, place in places.items()}
+    labels = "hard" if np.isnan([own["soft"], random["soft"]]).any() else "soft"
+    lrs = [share("idc", True, 0, method="full"), own["hard"], own[labels], random[labels]]
+    ars = [own["hard"], random["hard"], own["plain"], random["plain"]]
+    return {"lrs": np.nan if np.isnan(lrs).any() else label_robust_score(*lrs),
             "ars": np.nan if np.isnan(ars).any() else augmentation_robust_score(*ars)}
 
 

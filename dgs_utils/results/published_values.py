@@ -1,4 +1,4 @@
-"""Published values, and which of our rows may stand beside them."""
+"""Published values of the paper's tables, in the kit's own names."""
 
 from pathlib import Path
 
@@ -21,12 +21,3 @@ def published(number: int) -> pd.DataFrame:
     frame["method"] = frame["method"].replace(PUBLISHED_LABELS).map(names)
     frame["pool_factor"] = frame["pool_size"].str.extract(r"(\d+)", expand=False).fillna("0").astype(int)
     return frame.drop(columns="pool_size")
-
-
-def is_comparable(summary: pd.DataFrame) -> bool:
-    """Return whether all rows were measured as the published ones were: protocol H-A, all its epochs, 224 pixels, the
-    500 official validation images [B §1].
-    """
-    as_published = ((summary["label"] == "H-A") & (summary["epoch_factor"] == 1) & (summary["image_size"] == 224)
-                    & (summary["n_test"] == 500))
-    return bool(as_published.all())

@@ -1,5 +1,6 @@
 """Rows of results: reading them, and what tells them apart."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost s
 UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 
 # Runs that differ in any of these are never compared.
-CONDITION = ["protocol", "dataset", "split", "image_size", "epoch_factor", "batch_size", "learning_rate", "augment",
-           "flip", "precision", "evaluations", "network", "norm", "ipc"]
+CONDITION = ["protocol", "dataset", "split", "test_list", "prepare_seed", "image_size", "epoch_factor", "batch_size",
+             "learning_rate", "augment", "flip", "precision", "evaluations", "network", "norm", "ipc"]
 
 
 def numbers_of(seeds: pd.Series) -> pd.Series:
     """Return seeds as numbers, NaN where a method has none of that kind."""
     return pd.to_numeric(seeds, errors="coerce")
+
 
 NETWORKS = {
     "convnet3": "ConvNet-3", "convnet4": "ConvNet-4", "convnet5": "ConvNet-5", "convnet6": "ConvNet-6",
@@ -30,33 +32,44 @@ DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "I
 
 LABELS = {name: method.label for name, method in METHODS.items()}
 
-PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full"}
+PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First files"}  # [F §9.4]
 
 # What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
 # images were made are averaged.
-MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "variant"]
+MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "fine_tune_seed", "variant"]
 
 CELL = [*CONDITION, *MAKING]
 
-BY_IPC = ("epoch_factor", "batch_size")  # a protocol lets these follow from the IPC; a factor's epochs are whole ones
+# A protocol lets these follow from the IPC: epochs are whole ones, and the full set is tested every epoch.
+BY_IPC = ("epoch_factor", "batch_size", "evaluations")
 
-LATER = {"label": "", "objective": "", "measure": "", "variant": "", "evaluations": 0, "augment": True}  # since when
+TEXT = ("method", "distribution", "objective", "measure", "variant", "dataset", "distilled", "label", "test_list",
+        "prepare_seed", "fine_tune_seed", "pool_seed", "selection_seed", "pool", "generation", "teacher")
+
+# What columns hold in rows of the time before there were such columns.
+LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True}
 
 MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
 
 
-def read_results(folders: list[Path]) -> pd.DataFrame:
-    """Return the rows of several 06 folders' ``results.csv``, one a training run, accuracies in percent.
+def read_results(places: Sequence[Path]) -> pd.DataFrame:
+    """Return the rows of several 06 folders' ``results.csv``, or of such files, one a training run, accuracies in
+    percent.
 
-    Columns that older files lack have their neutral value; ``folder``, ``series`` and ``condition`` (see `series_of`
-    and `condition_of`) are added.
+    Columns that older files lack have their neutral value; ``folder`` ("" for a file), ``series`` and ``condition``
+    (see `series_of` and `condition_of`) are added.
+
+    Raises:
+        ValueError: nothing was given, or a file cannot be read.
     """
-    text = ("method", "distribution", "objective", "measure", "variant", "dataset", "distilled", *SEEDS[:2])
-    frames = [read_table(folder / "results.csv", text) for folder in folders]
-    if not frames:
+    if not places:
         raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
-    frames = [frame.assign(folder=str(folder), **{name: value for name, value in LATER.items() if name not in frame})
-              for frame, folder in zip(frames, folders, strict=True)]
+    frames = []
+    for place in map(Path, places):
+        is_file = place.suffix == ".csv"
+        frame = read_table(place if is_file else place / "results.csv", TEXT)
+        frames.append(frame.assign(folder="" if is_file else str(place),
+                                   **{name: value for name, value in LATER.items() if name not in frame}))
     results = pd.concat(frames, ignore_index=True)
     results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
     return results.assign(series=series_of(results), condition=condition_of(results))
@@ -67,7 +80,7 @@ def condition_of(rows: pd.DataFrame) -> np.ndarray:
     place = ["dataset", "protocol", "ipc"]
     within = rows.groupby(place)
     told = [name for name in place[:2] if rows[name].nunique() > 1]
-    others = [name for name in CONDITION if name not in (*place, "network", *BY_IPC)]
+    others = [name for name in CONDITION if name not in (*place, "network")]
     told += [name for name in others if within[name].nunique().max() > 1]
 
     def name_of(row: tuple) -> str:
@@ -96,7 +109,8 @@ def series_of(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _value(name: str, value: object) -> str:
-    return f"{value} × IPC" if name == "pool_factor" else f"set {value}" if name == "variant" else str(value)
+    shown = {"pool_factor": "{} × IPC", "variant": "set {}", "fine_tune_seed": "fine-tuned by seed {}"}
+    return shown.get(name, "{}").format(value)
 
 
 def main_series(results: pd.DataFrame) -> str:

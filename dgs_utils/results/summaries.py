@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.methods import METHODS
-from dgs_utils.results.comparisons import binomial_error
+from dgs_utils.results.comparisons import binomial_error, compare_rows
+from dgs_utils.results.labels import earned_label
 from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, condition_of, main_series, series_of
 
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure")  # of DGS: the summary column that varies
@@ -14,26 +15,42 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """Average the runs of each cell.
 
     Returns:
-        One row a cell: the columns of `CELL`, ``series``, ``condition``, ``label`` (of the protocol), ``best`` and
-        ``last`` (mean top-1, percent), ``std`` and ``last_std`` (ddof 1, NaN for a single run), ``n`` (runs),
-        ``pools``, ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard error of
-        one test, percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the standard
-        error of best over the outermost source of noise that was repeated, and how many of that there are.
+        One row a cell: the columns of `CELL`, ``series``, ``condition``, ``label`` (as earned), ``generation``,
+        ``best`` and ``last`` (mean top-1, percent), ``std`` and ``last_std`` (ddof 1, NaN for a single run), ``n``
+        (runs), ``pools``, ``selections``, ``trainings`` (distinct seeds of each kind), ``test_se`` (binomial standard
+        error of one test, percentage points), ``optimism`` (mean of best − last), and ``error`` with ``units``: the
+        standard error of best over the outermost source of noise that was repeated, and how many of that there are.
     """
     if "series" not in results:
         results = results.assign(series=series_of(results), condition=condition_of(results))
+    results = results.assign(label=earned_labels(results))
     groups = results.groupby([*CELL, "series", "condition"], sort=False, dropna=False)
     summary = groups.agg(
-        label=("label", "first"),
+        label=("label", "first"), generation=("generation", "first"),
         best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
         last_std=("last", "std"), n=("best", "size"), n_test=("n_test", "max"),
-        pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
-        trainings=("training_seed", "nunique"),
+        pools=("pool_seed", _distinct), selections=("selection_seed", _distinct),
+        trainings=("training_seed", _distinct),
     ).reset_index()
     summary["test_se"] = binomial_error(summary["best"], summary["n_test"])
     summary["optimism"] = summary["best"] - summary["last"]
     errors = [_error(part) for _, part in groups]
     return summary.assign(error=[error for error, _ in errors], units=[units for _, units in errors])
+
+
+def earned_labels(results: pd.DataFrame) -> list[str]:
+    """Return the label that each row has earned (`labels.earned_label`)."""
+    told = [*CONDITION, "label", "epochs", "n_test", "teacher"]
+    known = results[[name for name in told if name in results]]
+    distinct = known.drop_duplicates()
+    labels = dict(zip(distinct.itertuples(index=False, name=None), map(earned_label, distinct.to_dict("records")),
+                      strict=True))
+    return [labels[row] for row in known.itertuples(index=False, name=None)]
+
+
+def _distinct(seeds: pd.Series) -> int:
+    """Count distinct seeds; a method that has none of a kind has ""."""
+    return int(seeds[seeds.astype(str) != ""].nunique())
 
 
 def _error(runs: pd.DataFrame) -> tuple[float, int]:
@@ -57,22 +74,50 @@ def swept(summary: pd.DataFrame, name: str) -> pd.Series:
     return (lines.transform("nunique") > 1).reindex(summary.index, fill_value=False)
 
 
-def with_controls(summary: pd.DataFrame) -> pd.DataFrame:
+def with_controls(results: pd.DataFrame) -> pd.DataFrame:
     """Put the two controls of a result beside it [B §2]: random real images, and random ones of the same pool.
 
-    Returns:
-        The summary with ``random`` and ``pool_random`` (best, percent; NaN where not run, or no pool was used) and what
-        the result has above each: ``over_random``, ``over_pool``.
-    """
-    def best_of(method: str, keys: list[str]) -> pd.DataFrame:
-        found = summary[summary["method"] == method]
-        return found.groupby(keys, dropna=False)["best"].mean().rename(method).reset_index()
+    A control is a control only of its own condition, and for generated sets of its own pool and pool size; runs are
+    paired by their seeds (`comparisons.compare`). Where there is no such control there is no value.
 
-    pooled = summary["method"].map(lambda method: method in METHODS and METHODS[method].source == "pool")
-    table = summary.merge(best_of("random", CONDITION), on=CONDITION, how="left")
-    table = table.merge(best_of("pool_random", CONDITION), on=CONDITION, how="left")
-    table.loc[~pooled.to_numpy(), "pool_random"] = np.nan
-    return table.assign(over_random=table["best"] - table["random"], over_pool=table["best"] - table["pool_random"])
+    Returns:
+        `summarise`, with ``random`` and ``pool_random`` (best of the matched runs, percent), and what the result has
+        above each with its 95 % interval: ``over_random``, ``over_random_low``, ``over_random_high``, ``over_pool``, ….
+    """
+    if "series" not in results:
+        results = results.assign(series=series_of(results), condition=condition_of(results))
+    results = results.reset_index(drop=True)
+    pools = _pool_of(results)
+    rows = []
+    for values, part in results.groupby([*CELL, "series", "condition"], sort=False, dropna=False):
+        place = dict(zip(CELL, values, strict=False))
+        alike = np.logical_and.reduce([results[name] == place[name] for name in CONDITION])
+        same_pool = (alike & (pools != "") & pools.isin(pools[part.index])
+                     & (results["pool_factor"] == place["pool_factor"])
+                     & (results["fine_tune_seed"] == place["fine_tune_seed"]))
+        controls = {"random": alike & (results["method"] == "random"),
+                    "pool_random": same_pool & (results["method"] == "pool_random")}
+        rows.append({name: value for control, chosen in controls.items()
+                     for name, value in _over(part, results[chosen], control).items()})
+    return pd.concat([summarise(results), pd.DataFrame(rows)], axis=1)
+
+
+def _pool_of(results: pd.DataFrame) -> pd.Series:
+    """Return which pool each row's images are of; "" for other images. Older rows only tell generator and seed."""
+    known = results["method"].map(lambda name: METHODS[name].source == "pool" if name in METHODS else False)
+    generator = results["method"].map(lambda name: (METHODS[name].generator if name in METHODS else "") or "minimax")
+    older = generator + " " + results["pool_seed"].astype(str)
+    return results["pool"].where(results["pool"] != "", older).where(known, "")
+
+
+def _over(part: pd.DataFrame, control: pd.DataFrame, name: str) -> dict[str, float]:
+    over = f"over_{name.removesuffix('_random')}"
+    found = dict.fromkeys((name, over, f"{over}_low", f"{over}_high"), np.nan)
+    if control.empty or control["series"].nunique() > 1 or part["method"].iloc[0] in ("random", name):
+        return found
+    compared = compare_rows(part, control)
+    return {name: part["best"].mean() - compared.difference, over: compared.difference,
+            f"{over}_low": compared.low, f"{over}_high": compared.high}
 
 
 def without_ablations(summary: pd.DataFrame) -> pd.DataFrame:

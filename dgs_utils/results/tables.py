@@ -15,7 +15,8 @@ import pandas as pd
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.methods import METHODS
 from dgs_utils.results.comparisons import signed
-from dgs_utils.results.published_values import is_comparable, published
+from dgs_utils.results.labels import is_comparable
+from dgs_utils.results.published_values import published
 from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, DATASETS, LABELS, MAKING, NETWORKS, title_of
 from dgs_utils.results.summaries import ABLATIONS, summarise, swept, without_ablations
 
@@ -32,6 +33,7 @@ class Layout:
         compared: the one of these names in which cells compete: the best of those that agree in all others is bold.
         cells: values that are always shown, run or not, by summary column; others appear as they were run.
         published: number of the paper's table whose values are shown beside ours; 0 for none.
+        note: how runs as published still differ from the published ones.
     """
 
     rows: tuple[str, ...]
@@ -39,29 +41,34 @@ class Layout:
     compared: str
     cells: dict[str, list]
     published: int = 0
+    note: str = ""
 
 
 IPCS = [10, 20, 50]
+POOLS = "How many pools are behind the published values, and which noise their ± covers, is not known."
+FIRST = "The published Random is the first files in order of names, ours a seeded draw."
+CORESETS = ("K-Center and Herding see the features of sample.features, or of the difficulty's classifier; IDC's "
+            "authors take a ResNetAP-10 trained on the full set, and which one the published rows used is not known.")
 LAYOUTS: dict[str, Layout] = {
     "comparison": Layout(("dataset", "series"), ("network", "ipc"), "series", {}),
     **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]}) for name in ABLATIONS},
     "table1": Layout(("ipc", "network"), ("method",), "method", {
         "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["convnet6", "resnet_ap10", "resnet18"],
-        "method": ["random", "k_center", "herding", "dit", "dm", "idc", "minimax", "dgs", "full"],
+        "method": ["first", "random", "k_center", "herding", "dit", "dm", "idc", "minimax", "dgs", "full"],
         "distribution": ["", "scale"], "pool_factor": [0, 5],
-    }, published=1),
+    }, published=1, note=f"{FIRST} {CORESETS} {POOLS}"),
     "table2": Layout(("dataset", "ipc"), ("method",), "method", {
         "augment": [True], "dataset": ["imagenette", "imageidc"], "ipc": IPCS, "network": ["resnet_ap10"],
-        "method": ["random", "dit", "minimax", "dgs"], "distribution": ["", "scale"], "pool_factor": [0, 5],
-    }, published=2),
+        "method": ["first", "random", "dit", "minimax", "dgs"], "distribution": ["", "scale"], "pool_factor": [0, 5],
+    }, published=2, note=f"{FIRST} {POOLS}"),
     "table3": Layout(("distribution",), ("ipc",), "distribution", {
         "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["resnet_ap10"], "method": ["dgs"],
         "distribution": ["hill", "ground", "slope", "cliff", "scale"], "pool_factor": [5],
-    }, published=3),
+    }, published=3, note=POOLS),
     "table4": Layout(("pool_factor",), ("ipc",), "pool_factor", {
         "augment": [True], "dataset": ["imagewoof"], "ipc": IPCS, "network": ["resnet_ap10"], "method": ["dgs"],
         "distribution": ["scale"], "pool_factor": [2, 3, 4, 5, 6],
-    }, published=4),
+    }, published=4, note=POOLS),
 }
 
 
@@ -249,14 +256,27 @@ def caption(summary: pd.DataFrame, name: str = "comparison") -> str:
     counts = [f"{low} to {high}" if low != high else str(low) for low, high in ranges]
     factors = sorted(source["epoch_factor"].unique())
     scaled = "" if factors == [1.0] else f" Epochs are the protocol's × {', '.join(f'{f:g}' for f in factors)}."
-    apart = "" if not LAYOUTS[name].published or is_comparable(shown) else (
-        " Published values are left out: they were measured by protocol H-A with all its epochs, at 224 pixels, on the "
-        "500 official validation images.")
-    protocol = f"{source['protocol'].iloc[0]}, {source['label'].iloc[0]}"
+    apart = "" if not LAYOUTS[name].published else f" {LAYOUTS[name].note}" if is_comparable(shown) else (
+        " Published values are left out: they were measured by protocol H-A with all its epochs and tests, in fp32, at "
+        "224 pixels, on the 500 official validation images, with DiT-XL/2, 12,000 steps of fine-tuning, 50 steps of "
+        "sampling and guidance 4.")
+    protocol = f"{source['protocol'].iloc[0]}, {_labels(source['label'])}"
     return (f"Best top-1 accuracy in percent over the evaluations of a run (protocol {protocol}), "
             f"mean ± standard deviation (ddof 1) of {counts[0]} runs: pool seeds {counts[1]}, selection seeds "
             f"{counts[2]}, training seeds {counts[3]}. The binomial standard error of one test "
             f"({source['n_test'].max()} images) is up to {source['test_se'].max():.1f} points.{scaled}{apart}")
+
+
+def _labels(labels: pd.Series) -> str:
+    """Return the labels of a table as one, with alternatives where they differ: "H-A, scaled: 40 or 30 epochs"."""
+    distinct = list(dict.fromkeys(labels))
+    families, differences = zip(*(label.split(", scaled: ") for label in distinct if ", scaled: " in label),
+                                strict=True) if any(", scaled: " in label for label in distinct) else ((), ())
+    parts = [text.split(", ") for text in differences]
+    if len(families) < len(distinct) or len(set(families)) > 1 or len(set(map(len, parts))) > 1:
+        return "; ".join(distinct)
+    merged = [" or ".join(dict.fromkeys(same)) for same in zip(*parts, strict=True)]
+    return f"{families[0]}, scaled: {', '.join(merged)}"
 
 
 def _markdown(table: pd.DataFrame) -> str:
