@@ -206,11 +206,12 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
     params = run.params
     device, evaluations = resolve(params.device), len(missing) * params.steps
     model = load_generator(run)
+    guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
+    guidance.check(model.config.in_channels)
     if params.compile == "on" or (params.compile == "auto" and worth_compiling(device, evaluations)):
         model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
     codec = autoencoder.load(run.inputs["prepare"], channels).to(device)
-    guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
     modes = class_modes(run, {block.name for block in missing}) if params.generator == "mgd3" else {}
     steps = run.progress(range(evaluations), label="pool")
     with ThreadPoolExecutor(1) as writer:

@@ -10,7 +10,8 @@ from dgs_utils.classifiers.networks import NETWORKS, build_network, smallest_siz
 from dgs_utils.results.rows import NETWORKS as LABELS
 
 COUNTS = {("convnet6", 224): 754_570, ("convnet6", 256): 763_530, ("resnet_ap10", 224): 4_910_922,
-          ("resnet_ap10", 256): 4_910_922, ("resnet18", 224): 11_181_642, ("resnet18", 256): 11_181_642}
+          ("resnet_ap10", 256): 4_910_922, ("resnet18", 224): 11_181_642, ("resnet18", 256): 11_181_642,
+          ("resnet_ap10", 128): 4_903_242, ("resnet18", 128): 11_173_962}
 SIZES = {"small": 64, "mid": 96, "large": 136}
 
 
@@ -83,7 +84,7 @@ def test_logits_follow_from_the_features(name, size, norm):
 
 
 @pytest.mark.parametrize(("kind", "stem", "ap", "plain"), [
-    ("small", (3, 1), 64, 64), ("mid", (7, 2), 48, 48), ("large", (7, 4), 34, 34)])
+    ("small", (3, 1), 64, 64), ("mid", (3, 2), 48, 48), ("large", (7, 4), 34, 34)])
 def test_stem_depends_on_the_image_size(kind, stem, ap, plain):
     size = SIZES[kind]
     assert stem_of(size) == kind

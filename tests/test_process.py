@@ -226,3 +226,10 @@ def test_the_256_bins_share_all_probability(mean, log_scale):
     upper, lower = (norm.cdf((pixels.numpy() + side / 255 - mean) / math.exp(log_scale)) for side in (1, -1))
     upper[-1], lower[0] = 1, 0
     np.testing.assert_allclose(logs.exp(), upper - lower, atol=1e-3)
+
+
+def test_a_process_is_respaced_where_its_tables_are():
+    """On the meta device, mixing in a tensor of the CPU fails, as it does on a GPU."""
+    spaced = NoiseProcess().to(torch.device("meta")).respaced(50)
+    assert {name: table.device.type for name, table in vars(spaced).items()} == dict.fromkeys(vars(spaced), "meta")
+    assert len(spaced) == 50

@@ -209,3 +209,10 @@ def test_a_mode_that_is_switched_off_changes_nothing(model):
         assert torch.equal(sample(model, labels, rngs(2), steps=6, modes=off), plain)
     on = sample(model, labels, rngs(2), steps=6, modes=ModeGuidance(modes, scale=0.5, stop=4))
     assert not torch.equal(on, plain)
+
+
+def test_no_more_noise_channels_are_guided_than_there_are():
+    model = GaussianOptimum(0.5, 4)
+    with pytest.raises(ValueError, match="guidance_channels is 3, but the model has 2 noise channels; choose 0"):
+        sample(model, torch.tensor([0]), rngs(1), steps=4, guidance=Guidance(2.0, channels=3))
+    assert model.asked == []  # refused before any work

@@ -48,7 +48,7 @@ class NoiseProcess:
         self.betas, self.timesteps = betas, timesteps
         alphas = 1 - betas
         self.alphas_cumprod = alphas.cumprod(0)
-        self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+        self.alphas_cumprod_prev = torch.cat([torch.ones_like(alphas[:1]), self.alphas_cumprod[:-1]])
         self.sqrt_recip_alphas_cumprod = (1 / self.alphas_cumprod).sqrt()
         self.sqrt_recipm1_alphas_cumprod = (1 / self.alphas_cumprod - 1).sqrt()
         remaining = 1 - self.alphas_cumprod
@@ -69,7 +69,8 @@ class NoiseProcess:
         return self
 
     def respaced(self, steps: int) -> "NoiseProcess":
-        """Return the process that visits only ``steps`` of the steps, evenly spread, first and last included.
+        """Return the process that visits only ``steps`` of the steps, evenly spread, first and last included, on the
+        same device.
 
         β are recomputed from the ᾱ that remain.
 
@@ -79,9 +80,9 @@ class NoiseProcess:
         total = len(self)
         if not 2 <= steps <= total:
             raise ValueError(f"{steps} sampling steps are asked of a process of {total}; choose 2 to {total}")
-        places = torch.tensor([round(k * (total - 1) / (steps - 1)) for k in range(steps)])
+        places = torch.tensor([round(k * (total - 1) / (steps - 1)) for k in range(steps)], device=self.betas.device)
         kept = self.alphas_cumprod[places]
-        before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+        before = torch.cat([torch.ones_like(kept[:1]), kept[:-1]])
         process = object.__new__(NoiseProcess)
         process._set(1 - kept / before, self.timesteps[places])
         return process

@@ -28,6 +28,16 @@ class Guidance:
     channels: int = 0
     interval: tuple[float, float] = (0.0, 1.0)
 
+    def check(self, width: int) -> None:
+        """Refuse to guide more noise channels than the ``width`` that a model has.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if self.channels > width:
+            raise ValueError(f"guidance_channels is {self.channels}, but the model has {width} noise channels; "
+                             f"choose 0 (as published) to {width}")
+
     def at(self, t: int, total: int = 1000) -> float:
         """Return the scale at full-process timestep ``t``."""
         low, high = self.interval
@@ -88,6 +98,7 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
         (N, C, H, W) float32 on the model's device.
     """
     config, device = model.config, next(model.parameters()).device
+    guidance.check(config.in_channels)
     shape = (config.in_channels, config.input_size, config.input_size)
     labels = labels.to(device)
 

@@ -30,8 +30,8 @@ class Block(nn.Module):
 class ResNet(Network):
     """ResNet of basic blocks.
 
-    The stem is a 7 × 7 convolution of stride 2 with a 3/2 max pool for large images, as published; without the pool
-    for mid-sized ones; and a 3 × 3 convolution of stride 1 for small ones.
+    The stem is a 7 × 7 convolution of stride 2 with a 3/2 max pool for large images, a 3 × 3 convolution of stride 1
+    with that pool for mid-sized ones, and the same without a pool for small ones, all as published.
 
     Args:
         blocks: blocks in each of the four stages.
@@ -46,8 +46,8 @@ class ResNet(Network):
         super().__init__()
         make = NORMS[norm]
         stem = stem_of(image_size)
-        kernel, stride = (3, 1) if stem == "small" else (7, 2)
-        self.max_pool = stem == "large"
+        kernel, stride = (7, 2) if stem == "large" else (3, 1)
+        self.max_pool = stem != "small"
         self.conv1 = nn.Conv2d(channels, 64, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = make(64)
         stages, inputs = [], 64

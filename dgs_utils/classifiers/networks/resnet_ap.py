@@ -32,8 +32,8 @@ class BlockAP(nn.Module):
 class ResNetAP(Network):
     """ResNet with average pooling for down-sampling.
 
-    The stem is a 7 × 7 convolution of stride 1 with a pool of 4 for large images, as published; of 2 for mid-sized
-    ones; and a 3 × 3 convolution without pool for small ones.
+    The stem is a convolution of stride 1: 7 × 7 with a pool of 4 for large images, 3 × 3 with a pool of 2 for mid-sized
+    ones, and 3 × 3 without a pool for small ones, all as published.
 
     Args:
         blocks: blocks in each of the four stages.
@@ -47,7 +47,7 @@ class ResNetAP(Network):
                  channels: int = 3):
         super().__init__()
         make = NORMS[norm]
-        kernel, self.stem_pool = {"small": (3, 1), "mid": (7, 2), "large": (7, 4)}[stem_of(image_size)]
+        kernel, self.stem_pool = {"small": (3, 1), "mid": (3, 2), "large": (7, 4)}[stem_of(image_size)]
         self.conv1 = nn.Conv2d(channels, 64, kernel, padding=kernel // 2, bias=False)
         self.bn1 = make(64)
         stages, inputs = [], 64
