@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import stats
 from test_tables import rows, runs
 
-from dgs_utils.plots import accuracy, sheets, style
+from dgs_utils.plots import accuracy, differences, sheets, style
+from dgs_utils.results.comparisons import compare_with_rivals
 from dgs_utils.results.rows import condition_of, series_of
 from dgs_utils.results.summaries import summarise
 
@@ -31,13 +32,35 @@ def named(*frames: pd.DataFrame) -> pd.DataFrame:
 FULL = {"method": "full", "ipc": 0, "distribution": "", "pool_factor": 0}
 
 
-def test_bars_are_means_of_one_series_and_setting_each():
+def test_points_are_means_of_one_series_and_condition_each():
     results = named(runs([40, 50]), runs([60, 64], objective="paper"), runs([80], protocol="rded", label="S-R"))
     axes = accuracy.accuracy_by_method(results).axes
     assert [axis.get_title() for axis in axes] == ["ResNetAP-10, idc", "ResNetAP-10, rded"]
-    widths = [[bar.get_width() for bar in axis.patches if bar.get_width() > 0] for axis in axes]
-    assert widths == [[45, 62], [80]]
+    means = [[x for container in axis.containers for x in container.lines[0].get_xdata()] for axis in axes]
+    assert means == [[45, 62], [80]]
+    [segments] = [bars.get_segments() for bars in axes[0].containers[0].lines[2]]
+    half = stats.t.ppf(0.975, 1) * 5  # of two trainings, 40 and 50
+    assert segments[0][:, 0].tolist() == pytest.approx([45 - half, 45 + half])
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["DGS (code)", "DGS (paper)"]
+    low, high = axes[0].get_xlim()
+    assert 35 < low < 40 < 64 < high < 70  # the runs are seen, from their own smallest to their own largest
+
+
+def test_differences_are_points_with_the_intervals_of_the_comparisons():
+    random = {"method": "random", "distribution": "", "pool_factor": 0}
+    results = named(runs([60, 61, 63]), runs([58, 60, 61], **random), runs([20, 21, 24], method="k_center"),
+                    runs([60], method="dit"), runs([60, 62, 63], ipc=20), runs([61, 62, 64], ipc=20, **random))
+    found = compare_with_rivals(results, "DGS", ["Random", "K-Center", "DiT"])
+    axes = differences.differences_to(found).axes
+    assert [axis.get_title() for axis in axes] == ["ResNetAP-10, IPC 10", "ResNetAP-10, IPC 20"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["Random", "K-Center", "DiT"]
+    points = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes[0].lines if line.get_marker() == "o"}
+    assert points == pytest.approx({0: -5 / 3, 2: 0 - 0.0})
+    spans = {tuple(line.get_xdata()) for line in axes[0].lines if len(line.get_xdata()) == 2}
+    first = found.iloc[0]
+    assert (-first["high"], -first["low"]) in spans
+    assert [text.get_text() for text in axes[0].texts] == ["−40"]  # too far away for the scale of the others
+    assert differences.differences_to(found.iloc[:0]) is None
 
 
 def test_intervals_are_over_pools_and_end_at_100_percent():
@@ -76,7 +99,7 @@ def test_without_several_ipcs_there_is_nothing_to_plot_against_them():
     assert accuracy.accuracy_by_ipc(summarise(named(runs([40, 50]), runs([97], **FULL)))) is None
 
 
-def test_bars_of_many_series_have_room():
+def test_many_series_have_room():
     many = named(*[runs([50, 60], method=f"m{place}", ipc=ipc) for place in range(20) for ipc in (10, 20)])
     figure = accuracy.accuracy_by_method(many)
     figure.canvas.draw()

@@ -4,31 +4,58 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from dgs_utils.methods import METHODS
+from dgs_utils.results.summaries import summarise
 
 
 def accuracy_by_method(results: pd.DataFrame) -> Figure:
-    """Show best top-1 accuracy of each series, a panel a condition: bars for the mean, dots for single runs."""
+    """Show best top-1 accuracy of each series, a panel a condition: points for means with 95 % intervals (t, over the
+    outermost source of noise that was repeated), small dots for single runs.
+
+    The scale follows the runs; intervals that reach further run out of the frame.
+    """
+    summary = summarise(results)
     places = {name: place for place, name in enumerate(METHODS)}  # a foreign folder's set comes last
-    order = results.assign(place=results["method"].map(places)).sort_values("place", kind="stable")["series"].unique()
-    ipcs = results["ipc"].replace(0, "all").astype(str)
-    data = results.assign(Method=results["series"], IPC=ipcs)
-    shades = sorted(data["IPC"].unique(), key=lambda ipc: (ipc == "all", len(ipc), ipc))
-    panels = data.groupby("condition", sort=False)
-    height = max(3.0, 0.7 + 0.09 * len(order) * (1 + len(shades)))
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.2 + 2.9 * len(panels), height), sharey=True, squeeze=False)
+    order = list(summary.assign(place=summary["method"].map(places)).sort_values("place", kind="stable")[
+        "series"].unique())
+    ipcs = sorted(summary["ipc"].unique(), key=lambda ipc: (ipc == 0, ipc))
+    shifts = dict(zip(ipcs, 0.6 * (np.arange(len(ipcs)) - (len(ipcs) - 1) / 2) / max(len(ipcs), 2), strict=True))
+    panels = summary.groupby("condition", sort=False)
+    height = max(2.4, 0.9 + 0.1 * len(order) * (1 + len(ipcs)))
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.6 + 2.7 * len(panels), height), sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels, strict=True):
-        options = {"data": part, "x": "best", "y": "Method", "order": order, "hue": "IPC", "hue_order": shades,
-                   "ax": axis}
-        sns.barplot(**options, errorbar=None, palette=sns.color_palette("Blues_d", len(shades)), alpha=0.75)
-        sns.stripplot(**options, palette=["0.15"] * len(shades), dodge=True, jitter=False, size=3, legend=False)
-        axis.set(xlabel="best top-1 accuracy (%)", ylabel="", title=title)
-        axis.get_legend().remove()
-    if len(shades) > 1:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), title="IPC", loc="outside right upper")
+        runs = results[results["condition"] == title]
+        for color, ipc in zip(_shades(len(ipcs)), ipcs, strict=True):
+            _draw_means(axis, part[part["ipc"] == ipc], runs[runs["ipc"] == ipc], order, shifts[ipc], color,
+                        str(ipc or "all"))
+        span = np.ptp(runs["best"])
+        axis.set(xlabel="best top-1 accuracy (%)", title=title, yticks=range(len(order)), yticklabels=order,
+                 xlim=(runs["best"].min() - 0.12 * span - 0.5, runs["best"].max() + 0.12 * span + 0.5))
+        axis.set_ylim(len(order) - 0.5, -0.5)
+    if len(ipcs) > 1:
+        entries = [axis.get_legend_handles_labels() for axis in axes[0]]
+        handles = {label: handle for pairs in entries for handle, label in zip(*pairs, strict=True)}
+        names = [str(ipc or "all") for ipc in ipcs]
+        figure.legend([handles[name] for name in names], names, title="IPC", loc="outside right upper")
     return figure
+
+
+def _shades(count: int) -> list:
+    return sns.color_palette("Blues_d", count) if count > 1 else ["C0"]
+
+
+def _draw_means(axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, order: list[str], shift: float, color: object,
+                label: str) -> None:
+    """Draw the means of one IPC with intervals, and the runs behind them."""
+    heights = [order.index(name) + shift for name in cells["series"]]
+    reach = cells["error"].fillna(0) * stats.t.ppf(0.975, (cells["units"] - 1).clip(lower=1))
+    axis.errorbar(cells["best"], heights, xerr=reach, fmt="o", color=color, markersize=4.5, linewidth=1.1, label=label)
+    axis.plot(runs["best"], [order.index(name) + shift for name in runs["series"]], ".", color="0.25", markersize=2.5,
+              zorder=3)
 
 
 def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
@@ -39,8 +66,6 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
     flatten everything else, so these run out of the frame. The full set is a line across. None where no condition
     has several.
     """
-    from scipy import stats
-
     sized = summary[summary["ipc"] != 0].groupby("condition")["ipc"].nunique()
     summary = summary[summary["condition"].isin(sized[sized > 1].index)]
     if summary.empty:

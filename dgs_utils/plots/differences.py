@@ -1,0 +1,58 @@
+"""Differences to one arm, with their intervals."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+def differences_to(comparisons: pd.DataFrame) -> Figure | None:
+    """Show how far each rival is below or above one arm: points with 95 % intervals, a panel a condition.
+
+    A point right of zero is a rival that is better; the grey band holds differences that do not matter. Wide intervals
+    run out of the frame, and a point that is outside stands at its edge as an arrow with its value.
+
+    Args:
+        comparisons: rows of `results.comparisons.compare_with_rivals`, of one arm (``first``).
+
+    Returns:
+        The figure, or None where there is nothing to compare.
+    """
+    if comparisons.empty:
+        return None
+    shown = comparisons.assign(value=-comparisons["difference"], left=-comparisons["high"], right=-comparisons["low"])
+    rivals, panels = list(shown["second"].unique()), list(shown.groupby(["condition", "ipc"], sort=False))
+    limit = _limit(shown)
+    size = (2.4 + 2.3 * len(panels), 1.1 + 0.2 * len(rivals))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axis, ((condition, ipc), part) in zip(axes[0], panels, strict=True):
+        axis.axvspan(-part["margin"].iloc[0], part["margin"].iloc[0], color="0.93", zorder=0)
+        axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+        for row in part.itertuples():
+            _draw(axis, row, rivals.index(row.second), limit)
+        axis.set(xlim=(-limit, limit), title=f"{condition}, IPC {ipc or 'all'}", yticks=range(len(rivals)),
+                 yticklabels=rivals)
+        axis.set_ylim(len(rivals) - 0.5, -0.5)
+    figure.supxlabel(f"best top-1 accuracy minus that of {shown['first'].iloc[0]} (points)", fontsize="medium")
+    return figure
+
+
+def _limit(shown: pd.DataFrame) -> float:
+    """Return a half-width of the frame in which most points lie, with most of what their intervals reach."""
+    return float(max(3 * shown["margin"].max(), 1.3 * np.nanquantile(shown["value"].abs(), 0.8),
+                     np.nanquantile(shown[["left", "right"]].abs().max(axis=1).fillna(0), 0.5)))
+
+
+def _draw(axis: Axes, row: tuple, place: int, limit: float) -> None:
+    outside = abs(row.value) > limit
+    color = "C0" if np.isnan(row.left) or row.left <= 0 <= row.right else "C3"  # red where zero is outside
+    if not np.isnan(row.left):
+        axis.plot([row.left, row.right], [place, place], color=color, linewidth=1.2, clip_on=True)
+    if not outside:
+        axis.plot(row.value, place, "o", color=color, markersize=4)
+        return
+    edge = np.sign(row.value) * limit
+    axis.plot(edge * 0.96, place, ">" if edge > 0 else "<", color=color, markersize=5)
+    axis.annotate(f"{row.value:+.0f}".replace("-", "−"), (edge * 0.9, place), va="center", fontsize="small",
+                  color=color, ha="right" if edge > 0 else "left", backgroundcolor="white")
