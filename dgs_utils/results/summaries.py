@@ -42,10 +42,9 @@ def earned_labels(results: pd.DataFrame) -> list[str]:
     """Return the label that each row has earned (`labels.earned_label`)."""
     told = [*CONDITION, "label", "epochs", "n_test", "teacher"]
     known = results[[name for name in told if name in results]]
-    distinct = known.drop_duplicates()
-    labels = dict(zip(distinct.itertuples(index=False, name=None), map(earned_label, distinct.to_dict("records")),
-                      strict=True))
-    return [labels[row] for row in known.itertuples(index=False, name=None)]
+    alike = known.groupby([*known], dropna=False, sort=False).ngroup()  # empty cells are NaN, which equals nothing
+    labels = [earned_label(row) for row in known[~alike.duplicated()].to_dict("records")]
+    return [labels[number] for number in alike]
 
 
 def _distinct(seeds: pd.Series) -> int:
