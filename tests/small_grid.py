@@ -26,7 +26,9 @@ import pandas as pd
 from dgs_utils.results.rows import CELL
 method = manifests.read_manifest(run.inputs["distilled"])["identity"]["method"]
 row = dict.fromkeys([*CELL, "label", "pool_seed", "selection_seed"], "") | {"distilled": run.inputs["distilled"].name}
-row |= {"method": method, "ipc": 10, "network": run.params.network, "n_test": 500}
+row |= {"method": method, "ipc": 10, "n_test": 500, "pool_factor": 5, "dataset": "digits", "split": "holdout"}
+params = run.params.model_dump()
+row |= {name: params[name] for name in row if name in params}
 rows = [row | {"training_seed": seed, "best": 50 + 2 * seed, "last": 49 + seed} for seed in range(run.params.repeats)]
 files.write_csv(run.folder / "results.csv", pd.DataFrame(rows))
 """
