@@ -21,10 +21,11 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
-from dgs_utils.selection.measures import MEASURES, difficulty_scores
+from dgs_utils.selection.measures import MEASURES, all_measures, difficulty_scores
 from dgs_utils.selection.score_tables import check_names, keep_classes, read_scores
 
 BLOCK = 4096  # images after which progress is safe on disk, about
+SCORED = [*MEASURES, "prediction", "confidence"]  # what is found of every image
 
 
 # ---- Images and judges -----------------------------------------------------------------------------------------------
@@ -46,8 +47,8 @@ def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], in
         progress: wraps the batches.
 
     Returns:
-        ``images.table`` with score in [0, 1], and the first judge's prediction (output index) and confidence (its
-        largest probability).
+        ``images.table`` with score in [0, 1] (that of ``measure``), every measure under its own name, and the first
+        judge's prediction (output index) and confidence (its largest probability).
 
     Raises:
         ValueError: an unknown measure, a class that a judge has no output for, or an unreadable image.
@@ -63,9 +64,9 @@ def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], in
     with images.class_named():
         for pixels in progress(batches, label="images scored", total=-(-len(images) // batch_size)):
             stop = start + len(pixels[0])
-            parts.append(_score_batch(pixels, targets[start:stop], judges, MEASURES[measure], precision))
+            parts.append(_score_batch(pixels, targets[start:stop], judges, precision))
             start = stop
-    return _with_scores(images, np.concatenate(parts))
+    return _with_scores(images, np.concatenate(parts), measure)
 
 
 def _targets(images: ImageSet, judges: Sequence[Classifier], index: ArrayLike | None) -> np.ndarray:
@@ -82,21 +83,24 @@ def _targets(images: ImageSet, judges: Sequence[Classifier], index: ArrayLike | 
 
 
 @torch.inference_mode()
-def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[Classifier], measure: Callable,
+def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[Classifier],
                  precision: str) -> np.ndarray:
-    """Return float64 (n, 3): mean score, and the first judge's prediction and confidence."""
+    """Return float64 (n, columns of `SCORED`): the judges' mean of every measure, and what the first one says."""
     outputs = []
     for judge, batch in zip(judges, pixels, strict=True):
         with autocast(judge.mean.device, precision):
             batch = batch.to(judge.mean.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             outputs.append(judge(batch).double().cpu().numpy())
-    scores = np.mean([measure(logits, target) for logits in outputs], axis=0)
+    found = [all_measures(logits, target) for logits in outputs]
+    means = [np.mean([measures[name] for measures in found], axis=0) for name in MEASURES]
     prediction = outputs[0].argmax(axis=1)
-    return np.stack([scores, prediction, 1 - difficulty_scores(outputs[0], prediction)], axis=1)
+    return np.stack([*means, prediction, 1 - difficulty_scores(outputs[0], prediction)], axis=1)
 
 
-def _with_scores(images: ImageSet, scored: np.ndarray) -> pd.DataFrame:
-    return images.table.assign(score=scored[:, 0], prediction=scored[:, 1].astype(int), confidence=scored[:, 2])
+def _with_scores(images: ImageSet, scored: np.ndarray, measure: str) -> pd.DataFrame:
+    columns = dict(zip(SCORED, scored.T, strict=True))
+    columns["prediction"] = columns["prediction"].astype(int)
+    return images.table.assign(score=columns[measure], **columns)
 
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
@@ -121,20 +125,20 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
         else:
             scored = score_images(block, batch_size=batch_size, **options,
                                   progress=lambda batches, **_: (b for b, _ in zip(batches, bar, strict=False)))
-            part = scored[["score", "prediction", "confidence"]].to_numpy()
+            part = scored[SCORED].to_numpy(dtype=np.float64)
             with atomic(file) as unfinished, unfinished.open("wb") as stream:
                 np.save(stream, part)
         parts.append(part)
     for _ in bar:  # lets the progress bar reach its end
         pass
-    return _with_scores(images, np.concatenate(parts))
+    return _with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"))
 
 
 def score_source(run: Run) -> pd.DataFrame:
     """Carry out stage 03: score the pool's or the originals' training images and write ``scores.csv``.
 
     Returns:
-        file_name, class, label, score, and prediction and confidence where a classifier made the scores.
+        file_name, class, label, score, and where a classifier made the scores, every measure, prediction, confidence.
 
     Raises:
         ValueError: no images of a class, a doubled file name, or classifiers that lack a class.
@@ -155,8 +159,9 @@ def score_source(run: Run) -> pd.DataFrame:
                                  index=classes["index"], measure=params.measure, precision=params.precision,
                                  device=params.device, workers=params.workers)
     if params.round_scores:
-        scores["score"] = scores["score"].round(params.round_scores)
-    kept = ["file_name", "class", "label", "score", "prediction", "confidence"]
+        rounded = [name for name in ("score", *MEASURES) if name in scores]
+        scores[rounded] = scores[rounded].round(params.round_scores)
+    kept = ["file_name", "class", "label", "score", *SCORED]
     scores = scores[[name for name in kept if name in scores]]
     write_csv(run.folder / "scores.csv", scores)
     write_metadata(run.folder / "metadata", scores)

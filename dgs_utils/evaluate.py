@@ -39,7 +39,8 @@ from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
 
-TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "seed"}  # columns of their own
+TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "score", "cut", "cut_errors", "compute",
+        "seed"}  # columns of their own
 
 
 # ---- Images and networks ---------------------------------------------------------------------------------------------
@@ -235,9 +236,10 @@ def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
 
     Keys: method, distribution, pool_factor, ipc (0 for methods that take every image), pool_seed, selection_seed,
-    dataset, split, distilled, objective (of 04), measure (of 03), pool (its key), generation (how it was made), teacher
-    (the classifier of 00), and variant: eight hex digits of everything else that decided the set, seeds left out, so
-    that runs of unlike sets are never averaged.
+    dataset, split, distilled, objective (of 04), measure (the score that rule or cut went by), rule, cut ("errors" and
+    the share of the hardest that were left out), compute, pool (its key), generation (how it was made), teacher (the
+    classifier of 00), and variant: eight hex digits of everything else that decided the set, seeds left out, so that
+    runs of unlike sets are never averaged.
     """
     folder, prepare = run.inputs["distilled"], run.inputs["prepare"]
     source = json.loads((prepare / "dataset.json").read_text())
@@ -251,7 +253,8 @@ def describe(run: Run) -> dict:
     if "02_pool" in told:
         row["pool_seed"] = told["02_pool"]["seed"]
     row |= {"objective": told.get("04_transform", {}).get("objective", ""),
-            "measure": told.get("03_difficulty", {}).get("measure", "")}
+            "measure": _score_of(row["method"], made, told), "rule": _method_of(row).selector,
+            "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
     history = [*made, *_history(prepare)]
     row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
             "generation": generation_of({stage: manifest["params"] for stage, manifest in reversed(history)}),
@@ -267,6 +270,20 @@ def _teacher_name(params: dict) -> str:
     """Return which classifier 00 has, such as "resnet18 trained on the subset"."""
     weights = params.get("classifier_weights", "")
     return f"{params.get('classifier', '')} {'trained on the subset' if weights == 'train' else weights}".strip()
+
+
+def _score_of(method: str, made: list, told: dict) -> str:
+    """Return which score a set's rule or cut went by: stage 05's own, that of the preset, or the measure of 03."""
+    own = made[0][1]["identity"].get("score", "") if made else ""
+    measure = told.get("03_difficulty", {}).get("measure", "")
+    return own or (METHODS[method].score if measure and method in METHODS else "") or measure
+
+
+def _cut_of(made: list) -> str:
+    """Return what was left out before the choice, such as "0.3", "errors", or "errors, 0.3"."""
+    identity = made[0][1]["identity"] if made else {}
+    parts = ["errors" if identity.get("cut_errors") else "", str(identity.get("cut", ""))]
+    return ", ".join(part for part in parts if part)
 
 
 def _history(folder: Path) -> Iterator[tuple[str, dict]]:

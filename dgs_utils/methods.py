@@ -1,12 +1,60 @@
-"""The methods of the comparison tables, as data: where a method's images come from and which rule picks them.
+"""Methods of making a distilled set, as data: where its images come from × how they are scored × which rule picks them.
 
-A *selector* method takes the distilled set out of images that exist already: the originals, or a generated pool. A
-*crops* method puts its images together from parts of the originals, and a *condense* method makes them by optimising
-pixels (notebook 08). This module imports nothing heavy, so that a grid can be planned without torch; the selectors
-themselves are in `dgs_utils.selection.selectors`.
+A method takes the set out of images that exist already, the originals or a generated pool; or it is a *crops* method,
+which puts images together from parts of the originals, or a *condense* method, which optimises pixels (notebook 08).
+`METHODS` are the presets that tables name; ``sample.score`` and ``sample.rule`` exchange one part of a preset, and what
+comes out is another preset wherever there is one (`method_of`). This module imports nothing heavy, so that a grid can
+be planned without torch; the rules themselves are in `dgs_utils.selection.selectors`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+SCORES: dict[str, str] = {  # columns of stage 03, each in [0, 1], 0 the easiest; see `dgs_utils.selection.measures`
+    "difficulty": "1 − p(class)", "margin": "margin", "cross_entropy": "cross-entropy", "entropy": "entropy",
+    "el2n": "EL2N", "confidence": "1 − confidence",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a rule of `dgs_utils.selection.selectors` looks at.
+
+    Attributes:
+        label: name in tables and figures.
+        needs: "score" (stage 03), "target" (the distribution of stage 04, and its transformed scores), "judgement" (the
+            judge's confidence and whether it is right, stage 03), and "features".
+        uses: parameters of stage 05 that are the rule's own; "seed" where chance plays a part.
+    """
+
+    label: str
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+
+
+RULES: dict[str, Rule] = {
+    "first": Rule("First"),
+    "all": Rule("All"),
+    "random": Rule("Random", uses=("seed",)),
+    "draw": Rule("DGS", ("target",), ("distribution", "counts", "seed")),
+    "match": Rule("DGS (match)", ("target",), ("distribution", "counts")),
+    "easiest": Rule("Easiest", ("score",)),
+    "hardest": Rule("Hardest", ("score",)),
+    "middle": Rule("Middle", ("score",)),
+    "cad": Rule("Compute-aware", ("score",), ("compute",)),
+    "stratified": Rule("Stratified", ("score",), ("seed",)),
+    "ccs": Rule("CCS", ("score",), ("seed",)),
+    "confidence": Rule("Confidence (CaO2)", ("judgement",)),
+    "s3": Rule("S3 groups", ("features",)),
+    "k_center": Rule("K-Center", ("features",)),
+    "herding": Rule("Herding", ("features",)),
+    "moderate": Rule("Moderate", ("features",)),
+    "prototypes_near": Rule("Prototypes (near)", ("features",), ("seed",)),
+    "prototypes_far": Rule("Prototypes (far)", ("features",), ("seed",)),
+    "facility_location": Rule("Facility location", ("features",)),
+    "d2": Rule("D2", ("score", "features")),
+    "reliable_far": Rule("Reliable × far", ("score", "judgement", "features")),
+}
 
 
 @dataclass(frozen=True)
@@ -16,11 +64,9 @@ class Method:
     Attributes:
         label: name in tables and figures.
         source: "originals", "pool", "crops" (of originals, by `dgs_utils.selection.mosaics`) or "condense".
-        selector: name of the rule in `dgs_utils.selection.selectors`, or of the condensation in `dgs_utils.condense`.
+        selector: a name of `RULES`, or of the condensation in `dgs_utils.condense`.
         generator: which pool (`pool.generator`); "" for the experiment's own, or where no pool is used.
-        needs: what the rule looks at: "" (nothing), "scores" (notebook 03), "transformed" (notebook 04),
-            or "features" of the difficulty classifier.
-        uses: the parameters of stage 05 that matter to it, beside method and ipc; the others do not tell results apart.
+        score: a name of `SCORES`; "" where the rule looks at none, or at the measure of stage 03.
         tiles: its images are mosaics of tiles × tiles crops.
     """
 
@@ -28,8 +74,7 @@ class Method:
     source: str
     selector: str
     generator: str = ""
-    needs: str = ""
-    uses: tuple[str, ...] = ()
+    score: str = ""
     tiles: int = 1
 
     @property
@@ -37,33 +82,90 @@ class Method:
         """Whether it takes every image there is, whatever the IPC."""
         return self.selector == "all"
 
+    @property
+    def chooses(self) -> bool:
+        """Whether its rule chooses among more images than it takes, so that score, rule and cut can be exchanged."""
+        return self.source in ("originals", "pool") and not self.generator and not self.whole
 
-TARGET = ("pool_factor", "distribution", "counts")  # what decides a target distribution
+    @cached_property
+    def rule(self) -> Rule:
+        """What its rule looks at."""
+        return RULES.get(self.selector, Rule(self.label, uses=("seed",) if self.source == "crops" else ()))
+
+    @cached_property
+    def uses(self) -> tuple[str, ...]:
+        """The parameters of stage 05 that matter to it, beside method and ipc; the others do not tell results apart."""
+        sized = self.source == "pool" and self.selector not in ("first", "all")
+        return (*(("pool_factor",) if sized else ()), *self.rule.uses)
+
 
 METHODS: dict[str, Method] = {
     # Real images
-    "random": Method("Random", "originals", "random", uses=("seed",)),
+    "random": Method("Random", "originals", "random"),
     "first": Method("First files", "originals", "first"),
-    "k_center": Method("K-Center", "originals", "k_center", needs="features"),
-    "herding": Method("Herding", "originals", "herding", needs="features"),
-    "rded": Method("RDED crops", "crops", "", uses=("seed",), tiles=2),
+    "k_center": Method("K-Center", "originals", "k_center"),
+    "herding": Method("Herding", "originals", "herding"),
+    "rded": Method("RDED crops", "crops", "", tiles=2),
     "full": Method("Full", "originals", "all"),
     # Generated images, first IPC of the pool
     "dit": Method("DiT", "pool", "first", generator="dit"),
     "minimax": Method("Minimax", "pool", "first", generator="minimax"),
     "mgd3": Method("MGD3", "pool", "first", generator="mgd3"),
     # Generated images, chosen out of the pool
-    "dgs": Method("DGS", "pool", "draw", needs="transformed", uses=(*TARGET, "seed")),
-    "match": Method("DGS (match)", "pool", "match", needs="transformed", uses=TARGET),
-    "pool_random": Method("Random of pool", "pool", "random", uses=("pool_factor", "seed")),
-    "easiest": Method("Easiest", "pool", "easiest", needs="scores", uses=("pool_factor",)),
-    "hardest": Method("Hardest", "pool", "hardest", needs="scores", uses=("pool_factor",)),
-    "middle": Method("Middle", "pool", "middle", needs="scores", uses=("pool_factor",)),
-    "confidence": Method("Confidence (CaO2)", "pool", "confidence", needs="scores", uses=("pool_factor",)),
-    "s3": Method("S3 groups", "pool", "s3", needs="features", uses=("pool_factor",)),
-    "pool_k_center": Method("K-Center of pool", "pool", "k_center", needs="features", uses=("pool_factor",)),
-    "pool_herding": Method("Herding of pool", "pool", "herding", needs="features", uses=("pool_factor",)),
+    "dgs": Method("DGS", "pool", "draw"),
+    "match": Method("DGS (match)", "pool", "match"),
+    "pool_random": Method("Random of pool", "pool", "random"),
+    "easiest": Method("Easiest", "pool", "easiest"),
+    "hardest": Method("Hardest", "pool", "hardest"),
+    "middle": Method("Middle", "pool", "middle"),
+    "confidence": Method("Confidence (CaO2)", "pool", "confidence"),
+    "s3": Method("S3 groups", "pool", "s3"),
+    "pool_k_center": Method("K-Center of pool", "pool", "k_center"),
+    "pool_herding": Method("Herding of pool", "pool", "herding"),
+    "ccs": Method("CCS", "pool", "ccs"),
+    "stratified": Method("Stratified", "pool", "stratified"),
+    "cad": Method("Compute-aware", "pool", "cad"),
+    "moderate": Method("Moderate", "pool", "moderate"),
+    "prototypes_near": Method("Prototypes (near)", "pool", "prototypes_near"),
+    "prototypes_far": Method("Prototypes (far)", "pool", "prototypes_far"),
+    "facility_location": Method("Facility location", "pool", "facility_location"),
+    "d2": Method("D2", "pool", "d2"),
+    "reliable_far": Method("Reliable × far", "pool", "reliable_far", score="entropy"),
     # Optimised pixels
     "dm": Method("DM", "condense", "dm"),
     "idc": Method("IDC-1", "condense", "idc"),
 }
+
+REAL = ("easiest", "hardest", "middle", "cad", "stratified", "ccs", "confidence", "moderate", "prototypes_near",
+        "prototypes_far", "facility_location", "d2", "reliable_far")  # rules that choose among the originals, too
+
+METHODS |= {f"real_{name}": replace(METHODS[name], label=f"{METHODS[name].label}, real", source="originals")
+            for name in REAL}
+
+
+def method_of(name: str, score: str = "", rule: str = "") -> tuple[str, Method]:
+    """Return a preset with its score or rule exchanged: the name of the preset with that source and rule, and it.
+
+    Args:
+        name: a key of `METHODS`.
+        score: a key of `SCORES`, or "" for the preset's own.
+        rule: a key of `RULES`, or "" for the preset's own.
+
+    Raises:
+        ValueError: an unknown name, or a method whose parts cannot be exchanged like that.
+    """
+    method = METHODS[name]
+    if rule and rule not in RULES:
+        raise ValueError(f"sample.rule is {rule!r}; choose one of {', '.join(RULES)}")
+    if (score or rule) and not method.chooses:
+        how = f"set pool.generator to {method.generator} and" if method.generator else "to exchange them,"
+        raise ValueError(f"sample.method {name} has no score or rule to exchange; {how} choose another method, "
+                         f"such as dgs")
+    if rule and rule != method.selector:
+        found = [other for other, m in METHODS.items()
+                 if (m.source, m.selector) == (method.source, rule) and (m.chooses or m.whole)]
+        if not found:
+            raise ValueError(f"sample.rule {rule} does not choose among the {method.source}; give sample.method dgs "
+                             f"for a choice from the pool")
+        name, method = found[0], METHODS[found[0]]
+    return name, replace(method, score=score) if score else method

@@ -16,8 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dgs_utils.methods import METHODS
+from dgs_utils.methods import METHODS, Method, method_of
 
+LATER = {"later": True}  # marks what came later: at its default it is left out, so that older results keep their names
 MACHINE = {"machine": True}  # marks what suits the machine at hand and does not decide the result
 Device = Annotated[str, Field(json_schema_extra=MACHINE), AfterValidator(lambda name: check_device(name))]
 Workers = Annotated[int, Field(ge=0, json_schema_extra=MACHINE)]  # threads that read files; 0 = one per core
@@ -37,6 +38,9 @@ Given = Annotated[str, Field(json_schema_extra=GIVEN)]
 Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extra=MACHINE)]  # "2/4": the second quarter
 DitSize = Literal["", "DiT-XL/2", "DiT-XL/4", "DiT-XL/8", "DiT-L/2", "DiT-L/4", "DiT-L/8",
                   "DiT-B/2", "DiT-B/4", "DiT-B/8", "DiT-S/2", "DiT-S/4", "DiT-S/8"]
+Cut = Annotated[float, Field(ge=0, lt=1, json_schema_extra=LATER)]
+Score = Annotated[Literal["", "difficulty", "margin", "cross_entropy", "entropy", "el2n", "confidence"],
+                  Field(json_schema_extra=LATER)]
 Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
 
 # (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
@@ -125,10 +129,11 @@ class StageParams(BaseModel):
         Files and folders that somebody gave stand here by path; `artifacts.nodes.Node.identity` has what is in them.
         """
         apart = {*self.marked("folder"), *self.marked("machine")}
+        apart |= {name for name in self.marked("later") if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in apart}
 
     @classmethod
-    def marked(cls, mark: Literal["folder", "machine", "given"]) -> list[str]:
+    def marked(cls, mark: Literal["folder", "machine", "given", "later"]) -> list[str]:
         """Return the names of the parameters that hold stages' folders, that only suit the machine at hand, or that may
         name files and folders of the user's own.
         """
@@ -316,6 +321,7 @@ class TransformParams(StageParams):
     limit: Count = 0  # thresholds searched below this count; 0 = ipc // 2
     search_on: Literal["pool", "originals"] = "pool"
     shared_scale: bool = False  # both sets transformed with the pool's own bounds
+    score: Score = ""  # the column of 03 that is transformed; "" = its measure
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -337,6 +343,11 @@ class SampleParams(StageParams):
     scores: Folder = ""
     transform: Folder = ""
     method: str = "dgs"  # a name of dgs_utils.methods.METHODS
+    score: Score = ""  # what its rule goes by (dgs_utils.methods.SCORES); "" = the method's own, or difficulty.measure
+    rule: str = ""  # which rule picks (dgs_utils.methods.RULES); "" = the method's own
+    cut: Cut = 0.0  # share of the hardest images left out before; 0 = the rule's own: 0.3 of CCS, none of the others
+    cut_errors: Annotated[bool, Field(json_schema_extra=LATER)] = False  # leave out what the judge misclassifies before
+    compute: Fraction = 0.0  # rule cad: from 0, little training, so the easy end, to 1, much, so the hard end
     ipc: Positive = 10
     pool_factor: Count = 5
     distribution: Distribution = "scale"
@@ -353,31 +364,55 @@ class SampleParams(StageParams):
             hint = nearest(self.method, selectors)
             raise ValueError(f"sample.method is {self.method!r}; choose one of {', '.join(selectors)}"
                              f"{hint if 'did you mean' in hint else ''}")
+        _, method = self.made
+        if (self.cut or self.cut_errors) and not method.chooses:
+            raise ValueError(f"sample.cut and sample.cut_errors need a rule that chooses, and {self.method} has none; "
+                             f"leave them out")
         return self
+
+    @property
+    def made(self) -> tuple[str, Method]:
+        """The preset that method, score and rule come to, and its parts."""
+        return method_of(self.method, self.score, self.rule)
+
+    @property
+    def needs(self) -> set[str]:
+        """What rule and cut look at: "score", "target", "judgement", "features" (see `dgs_utils.methods.Rule`)."""
+        cuts = {"score": self.cut > 0, "judgement": self.cut_errors}
+        return {*self.made[1].rule.needs, *(need for need, given in cuts.items() if given)}
+
+    @property
+    def scored(self) -> str:
+        """The score where it is another than that of the preset, and looked at; "" otherwise."""
+        name, method = self.made
+        return method.score if method.score != METHODS[name].score and self.needs & {"score", "target"} else ""
 
     def identity(self) -> dict[str, Any]:
         """Return the parameters that decide the result; those that the method ignores are left out."""
-        method = METHODS[self.method]
-        known = {"method", *method.uses} | (set() if method.whole else {"ipc"})
-        known |= {"features"} if method.needs == "features" else set()
-        return {name: value for name, value in super().identity().items() if name in known}
+        name, method = self.made
+        known = {"cut", "cut_errors", *method.uses} | (set() if method.whole else {"ipc"}) | ({"features"} & self.needs)
+        found = {parameter: value for parameter, value in super().identity().items() if parameter in known}
+        return {"method": name} | ({"score": self.scored} if self.scored else {}) | found
 
     def inputs(self) -> dict[str, Input]:
-        method = METHODS[self.method]
+        _, method = self.made
         generator = {"generator": method.generator} if method.generator else {}
-        size = {"ipc": self.ipc, "pool_factor": self.pool_factor}
+        scale = {"ipc": self.ipc, "pool_factor": self.pool_factor} | ({"score": method.score} if method.score else {})
         found = {"prepare": Input(stage="00_prepare")}
         if method.source == "pool":
             found["pool"] = Input(stage="02_pool", overrides=generator)
-        if method.needs == "scores":
-            found["scores"] = Input(stage="03_difficulty", overrides={"source": "pool"})
-        if method.needs == "transformed":
-            found["transform"] = Input(stage="04_transform", overrides=size, on_demand=True)
+        if "target" in self.needs:
+            found["transform"] = Input(stage="04_transform", overrides=scale, on_demand=True)
+        elif self.needs & {"score", "judgement"}:
+            found["scores"] = Input(stage="03_difficulty", overrides={"source": method.source})
         return found
 
     def label(self, inputs: dict[str, str]) -> str:
         source = inputs.get("pool", inputs["prepare"])
-        return f"{source}-{self.method}" + ("" if METHODS[self.method].whole else f"-ipc{self.ipc}")
+        name, method = self.made
+        cut = f"cut{self.cut}" if self.cut else ""
+        parts = [source, name, self.scored, cut, "" if method.whole else f"ipc{self.ipc}"]
+        return "-".join(part for part in parts if part)
 
 
 class EvaluateParams(StageParams):

@@ -23,8 +23,8 @@ from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.histograms import histogram
-from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores
-from dgs_utils.selection.selectors import SELECTORS, Candidates, select, selection_rng
+from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores, with_score
+from dgs_utils.selection.selectors import SELECTORS, Candidates, hardest_removed, select, selection_rng
 from dgs_utils.selection.targets import Target, beside_target, class_target, text_of
 
 REAL_IMAGES = 200  # real images a class that S3 takes its centroid from [B §3.3]
@@ -34,7 +34,8 @@ REAL_IMAGES = 200  # real images a class that S3 takes its centroid from [B §3.
 
 def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
                 targets: Mapping[str, Target] | None = None, features: ArrayLike | None = None,
-                real_features: Mapping[str, np.ndarray] | None = None) -> pd.DataFrame:
+                real_features: Mapping[str, np.ndarray] | None = None, cut: float | None = None,
+                **options) -> pd.DataFrame:
     """Choose ``ipc`` rows of each class by the rule of a method.
 
     Args:
@@ -46,6 +47,8 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
         targets: by class name, for methods that follow one.
         features: shape (N, D), in the order of the table.
         real_features: by class name, shape (M, D), for rules that compare with real images.
+        cut: share of the hardest rows of a class that the rule does not see; None = its own (see `selectors.select`).
+        options: what the rule takes beyond candidates and IPC.
 
     Returns:
         The chosen rows, class by class, in the rule's own order.
@@ -64,7 +67,7 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
         values |= {"real_features": real_features[name]} if real_features is not None else {}
         candidates.append(Candidates(name, len(part), selection_rng(seed, method, name), **values))
         places.append(rows)
-    chosen = select(METHODS[method].selector, candidates, ipc)
+    chosen = select(METHODS[method].selector, candidates, ipc, cut, **options)
     return table.iloc[np.concatenate([rows[found] for rows, found in zip(places, chosen, strict=True)])]
 
 
@@ -115,12 +118,13 @@ def counts_of(column: pd.Series) -> np.ndarray:
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def read_source(run: Run) -> Source:
-    """Open the candidates of the run's method with their scores and targets.
+    """Open the candidates of the run's method with their scores and targets, without those that ``cut`` leaves out.
 
     Raises:
-        ValueError: a class without images, an image without score, a doubled file name, or an unknown distribution.
+        ValueError: a class without images, an image without score, a doubled file name, scores that lack what the
+            method looks at, or a class with too few images left.
     """
-    params, method = run.params, METHODS[run.params.method]
+    params, (_, method) = run.params, run.params.made
     if method.source != "crops" and method.selector not in SELECTORS:
         raise ValueError(f"method {params.method} needs selector {method.selector!r}, which selectors.py lacks")
     if method.source != "pool":
@@ -132,18 +136,48 @@ def read_source(run: Run) -> Source:
         size = params.ipc * params.pool_factor if "pool_factor" in method.uses else 0
         images = ImageSet(images.root, first_of_class(images.table, size))
     check_names(images.table, images.root)
-    if method.needs == "scores":
-        images = _with_columns(images, read_scores(run.inputs["scores"]), ["score", "prediction", "confidence"])
-    if method.needs != "transformed":
+    if "target" not in params.needs:
+        if "scores" in run.inputs:
+            scores = with_score(read_scores(run.inputs["scores"]), method.score, run.inputs["scores"])
+            images = _left(run, _with_columns(images, scores, ["score", "prediction", "confidence"]), params.ipc)
         return Source(images, {}, {})
     folder = run.inputs["transform"]
     scores = read_table(folder / "transformed.csv")
     bins = read_manifest(folder)["params"]["bins"]
+    pool, real = (scores[scores["set"] == which] for which in ("pool", "original"))
+    columns = ["score", "transformed", *(["prediction"] if params.cut_errors else [])]
+    images = _left(run, _with_columns(images, pool, columns), params.ipc)
+    real = _left(run, ImageSet(folder, real.reset_index(drop=True)), 1).table  # the target is over what is left, too
     targets = {name: class_target(part.to_numpy(), params.ipc, params.distribution, params.counts, bins)
-               for name, part in scores[scores["set"] == "original"].groupby("class", sort=False)["transformed"]}
+               for name, part in real.groupby("class", sort=False)["transformed"]}
     thresholds = read_table(folder / "thresholds.csv")
     notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
-    return Source(_with_columns(images, scores[scores["set"] == "pool"], ["score", "transformed"]), targets, notes)
+    return Source(images, targets, notes)
+
+
+def _left(run: Run, images: ImageSet, least: int) -> ImageSet:
+    """Return the images with a column correct, where predictions are known, and without those that ``cut`` leaves out.
+
+    Raises:
+        ValueError: the judge's predictions or its confidence are not known, and ``cut_errors`` or the rule needs them;
+            or it recognises fewer than ``least`` images of a class.
+    """
+    params, table = run.params, images.table
+    if "judgement" in params.needs and not {"prediction"} <= set(table):
+        where = run.inputs.get("scores", run.inputs.get("transform"))
+        raise ValueError(f"sample.method {params.made[0]} needs what the classifier takes an image for, and {where} "
+                         f"holds published scores or older ones; run notebook 03 with published_scores = False")
+    if "prediction" in table:
+        index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
+        table = table.assign(correct=table["prediction"] == table["class"].map(index))
+    kept = []
+    for name, part in table.groupby("class", sort=False):
+        part = part[part["correct"]] if params.cut_errors else part
+        if len(part) < least and params.cut_errors:
+            raise ValueError(f"class {name} has {len(part)} images that the judge recognises, in {images.root}, and "
+                             f"{least} are needed; lower sample.ipc, enlarge the pool, or leave sample.cut_errors off")
+        kept.append(part.iloc[hardest_removed(part["score"].to_numpy(), params.cut, least)])
+    return ImageSet(images.root, pd.concat(kept, ignore_index=True))
 
 
 def _with_columns(images: ImageSet, scores: pd.DataFrame, columns: list[str]) -> ImageSet:
@@ -168,20 +202,13 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
     Raises:
         ValueError: a class with fewer images than IPC, or scores that lack what the rule needs.
     """
-    params, method = run.params, METHODS[run.params.method]
+    params, (name, method) = run.params, run.params.made
     if method.source == "crops":
         return _choose_crops(run, source.images, method.tiles)
-    table = source.images.table
-    features, real = _features(run, source.images, method) if method.needs == "features" else (None, None)
-    if method.selector == "confidence" and "confidence" not in table:
-        raise ValueError(f"method {params.method} needs the classifier's confidence, and {run.inputs['scores']} holds "
-                         f"published scores only; run notebook 03 with published_scores = False")
-    if "prediction" in table:
-        index = read_classes(run.inputs["prepare"]).set_index("class")["index"]
-        table = table.assign(correct=table["prediction"] == table["class"].map(index))
-    chosen = select_rows(table, params.method, params.ipc, params.seed, targets=source.targets, features=features,
-                         real_features=real)
-    return source.images.table.loc[chosen.index]
+    features, real = _features(run, source.images, method) if "features" in params.needs else (None, None)
+    options = {"compute": params.compute} if "compute" in method.uses else {}
+    return select_rows(source.images.table, name, params.ipc, params.seed, targets=source.targets, features=features,
+                       real_features=real, cut=0.0 if params.cut else None, **options)
 
 
 def _choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
@@ -231,7 +258,7 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
         The metadata: file_name, class, label, what is known of each image's score, and source (its former file name;
         for crops see `mosaics.write_mosaics`).
     """
-    if METHODS[run.params.method].source == "crops":
+    if run.params.made[1].source == "crops":
         from dgs_utils.selection.mosaics import write_mosaics  # it loads PyTorch
 
         metadata = write_mosaics(source.images, chosen, run.folder, run.progress)

@@ -16,7 +16,7 @@ from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.run import Run
 from dgs_utils.params import TransformParams
 from dgs_utils.runtime.progress import silent
-from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores
+from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores, with_score
 from dgs_utils.selection.targets import scale_counts
 from dgs_utils.selection.transforms import TransformedClass, limit_of, naming, transform_class, warn
 
@@ -40,7 +40,8 @@ class Transformed(NamedTuple):
     Attributes:
         thresholds: one row a class: class, label, bottom, top, objective, pool_images, original_images,
             original_bottom and original_top (as used on the originals), and a note where the class needed a way out.
-        scores: one row an image: set ("pool" or "original"), file_name, class, label, score, transformed.
+        scores: one row an image: set ("pool" or "original"), file_name, class, label, score, transformed; and
+            prediction and confidence where both sets have them.
         surfaces: objective surfaces by class name, each (limit, limit), indexed [bottom, top].
     """
 
@@ -77,6 +78,7 @@ def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn,
                    real.assign(set="original", transformed=found.originals)]
         surfaces[name] = found.thresholds.objective
     columns = ["set", "file_name", "class", "label", "score", "transformed"]
+    columns += [name for name in ("prediction", "confidence") if name in sets.pool and name in sets.originals]
     return Transformed(pd.DataFrame(thresholds), pd.concat(scores, ignore_index=True)[columns], surfaces)
 
 
@@ -143,7 +145,8 @@ def read_sets(run: Run) -> Sets:
         ValueError: bad scores, a class that the pool lacks, or one with fewer images than IPC.
     """
     params = run.params
-    pool, originals = (read_scores(run.inputs[name]) for name in ("pool_scores", "original_scores"))
+    pool, originals = (with_score(read_scores(run.inputs[name]), params.score, run.inputs[name])
+                       for name in ("pool_scores", "original_scores"))
     labels = originals.drop_duplicates("class").set_index("class")["label"]
     for name in pool["class"].unique():
         if name not in labels.index:

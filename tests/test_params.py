@@ -169,12 +169,18 @@ def test_inputs_are_folder_parameters_of_existing_stages(stage):
 @pytest.mark.parametrize(("stage", "name"), FIELDS)
 def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
     model = STAGES[stage]
-    method = {"method": "herding" if name == "features" else "dgs"} if stage == "05_sample" and name != "method" else {}
+    methods = {"features": "herding", "compute": "cad"}
+    method = {"method": methods.get(name, "dgs")} if stage == "05_sample" and name != "method" else {}
     if (stage, name) == ("02_pool", "root"):  # which only pools that exist already have
         method = {"generator": "folder"}
     plain, changed = model(**method), model(**method, **{name: other_value(model, name)})
     apart = name in {*model.marked("folder"), *model.marked("machine")}
-    assert (name in plain.identity()) == (not apart)
+    later = name in model.marked("later")  # left out at its default, so that older results keep their names
+    if (stage, name) == ("05_sample", "rule"):  # another rule makes another method
+        assert (plain.identity()["method"], changed.identity()["method"]) == ("dgs", "pool_random")
+    else:
+        assert (name in plain.identity()) == (not apart and not later)
+        assert (name in changed.identity()) == (not apart)
     assert (node_key(plain, {}) == node_key(changed, {})) == apart
 
 
@@ -216,6 +222,72 @@ def test_parameters_that_a_method_ignores_do_not_tell_results_apart(method, igno
     assert node_key(validate("05_sample", {"method": method, **ignored}), {}) == key
     for name, value in matters.items():
         assert node_key(validate("05_sample", {"method": method, name: value}), {}) != key, name
+
+
+@pytest.mark.parametrize(("values", "method"), [
+    ({"rule": "easiest"}, "easiest"), ({"rule": "random"}, "pool_random"), ({"rule": "draw"}, "dgs"),
+    ({"method": "match", "rule": "k_center"}, "pool_k_center"), ({"method": "random", "rule": "herding"}, "herding"),
+    ({"method": "random", "rule": "ccs"}, "real_ccs"), ({"method": "herding", "rule": "all"}, "full"),
+    ({"rule": "d2", "score": "margin"}, "d2"),
+])
+def test_what_a_preset_names_has_its_key_however_it_was_asked_for(values, method):
+    asked, preset = validate("05_sample", values), validate("05_sample", {"method": method})
+    score = {"score": values["score"]} if "score" in values else {}
+    assert asked.identity() == preset.identity() | score
+    assert asked.label({"prepare": "p", "pool": "q"}).startswith(preset.label({"prepare": "p", "pool": "q"})[:4])
+
+
+def test_presets_are_identified_as_they_were_before_scores_and_rules_had_names():
+    target = {"pool_factor": 5, "distribution": "scale", "counts": []}
+    expected = {
+        "dgs": target | {"seed": 0, "ipc": 10}, "match": target | {"ipc": 10}, "random": {"seed": 0, "ipc": 10},
+        "first": {"ipc": 10}, "herding": {"ipc": 10, "features": ""}, "rded": {"seed": 0, "ipc": 10}, "full": {},
+        "minimax": {"ipc": 10}, "pool_random": {"pool_factor": 5, "seed": 0, "ipc": 10},
+        "easiest": {"pool_factor": 5, "ipc": 10}, "confidence": {"pool_factor": 5, "ipc": 10},
+        "s3": {"pool_factor": 5, "ipc": 10, "features": ""},
+        "pool_herding": {"pool_factor": 5, "ipc": 10, "features": ""},
+    }
+    for method, identity in expected.items():
+        assert validate("05_sample", {"method": method}).identity() == {"method": method} | identity
+
+
+@pytest.mark.parametrize(("method", "ignored", "matters"), [
+    ("dgs", {"compute": 0.5}, {"score": "margin", "cut": 0.2, "cut_errors": True}),
+    ("pool_random", {"score": "margin"}, {"cut": 0.2, "cut_errors": True}),
+    ("pool_herding", {"score": "margin", "compute": 1.0}, {"cut": 0.1}),
+    ("cad", {"distribution": "hill", "seed": 2}, {"compute": 0.5, "score": "el2n"}),
+    ("reliable_far", {"score": "entropy"}, {"score": "difficulty", "features": "other"}),
+])
+def test_score_and_cut_tell_results_apart_where_they_are_looked_at(method, ignored, matters):
+    test_parameters_that_a_method_ignores_do_not_tell_results_apart(method, ignored, matters)
+    cut = {"method": method, "cut": 0.2}
+    keys = {node_key(validate("05_sample", cut | {"score": score}), {}) for score in ("difficulty", "margin")}
+    assert len(keys) == 2  # a cut goes by the score, whatever the rule looks at
+
+
+def test_a_rule_asks_for_the_stages_that_it_looks_at():
+    def inputs(**values):
+        return {name: spec.overrides for name, spec in validate("05_sample", values).inputs().items()}
+
+    scale = {"ipc": 10, "pool_factor": 5}
+    assert inputs(score="margin") == {"prepare": {}, "pool": {}, "transform": scale | {"score": "margin"}}
+    assert inputs(rule="random") == {"prepare": {}, "pool": {}}
+    assert inputs(rule="random", cut=0.1) == {"prepare": {}, "pool": {}, "scores": {"source": "pool"}}
+    assert inputs(rule="herding", cut_errors=True) == {"prepare": {}, "pool": {}, "scores": {"source": "pool"}}
+    assert inputs(method="real_d2") == {"prepare": {}, "scores": {"source": "originals"}}
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    ({"rule": "best"}, "sample.rule is 'best'; choose one of first, all, random"),
+    ({"method": "minimax", "rule": "easiest"}, "set pool.generator to minimax and choose another method"),
+    ({"method": "rded", "score": "margin"}, "sample.method rded has no score or rule to exchange"),
+    ({"method": "random", "rule": "draw"}, "sample.rule draw does not choose among the originals"),
+    ({"method": "full", "cut": 0.3}, "sample.cut and sample.cut_errors need a rule that chooses, and full has none"),
+    ({"score": "beauty"}, "sample.score is 'beauty'"),
+])
+def test_parts_that_do_not_go_together_are_named(values, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        validate("05_sample", values)
 
 
 def test_keys_are_the_same_in_every_process():

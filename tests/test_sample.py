@@ -1,6 +1,7 @@
 """Target distributions and the draw, against the published code's numbers; stage 05 on real scans."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,8 @@ def world(tmp_path_factory):
 def sampled(world, outputs):
     def run_method(method: str, **values):
         inputs = {name: str(world[name]) for name in ("prepare", "pool", "scores", "transform")}
+        if METHODS[method].source == "originals":
+            inputs["scores"] = str(world["originals"])
         run = open_stage("05_sample", method=method, **({"ipc": 5} | inputs | values))
         source = read_source(run)
         chosen = select_images(run, source)
@@ -193,7 +196,9 @@ def sampled(world, outputs):
     return run_method
 
 
-RUNNABLE = [name for name, m in METHODS.items() if m.source != "condense"]
+REAL = {"real_d2", "real_ccs"}  # stand for all rules that choose among the originals as they do in the pool
+RUNNABLE = [name for name, m in METHODS.items() if m.source != "condense"
+            and (name in REAL or not name.startswith("real_"))]
 
 
 @pytest.mark.parametrize("method", RUNNABLE)
@@ -327,6 +332,71 @@ def test_bad_requests_stop_before_anything_is_written(sampled, values, message, 
     with pytest.raises(ValueError, match=message):
         sampled("dgs", **values)
     assert [f for f in (outputs / "05_sample").rglob("*") if f.is_file()] == []
+
+
+def scores_of(world, which="scores"):
+    return pd.read_csv(world[which] / "scores.csv", dtype={"class": str})
+
+
+@pytest.mark.parametrize("score", ["margin", "entropy", "confidence"])
+def test_rules_go_by_the_score_that_is_asked_for(sampled, world, score):
+    run, metadata, _ = sampled("dgs", rule="hardest", score=score, pool_factor=0)
+    assert run.params.identity() == {"method": "hardest", "score": score, "ipc": 5, "pool_factor": 0}
+    table = scores_of(world)
+    for name, part in metadata.groupby("class"):
+        own = table[table["class"] == name]
+        value = 1 - own["confidence"] if score == "confidence" else own[score]
+        np.testing.assert_allclose(np.sort(part["score"]), np.sort(value.nlargest(5)))
+
+
+def test_the_target_is_made_of_the_score_that_is_asked_for(sampled, world, outputs):
+    run = open_stage("04_transform", pool_scores=str(world["scores"]), original_scores=str(world["originals"]), ipc=5,
+                     score="margin")
+    _, transformed = transform_sets(run, read_sets(run))
+    run.finish()
+    expected = pd.concat([scores_of(world)["margin"], scores_of(world, "originals")["margin"]])
+    assert set(transformed["score"].round(12)) <= set(expected.round(12))
+    *_, found = sampled("match", score="margin", transform=str(run.folder))
+    for row, name in enumerate(CLASSES):
+        real = transformed[(transformed["set"] == "original") & (transformed["class"] == name)]["transformed"]
+        np.testing.assert_array_equal(counts_of(found["target"])[row], scale_counts(real, 5))
+
+
+def test_a_cut_goes_before_the_choice_and_before_the_target(sampled, world):
+    _, metadata, found = sampled("dgs", cut=0.4)
+    transformed = pd.read_csv(world["transform"] / "transformed.csv", dtype={"class": str})
+    for row, name in enumerate(CLASSES):
+        pool, real = (transformed[(transformed["set"] == which) & (transformed["class"] == name)]
+                      for which in ("pool", "original"))
+        left = real.sort_values("score", kind="stable").head(len(real) - int(0.4 * len(real)))
+        np.testing.assert_array_equal(counts_of(found["target"])[row], scale_counts(left["transformed"], 5))
+        hardest = pool.nlargest(int(0.4 * len(pool)), "score")["file_name"]
+        assert not set(hardest) & set(metadata["source"])
+
+
+def test_what_the_judge_misclassifies_can_be_left_out(sampled, world):
+    table = scores_of(world).merge(scores_of(world).groupby("class")["label"].first().rename("own"), on="class")
+    right = set(table[table["prediction"] == table["own"]]["file_name"])
+    assert len(right) < len(table)
+    for method in ("dgs", "hardest", "pool_random"):
+        _, metadata, _ = sampled(method, cut_errors=True, pool_factor=5, ipc=2, **(
+            {"transform": str(world["transform"])} if method == "dgs" else {}))
+        assert set(metadata["source"]) <= right
+    with pytest.raises(ValueError, match=r"images that the judge recognises, in .*, and 30 are needed"):
+        sampled("hardest", cut_errors=True, ipc=30, pool_factor=0)
+
+
+def test_scores_that_a_folder_lacks_are_named(sampled, world, tmp_path):
+    folder = tmp_path / "published"
+    shutil.copytree(world["scores"], folder)
+    table = scores_of(world)[["file_name", "class", "label", "score"]]
+    table.to_csv(folder / "scores.csv", index=False)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": checksums(folder)}))
+    with pytest.raises(ValueError, match=r"no column margin, since its scores are published ones or older"):
+        sampled("hardest", score="margin", scores=str(folder))
+    with pytest.raises(ValueError, match=r"sample.method confidence needs what the classifier takes an image for"):
+        sampled("confidence", scores=str(folder))
 
 
 def test_too_large_an_ipc_is_named(sampled):

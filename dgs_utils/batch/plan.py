@@ -15,7 +15,6 @@ from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
-from dgs_utils.methods import METHODS
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
 
 HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
@@ -139,7 +138,7 @@ def _check_pool_size(node: Node) -> None:
     if not isinstance(pool, Node):
         return
     ipc, factor = node.params.ipc, node.params.pool_factor
-    uses_factor = node.stage == "04_transform" or "pool_factor" in METHODS[node.params.method].uses
+    uses_factor = node.stage == "04_transform" or "pool_factor" in node.params.made[1].uses
     need = ipc * max(factor, 1) if uses_factor else ipc
     wanted = f"sample.ipc {ipc} × sample.pool_factor {factor}" if need > ipc else f"sample.ipc {ipc}"
     if pool.params.generator == "folder":

@@ -77,7 +77,7 @@ def selector(name: str, whole_set: bool = False, cut: float = 0.0) -> Callable:
     Args:
         name: what experiment files call it.
         whole_set: it takes all classes at once.
-        cut: share of the hardest candidates that its definition removes first; ``sample.cut`` replaces it.
+        cut: share of the hardest candidates that its definition removes first.
     """
     def register(function: Callable) -> Callable:
         SELECTORS[name] = Selector(function, whole_set, cut)

@@ -21,42 +21,48 @@ def difficulty_scores(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: logits that are not finite, or a target out of range.
     """
+    return _difficulty(*_log_softmax(logits, target))
+
+
+def all_measures(logits: ArrayLike, target: ArrayLike) -> dict[str, np.ndarray]:
+    """Return every measure of `MEASURES` by name, from one softmax; arguments as `difficulty_scores`."""
     log_p, target = _log_softmax(logits, target)
+    return {name: measure(log_p, target) for name, measure in MEASURES.items()}
+
+
+def _difficulty(log_p: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.clip(-np.expm1(_of_target(log_p, target)), 0, 1)
 
 
-def cross_entropy(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
+def _cross_entropy(log_p: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return c / (1 + c) with c = −ln p(target): cross-entropy, compressed onto [0, 1)."""
-    log_p, target = _log_softmax(logits, target)
     loss = np.maximum(-_of_target(log_p, target), 0)
     return loss / (1 + loss)
 
 
-def margin(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
+def _margin(log_p: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return (1 − m) / 2 with m = p(target) − the largest other probability; above 1/2 the image is misclassified."""
-    log_p, target = _log_softmax(logits, target)
     p = np.exp(log_p)
     own = _of_target(p, target)
     np.put_along_axis(p, target[..., None], -1, axis=-1)
     return np.clip((1 - (own - p.max(axis=-1))) / 2, 0, 1)
 
 
-def entropy(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
+def _entropy(log_p: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the entropy of the prediction over the logarithm of the number of classes; the target plays no part."""
-    log_p, _ = _log_softmax(logits, target)
     return np.clip(special.entr(np.exp(log_p)).sum(axis=-1) / np.log(log_p.shape[-1]), 0, 1)
 
 
-def el2n(logits: ArrayLike, target: ArrayLike) -> np.ndarray:
+def _el2n(log_p: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return ‖p − one-hot(target)‖₂ / √2, the error norm of Paul et al. (2021) over its largest value."""
-    log_p, target = _log_softmax(logits, target)
     p = np.exp(log_p)
     np.put_along_axis(p, target[..., None], _of_target(p, target)[..., None] - 1, axis=-1)
     return np.clip(np.sqrt((p**2).sum(axis=-1) / 2), 0, 1)
 
 
-MEASURES: dict[str, Callable] = {"difficulty": difficulty_scores, "margin": margin, "cross_entropy": cross_entropy,
-                                 "entropy": entropy, "el2n": el2n}
+# By name: functions of ln p (N, classes) and target (N,), in [0, 1], 0 the easiest.
+MEASURES: dict[str, Callable] = {"difficulty": _difficulty, "margin": _margin, "cross_entropy": _cross_entropy,
+                                 "entropy": _entropy, "el2n": _el2n}
 
 
 def _log_softmax(logits: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,25 @@ def read_scores(folder: Path) -> pd.DataFrame:
     return in_order(table)
 
 
+def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
+    """Return a score table whose column score is another of its measures.
+
+    Args:
+        table: a 03 folder's scores.
+        score: a name of `dgs_utils.methods.SCORES`; "" leaves the table as it is.
+        where: where the table stands, for the error.
+
+    Raises:
+        ValueError: the table has no such measure.
+    """
+    if not score:
+        return table
+    if score not in table:
+        raise ValueError(f"{where} has no column {score}, since its scores are published ones or older; run notebook "
+                         f"03 again, with difficulty.published_scores off, or leave sample.score empty")
+    return table.assign(score=1 - table[score] if score == "confidence" else table[score])
+
+
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table ordered by label, then naturally by file name, so that nothing depends on the order on disk."""
     table = table.assign(order=table["file_name"].map(natural_key)).sort_values(["label", "order"])

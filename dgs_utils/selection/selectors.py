@@ -20,25 +20,22 @@ def selection_rng(seed: int, method: str, name: str) -> np.random.Generator:
     return numpy_rng("sample", seed, method, name)
 
 
-def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float = 0.0, cut_errors: bool = False,
-           **options) -> list[np.ndarray]:
+def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float | None = None, **options) -> list[np.ndarray]:
     """Choose ``ipc`` images of every class by the rule called ``name``.
 
     Args:
         name: a key of `SELECTORS`.
         classes: the candidates, one entry a class.
         ipc: images per class.
-        cut: share of the hardest candidates of a class (highest score, the later of equal ones first) that is removed
-            before the rule sees them; 0 = the rule's own share, which is 0 for all rules but CCS. IPC images stay.
-        cut_errors: whether those that the judge misclassifies are removed first; the share is of what is left.
+        cut: share of the hardest candidates of a class that is removed before the rule sees them (`hardest_removed`);
+            None = the rule's own share, which is 0 for all rules but CCS. IPC images stay.
         options: what the rule takes beyond candidates and IPC.
 
     Returns:
         One int64 array of indices per class, in the rule's own order; only rule "all" returns more than ``ipc``.
 
     Raises:
-        ValueError: unknown rule, a class with fewer images (that the judge recognises) than ``ipc``, or a rule that
-            breaks its contract.
+        ValueError: unknown rule, a class with fewer images than ``ipc``, or a rule that breaks its contract.
     """
     if name not in SELECTORS:
         raise ValueError(f"there is no selector {name!r}; choose one of {', '.join(sorted(SELECTORS))}")
@@ -47,8 +44,9 @@ def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float = 0.0,
             raise ValueError(f"class {candidates.name} has {candidates.size} images for ipc {ipc}; "
                              f"generate a larger pool or lower the ipc")
     rule = SELECTORS[name]
-    kept = [_after_cut(c, ipc, cut or rule.cut, cut_errors) for c in classes]
-    left = [c if len(k) == c.size else c.only(k) for c, k in zip(classes, kept, strict=True)]
+    share = rule.cut if cut is None else cut
+    kept = [hardest_removed(c.scores, share, ipc) if share else np.arange(c.size) for c in classes]
+    left = [c.only(k) if share else c for c, k in zip(classes, kept, strict=True)]
     found = rule.function(left, ipc, **options) if rule.whole_set else [rule.function(c, ipc, **options) for c in left]
     found = [np.asarray(indices, dtype=np.int64) for indices in found]
     for candidates, indices in zip(left, found, strict=True):
@@ -67,14 +65,3 @@ def hardest_removed(scores: np.ndarray, share: float, least: int = 0) -> np.ndar
     """
     stay = max(len(scores) - int(share * len(scores) + 1e-9), min(least, len(scores)))
     return np.sort(np.argsort(scores, kind="stable")[:stay])
-
-
-def _after_cut(candidates: Candidates, ipc: int, share: float, errors: bool) -> np.ndarray:
-    """Return the indices, ascending, of the candidates that a rule may choose from."""
-    kept = np.arange(candidates.size)
-    if errors:
-        kept = np.flatnonzero(candidates.correct)
-        if len(kept) < ipc:
-            raise ValueError(f"class {candidates.name} has {len(kept)} images that the judge recognises for ipc {ipc}; "
-                             f"generate a larger pool, lower the ipc, or set sample.cut_errors to false")
-    return kept[hardest_removed(candidates.scores[kept], share, ipc)] if share else kept
