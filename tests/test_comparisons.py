@@ -328,7 +328,7 @@ def test_sentences():
     assert "holds no difference, and a gain that matters" in said(1.5, 2.0)
     assert "holds no difference, and a loss that matters" in said(-1.5, 2.0)
     assert "is not sure to be within ± 2 points" in said(0.1, 1.8)
-    assert said(0.2, 1.0, 0.01).startswith("A is as good as B within ± 2 points (95 % interval")
+    assert said(0.2, 1.0, 0.01).startswith("A is as good as B within ± 2 points (two one-sided tests, p = 0.01; 95 % ")
     assert said(0.2, 1.0, 0.06).startswith("A against B cannot be decided")
     assert said(0.6, 0.2, 0.001).endswith("3 trainings), which is within ± 2 points.")
 

@@ -79,7 +79,8 @@ class Comparison:
             within = f", which is within ± {self.margin:g} points" if self.p_equivalent < 1 - self.confidence else ""
             return f"{given}{first} is {abs(self.difference):.1f} points {side} {second} ({interval}){within}."
         if self.p_equivalent < 1 - self.confidence:
-            return f"{given}{first} is as good as {second} within ± {self.margin:g} points ({interval})."
+            return (f"{given}{first} is as good as {second} within ± {self.margin:g} points (two one-sided tests, "
+                    f"p = {self.p_equivalent:.2g}; {interval}).")
         return f"{given}{first} against {second} cannot be decided: the {interval.replace(';', f' {self._holds};', 1)}."
 
     @property
