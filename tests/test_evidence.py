@@ -1,5 +1,7 @@
-"""The committed evidence: its tables follow from its runs, the README quotes them, and no file is too large."""
+"""The committed evidence: its tables follow from its rows, README and ledger quote them, and no file is too large."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -7,13 +9,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dgs_utils.results.comparisons import compare_with_rivals
+from dgs_utils.results.comparisons import compare_with_rivals, signed
+from dgs_utils.results.published_values import published
 from dgs_utils.results.rows import main_series, read_results
 from dgs_utils.results.summaries import ablations, summarise
 from dgs_utils.results.tables import write_comparisons, write_table
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = sorted((ROOT / "outputs" / "evidence").iterdir())
+EVIDENCE = ROOT / "outputs" / "evidence"
+FOLDERS = sorted(folder for folder in EVIDENCE.iterdir() if folder.is_dir())
+RESULTS = (ROOT / "README.md").read_text().partition("## Results")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -41,15 +46,93 @@ def test_comparisons_follow_from_the_runs(tmp_path, folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_readme_quotes_the_tables(folder):
-    readme = (ROOT / "README.md").read_text()
-    assert (folder / "comparison.md").read_text() in readme
-    assert f"outputs/evidence/{folder.name}" in readme
+def test_the_ledger_tells_every_table(folder):
+    ledger = (EVIDENCE / "README.md").read_text()
+    assert (folder / "comparison.md").read_text().strip() in ledger
+    tables, rows = (json.loads((folder / name).read_text()) for name in ("manifest.json", "rows.json"))
+    lines = [line for line in ledger.splitlines() if line.startswith(f"| {folder.name}: ")]
+    assert len(lines) == len(list(folder.glob("*.md")))
+    for line in lines:
+        assert f"| {rows['git']} | {tables['git']} | {rows['device']} |" in line
+        assert f"`dgs run params/{folder.name}.yaml" in line
+    assert not tables["git"].endswith("-dirty")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_files_are_those_of_their_manifest(folder):
+    tables, rows = (json.loads((folder / name).read_text()) for name in ("manifest.json", "rows.json"))
+    digest = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    assert rows["files"]["results.csv"]["sha256"] == digest["results.csv"]  # as they were collected
+    assert tables["identity"]["results"] == [f"sha256:{digest['results.csv']}"]
+    made = {name for name in digest if name in tables["files"]} - {"results.csv"}
+    assert {"comparison.csv", "comparison.md", "comparisons.csv", "comparisons.md", "accuracy.png", "differences.png",
+            "summary.csv", "figure4.png"} <= made
+    assert all(tables["files"][name]["sha256"] == digest[name] for name in made)
+
+
+# ---- The README ------------------------------------------------------------------------------------------------------
+
+TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",
+          "woof128_cpu": "ImageWoof, 64 px"}
+RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]
+
+
+def differences_of(name: str) -> pd.DataFrame:
+    return pd.read_csv(EVIDENCE / name / "comparisons.csv")
+
+
+def interval(row: pd.Series) -> str:
+    return f"({signed(row['low'])} to {signed(row['high'])})"
+
+
+def test_the_readme_s_table_is_that_of_the_comparisons():
+    lines = []
+    for name, title in TITLES.items():
+        for (condition, ipc), part in differences_of(name).groupby(["condition", "ipc"], sort=False):
+            known = {row["second"]: f"{signed(row['difference'])} {interval(row)}" for _, row in part.iterrows()}
+            cells = [f"{title}, {condition}, IPC {ipc}", *(known.get(rival, "–") for rival in RIVALS)]
+            lines.append(f"| {' | '.join(cells)} |")
+    assert [line for line in RESULTS.splitlines() if line.startswith("|")][2:] == lines
+
+
+@pytest.mark.parametrize(("rival", "ipc", "words"), [
+    ("Random", 20, "4.0 points below random real images at IPC 20"), ("DM", 10, "5.8 below DM"),
+    ("IDC-1", 10, "6.4 below IDC-1")])
+def test_the_readme_s_sentences_are_those_of_the_comparisons(rival, ipc, words):
+    table = differences_of("fashion_table")
+    [row] = [row for _, row in table[(table["second"] == rival) & (table["ipc"] == ipc)
+                                     & (table["network"] == "convnet3")].iterrows()]
+    text = " ".join(RESULTS.split())
+    assert f"{words} {interval(row)}" in text
+    assert f"{-row['difference']:.1f}" == words.split()[0]
+    assert row["high"] < 0
+
+
+def test_what_the_readme_says_of_all_tables_holds():
+    found = pd.concat([differences_of(folder.name) for folder in FOLDERS], ignore_index=True)
+    assert (found["p_holm"].dropna() >= 0.05).all()  # no comparison of any table is decided
+    pools = found[found["second"] == "Random of pool"]
+    alike = pools[pools["p_equivalent"] < 0.05]
+    assert alike["dataset"].tolist() == ["imagewoof"]
+    others = pools.drop(alike.index)[lambda rows: rows["dataset"] != "imagewoof"]
+    assert ((others["low"] < -2) & (others["high"] > 2)).all()  # both a loss and a gain that matter
+    fashion = differences_of("fashion_table")
+    small = fashion[fashion["network"] == "convnet3"]
+    assert (small.loc[small["second"].isin(["K-Center", "RDED crops"]), "low"] > 0).all()
+
+
+def test_the_readme_quotes_the_published_values():
+    woof = published(1).query("network == 'resnet_ap10'")
+    ours = woof[woof["method"] == "dgs"].set_index("ipc")["mean"].round().astype(int)
+    full = int(woof.loc[woof["method"] == "full", "mean"].iloc[0])
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert (f"ResNetAP-10 reaches a published {ours[10]} % from 10 images a class, {ours[50]} % from 50 and {full} % "
+            f"from all") in readme
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_evidence_is_small_and_complete(folder):
-    assert {"results.csv", "manifest.json", "accuracy.png", "figure2.png", "figure4.png"} <= {
+    assert {"results.csv", "rows.json", "manifest.json", "accuracy.png", "figure2.png", "figure4.png"} <= {
         file.name for file in folder.iterdir()}
     assert all(file.stat().st_size <= 300_000 for file in folder.iterdir())
 
