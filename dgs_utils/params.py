@@ -168,8 +168,8 @@ class PrepareParams(StageParams):
     train_batch: Positive = 64
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     ema_decay: Fraction = 0.99
-    classifier: str = "convnet3"  # one of ours, trained here, or a torchvision name
-    classifier_weights: Given = "train"  # "train", a torchvision weights name, or a local file
+    classifier: Given = "convnet3"  # ours, trained here; torchvision's; timm:<name>; or a folder that 00 wrote
+    classifier_weights: Given = "train"  # "train", a torchvision weights name, "pretrained" (timm's), or a local file
     classifier_size: Positive = 16
     classifier_epochs: Positive = 15
     seed: Count = 0
@@ -180,7 +180,8 @@ class PrepareParams(StageParams):
     @model_validator(mode="after")
     def _own_classifier(self):
         names = get_args(Network)
-        if self.classifier_weights == "train" and self.classifier not in names:
+        is_folder = "/" in self.classifier  # with config.json and model.safetensors, as 00 writes them
+        if self.classifier_weights == "train" and self.classifier not in names and not is_folder:
             raise ValueError(f"prepare.classifier is {self.classifier!r}, which is no network that is trained here"
                              f"{nearest(self.classifier, names)}; for another give prepare.classifier_weights")
         return self

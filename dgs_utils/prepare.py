@@ -6,9 +6,10 @@ import pandas as pd
 import torch
 
 from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import Augmentation
-from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, pretrained
+from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, load, pretrained
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
 from dgs_utils.diffusion import autoencoder, checkpoints
@@ -61,7 +62,7 @@ def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def difficulty_classifier(run: Run) -> pd.DataFrame:
-    """Train the difficulty classifier on the originals, or fetch a pre-trained one, into ``classifier/``.
+    """Train the difficulty classifier on the originals, or fetch one that exists already, into ``classifier/``.
 
     Returns:
         The training curve (epoch, learning_rate, loss, top1), also in ``classifier_curve.csv``; empty for a pre-trained
@@ -69,7 +70,8 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
     """
     target, curve = run.folder / "classifier", run.folder / "classifier_curve.csv"
     if not (target.is_dir() and curve.exists()):
-        judge, table = _train_classifier(run) if run.params.classifier_weights == "train" else _pretrained(run)
+        trains = run.params.classifier_weights == "train" and "/" not in run.params.classifier
+        judge, table = _train_classifier(run) if trains else _pretrained(run)
         write_csv(curve, table)
         judge.save(target)
     return read_table(curve)
@@ -77,6 +79,8 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
     params = run.params
+    if "/" in params.classifier:
+        return _of_another_stage(run)
     judge = pretrained(params.classifier, params.classifier_weights, params.classifier_size, run.warn)
     highest = int(read_classes(run.folder)["index"].max())
     if highest >= judge.config.num_classes:
@@ -85,6 +89,17 @@ def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
     if judge.config.num_classes != len(imagenet_names()) and not params.class_index:
         raise ValueError(f"{params.classifier_weights} has {judge.config.num_classes} outputs, not ImageNet's 1,000; "
                          f"give prepare.class_index, a CSV file with the columns class and index (the output of each)")
+    return judge, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"])
+
+
+def _of_another_stage(run: Run) -> tuple[Classifier, pd.DataFrame]:
+    """Open a judge that a stage 00 trained on these classes, from its folder or the ``classifier`` folder in it."""
+    folder = locate(run.params.classifier)
+    judge = load(folder if (folder / "config.json").is_file() else folder / "classifier")
+    classes = len(read_classes(run.folder))
+    if judge.config.num_classes != classes:
+        raise ValueError(f"the classifier in {folder} has {judge.config.num_classes} outputs, and there are {classes} "
+                         f"classes; give one that was trained on the same classes, in the same order")
     return judge, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"])
 
 

@@ -1,7 +1,7 @@
 """Classifiers that judge images: for difficulty scores (Eq. 6), for coreset features, as teachers.
 
 A classifier is a network with its own preprocessing, which is saved beside its weights: a folder with ``config.json``
-and ``model.safetensors``. It comes from torchvision (weights by enum name or from a local file) or was trained here.
+and ``model.safetensors``. It comes from torchvision or timm (weights by name or from a local file) or was trained here.
 """
 
 import json
@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from dgs_utils.artifacts.files import atomic, write_json
 from dgs_utils.artifacts.places import locate
+from dgs_utils.classifiers import architectures
 from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.weights import READERS, load_state, read_weights
@@ -42,14 +43,15 @@ class ClassifierConfig:
     """What a classifier is, apart from its weights.
 
     Attributes:
-        network: a name of `dgs_utils.classifiers.networks` or of `torchvision.models`.
+        network: a name of `dgs_utils.classifiers.networks`, of `torchvision.models`, or ``timm:<name>``.
         num_classes: outputs.
-        resize: shorter side in pixels to which images are scaled (bilinear).
+        resize: shorter side in pixels to which images are scaled.
         crop: side in pixels of the central square that the network sees.
         mean: subtracted from RGB values in [0, 1], per channel.
         std: divides what is left.
         norm: "instance" or "batch", for our own networks.
         tensorflow_padding: strided convolutions pad right and below first, as weights converted from TensorFlow expect.
+        interpolation: how images are scaled: a value of `torchvision.transforms.InterpolationMode`, antialiased.
     """
 
     network: str
@@ -60,6 +62,7 @@ class ClassifierConfig:
     std: tuple[float, float, float] = STD
     norm: str = "instance"
     tensorflow_padding: bool = False
+    interpolation: str = "bilinear"
 
 
 class Classifier(nn.Module):
@@ -85,7 +88,7 @@ class Classifier(nn.Module):
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Return an RGB image scaled and cropped: uint8 tensor (3, crop, crop)."""
-        image = transforms.resize(image, [self.config.resize], interpolation=InterpolationMode.BILINEAR)
+        image = transforms.resize(image, [self.config.resize], InterpolationMode(self.config.interpolation))
         return transforms.pil_to_tensor(transforms.center_crop(image, [self.config.crop]))
 
     def read(self, path: Path) -> Tensor:
@@ -145,24 +148,26 @@ def load(folder: Path) -> Classifier:
 
 
 def pretrained(name: str, weights: str, size: int = 224, warn: Callable[[str], None] = warnings.warn) -> Classifier:
-    """Open a torchvision classifier with weights by enum name or from a local file.
+    """Open a classifier of torchvision or timm with weights by name or from a local file.
 
     Args:
-        name: such as "resnet50".
-        weights: such as "IMAGENET1K_V1", or the path of a file that `weights.read_weights` reads. A ``.json`` of the
-            same name beside it may hold fields of `ClassifierConfig`. Arrays with ``background.*`` (class 0 of
-            TensorFlow's 1,001) are taken for TensorFlow's: its padding, pixels in [−1, 1].
+        name: such as "resnet50", or "timm:tf_efficientnet_lite0".
+        weights: such as "IMAGENET1K_V1" ("pretrained" for timm's own), or the path of a file that
+            `weights.read_weights` reads. A ``.json`` of the same name beside it may hold fields of `ClassifierConfig`.
+            Arrays with ``background.*`` (class 0 of TensorFlow's 1,001) are taken for TensorFlow's: its padding, pixels
+            in [−1, 1].
         size: side of the square that the network sees; images are scaled to 256/224 of it first, or as the enum says.
+            timm's classifiers see what timm says.
         warn: takes a sentence about what stood around the weights in a file.
 
     Raises:
         ValueError: unknown name, weights that cannot be had, or that do not fit the network.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise ValueError(f"{name!r} is no classifier of torchvision{nearest(name, known)}")
+    architectures.check_architecture(name)
     if Path(weights).suffix.lower() in READERS:
         return _from_file(name, locate(weights), size, warn)
+    if name.startswith(architectures.TIMM):
+        return _from_timm(name, weights)
     enum = torchvision.models.get_model_weights(name)
     if weights not in enum.__members__:
         raise ValueError(f"{name} has no weights {weights!r}; choose one of {', '.join(enum.__members__)}, "
@@ -182,11 +187,21 @@ def pretrained(name: str, weights: str, size: int = 224, warn: Callable[[str], N
     return Classifier(network, config)
 
 
+def _from_timm(name: str, weights: str) -> Classifier:
+    if weights != "pretrained":
+        raise ValueError(f"{name} has no weights {weights!r}; give pretrained, or a file ending in "
+                         f"{', '.join(READERS)}")
+    with torch_seeded("judge"):
+        network = architectures.timm_pretrained(name)
+        values = architectures.timm_preprocessing(name)
+    return Classifier(network, ClassifierConfig(name, _last_linear(network)[1].out_features, **values))
+
+
 def open_judge(text: str, size: int = 224, warn: Callable[[str], None] = warnings.warn) -> Classifier:
     """Open a classifier by one string: a folder that `Classifier.save` wrote, or ``name:weights`` of `pretrained`."""
     if (locate(text) / "config.json").exists():
         return load(locate(text))
-    name, colon, weights = text.partition(":")
+    name, colon, weights = text.rpartition(":") if text.startswith(architectures.TIMM) else text.partition(":")
     if not colon:
         raise ValueError(f"{text!r} names no classifier; give a folder with config.json, or name:weights, "
                          f"such as resnet50:IMAGENET1K_V1")
@@ -198,7 +213,7 @@ def network_of(config: ClassifierConfig) -> nn.Module:
     with torch_seeded("judge"):
         if config.network in NETWORKS:
             return build_network(config.network, config.num_classes, config.crop, config.norm)
-        return torchvision.models.get_model(config.network, weights=None, num_classes=config.num_classes)
+        return architectures.blank(config.network, config.num_classes)
 
 
 # ---- Many images ---------------------------------------------------------------------------------------------------
@@ -217,10 +232,10 @@ def read_batches(root: Path, names: Sequence[str], judges: Sequence[Classifier],
     Yields:
         One uint8 tensor (n, 3, crop, crop) per classifier.
     """
-    sizes = [(judge.config.resize, judge.config.crop) for judge in judges]
+    sizes = [(judge.config.resize, judge.config.crop, judge.config.interpolation) for judge in judges]
     readers = dict(zip(sizes, judges, strict=True))
 
-    def read(chunk: Sequence[str]) -> dict[tuple[int, int], Tensor]:
+    def read(chunk: Sequence[str]) -> dict[tuple[int, int, str], Tensor]:
         images = [load_rgb(root / name) for name in chunk]
         return {size: torch.stack([judge.prepare(p) for p in images]) for size, judge in readers.items()}
 
@@ -249,8 +264,8 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
     if not path.is_file():
         raise ValueError(f"prepare.classifier_weights is {path}, which does not exist; give the file with the weights "
                          f"of {name}")
-    with torch.device("meta"):
-        network = torchvision.models.get_model(name, weights=None)
+    with torch_seeded("judge"):
+        network = architectures.blank(name)
     state = read_weights(path, set(network.state_dict()), warn)
     tensorflow = any(key.startswith("background.") for key in state)
     state = {key: value for key, value in state.items() if not key.startswith("background.")}
@@ -260,6 +275,9 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
                          f"give those of that network, or its right name as prepare.classifier")
     values = {"network": name, "num_classes": len(state[f"{head}.weight"]), "resize": round(size * 256 / 224),
               "crop": size, "norm": "batch"}
+    if name.startswith(architectures.TIMM):
+        with torch_seeded("judge"):
+            values |= architectures.timm_preprocessing(name)
     if tensorflow:
         values |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "tensorflow_padding": True}
     beside = path.with_suffix(".json")
