@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dgs_utils.artifacts.run import BATCH
 from dgs_utils.batch.guard import die_with_parent
@@ -29,6 +30,7 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None) -> typ
     from traitlets import default
 
     from dgs_utils.batch.channels import Client
+    from dgs_utils.batch.prepared import copy_of_prepared
 
     class Manager(AsyncKernelManager):
         """Starts this module with the running interpreter and talks to it through sockets in a folder of its own."""
@@ -54,6 +56,16 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None) -> typ
             await super().start_kernel(**options)
             at_start(self.provisioner.pid)
 
+        async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
+            """Start the kernel's process, as a copy of the prepared one where there is one."""
+            environment = options["env"] | {"JPY_PARENT_PID": str(os.getpid())}
+            copy = copy_of_prepared(command, options.get("cwd") or os.getcwd(), environment)
+            if copy is None:
+                await super()._async_launch_kernel(command, **options)
+                return
+            self.provisioner.process, self.provisioner.pid, self.provisioner.pgid = copy, copy.pid, copy.pid
+            self._reconcile_connection_info(self.provisioner.connection_info)
+
         async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
             """End the kernel; only one that catches SIGTERM, as a training does, is waited for."""
             if await self.is_alive():
@@ -66,10 +78,15 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None) -> typ
     return Manager
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Be a kernel, with the arguments of this process, until it is told to end."""
     die_with_parent(int(os.environ["JPY_PARENT_PID"]))
     os.environ[BATCH] = "1"
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()
+
+
+if __name__ == "__main__":
+    serve()

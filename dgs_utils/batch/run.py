@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.node import DEFAULTS, PAUSE, STALE, Options, Report, finished, input_nodes, run_node, shown
+from dgs_utils.batch.prepared import prepared
 from dgs_utils.batch.state import changed_inputs, manifest, state
 
 GOOD = ("done", "skipped")
@@ -32,7 +33,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULTS) -
     planned = nodes_by_key(nodes)
     reports = _settled(nodes, left)
     waiting = [node for node in nodes if node.key not in reports]
-    with terminate_as_interrupt():
+    with terminate_as_interrupt(), prepared(left):
         while waiting:
             held = [node for node in waiting if not _attempt(node, planned, reports, display, options)]
             if len(held) == len(waiting):

@@ -1,0 +1,121 @@
+"""Kernels that are copies of a prepared process: as good as new ones, and gone with their runner."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+import small_grid
+from small_grid import contents
+from waits import HANG, wait_for
+
+from dgs_utils.batch import prepared
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are never copies")
+FILE = "params/small.yaml"
+PROGRAM = """
+import sys, time
+from dgs_utils import cli
+from dgs_utils.batch import prepared
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.plan import plan
+
+prepared.WORTH, prepared.OFTEN = 1, int(sys.argv[1])
+with prepared.prepared(plan(read_experiment("params/small.yaml", []))):
+    while not prepared._open.is_ready():
+        time.sleep(0.01)
+    sys.exit(cli.main(["run", "params/small.yaml"]))
+"""
+TELL = """
+import json, os, random, sys
+import numpy as np
+told = {"program": os.path.basename(sys.argv[0]), "pid": os.getpid(), "parent": os.getppid(), "folder": os.getcwd(),
+        "random": [random.random(), np.random.random()], "torch": "torch" in sys.modules,
+        "cuda": "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized(), "mark": os.environ["MARK"]}
+(run.folder / ".told").write_text(json.dumps(told))
+"""
+
+
+def start(workspace, often: int = 100) -> subprocess.Popen:
+    """Start a run whose kernels are copies from the first on, of a process with the libraries of frequent stages."""
+    environment = small_grid.environment(workspace) | {"MARK": "of the runner"}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(often)], cwd=workspace, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def told(workspace) -> list[dict]:
+    """Return what notebooks told of their kernels."""
+    return [json.loads(path.read_text() or "{}") for path in sorted((workspace / "outputs").rglob(".told"))]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return small_grid.build(tmp_path / "grid")
+
+
+def test_copies_do_what_new_kernels_do(workspace, tmp_path_factory):
+    for stage in ("03_difficulty", "04_transform", "05_sample", "07_figures"):
+        small_grid.replace_cell(workspace, stage, 3, TELL)
+    runner = start(workspace, often=2)
+    printed, errors = runner.communicate(timeout=HANG)
+    assert runner.returncode == 0, printed + errors
+    assert contents(workspace) == contents(small_grid.finished(tmp_path_factory.getbasetemp())[0])
+    kernels = told(workspace)
+    assert len({kernel["pid"] for kernel in kernels}) == 6  # a process each
+    for kernel in kernels:
+        assert (kernel["program"], kernel["parent"], kernel["mark"]) == ("copies.py", runner.pid, "of the runner")
+        assert kernel["folder"] == str(workspace)
+        assert (kernel["torch"], kernel["cuda"]) == (True, False)
+    assert len({number for kernel in kernels for number in kernel["random"]}) == 12
+    assert "NOTE" not in printed  # a kernel that does not know its parent says so
+    assert "Warning" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_runner(workspace, number):
+    small_grid.replace_cell(workspace, "00_prepare", 3, f"{TELL}\nwhile True: pass")
+    runner = start(workspace)
+    wait_for(lambda: any(told(workspace)))
+    family = psutil.Process(runner.pid).children(recursive=True)
+    assert len(family) == 2  # the prepared process and its copy
+    runner.send_signal(number)
+    runner.communicate(timeout=HANG)
+    wait_for(lambda: all(gone(process.pid) for process in family))
+    assert small_grid.manifests(workspace) == {}
+
+
+def test_a_killed_copy_fails_alone_and_without_the_prepared_process_the_run_goes_on(workspace):
+    small_grid.replace_cell(workspace, "01_fine_tune", 3, f"{TELL}\nos.kill(os.getpid(), 9)")
+    small_grid.replace_cell(workspace, "05_sample", 3, TELL)
+    runner = start(workspace)
+    printed, _ = runner.communicate(timeout=HANG)
+    assert "FAILED 01_fine_tune (defaults): the kernel died" in printed
+    small_grid.replace_cell(workspace, "01_fine_tune", 3, f"{TELL}\nimport psutil\nfor process in psutil.Process("
+                            "os.getppid()).children():\n    process.kill() if process.pid != os.getpid() else None")
+    for path in workspace.rglob(".told"):
+        path.unlink()
+    shutil.rmtree(workspace / "outputs" / "05_sample")
+    runner = start(workspace)
+    printed, errors = runner.communicate(timeout=HANG)
+    assert runner.returncode == 0, printed + errors
+    assert [kernel["program"] for kernel in told(workspace)] == ["copies.py", "kernel.py", "kernel.py"]
+
+
+def test_changed_code_is_not_run_from_memory(monkeypatch, tmp_path):
+    source = prepared.Prepared([])
+    try:
+        wait_for(source.is_ready)
+        monkeypatch.setattr(prepared, "newest_code", lambda: 0)
+        assert source.launch(["-f", "none"], str(tmp_path), {}) is None
+    finally:
+        source.close()
