@@ -360,7 +360,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
 
     Writes ``results.csv`` (one row a training: everything that tells it apart, best and last top-1 in percent, tests),
     ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per image, packed
-    bits) and ``timing.csv``.
+    bits; ``correct_best.npz`` of the best epoch) and ``timing.csv``.
     """
     params, device = run.params, resolve(run.params.device)
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
@@ -386,7 +386,8 @@ def _paths(run: Run, seed: int) -> tuple[Path, Path]:
 
 
 def _is_done(run: Run, seed: int) -> bool:
-    return all(path.exists() for path in _paths(run, seed))
+    curve, predictions = _paths(run, seed)
+    return curve.exists() and predictions.exists() and np.load(predictions, mmap_mode="r").ndim == 2  # last and best
 
 
 def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
@@ -402,7 +403,7 @@ def _keep(run: Run, seed: int, outcome: Outcome) -> None:
     curve, predictions = _paths(run, seed)
     write_csv(curve, outcome.curve)
     with atomic(predictions) as partial, partial.open("wb") as file:
-        np.save(file, outcome.predictions)
+        np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
 
 
 def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) -> None:
@@ -413,10 +414,10 @@ def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) ->
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:
-    rows, curves, per_class, confusion, correct = [], [], [], [], {}
+    rows, curves, per_class, confusion, correct, correct_best = [], [], [], [], {}, {}
     for seed in seeds:
-        curve, predictions = read_table(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
-        outcome = Outcome(curve, predictions)
+        curve, (predictions, best) = read_table(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
+        outcome = Outcome(curve, predictions, best)
         rows.append(row | row_of_outcome(seed, outcome))
         curves.append(curve.assign(training_seed=seed))
         n = len(test.classes)
@@ -424,12 +425,13 @@ def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.Data
         shares = 100 * matrix.diagonal() / matrix.sum(1)
         per_class.append(pd.DataFrame({"training_seed": seed, "class": test.classes, "top1": shares}))
         confusion.append(confusions(matrix, test.classes).assign(training_seed=seed))
-        correct[str(seed)] = np.packbits(predictions == test.labels)
+        correct[str(seed)], correct_best[str(seed)] = (np.packbits(p == test.labels) for p in (predictions, best))
     results = pd.DataFrame(rows)
     write_csv(run.folder / "curves.csv", pd.concat(curves))
     write_csv(run.folder / "per_class.csv", pd.concat(per_class))
     write_csv(run.folder / "confusion.csv", pd.concat(confusion))
-    with atomic(run.folder / "correct.npz") as partial, partial.open("wb") as file:
-        np.savez(file, **correct)
+    for name, bits in (("correct", correct), ("correct_best", correct_best)):
+        with atomic(run.folder / f"{name}.npz") as partial, partial.open("wb") as file:
+            np.savez(file, **bits)
     write_csv(run.folder / "results.csv", results)
     return results

@@ -13,7 +13,7 @@ from scipy import stats
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import expand
 from dgs_utils.results.comparisons import Comparison, compare, compare_with_rivals, holm
-from dgs_utils.results.correctness import mcnemar, read_correct
+from dgs_utils.results.correctness import is_kept, mcnemar, read_correct
 from dgs_utils.results.designs import arrange
 from dgs_utils.results.effects import Table, Term, count_needed, half_width, image_term, p_equivalent, p_value, terms_of
 from dgs_utils.results.rows import SEEDS
@@ -284,7 +284,7 @@ def tested(tmp_path):
         frame = rows(name, [("", 0, t) for t in range(3)], 100 * correct.mean(1), n_test=400)
         frame = frame.assign(last=frame["best"], folder=str(folder))
         frame.to_csv(folder / "results.csv", index=False)
-        for file in ("best", "correct"):
+        for file in ("correct_best", "correct"):
             np.savez(folder / f"{file}.npz", **{str(t): np.packbits(row) for t, row in enumerate(correct)})
         frames.append((frame, correct))
     return frames
@@ -306,8 +306,11 @@ def test_arms_are_compared_on_the_images_of_their_folders(tested):
 
 def test_correctness_that_was_not_kept_is_said(tested):
     results = pd.concat([frame for frame, _ in tested])
-    (Path(results["folder"].iloc[0]) / "best.npz").unlink()
-    with pytest.raises(ValueError, match=r"has no best\.npz, which images were right at the best epoch"):
+    assert is_kept(results)
+    assert not is_kept(results.assign(folder=""))
+    (Path(results["folder"].iloc[0]) / "correct_best.npz").unlink()
+    assert not is_kept(results)
+    with pytest.raises(ValueError, match=r"has no correct_best\.npz, which images were right at the best epoch"):
         compare(results, "DGS", "Random", images=True)
     assert len(compare(results, "DGS", "Random", images=True, measure="last")) == 1
 

@@ -18,6 +18,7 @@ from dgs_utils.classifiers.augmentation import augment, normalise
 from dgs_utils.classifiers.training import load_images, train_classifier
 from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.results.correctness import read_correct
 from dgs_utils.transform import read_sets, transform_sets
 
 SMALL = {"image_size": 8, "epochs": 2, "evaluations": 2, "repeats": 2, "device": "cpu", "workers": 1}
@@ -89,6 +90,8 @@ def test_files_of_a_run_agree_with_each_other(prepare, distilled):
             shares = per_class[per_class["training_seed"] == row.training_seed].set_index("class")["top1"]
             assert row.last == pytest.approx(100 * bits.mean()) == curve["top1"].iloc[-1]
             assert row.best == curve["top1"].max()
+            best = read_correct(run.folder, "best")[row.training_seed]
+            assert row.best == pytest.approx(100 * best.mean())
             assert row.best_epoch == curve["epoch"][curve["top1"].idxmax()]
             assert (matrix.sum(axis=1) == 8).all()
             for label, name in enumerate(CLASSES):

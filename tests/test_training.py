@@ -178,11 +178,18 @@ def test_predictions_are_those_of_the_last_epoch():
     assert outcome.last == pytest.approx(100 * np.mean(outcome.predictions == TEST.labels.numpy()))
 
 
+def test_the_best_epoch_s_predictions_are_kept_too():
+    outcome = train_classifier(fresh(), TRAIN, TEST, Recipe(8, evaluations=8, learning_rate=0.3))
+    assert outcome.best == pytest.approx(100 * np.mean(outcome.best_predictions == TEST.labels.numpy()))
+    assert outcome.best_epoch < 8  # so that the two are not the same by chance
+    assert outcome.best > outcome.last
+
+
 def test_best_is_among_the_tests_that_count():
     curve = pd.DataFrame({"epoch": [2, 4, 6, 8], "top1": [50.0, 20.0, 30.0, 30.0], "counts": [False, True, True, True]})
-    outcome = Outcome(curve, np.zeros(0))
+    outcome = Outcome(curve, np.zeros(0), np.zeros(0))
     assert (outcome.best, outcome.best_epoch, outcome.last) == (30.0, 6, 30.0)
-    everything = Outcome(curve.assign(counts=True), np.zeros(0))
+    everything = Outcome(curve.assign(counts=True), np.zeros(0), np.zeros(0))
     assert (everything.best, everything.best_epoch) == (50.0, 2)
 
 

@@ -65,10 +65,12 @@ class Outcome:
         curve: one row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent), counts (whether
             the protocol lets this test compete for the best).
         predictions: (test images,) int64, of the last epoch.
+        best_predictions: the same of the best epoch.
     """
 
     curve: pd.DataFrame
     predictions: np.ndarray
+    best_predictions: np.ndarray
 
     @property
     def best(self) -> float:
@@ -160,7 +162,7 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
     # A factor of the first rate, not torch's own schedules, which multiply step by step and round on the way.
     scheduler = LambdaLR(optimiser, lambda done: protocol.rate(done + 1, recipe.epochs))
     tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
-    rows, predictions = [], torch.empty(0)
+    rows, predictions, best = [], torch.empty(0), (-1.0, torch.empty(0))
     for epoch in progress(range(1, recipe.epochs + 1), label="epochs", total=recipe.epochs):
         network.train()
         loss = _train_epoch(forward, train, recipe, optimiser, torch_rng("classifier", seed, epoch), teacher)
@@ -168,9 +170,11 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
             predictions = logits(network, test.images, precision=recipe.precision).argmax(1)
             top1 = 100 * (predictions == test.labels).double().mean().item()
             rows.append((epoch, scheduler.get_last_lr()[0], loss, top1, protocol.counts(epoch, recipe.epochs)))
+            if rows[-1][-1] and top1 > best[0]:
+                best = (top1, predictions)
         scheduler.step()
     curve = pd.DataFrame(rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
-    return Outcome(curve, predictions.cpu().numpy())
+    return Outcome(curve, predictions.cpu().numpy(), best[1].cpu().numpy())
 
 
 def _compiled(network: Network) -> Callable:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from dgs_utils.images.tables import read_table
 
-EPOCHS = {"best": "best", "last": "correct"}  # file with the correctness at the epoch of a measure
+EPOCHS = {"best": "correct_best", "last": "correct"}  # file with the correctness at the epoch of a measure
 
 
 def read_correct(folder: Path, measure: str = "last") -> dict[int, np.ndarray]:
@@ -29,6 +29,11 @@ def read_correct(folder: Path, measure: str = "last") -> dict[int, np.ndarray]:
     with np.load(path) as packed:
         return {int(seed): np.unpackbits(packed[str(seed)], count=int(n)).astype(bool)
                 for seed, n in zip(results["training_seed"], results["n_test"], strict=True)}
+
+
+def is_kept(rows: pd.DataFrame, measure: str = "best") -> bool:
+    """Tell whether the folders of all rows say which images were right; files of rows and older folders do not."""
+    return all(folder and (Path(folder) / f"{EPOCHS[measure]}.npz").exists() for folder in rows["folder"].unique())
 
 
 def correct_of(rows: pd.DataFrame, measure: str = "last") -> np.ndarray:
