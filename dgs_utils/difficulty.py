@@ -21,6 +21,7 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
+from dgs_utils.selection.judgement import doubts_about
 from dgs_utils.selection.measures import MEASURES, all_measures, difficulty_scores
 from dgs_utils.selection.score_tables import check_names, keep_classes, read_scores
 
@@ -158,6 +159,10 @@ def score_source(run: Run) -> pd.DataFrame:
         scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges,
                                  index=classes["index"], measure=params.measure, precision=params.precision,
                                  device=params.device, workers=params.workers)
+        if params.source == "originals":
+            right = scores["prediction"].to_numpy() == classes["index"].to_numpy()[images.labels]
+            for doubt in doubts_about(scores.assign(correct=right), judges[0].config.num_classes):
+                run.warn(doubt)
     if params.round_scores:
         rounded = [name for name in ("score", *MEASURES) if name in scores]
         scores[rounded] = scores[rounded].round(params.round_scores)

@@ -232,7 +232,8 @@ class PoolParams(StageParams):
     prepare: Folder = ""
     fine_tune: Folder = ""
     generator: Literal["minimax", "dit", "mgd3", "folder"] = "minimax"
-    root: Given = ""  # the image folder of generator "folder"
+    root: Annotated[str | list[str], Field(json_schema_extra=GIVEN)] = ""  # the images of generator "folder": a folder,
+    # or several folders or archives, which make one pool
     images_per_class: Positive = 50
     seed: Count = 0
     steps: Positive = 50
@@ -524,7 +525,7 @@ def validate(stage: str, values: dict[str, Any]) -> StageParams:
 
 def _sentence(model: type[StageParams], error: dict) -> str:
     section = model.stage.split("_", 1)[1]
-    name = ".".join(str(part) for part in error["loc"])
+    name = ".".join(str(part) for part in error["loc"] if part not in ("str", "list[str]"))  # pydantic's alternatives
     if error["type"] == "extra_forbidden":
         return f"{section}.{name} is not a parameter of {model.stage}{nearest(name, model.model_fields)}"
     if not name:  # a model validator already wrote a whole sentence

@@ -8,6 +8,7 @@ its share of blocks.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
+from dgs_utils.images.archives import unpack
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import copy_image
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, torch_rng
@@ -270,8 +273,23 @@ def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
-    """List a pool that exists already; ``file_name`` is an absolute path, ``index`` counts by natural file order."""
-    root, known = locate(run.params.root), list(classes["class"])
+    """List a pool that exists already: a folder, or several folders or archives as one pool (`gather`).
+
+    Of a folder, ``file_name`` is an absolute path, and ``index`` counts by natural file order.
+    """
+    given = run.params.root
+    if isinstance(given, list) or locate(given).is_file():
+        return gather(run, [locate(root) for root in ([given] if isinstance(given, str) else given)], classes)
+    images = _images_of(run, locate(given), classes)
+    table = images.table[["class"]].copy()
+    table.insert(0, "file_name", [str(path) for path in images.paths])
+    table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))
+    table["index"] = table.groupby("class").cumcount()
+    return table.assign(generator="folder")
+
+
+def _images_of(run: Run, root: Path, classes: pd.DataFrame) -> ImageSet:
+    known = list(classes["class"])
     given = ImageSet.read(root, warn=run.warn)
     unknown = sorted(set(given.classes) - set(known))
     if len(unknown) < len(given.classes) and unknown:
@@ -280,8 +298,46 @@ def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     images = given.with_classes(known)
     for note in images.survey(progress=run.progress):
         run.warn(note)
-    table = images.table[["class"]].copy()
-    table.insert(0, "file_name", [str(path) for path in images.paths])
+    return images
+
+
+def gather(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.DataFrame:
+    """Copy several folders or archives of images into one pool, ``images/<class>/<index>-<generator>.<suffix>``.
+
+    A generator is called as its folder or archive. Their images take turns, so that the first ones of a class, which
+    ipc × pool_factor take, are of all generators alike.
+
+    Returns:
+        file_name, class, label, index, generator, and source: the file's name below its root.
+
+    Raises:
+        ValueError: no roots, two of the same name, or one without images of a class.
+    """
+    names = [root.name.partition(".")[0] if root.is_file() else root.name for root in roots]
+    if not roots or len(set(names)) < len(names):
+        raise ValueError(f"pool.root is {run.params.root}; give folders or archives, each of a name of its own")
+    parts = []
+    for root, name in zip(roots, names, strict=True):
+        folder = root
+        if root.is_file():
+            folder = run.folder / "unpacked" / name
+            if not folder.is_dir():
+                with atomic(folder) as partial:
+                    partial.mkdir(parents=True)
+                    unpack(root, partial)
+        images = _images_of(run, folder, classes)
+        parts.append(images.table[["class"]].assign(generator=name, source=images.table["file_name"],
+                                                    path=images.paths))
+    table = pd.concat(parts, ignore_index=True)
     table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))
-    table["index"] = table.groupby("class").cumcount()
-    return table.assign(generator="folder")
+    table["turn"] = table.groupby(["label", "generator"]).cumcount()
+    table = table.sort_values(["label", "turn"], kind="stable", ignore_index=True)  # stable: generators in given order
+    table["index"] = table.groupby("label").cumcount()
+    target, copies = run.folder / "images", []
+    for row in run.progress(table.itertuples(), label="images", total=len(table)):
+        folder = target / row[table.columns.get_loc("class") + 1]
+        folder.mkdir(parents=True, exist_ok=True)
+        copies.append(copy_image(row.path, folder / f"{row.index}-{row.generator}{row.path.suffix}"))
+    table["file_name"] = [copy.relative_to(run.folder).as_posix() for copy in copies]
+    shutil.rmtree(run.folder / "unpacked", ignore_errors=True)
+    return table[["file_name", "class", "label", "index", "generator", "source"]]

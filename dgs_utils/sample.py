@@ -274,7 +274,8 @@ def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
     names = "images/" + chosen["class"] + "/" + chosen["file_name"].str.rpartition("/")[2]
     doubled = names.duplicated(keep=False)  # same name in two subfolders of the originals
     names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
-    kept = [name for name in ("class", "label", "score", "transformed", "prediction", "confidence") if name in chosen]
+    kept = [name for name in ("class", "label", "score", "transformed", "prediction", "confidence", "generator")
+            if name in chosen]
     copies = []
     with atomic(run.folder / "images") as partial, images.class_named():
         for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="images"):

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from small_world import make_pool, make_prepare, open_stage, small_classifier, write_digits
 
 from dgs_utils import difficulty
+from dgs_utils.artifacts.manifests import checksums
 from dgs_utils.classifiers.judge import load
 from dgs_utils.difficulty import score_images, score_in_blocks, score_source
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.progress import silent
+from dgs_utils.selection.judgement import doubts_about
 from dgs_utils.selection.measures import MEASURES, all_measures, difficulty_scores
 from dgs_utils.selection.score_tables import read_scores
 
@@ -227,3 +229,40 @@ def test_class_index_beyond_the_classifier_is_named(world):
     table.assign(index=[0, 1, 7]).to_csv(world[0] / "classes.csv", index=False)
     with pytest.raises(ValueError, match="class 2 has index 7, and classifier convnet3 has 3 outputs"):
         score_source(run)
+
+
+# ---- Doubts about a judge --------------------------------------------------------------------------------------------
+
+def judged(right: dict[str, tuple[int, int]]) -> pd.DataFrame:
+    return pd.DataFrame([{"class": name, "correct": i < hits} for name, (hits, size) in right.items()
+                         for i in range(size)])
+
+
+def test_a_judge_that_guesses_is_doubted():
+    [doubt] = doubts_about(judged({"a": (6, 50), "b": (5, 50)}), outputs=10)
+    assert doubt.startswith("the judge recognises 11 of 100 original images, no better than guessing among its 10")
+    assert doubts_about(judged({"a": (16, 50), "b": (5, 50)}), outputs=10) == []  # 21 of 100: p = 0.0008
+    tails = sum(math.comb(100, k) * 0.1**k * 0.9 ** (100 - k) for k in range(16, 101))
+    assert 0.03 < tails < 0.05  # so 16 of 100 pass, and 15 do not
+    assert doubts_about(judged({"a": (16, 100)}), outputs=10) == []
+    assert len(doubts_about(judged({"a": (15, 100)}), outputs=10)) == 1
+
+
+def test_a_class_that_is_never_recognised_is_named():
+    [doubt] = doubts_about(judged({"a": (40, 50), "b": (0, 50), "c": (30, 50)}), outputs=10)
+    assert doubt.startswith("the judge recognises no original image of class b; check")
+    assert len(doubts_about(judged({"a": (0, 50), "b": (0, 50)}), outputs=1000)) == 1  # said once, not of every class
+
+
+def test_a_wrong_class_index_is_told_when_the_originals_are_scored(tmp_path, outputs):
+    prepare = make_prepare(write_digits(tmp_path / "real", 0, 40))
+    table = pd.read_csv(prepare / "classes.csv", dtype={"class": str})
+    run = open_stage("03_difficulty", source="originals", prepare=str(prepare))
+    score_source(run)
+    assert run.warnings == []
+    table.assign(index=np.roll(table["index"], 1)).to_csv(prepare / "classes.csv", index=False)
+    manifest = json.loads((prepare / "manifest.json").read_text())
+    (prepare / "manifest.json").write_text(json.dumps(manifest | {"files": checksums(prepare)}))
+    run = open_stage("03_difficulty", source="originals", prepare=str(prepare), measure="margin")
+    score_source(run)
+    assert any("no better than guessing" in sentence for sentence in run.warnings)

@@ -51,6 +51,8 @@ def test_a_wrong_type_is_refused_by_name(stage, name):
     for value in WRONG[type(default)]:
         if name == "channels" and value is True:
             continue  # Python's True is a 1, and pydantic takes it for one among literals
+        if (stage, name) == ("02_pool", "root") and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            continue  # several folders or archives
         with pytest.raises(ValueError, match=f"{section(stage)}\\.{name}[. ]") as caught:
             validate(stage, {name: value})
         assert not isinstance(caught.value, ValidationError)

@@ -142,10 +142,13 @@ def _check_pool_size(node: Node) -> None:
     need = ipc * max(factor, 1) if uses_factor else ipc
     wanted = f"sample.ipc {ipc} × sample.pool_factor {factor}" if need > ipc else f"sample.ipc {ipc}"
     if pool.params.generator == "folder":
-        for name, count in _class_counts("pool.root", pool.params.root, pool.params.classes, need).items():
-            if count < need:
+        given = pool.params.root
+        roots = given if isinstance(given, list) else [given]
+        counts = [_class_counts("pool.root", root, pool.params.classes, need) for root in roots]
+        for name in set.intersection(*map(set, counts)) if counts else ():  # an archive's are told by stage 02
+            if (count := sum(found[name] for found in counts)) < need:
                 raise ValueError(f"{wanted} asks for {need} images of each class, but class {name} has {count} in "
-                                 f"{locate(pool.params.root)}; add some, or lower ipc or pool_factor")
+                                 f"{', '.join(str(locate(r)) for r in roots)}; add some, or lower ipc or pool_factor")
     elif need > pool.params.images_per_class:
         raise ValueError(f"{wanted} asks for {need} images of each class, but pool.images_per_class is "
                          f"{pool.params.images_per_class}; raise it to {need}, or lower ipc or pool_factor")

@@ -97,7 +97,7 @@ def _stage(folder: Path) -> Listing:
     table, params = read_table(path), manifest.get("params", {})
     if "class" not in table:
         table = _with_class(table, path)
-    if manifest["stage"] == "02_pool" and params.get("generator") == "folder":
+    if manifest["stage"] == "02_pool" and params.get("generator") == "folder" and "source" not in table:
         given = locate(params["root"])
         names = table["file_name"].map(lambda name: name.removeprefix(f"{given}/"))
         return Listing(folder, table, _checked(table.assign(file_name=names), given, path)[1])

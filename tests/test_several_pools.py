@@ -1,0 +1,88 @@
+"""One pool of several generators' images: taking turns, from folders and archives, on strangers' real pools."""
+
+import zipfile
+
+import pandas as pd
+import pytest
+from small_world import make_prepare, open_stage, write_digits
+
+from dgs_utils import pool, sample
+from dgs_utils.images.datasets import index_originals
+from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import load_rgb
+
+POOLS = ["BigGAN", "ReACGAN", "SNGAN-conditional", "cSAGAN", "cSNGAN"]
+
+
+def gathered(prepare, roots, **values):
+    run = open_stage("02_pool", prepare=str(prepare), generator="folder", root=roots, **values)
+    table = pool.generate(run)
+    run.finish()
+    return run, table
+
+
+@pytest.fixture
+def two(tmp_path, outputs):
+    """A prepare folder, a folder of 9 images a class and an archive of 5."""
+    prepare = make_prepare(write_digits(tmp_path / "real", 0, 20))
+    big, small = write_digits(tmp_path / "big", 20, 29), write_digits(tmp_path / "small", 30, 35)
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        for file in sorted(small.rglob("*.png")):
+            archive.write(file, file.relative_to(small))
+    return prepare, big, tmp_path / "packed.zip"
+
+
+def test_generators_take_turns_until_one_has_no_more(two):
+    prepare, big, packed = two
+    run, table = gathered(prepare, [str(big), str(packed)])
+    for _, part in table.groupby("class"):
+        assert part["generator"].tolist() == ["big", "packed"] * 5 + ["big"] * 4
+        assert part["index"].tolist() == list(range(14))
+    images = ImageSet.read(run.folder)  # the order of names is that of the turns
+    assert images.table["generator"].tolist() == table["generator"].tolist()
+    row = table[table["generator"] == "big"].iloc[-1]
+    assert (run.folder / row["file_name"]).read_bytes() == (big / row["source"]).read_bytes()
+    assert not (run.folder / "unpacked").exists()
+
+
+def test_an_archive_alone_is_a_pool_too(two):
+    prepare, _, packed = two
+    _, table = gathered(prepare, str(packed))
+    assert set(table["generator"]) == {"packed"}
+    assert (table["class"].value_counts() == 5).all()
+
+
+def test_the_distilled_set_says_which_generator_made_each_image(two):
+    prepare, big, packed = two
+    made, _ = gathered(prepare, [str(big), str(packed)])
+    run = open_stage("05_sample", prepare=str(prepare), pool=str(made.folder), method="pool_random", ipc=4,
+                     pool_factor=2)
+    source = sample.read_source(run)
+    assert (source.images.table.groupby("class")["generator"].value_counts() == 4).all()  # a prefix holds both alike
+    metadata = sample.write_set(run, source, sample.select_images(run, source))
+    assert set(metadata["generator"]) == {"big", "packed"}
+
+
+def test_names_of_their_own(two):
+    prepare, big, _ = two
+    with pytest.raises(ValueError, match="each of a name of its own"):
+        gathered(prepare, [str(big), str(big)])
+
+
+def test_strangers_pools_become_one(shared_data, tmp_path, outputs):
+    names = [p.stem for p in sorted((shared_data / "cifar10-pools").glob("*.zip"))]
+    assert names == POOLS
+    real = tmp_path / "real"
+    with zipfile.ZipFile(shared_data / "cifar10" / "val.zip") as archive:
+        archive.extractall(tmp_path, [n for n in archive.namelist() if n.rpartition("/")[2] in ("0001.jpg", "0002.jpg")]
+                           or archive.namelist()[::1000])
+    (tmp_path / "val").rename(real)
+    run = open_stage("00_prepare", dataset="folder", root=str(real), split="given", base_model="none", channels=3)
+    index_originals(run.params, run.folder)
+    run.finish()
+    made, table = gathered(run.folder, [str(shared_data / "cifar10-pools" / f"{name}.zip") for name in POOLS])
+    assert len(table) == 5000
+    first = table.groupby("class").head(10)
+    assert (first.groupby(["class", "generator"]).size() == 2).all()
+    again = pd.read_csv(made.folder / "metadata.csv")
+    assert load_rgb(made.folder / again["file_name"].iloc[-1]).size == (32, 32)
