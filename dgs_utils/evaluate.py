@@ -235,11 +235,11 @@ def confusions(matrix: np.ndarray, names: list[str]) -> pd.DataFrame:
 def describe(run: Run) -> dict:
     """Return what every row of the results says about the distilled set, read from manifests.
 
-    Keys: method, distribution, pool_factor, ipc (0 for methods that take every image), pool_seed, selection_seed,
-    dataset, split, distilled, objective (of 04), measure (the score that rule or cut went by), rule, cut ("errors" and
-    the share of the hardest that were left out), compute, pool (its key), generation (how it was made), teacher (the
-    classifier of 00), and variant: eight hex digits of everything else that decided the set, seeds left out, so that
-    runs of unlike sets are never averaged.
+    Keys: method, distribution, pool_factor, ipc (0 for methods that take every image), prepare_seed, fine_tune_seed,
+    pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
+    measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left out),
+    compute, pool (its key), generation (how it was made), teacher (the classifier of 00), and variant: eight hex digits
+    of everything else that decided the set, seeds left out, so that runs of unlike sets are never averaged.
     """
     folder, prepare = run.inputs["distilled"], run.inputs["prepare"]
     source = json.loads((prepare / "dataset.json").read_text())
@@ -250,20 +250,28 @@ def describe(run: Run) -> dict:
         row |= {name: identity.get(name, default) for name, default in row.items()}
         row["selection_seed"] = identity.get("seed", "")
     told = {stage: manifest["params"] for stage, manifest in reversed(made) if "02" <= stage < "05"}
-    if "02_pool" in told:
-        row["pool_seed"] = told["02_pool"]["seed"]
+    history = [*made, *_history(prepare)]
+    params = {stage: manifest["params"] for stage, manifest in reversed(history)}
+    tuned = params.get("02_pool", {}).get("generator") == "minimax"
+    row |= {"pool_seed": params.get("02_pool", {}).get("seed", ""),
+            "prepare_seed": params.get("00_prepare", {}).get("seed", ""),
+            "fine_tune_seed": params.get("01_fine_tune", {}).get("seed", "") if tuned else ""}
     row |= {"objective": told.get("04_transform", {}).get("objective", ""),
             "measure": _score_of(row["method"], made, told), "rule": _method_of(row).selector,
             "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
-    history = [*made, *_history(prepare)]
     row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
-            "generation": generation_of({stage: manifest["params"] for stage, manifest in reversed(history)}),
-            "teacher": _teacher_name(next((m["params"] for stage, m in history if stage == "00_prepare"), {}))}
+            "generation": generation_of(params), "teacher": _teacher_name(params.get("00_prepare", {}))}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
             for stage, manifest in history]
     foreign = "" if made else key_of(folder)
     variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
     return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
+
+
+def test_list_of(test: ImageSet) -> str:
+    """Return eight hex digits of which images a test has: class and file name of each, in any order."""
+    names = sorted(map("/".join, zip(test.table["class"], test.table["file_name"], strict=True)))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
 def _teacher_name(params: dict) -> str:
@@ -377,7 +385,8 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
                 _repeat(run, seed, *images, recipe, len(test.classes), teacher)
     row |= {"ipc": row["ipc"] or planned}
     row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned, len(test.classes))
-    row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment}
+    row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment,
+            "test_list": test_list_of(test)}
     return _write_results(run, row, seeds, test)
 
 

@@ -128,6 +128,12 @@ def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, pr
                      "distilled": run.folder.name}
     assert row["pool"] == read_manifest(pool)["key"]
     assert row["generation"] == ""  # a folder of somebody's
+    assert (row["prepare_seed"], row["fine_tune_seed"]) == (0, "")
+    test = ImageSet.read(prepare, "val")
+    assert row["test_list"] == evaluate.test_list_of(test)
+    fewer = ImageSet(test.root, test.table.iloc[1:])
+    turned = ImageSet(test.root, test.table.iloc[::-1])
+    assert evaluate.test_list_of(fewer) != evaluate.test_list_of(test) == evaluate.test_list_of(turned)
 
 
 def draw_set(prepare: Path, pool: Path, **values) -> Path:

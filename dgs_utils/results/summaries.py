@@ -93,6 +93,7 @@ def with_controls(results: pd.DataFrame) -> pd.DataFrame:
         alike = np.logical_and.reduce([results[name] == place[name] for name in CONDITION])
         same_pool = (alike & (pools != "") & pools.isin(pools[part.index])
                      & (results["pool_factor"] == place["pool_factor"])
+                     & (results["cut"] == "")
                      & (results["fine_tune_seed"] == place["fine_tune_seed"]))
         controls = {"random": alike & (results["method"] == "random"),
                     "pool_random": same_pool & (results["method"] == "pool_random")}
