@@ -143,14 +143,15 @@ def _run(options: argparse.Namespace) -> int:
 
 def _node(options: argparse.Namespace) -> int:
     from dgs_utils.batch.display import Display
-    from dgs_utils.batch.node import failure_line, wait_for_node
+    from dgs_utils.batch.node import failure_line, shown, wait_for_node
     from dgs_utils.batch.run import stale_line, terminate_as_interrupt
     from dgs_utils.batch.state import failure, state
 
     how = _how(options)
     found = [node for node in _nodes(options) if node.key == options.key]
     if not found:
-        raise ValueError(f"{options.file} plans no node {options.key}; see the ends of folder names in dgs status")
+        raise ValueError(f"{shown(Path(options.file))} plans no node {options.key}; see the ends of folder "
+                         f"names in dgs status")
     [node] = found
     if options.attempt > 1 and state(node) == "failed":
         print(failure_line(node, failure(node)))
@@ -208,6 +209,7 @@ def _nodes(options: argparse.Namespace) -> list:
 def _chosen(options: argparse.Namespace) -> list:
     """Return the part of the plan that --only and --until leave."""
     from dgs_utils.batch.experiment import ORDER, stage_named
+    from dgs_utils.batch.node import shown
 
     nodes = _nodes(options)
     if options.until:
@@ -216,7 +218,8 @@ def _chosen(options: argparse.Namespace) -> list:
     if options.only:
         nodes = [node for node in nodes if node.stage == stage_named(options.only)]
     if not nodes:
-        raise ValueError(f"{options.file} plans no {options.only or options.until}; leave --only and --until out")
+        raise ValueError(f"{shown(Path(options.file))} plans no {options.only or options.until}; leave --only and "
+                         f"--until out")
     return nodes
 
 

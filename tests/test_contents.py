@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waits import HANG
 
 from dgs_utils.artifacts import contents
 from dgs_utils.artifacts.contents import STORE, digest_of, identity_of, steady
@@ -119,7 +120,7 @@ def test_several_processes_share_the_memory(outputs, tmp_path):
             "print(*{digest_of(Path(sys.argv[1])) for _ in range(5)})")
     found = [subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               text=True) for _ in range(3)]
-    assert {process.communicate(timeout=600) for process in found} == {(by_hand(root) + "\n", "")}
+    assert {process.communicate(timeout=HANG) for process in found} == {(by_hand(root) + "\n", "")}
 
 
 def test_text_that_names_nothing_stands_for_itself(outputs, tmp_path):

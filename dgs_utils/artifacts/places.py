@@ -25,10 +25,10 @@ def workspace() -> Path:
 
 
 def notebook_of(stage: str) -> Path:
-    """Return a stage's notebook: the workspace's, or where that has none, the one beside the package."""
+    """Return a stage's notebook: the workspace's, or where that has no notebooks, the one beside the package."""
     own = workspace() / "notebooks" / f"{stage}.ipynb"
     beside = CHECKOUT / "notebooks" / f"{stage}.ipynb"
-    return own if own.exists() or not beside.exists() else beside
+    return own if own.parent.is_dir() or not beside.exists() else beside
 
 
 def outputs_root() -> Path:
