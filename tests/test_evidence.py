@@ -21,6 +21,12 @@ FOLDERS = sorted(folder for folder in EVIDENCE.iterdir() if folder.is_dir())
 RESULTS = (ROOT / "README.md").read_text().partition("## Results")[2].partition("\n## ")[0]
 
 
+def assert_same(again: Path, kept: Path) -> None:
+    """Compare two tables; columns that came later are missing in the committed one."""
+    found = pd.read_csv(kept)
+    pd.testing.assert_frame_equal(pd.read_csv(again)[list(found)], found)
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_tables_follow_from_the_runs(tmp_path, folder):
     shutil.copy(folder / "results.csv", tmp_path)
@@ -29,20 +35,20 @@ def test_tables_follow_from_the_runs(tmp_path, folder):
     for name in names:
         write_table(results, name, tmp_path)
         assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
-        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), pd.read_csv(folder / f"{name}.csv"))
+        assert_same(tmp_path / f"{name}.csv", folder / f"{name}.csv")
     kept = {file.stem for file in folder.glob("*.md")}
     assert kept == {*names, "comparisons"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_comparisons_follow_from_the_runs(tmp_path, folder):
-    results, found = read_results([folder]), pd.read_csv(folder / "comparisons.csv")
+    results = read_results([folder])
     main, rivals = main_series(results), list(dict.fromkeys(results["series"]))
     rivals.remove(main)
     again = compare_with_rivals(results, main, rivals)
     write_comparisons(again, "comparisons", tmp_path)
     assert (tmp_path / "comparisons.md").read_text() == (folder / "comparisons.md").read_text()
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "comparisons.csv"), found)
+    assert_same(tmp_path / "comparisons.csv", folder / "comparisons.csv")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
