@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -74,6 +77,19 @@ def test_files_are_those_of_their_manifest(folder):
     assert {"comparison.csv", "comparison.md", "comparisons.csv", "comparisons.md", "accuracy.png", "differences.png",
             "summary.csv", "figure4.png"} <= made
     assert all(tables["files"][name]["sha256"] == digest[name] for name in made)
+
+
+def test_notebook_07_makes_them_from_the_rows_alone(tmp_path):
+    folder = EVIDENCE / "quickstart"
+    values = f"{{results: ['{folder / 'results.csv'}'], output: '{tmp_path / 'made'}', title: quickstart}}"
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "07_figures.ipynb"),
+               str(tmp_path / "out.ipynb"), "-y", values]
+    environment = os.environ | {"DGS_OUTPUTS": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("comparison.md", "comparisons.md"):
+        assert (tmp_path / "made" / name).read_text() == (folder / name).read_text()
+    assert {"accuracy.png", "differences.png", "manifest.json"} <= {file.name for file in (tmp_path / "made").iterdir()}
 
 
 # ---- The README ------------------------------------------------------------------------------------------------------
