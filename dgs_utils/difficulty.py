@@ -18,6 +18,7 @@ from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.tables import read_table
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
@@ -154,11 +155,15 @@ def score_source(run: Run) -> pd.DataFrame:
     if params.published_scores:
         scores = read_metadata(images)
     else:
-        judges = [load(prepare / "classifier")]
+        fold_judges = [load(prepare / "folds" / str(i)) for i in range(folds_in(prepare))]
+        judges = fold_judges or [load(prepare / "classifier")]
         judges += [open_judge(text, judges[0].config.crop, run.warn) for text in params.classifiers]
-        scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges,
-                                 index=classes["index"], measure=params.measure, precision=params.precision,
-                                 device=params.device, workers=params.workers)
+        options = {"index": classes["index"], "measure": params.measure, "precision": params.precision,
+                   "device": params.device, "workers": params.workers}
+        if fold_judges and params.source == "originals":
+            scores = score_left_out(run, images, fold_judges, judges[len(fold_judges) :], options)
+        else:
+            scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges, **options)
         if params.source == "originals":
             right = scores["prediction"].to_numpy() == classes["index"].to_numpy()[images.labels]
             for doubt in doubts_about(scores.assign(correct=right), judges[0].config.num_classes):
@@ -166,11 +171,34 @@ def score_source(run: Run) -> pd.DataFrame:
     if params.round_scores:
         rounded = [name for name in ("score", *MEASURES) if name in scores]
         scores[rounded] = scores[rounded].round(params.round_scores)
-    kept = ["file_name", "class", "label", "score", *SCORED]
+    kept = ["file_name", "class", "label", "score", *SCORED, "seen"]
     scores = scores[[name for name in kept if name in scores]]
     write_csv(run.folder / "scores.csv", scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
+
+
+def folds_in(prepare: Path) -> int:
+    """Return how many folds the judges of a 00 folder leave out; 0 where one judge has seen all originals."""
+    return read_table(prepare / "folds.csv")["fold"].nunique() if (prepare / "folds.csv").exists() else 0
+
+
+def score_left_out(run: Run, images: ImageSet, fold_judges: list[Classifier], others: list[Classifier],
+                   options: dict) -> pd.DataFrame:
+    """Score every original by the judge that was trained without it (and ``others``), in blocks.
+
+    Returns:
+        What `score_images` returns, with ``seen``: the score by the judge of 00 that was trained on all originals.
+    """
+    prepare, size, parts = run.inputs["prepare"], run.params.batch_size, []
+    fold = images.table["file_name"].map(read_table(prepare / "folds.csv").set_index("file_name")["fold"]).to_numpy()
+    for left_out, judge in enumerate(fold_judges):
+        part = ImageSet(images.root, images.table[fold == left_out])
+        parts.append(score_in_blocks(part, run.folder / "checkpoints" / f"fold-{left_out}", size, run.progress,
+                                     judges=[judge, *others], **options))
+    seen = score_in_blocks(images, run.folder / "checkpoints" / "seen", size, run.progress,
+                           judges=[load(prepare / "classifier"), *others], **options)
+    return pd.concat(parts).sort_index().assign(seen=seen["score"])
 
 
 def images_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -172,6 +172,8 @@ class PrepareParams(StageParams):
     classifier_weights: Given = "train"  # "train", a torchvision weights name, "pretrained" (timm's), or a local file
     classifier_size: Positive = 16
     classifier_epochs: Positive = 15
+    folds: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # cross-fitted difficulty: k judges, each trained
+    # without one of k parts of the originals; 0 = one judge, which has seen them all
     seed: Count = 0
     precision: Precision = "fp32"
     device: Device = "auto"
@@ -184,6 +186,11 @@ class PrepareParams(StageParams):
         if self.classifier_weights == "train" and self.classifier not in names and not is_folder:
             raise ValueError(f"prepare.classifier is {self.classifier!r}, which is no network that is trained here"
                              f"{nearest(self.classifier, names)}; for another give prepare.classifier_weights")
+        if self.folds == 1:
+            raise ValueError("prepare.folds is 1, which leaves no images to train on; give 2 or more, or 0")
+        if self.folds and (self.classifier_weights != "train" or is_folder):
+            raise ValueError(f"prepare.folds is {self.folds}, but a classifier that is trained already cannot be "
+                             f"trained on parts of the originals; set folds to 0, or classifier_weights to train")
         return self
 
     def class_folders(self) -> list[str]:

@@ -22,7 +22,8 @@ from dgs_utils.images.tables import read_table
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
-from dgs_utils.runtime.seeds import torch_seeded
+from dgs_utils.runtime.seeds import named_seed, torch_seeded
+from dgs_utils.selection.folds import folds_of
 
 # ---- Images and judges -----------------------------------------------------------------------------------------------
 
@@ -74,7 +75,31 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
         judge, table = _train_classifier(run) if trains else _pretrained(run)
         write_csv(curve, table)
         judge.save(target)
+    _train_folds(run)
     return read_table(curve)
+
+
+def _train_folds(run: Run) -> None:
+    """Train a judge without each of ``params.folds`` parts of the originals, into ``folds/<i>/``; done ones are kept.
+
+    ``folds.csv`` says which part an original is in, ``folds_curve.csv`` how the trainings went.
+    """
+    params = run.params
+    if not params.folds:
+        return
+    train, test = (ImageSet.read(run.folder, split) for split in ("train", "val"))
+    fold = folds_of(train.table, params.folds, params.seed)
+    write_csv(run.folder / "folds.csv", train.table[["file_name"]].assign(fold=fold))
+    for left_out in range(params.folds):
+        target, curve = run.folder / "folds" / str(left_out), run.folder / "folds" / f"{left_out}.csv"
+        if target.is_dir() and curve.exists():
+            continue
+        part = ImageSet(train.root, train.table[fold != left_out].reset_index(drop=True))
+        judge, table = train_judge(part, test, params.classifier, params.classifier_size, params.classifier_epochs,
+                                   named_seed("fold", params.seed, left_out), params.flip, params.precision,
+                                   params.device, params.workers, run.progress)
+        write_csv(curve, table)
+        judge.save(target)
 
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:

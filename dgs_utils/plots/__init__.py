@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     ],
     "galleries": ["gallery", "gallery_slider", "mistakes", "sheet_of"],
     "live": ["LiveFigure"],
+    "rules": ["shift_of_originals"],
     "sheets": ["contact_sheet"],
     "style": ["save", "use_style"],
     "training": ["training_curves"],
