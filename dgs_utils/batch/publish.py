@@ -106,7 +106,8 @@ def gather(folder: Path) -> Found:
     transform = None if scored else input_folder(manifest, "transform")
     thresholds = read_table(transform / "thresholds.csv") if transform else None
     images = _pool(folder, pool) if scored else ImageSet.read(folder)
-    table = _with_origin(images.table, manifests)
+    places = ImageSet.read(pool).table.set_index("file_name").get("index") if pool else None
+    table = _with_origin(images.table, manifests, places)
     results = pd.DataFrame() if scored else _results(manifest)
     return Found(ImageSet(images.root, table), manifests, thresholds, results)
 
@@ -150,17 +151,25 @@ def _pool(scores: Path, pool: Path) -> ImageSet:
     return ImageSet(images.root, table)
 
 
-def _with_origin(table: pd.DataFrame, manifests: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Add to each image what made it, with which seed, and its place there, from the manifests and its former name."""
+def _with_origin(table: pd.DataFrame, manifests: dict[str, dict[str, Any]], places: pd.Series | None) -> pd.DataFrame:
+    """Add to each image what made it, with which seed, and its place there.
+
+    Args:
+        table: the images.
+        manifests: of all that went into them.
+        places: the pool's indices, by file name.
+    """
     made = manifests.get("02_pool", manifests.get("08_condense"))
     params = made["params"] if made else {}
     method = manifests.get("05_sample", {}).get("params", {}).get("method", "pool_random")
     generated = made is not None and METHODS[method].source == "pool"
     generator = params.get("generator", params.get("method", "")) if generated else "originals"
     former = table["source"] if "source" in table else table["file_name"]
-    index = former.str.extract(r"(\d+)\.\w+$")[0]
-    return table.assign(generator=generator, seed=params.get("seed", "") if generated else "", source=former,
-                        index=pd.to_numeric(index).astype("Int64"))
+    index = table["index"] if "index" in table else former.map(places) if places is not None else None
+    if index is None:  # of an image that was optimised, the name tells
+        index = pd.to_numeric(former.str.extract(r"(\d+)\.\w+$")[0])
+    return table.assign(generator=table.get("generator", generator), source=former, index=index.astype("Int64"),
+                        seed=params.get("seed", "") if generated else "")
 
 
 def _results(manifest: dict[str, Any]) -> pd.DataFrame:
