@@ -145,7 +145,7 @@ class PrepareParams(StageParams):
 
     stage: ClassVar[str] = "00_prepare"
 
-    dataset: Literal["digits", "fashion", "imagewoof", "imagenette", "imageidc", "folder"] = "digits"
+    dataset: Literal["digits", "fashion", "cifar10", "imagewoof", "imagenette", "imageidc", "folder"] = "digits"
     root: Given = ""  # folder, .zip or .tgz with the images; "" = data inside a package, or a download
     archive: Literal["full", "320", "160"] = "full"  # which fastai archive is downloaded
     split: Literal["holdout", "given", "fastai", "imagenet"] = "holdout"

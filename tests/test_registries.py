@@ -28,7 +28,7 @@ from dgs_utils.selection.targets import PREDEFINED
 
 PACKAGE = Path(dgs_utils.__file__).parent
 REGISTRIES = {
-    ("00_prepare", "dataset"): {"digits", "fashion", "folder", *SUBSETS},
+    ("00_prepare", "dataset"): {"digits", "fashion", "cifar10", "folder", *SUBSETS},
     ("00_prepare", "dit_size"): {"", *DIT_SIZES},
     ("00_prepare", "autoencoder"): {"none", *HUB},
     ("02_pool", "generator"): {"folder", *(m.generator for m in METHODS.values() if m.generator)},

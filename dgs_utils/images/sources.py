@@ -34,7 +34,7 @@ def open_source(params: PrepareParams, folder: Path, progress: Callable) -> Path
     Raises:
         ValueError: an unknown root, or a download or archive that failed.
     """
-    sources = {"digits": _digits, "fashion": _fashion}
+    sources = {"digits": _digits, "fashion": _fashion, "cifar10": _cifar10}
     return sources.get(params.dataset, _files)(params, folder, progress)
 
 
@@ -45,6 +45,25 @@ def _digits(params: PrepareParams, folder: Path, progress: Callable) -> Path:
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     return _write_images(folder / "images", images, bunch.target, progress)
+
+
+def _cifar10(params: PrepareParams, folder: Path, progress: Callable) -> Path:
+    """Write CIFAR-10 as PNG files from torchvision's download, or open a root: a folder, or one of two archives."""
+    if params.root:
+        return _files(params, folder, progress)
+    from torchvision.datasets import CIFAR10
+
+    scratch = folder / ".cifar10"
+    for split, train in (("train", True), ("val", False)):
+        try:
+            data = CIFAR10(str(scratch), train=train, download=True)
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"CIFAR-10 could not be had ({str(error).splitlines()[0]}); fetch its images elsewhere "
+                             f"and point prepare.root at a folder with train and val, or at train.zip and val.zip "
+                             f"in one") from None
+        _write_images(folder / "images" / split, data.data, np.array(data.classes)[data.targets], progress)
+    shutil.rmtree(scratch)
+    return folder / "images"
 
 
 def _fashion(params: PrepareParams, folder: Path, progress: Callable) -> Path:

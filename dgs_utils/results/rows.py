@@ -28,7 +28,8 @@ NETWORKS = {
     "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
 }
 
-DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST"}
+DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST",
+            "cifar10": "CIFAR-10"}
 
 LABELS = {name: method.label for name, method in METHODS.items()}
 
