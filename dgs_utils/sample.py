@@ -71,6 +71,32 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
     return table.iloc[np.concatenate([rows[found] for rows, found in zip(places, chosen, strict=True)])]
 
 
+def choices_by_rule(source: "Source", name: str, ipc: int, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Return what each rule would take of one class of the pool, among those whose scores and targets are at hand.
+
+    Args:
+        source: the candidates of any method that chooses from a pool.
+        name: class.
+        ipc: images to take.
+        seed: of the draws.
+
+    Returns:
+        By label of the method, the chosen rows, from the lowest score to the highest. Rules that look at features are
+        left out, since they need a classifier.
+    """
+    table = source.images.table
+    table = table[table["class"] == name]
+    there = {"score": "score" in table, "judgement": "correct" in table, "target": name in source.targets}
+    found = {}
+    for method, made in METHODS.items():
+        if made.source != "pool" or not made.chooses or not all(there.get(need, False) for need in made.rule.needs):
+            continue
+        columns = table if "target" in made.rule.needs else table.drop(columns="transformed", errors="ignore")
+        rows = select_rows(columns, method, ipc, seed, targets=source.targets)
+        found[made.label] = rows.sort_values("score", kind="stable") if "score" in rows else rows
+    return found
+
+
 class Source(NamedTuple):
     """What stage 05 chooses from.
 

@@ -15,7 +15,7 @@ from dgs_utils.artifacts.manifests import checksums
 from dgs_utils.classifiers.judge import features_of, load
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.methods import METHODS
-from dgs_utils.sample import counts_of, read_source, report, select_images, write_set
+from dgs_utils.sample import choices_by_rule, counts_of, read_source, report, select_images, write_set
 from dgs_utils.selection.coresets import herding
 from dgs_utils.selection.histograms import bin_of, histogram
 from dgs_utils.selection.targets import (
@@ -372,6 +372,18 @@ def test_a_cut_goes_before_the_choice_and_before_the_target(sampled, world):
         np.testing.assert_array_equal(counts_of(found["target"])[row], scale_counts(left["transformed"], 5))
         hardest = pool.nlargest(int(0.4 * len(pool)), "score")["file_name"]
         assert not set(hardest) & set(metadata["source"])
+
+
+def test_what_each_rule_would_take_is_what_its_method_takes(sampled):
+    run, *_ = sampled("dgs")
+    source = read_source(run)
+    found = choices_by_rule(source, "1", 5)
+    assert {"DGS", "DGS (match)", "Random of pool", "Easiest", "CCS", "Stratified"} <= found.keys()
+    assert not {"D2", "K-Center of pool", "Confidence (CaO2)", "Minimax"} & found.keys()  # features, or a judge's view
+    for method in ("dgs", "match", "pool_random", "hardest", "ccs", "stratified"):
+        _, metadata, _ = sampled(method)
+        expected = metadata[metadata["class"] == "1"]["source"]
+        assert set(found[METHODS[method].label]["file_name"]) == set(expected), method
 
 
 def test_what_the_judge_misclassifies_can_be_left_out(sampled, world):

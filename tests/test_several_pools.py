@@ -1,12 +1,14 @@
 """One pool of several generators' images: taking turns, from folders and archives, on strangers' real pools."""
 
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils import pool, sample
+from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb
@@ -86,3 +88,11 @@ def test_strangers_pools_become_one(shared_data, tmp_path, outputs):
     assert (first.groupby(["class", "generator"]).size() == 2).all()
     again = pd.read_csv(made.folder / "metadata.csv")
     assert load_rgb(made.folder / again["file_name"].iloc[-1]).size == (32, 32)
+
+
+def test_a_list_of_roots_is_one_pool_on_the_command_line_too(two):
+    _, big, packed = two
+    changes = [f"prepare.root={big}", f"pool.root=[{big}, {packed}]", "sample.rule=[draw, d2]", "pool.seed=[0, 1]"]
+    experiment = read_experiment(Path(__file__).parents[1] / "params" / "my_pool.yaml", changes)
+    assert experiment.sections["02_pool"]["root"] == [str(big), str(packed)]
+    assert [sorted(grid) for grid in experiment.grids] == [[("02_pool", "seed"), ("05_sample", "rule")]]

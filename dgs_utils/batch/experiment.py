@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 
@@ -228,7 +228,7 @@ def _change(change: str, sections: dict, grids: list[Grid]) -> None:
         value = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"--set {change} is not valid YAML: {_where(error)}") from None
-    takes_list = isinstance(STAGES[stage].model_fields[name].default, list)
+    takes_list = list in map(get_origin, (kind := STAGES[stage].model_fields[name].annotation, *get_args(kind)))
     if isinstance(value, list) and not takes_list:
         for grid in grids:
             grid[stage, name] = _options(text, value)
