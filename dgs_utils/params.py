@@ -248,6 +248,8 @@ class PoolParams(StageParams):
     guidance: Annotated[float, Field(ge=0)] = 2.0
     guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
     guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
+    mode_scale: Annotated[float, Field(ge=0, json_schema_extra=LATER)] = 0.1  # λ of generator mgd3
+    mode_stop: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # step index at which its pull ends; 0 = half
     batch_size: Batch = 50
     classes: list[str] = []  # [] = all
     shard: Shard = ""  # "k/n": generate only the k-th of n shares, into the same folder; "" = all
@@ -406,6 +408,8 @@ class SampleParams(StageParams):
     def inputs(self) -> dict[str, Input]:
         _, method = self.made
         generator = {"generator": method.generator} if method.generator else {}
+        if method.generator == "mgd3":  # as many modes as images of the set, so a pool for each IPC
+            generator["images_per_class"] = self.ipc
         scale = {"ipc": self.ipc, "pool_factor": self.pool_factor} | ({"score": method.score} if method.score else {})
         found = {"prepare": Input(stage="00_prepare")}
         if method.source == "pool":

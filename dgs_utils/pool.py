@@ -36,6 +36,7 @@ from dgs_utils.images.archives import unpack
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
+from dgs_utils.params import PoolParams
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, torch_rng
@@ -46,7 +47,7 @@ COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 # ---- Images from a model ---------------------------------------------------------------------------------------------
 
 def sample_latents(model: DiT, condition: int, name: str, indices: Sequence[int], seed: int = 0, *, steps: int = 50,
-                   guidance: Guidance | None = None, solver: str = "ancestral", modes: Tensor | None = None,
+                   guidance: Guidance | None = None, solver: str = "ancestral", modes: ModeGuidance | None = None,
                    precision: str = "fp32", progress: Callable = silent) -> Tensor:
     """Generate some images of a class's pool, as latents.
 
@@ -59,7 +60,7 @@ def sample_latents(model: DiT, condition: int, name: str, indices: Sequence[int]
         steps: of sampling.
         guidance: classifier-free guidance; None for the default of `sampler.Guidance`.
         solver: see `sampler.sample`.
-        modes: (N, C, S, S), what MGD3 draws each image towards.
+        modes: what MGD3 draws each image towards, and how.
         precision: "fp32" or "bf16".
         progress: wraps the steps.
 
@@ -68,8 +69,7 @@ def sample_latents(model: DiT, condition: int, name: str, indices: Sequence[int]
     """
     rngs = [torch_rng("pool", seed, name, index) for index in indices]
     return sample(model, torch.full((len(rngs),), condition), rngs, steps=steps, guidance=guidance or Guidance(),
-                  solver=solver, modes=None if modes is None else ModeGuidance(modes), precision=precision,
-                  progress=progress)
+                  solver=solver, modes=modes, precision=precision, progress=progress)
 
 
 @torch.inference_mode()
@@ -226,13 +226,18 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
             indices = range(block.start, block.start + len(block.files))
             latents = sample_latents(model, block.condition, block.name, indices, params.seed, steps=params.steps,
                                      guidance=guidance, solver=params.solver, precision=params.precision,
-                                     modes=modes[block.name][indices.start : indices.stop] if modes else None,
+                                     modes=_pull(params, modes[block.name], indices) if modes else None,
                                      progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
             pending.append(writer.submit(_write_images, codec, latents, block.files, params.precision))
             if len(pending) > 1:
                 pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
         for future in pending:
             future.result()
+
+
+def _pull(params: PoolParams, modes: Tensor, indices: range) -> ModeGuidance:
+    """Return MGD3's guidance of some images: while the step index is above ``mode_stop``, or half of the steps."""
+    return ModeGuidance(modes[indices.start : indices.stop], params.mode_scale, params.mode_stop or params.steps // 2)
 
 
 def _write_images(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...], precision: str) -> None:

@@ -267,6 +267,13 @@ def test_score_and_cut_tell_results_apart_where_they_are_looked_at(method, ignor
     assert len(keys) == 2  # a cut goes by the score, whatever the rule looks at
 
 
+def test_mgd3_has_a_pool_for_each_ipc():
+    for ipc in (10, 20):
+        [pool] = [spec for name, spec in validate("05_sample", {"method": "mgd3", "ipc": ipc}).inputs().items()
+                  if name == "pool"]
+        assert pool.overrides == {"generator": "mgd3", "images_per_class": ipc}
+
+
 def test_a_rule_asks_for_the_stages_that_it_looks_at():
     def inputs(**values):
         return {name: spec.overrides for name, spec in validate("05_sample", values).inputs().items()}

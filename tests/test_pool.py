@@ -20,6 +20,7 @@ from dgs_utils import pool
 from dgs_utils.artifacts import manifests, run
 from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.sampler import Guidance
+from dgs_utils.params import validate
 from dgs_utils.runtime.seeds import named_seed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers
@@ -244,3 +245,11 @@ def test_metadata_tells_how_each_image_was_made(prepare):
     assert settings.to_dict("records") == [{
         "generator": "dit", "solver": "dpm++", "steps": 4, "guidance": 3.0, "guidance_channels": 0,
         "guidance_interval": "0.1-0.8", "model": model}]
+
+
+@pytest.mark.parametrize(("values", "scale", "stop"), [
+    ({"steps": 50}, 0.1, 25), ({"steps": 20}, 0.1, 10), ({"steps": 20, "mode_stop": 4, "mode_scale": 0.3}, 0.3, 4)])
+def test_mgd3_guides_half_of_the_steps_unless_told_otherwise(values, scale, stop):
+    found = pool._pull(validate("02_pool", {"generator": "mgd3", **values}), torch.arange(6.0).view(6, 1, 1, 1),
+                       range(2, 4))
+    assert (found.scale, found.stop, found.modes.flatten().tolist()) == (scale, stop, [2.0, 3.0])
