@@ -138,8 +138,9 @@ def test_text_that_names_nothing_stands_for_itself(outputs, tmp_path):
 # ---- Keys ------------------------------------------------------------------------------------------------------------
 
 GIFTS = [("00_prepare", "root"), ("00_prepare", "class_index"), ("00_prepare", "autoencoder_path"),
+         ("00_prepare", "classifier"),
          ("00_prepare", "base_model"), ("00_prepare", "classifier_weights"), ("02_pool", "root"),
-         ("03_difficulty", "classifiers"), ("05_sample", "features")]
+         ("03_difficulty", "classifiers"), ("05_sample", "features"), ("07_figures", "results")]
 
 
 def test_every_parameter_that_may_name_a_file_is_marked():

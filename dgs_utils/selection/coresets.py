@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-ROWS = 256  # rows of features that are worked on at a time
-BATCH = 128  # candidates whose gains are brought up to date at a time
+ROWS = 512  # rows of features that are worked on at a time
+BATCH = 256  # candidates whose gains are brought up to date at a time
 NEIGHBOURS = 5  # of the graph of D2
 ROUNDS = 20  # of k-means, at the most
 
