@@ -152,7 +152,8 @@ def test_moving_what_is_given_changes_no_key_and_changing_it_does(outputs, tmp_p
     others = {"02_pool": {"generator": "folder"}, "05_sample": {"method": "herding"}}.get(stage, {})
 
     def key(path: Path) -> str:
-        return default_node(stage, others | {name: [str(path)] if name == "classifiers" else str(path)}).key
+        value = [str(path)] if name in ("classifiers", "results") else str(path)
+        return default_node(stage, others | {name: value}).key
 
     place = tree(tmp_path / "here", {"x/a.png": "content"})
     first = key(place)
