@@ -445,6 +445,7 @@ def test_paths_in_the_workspace_are_the_same_from_everywhere(places, monkeypatch
 
 
 def test_a_plan_started_elsewhere_is_of_the_same_code(places, monkeypatch):
+    monkeypatch.chdir(places / "else")
     expected = code_hashes("00_prepare")
     monkeypatch.chdir(PARAMS.parent)
     assert code_hashes("00_prepare") == expected
