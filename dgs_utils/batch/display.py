@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
 
+from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.batch.state import damage, manifest_in
@@ -101,6 +102,10 @@ class Display:
             word = "done in"
         self._print(f"{self._counter(0)}{report.node.stage} {report.node.label}: {word} "
                     f"{duration(report.seconds)}{self._time_left(0)}")
+        if report.outcome == "done":
+            with suppress(ValueError):  # a manifest that is damaged already is told by who reads it next
+                for sentence in read_manifest(report.node.folder).get("warnings", []):
+                    self._print(f"  Warning: {sentence}")
 
     def _watch(self, node: Node, stop: threading.Event) -> None:
         started = time.monotonic()
