@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
                             help="change a parameter; a list of values makes a grid axis; may be repeated")
     how = argparse.ArgumentParser(add_help=False)
     how.add_argument("--force", action="append", default=[], metavar="STAGE",
-                     help="make this stage's results anew; 'stale': those whose inputs have changed; may be repeated")
+                     help="make this stage's results anew; 'stale': those that other code made; may be repeated")
     how.add_argument("--limit", type=float, default=0, metavar="MINUTES", help="stop a notebook that sits in one cell "
                      "for longer (no limit)")
     how.add_argument("--per-gpu", type=int, default=1, metavar="N", help="notebooks that may share a GPU (1)")
@@ -144,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
 def _node(options: argparse.Namespace) -> int:
     from dgs_utils.batch.display import Display
     from dgs_utils.batch.node import failure_line, shown, wait_for_node
-    from dgs_utils.batch.run import stale_line, terminate_as_interrupt
+    from dgs_utils.batch.run import terminate_as_interrupt
     from dgs_utils.batch.state import failure, state
 
     how = _how(options)
@@ -158,8 +158,6 @@ def _node(options: argparse.Namespace) -> int:
         return 1
     with terminate_as_interrupt():
         report = wait_for_node(node, Display(), how)
-    if report.outcome == "stale":
-        raise ValueError(stale_line(node))
     if report.outcome == "failed":
         print(failure_line(node, report.error))
     return int(report.outcome == "failed")

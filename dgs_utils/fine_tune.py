@@ -257,7 +257,7 @@ def main(file: Path, until: int) -> None:
             due = time.monotonic() + PAUSE
 
     try:
-        train(open_node(params), until, group, device, report)
+        train(open_node(params, alone=False), until, group, device, report)
     except Exception as error:
         with atomic(folder / "error.txt") as partial:
             partial.write_text(str(error))

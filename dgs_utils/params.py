@@ -119,6 +119,14 @@ class StageParams(BaseModel):
         """Return the readable part of the output folder's name; ``inputs`` holds those of the input folders."""
         raise NotImplementedError
 
+    def count(self) -> int:
+        """Return the images a class, or trainings, that are asked for of a result that can grow; 0 for all others."""
+        return 0
+
+    def taken(self, name: str) -> int:
+        """Return how many images a class are read of the pool, or of its scores, that an input holds; 0 for all."""
+        return 0
+
     def class_folders(self) -> list[str]:
         """Return the class folders that count in a data set of the user's own; [] for all."""
         return list(getattr(self, "classes", []))

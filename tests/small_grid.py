@@ -18,7 +18,7 @@ import time
 
 for step in run.progress(range(3), label="steps"):
     with files.atomic(run.folder / f"part{step}.txt") as partial:
-        partial.write_text(f"{run.key} {step}")
+        partial.write_text(f"{run.key} {[source['content'] for source in run.sources]} {step}")
     time.sleep(float("SECONDS"))
 """
 RESULTS = """

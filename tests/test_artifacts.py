@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgs_utils.artifacts import files, manifests, provenance
+from dgs_utils.artifacts import files, manifests, own_code
 from dgs_utils.artifacts.contents import digest_of
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
 from dgs_utils.artifacts.manifests import MANIFEST, VOLATILE, check_input, checksums, is_done, read_manifest
@@ -192,7 +192,7 @@ def test_manifest_comes_last(outputs, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             run.finish()
     assert not is_done(run.folder)
-    assert sorted(f.name for f in run.folder.iterdir()) == ["result.csv"]
+    assert sorted(f.name for f in run.folder.glob("[!.]*")) == ["inputs.json", "result.csv"]
 
 
 def test_content_depends_on_files_but_not_on_when_or_where(outputs, tmp_path):
@@ -210,7 +210,7 @@ def test_checksums_ignore_what_differs_from_run_to_run(tmp_path):
     (tmp_path / "kept.csv").write_text("1")
     (tmp_path / "images" / "a").mkdir(parents=True)
     (tmp_path / "images" / "a" / "0.png").write_text("2")
-    before = checksums(tmp_path)
+    before, _ = checksums(tmp_path)
     assert sorted(before) == ["images", "kept.csv"]
     for name in [*VOLATILE, ".hidden"]:
         if "." in name:
@@ -218,14 +218,15 @@ def test_checksums_ignore_what_differs_from_run_to_run(tmp_path):
         else:
             (tmp_path / name).mkdir()
             (tmp_path / name / "file").write_text("new")
-    assert checksums(tmp_path) == before
+    assert checksums(tmp_path)[0] == before
     (tmp_path / "images" / "a" / "0.png").write_text("3")
-    after = checksums(tmp_path)
+    after, sums = checksums(tmp_path)
+    assert sums == {"images": {"images/a/0.png": {"sha256": hashlib.sha256(b"3").hexdigest(), "bytes": 1}}}
     assert after["kept.csv"] == before["kept.csv"]
     assert after["images"]["sha256"] != before["images"]["sha256"]
     assert {name: after["images"][name] for name in ("files", "bytes")} == {"files": 1, "bytes": 1}
     (tmp_path / "images" / "a" / "0.png").rename(tmp_path / "images" / "a" / "1.png")
-    assert checksums(tmp_path)["images"]["sha256"] != after["images"]["sha256"]  # names count too
+    assert checksums(tmp_path)[0]["images"]["sha256"] != after["images"]["sha256"]  # names count too
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stage": "00_prepare"}', "\x00\xff"])
@@ -266,8 +267,8 @@ def test_changed_input(outputs, change):
     folder = finished("00_prepare", {"x.csv": "short", "images/a/0.png": "0", "images/a/1.png": "1"})
     assert check_input(folder, "prepare", ["00_prepare"])["key"] == folder.name.rsplit("-", 1)[1]
     change(folder)
-    with pytest.raises(ValueError, match=rf"prepare: {folder}/(x\.csv|images) is missing or changed since its stage "
-                                         rf"finished; delete {folder}/manifest.json and run 00_prepare again"):
+    with pytest.raises(ValueError, match=rf"prepare: {folder}/(x\.csv|images/a/0.png) is missing or changed since its "
+                                         rf"stage finished; delete {folder}/manifest.json and run 00_prepare again"):
         check_input(folder, "prepare", ["00_prepare"])
 
 
@@ -293,7 +294,7 @@ def test_stale_input(outputs):
     check_input(pool, "pool", ["02_pool"])  # an input that is gone tells nothing
     assert finished("00_prepare", {"result.csv": "other"}) == prepare
     with pytest.raises(ValueError, match=f"pool: {pool} is stale, since its input {prepare} was made anew with another "
-                                         f"content; delete {pool}/manifest.json and run 02_pool again"):
+                                         f"content; run 02_pool again"):
         check_input(pool, "pool", ["02_pool"])
     (prepare / MANIFEST).unlink()
     finished("00_prepare")
@@ -440,7 +441,7 @@ def test_code_hashes_follow_notebook_sources_but_not_their_outputs(tmp_path, mon
     for source, output in (("x = 1", []), ("x = 1", ["1"]), ("x = 2", [])):
         cell = {"cell_type": "code", "source": source, "outputs": output}
         (tmp_path / "notebooks" / "00_prepare.ipynb").write_text(json.dumps({"cells": [cell]}))
-        hashes.append(provenance.code_hashes("00_prepare"))
+        hashes.append(own_code.code_hashes("00_prepare"))
     assert hashes[0] == hashes[1]
     assert hashes[0]["notebook"] != hashes[2]["notebook"]
     assert len({h["package"] for h in hashes}) == 1

@@ -66,7 +66,7 @@ def evaluated(run: run.Run) -> pd.DataFrame:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in manifests.checksums(folder) if (folder / name).is_file()}
+    return {name: (folder / name).read_bytes() for name in manifests.checksums(folder)[0] if (folder / name).is_file()}
 
 
 # ---- Results ---------------------------------------------------------------------------------------------------------
@@ -403,8 +403,8 @@ def test_soft_label_protocol(prepare, distilled):
 @pytest.mark.parametrize("size", [8, 16])
 def test_the_teacher_sees_images_as_it_was_trained_to(prepare, size):
     classes = pd.read_csv(prepare / "classes.csv", dtype={"class": str})
-    files.write_csv(prepare / "classes.csv", classes.assign(index=[2, 0, 1]))
     run = open_run(prepare, write_digits(prepare / "more", 50, 52), protocol="rded", image_size=size)
+    files.write_csv(prepare / "classes.csv", classes.assign(index=[2, 0, 1]))
     teach = evaluate.open_teacher(run, torch.device("cpu"))
     images = load_images(ImageSet.read(prepare, "val"), 8).images
     if size == 16:

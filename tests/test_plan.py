@@ -16,8 +16,8 @@ from waits import calls
 
 import dgs_utils
 from dgs_utils.artifacts.nodes import default_node
+from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import locate
-from dgs_utils.artifacts.provenance import code_hashes
 from dgs_utils.batch.experiment import ORDER, SECTIONS, read_experiment, typed
 from dgs_utils.batch.plan import expand, plan
 from dgs_utils.batch.run import input_nodes

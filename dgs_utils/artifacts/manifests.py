@@ -1,36 +1,37 @@
 """Manifests: what a finished stage folder says of itself, and whether it still holds."""
 
+import copy
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dgs_utils.artifacts.places import outputs_root
 
 MANIFEST = "manifest.json"
-
-
+BEGUN = "inputs.json"  # what a folder was begun with; see `opening`
+SUMS = "checksums.json"  # of each file in the subfolders, so that what is damaged can be named
 SHARES = "shares"  # executed notebooks of several processes that fill one folder
-
-
 PAGE = "report.html"  # a finished stage 07 to read in a browser
-VOLATILE = {MANIFEST, SHARES, PAGE, "progress.json", "notebook.ipynb", "log.txt", "timing.csv", "checkpoints",
-            "trackers"}
-
-
-LARGEST = 64 * 2**20  # bytes; that of figures of 100,000 evaluations takes half as much
+VOLATILE = {MANIFEST, BEGUN, SUMS, SHARES, PAGE, "asked.json", "failure.json", "progress.json", "notebook.ipynb",
+            "log.txt", "timing.csv", "checkpoints", "trackers"}
+SMALL = 8 * 2**20  # bytes of a file that is hashed whenever it is read as an input
+LARGEST = 64 * 2**20  # bytes of a manifest; that of figures of 100,000 evaluations takes half as much
 
 # What every reader relies on; `inputs` and `files` hold more of it. Older kits wrote less, strangers write anything.
 SCHEMA = {"stage": str, "key": str, "label": str, "content": str, "inputs": list, "files": dict, "params": dict,
-          "identity": dict, "seconds": float | int}
+          "identity": dict, "warnings": list, "code": dict, "later_code": list, "versions": dict, "count": int,
+          "chain": list, "seconds": float | int}
 INPUT = {"name": str, "folder": str, "key": str, "content": str}
 FILE = {"sha256": str, "bytes": int}
+LATER = {"params": {}, "identity": {}, "warnings": [], "code": {}, "later_code": [], "versions": {}, "seconds": 0.0,
+         "count": 0, "chain": []}  # what manifests of older kits may lack, with what then holds
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return a finished stage's manifest.
+    """Return a finished stage's manifest; what one of an older kit lacks and nothing needs is filled in.
 
     Raises:
         ValueError: there is none, it cannot be read, or it lacks what `SCHEMA` says; the sentence names the fault.
@@ -46,6 +47,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _broken(path, "it is no JSON")
     except OSError as error:
         _broken(path, f"it cannot be read: {error.strerror}")
+    if isinstance(manifest, dict):
+        manifest = copy.deepcopy(LATER) | manifest
     if fault := _fault(manifest):
         _broken(path, fault)
     return manifest
@@ -82,6 +85,45 @@ def _broken(path: Path, fault: str) -> NoReturn:
     raise ValueError(f"{path} is damaged ({fault}); delete that file and run the stage again") from None
 
 
+def read_begun(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder was begun with, or None where that is not known."""
+    try:
+        begun = json.loads((folder / BEGUN).read_text())
+        return begun if {"stage", "key", "inputs"} <= begun.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def covers(manifest: dict[str, Any], count: int) -> bool:
+    """Return whether a result that can grow has as many images a class, or trainings, as are asked for."""
+    return not count or manifest["count"] == 0 or manifest["count"] >= count
+
+
+def content_of(manifest: dict[str, Any], count: int = 0) -> str:
+    """Return the hash of a result's content, or of its first ``count`` images a class; "" where it has fewer."""
+    if not count:
+        return manifest["content"]
+    return manifest["chain"][count - 1] if count <= len(manifest["chain"]) else ""
+
+
+def same_source(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether an input still holds what was read of it.
+
+    Where it was read up to a number of images a class (``count``), what has been added since does not matter.
+    """
+    if before.get("count", 0) == now.get("count", 0):
+        return before["content"] == now["content"]
+    manifest = _readable(outputs_root() / now["folder"])
+    return bool(manifest) and content_of(manifest, before.get("count", 0)) == before["content"]
+
+
+def _readable(folder: Path) -> dict[str, Any] | None:
+    try:
+        return read_manifest(folder)
+    except ValueError:
+        return None
+
+
 def is_done(folder: Path) -> bool:
     """Return whether a folder holds a finished stage with a readable manifest."""
     try:
@@ -91,38 +133,79 @@ def is_done(folder: Path) -> bool:
     return True
 
 
-def checksums(folder: Path) -> dict[str, dict[str, Any]]:
+def checksums(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, dict[str, Any]]]]:
     """Return SHA-256 and size of each entry of a stage folder, `VOLATILE` and hidden ones left out.
 
-    A subfolder is one entry: the hash of its files' relative names and hashes, in order.
+    A subfolder is one entry: the hash of its files' relative names and hashes, in order. Those of the files themselves
+    come as the second result, by subfolder and name from the stage folder on.
     """
-    return {
-        entry.name: _digest(entry)
-        for entry in sorted(folder.iterdir())
-        if entry.name not in VOLATILE and not entry.name.startswith(".")
-    }
+    files, sums = {}, {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name in VOLATILE or entry.name.startswith("."):
+            continue
+        if entry.is_file():
+            files[entry.name] = digest(entry)
+        else:
+            inside = {f.relative_to(folder).as_posix(): digest(f) for f in sorted(entry.rglob("*")) if f.is_file()}
+            files[entry.name], sums[entry.name] = _together(inside, entry.name), inside
+    return files, sums
 
 
-def _digest(entry: Path) -> dict[str, Any]:
-    if entry.is_file():
-        with entry.open("rb") as file:
-            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": entry.stat().st_size}
-    files = sorted(f for f in entry.rglob("*") if f.is_file())
+def digest(file: Path) -> dict[str, Any]:
+    """Return SHA-256 and size of a file."""
+    with file.open("rb") as stream:
+        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+
+
+def _together(inside: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the entry of a subfolder whose files have these checksums."""
     total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.relative_to(entry).as_posix()} {_digest(file)['sha256']}\n".encode())
-    return {"sha256": total.hexdigest(), "bytes": sum(f.stat().st_size for f in files), "files": len(files)}
+    for file, entry in inside.items():
+        total.update(f"{file.removeprefix(name + '/')} {entry['sha256']}\n".encode())
+    size = sum(entry["bytes"] for entry in inside.values())
+    return {"sha256": total.hexdigest(), "bytes": size, "files": len(inside)}
+
+
+def chain(levels: Iterable[str]) -> list[str]:
+    """Return a hash for each beginning of a result that grows: the n-th tells of the first n levels."""
+    found, before = [], ""
+    for level in levels:
+        before = hashlib.sha256(f"{before}\n{level}".encode()).hexdigest()[:16]
+        found.append(before)
+    return found
+
+
+def damaged(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Return what a finished folder lost since its manifest was written, as far as a quick look tells.
+
+    Small files have the same bytes, others the same size; a subfolder has no fewer files and bytes (others may stand
+    beside them). Where the sizes of a subfolder's files are known, the files are named.
+    """
+    lost = [name for name, entry in manifest["files"].items() if _changed(folder / name, entry)]
+    sums = read_sums(folder)
+    named = [file for name in lost for file in sums.get(name, {}) if _size(folder / file) != sums[name][file]["bytes"]]
+    return [name for name in lost if not any(file.startswith(f"{name}/") for file in named)] + named
 
 
 def _changed(path: Path, entry: dict[str, Any]) -> bool:
-    """Return whether an entry lost something since its manifest was written, as far as a quick look tells.
-
-    A file has the same size; a folder has no fewer files and bytes (others may stand beside them).
-    """
     if path.is_file():
-        return path.stat().st_size != entry["bytes"]
+        small = entry["bytes"] <= SMALL and "files" not in entry
+        return _size(path) != entry["bytes"] or (small and digest(path)["sha256"] != entry["sha256"])
     sizes = [f.stat().st_size for f in path.rglob("*") if f.is_file()]
     return len(sizes) < entry.get("files", 1) or sum(sizes) < entry["bytes"]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def read_sums(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the checksums of single files in a folder's subfolders, by subfolder and name; {} where not known."""
+    try:
+        sums = json.loads((folder / SUMS).read_text())
+        return sums if isinstance(sums, dict) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any]:
@@ -146,16 +229,14 @@ def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any
     if manifest["stage"] not in stages:
         raise ValueError(f"{what}: {folder} was written by {manifest['stage']}; "
                          f"give a folder that {' or '.join(stages)} wrote")
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if _changed(path, entry):
-            raise ValueError(f"{what}: {path} is missing or changed since its stage finished; "
-                             f"delete {folder / MANIFEST} and run {manifest['stage']} again")
+    if lost := damaged(folder, manifest):
+        raise ValueError(f"{what}: {folder / lost[0]} is missing or changed since its stage finished; delete "
+                         f"{folder / MANIFEST} and run {manifest['stage']} again")
     for source in manifest["inputs"]:
-        upstream = outputs_root() / source["folder"]
-        if source["content"] and is_done(upstream) and read_manifest(upstream)["content"] != source["content"]:
-            raise ValueError(f"{what}: {folder} is stale, since its input {upstream} was made anew with another "
-                             f"content; delete {folder / MANIFEST} and run {manifest['stage']} again")
+        upstream = _readable(outputs_root() / source["folder"])
+        if source["content"] and upstream and content_of(upstream, source.get("count", 0)) != source["content"]:
+            raise ValueError(f"{what}: {folder} is stale, since its input {outputs_root() / source['folder']} was made "
+                             f"anew with another content; run {manifest['stage']} again")
     return manifest
 
 

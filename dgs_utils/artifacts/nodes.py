@@ -53,6 +53,14 @@ class Node:
         found = self.params.label({n: label_of(v) for n, v in self.inputs.items() if not isinstance(v, list)})
         return clean_name(found)  # titles, folders' names and others' manifests are in it
 
+    @cached_property
+    def count(self) -> int:
+        """Images a class, or trainings, that are asked for of a result that can grow; 0 for all other results."""
+        if self.params.count() or self.stage != "03_difficulty":
+            return self.params.count()
+        pool = self.inputs.get("pool")
+        return pool_count(pool) if pool else 0
+
     @property
     def folder(self) -> Path:
         """The output folder: the given one, or the one that the key names."""
@@ -67,6 +75,15 @@ class Node:
     def _place(self) -> list:
         """The outputs folder that was asked for last, and this node's folder in it."""
         return [None, None]
+
+
+def pool_count(source: "Node | Path") -> int:
+    """Return the images a class of a pool or of its scores, as planned or as they are there; 0 if it cannot grow."""
+    return source.count if isinstance(source, Node) else len(_chain(source))
+
+
+def _chain(folder: Path) -> list[str]:
+    return read_manifest(folder)["chain"] if (folder / MANIFEST).exists() else []
 
 
 def key_of(source: "Node | Path | list") -> Any:

@@ -1,7 +1,5 @@
-"""How a result came to be: code, commit, versions, device, memory."""
+"""How a result came to be: commit, versions, device, memory."""
 
-import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -9,22 +7,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dgs_utils.artifacts.places import notebook_of
-
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
-
-
-def code_hashes(stage: str) -> dict[str, str]:
-    """Return short hashes of the stage's notebook (its sources, not its outputs) and of the package's Python files."""
-    package = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        package.update(file.read_bytes())
-    notebook = notebook_of(stage)
-    source = ""
-    if notebook.exists():
-        source = json.dumps([cell["source"] for cell in json.loads(notebook.read_text())["cells"]])
-    return {"package": package.hexdigest()[:12], "notebook": hashlib.sha256(source.encode()).hexdigest()[:12]}
 
 
 def git_commit() -> str:

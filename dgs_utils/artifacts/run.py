@@ -11,11 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dgs_utils.artifacts.files import write_json
-from dgs_utils.artifacts.manifests import MANIFEST, check_input, checksums, content_hash, is_done
+from dgs_utils.artifacts.manifests import (
+    MANIFEST,
+    SUMS,
+    check_input,
+    checksums,
+    content_hash,
+    content_of,
+    is_done,
+    read_begun,
+)
 from dgs_utils.artifacts.nodes import Node, default_input, key_of
+from dgs_utils.artifacts.opening import begin_on, door, given_paths, release, share_of, take
+from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import locate, notebook_of, outputs_root, workspace
-from dgs_utils.artifacts.provenance import code_hashes, device_name, git_commit, peak_memory, versions
+from dgs_utils.artifacts.provenance import device_name, git_commit, peak_memory, versions
 from dgs_utils.params import STAGES, Input, StageParams, nearest, validate
 
 BATCH = "DGS_BATCH"  # set in the kernels of batch runs
@@ -30,12 +43,19 @@ class Run:
         inputs: input folders by parameter name (a list where the parameter takes several).
         folder: the output folder, which exists.
         warnings: sentences that `finish` puts into the manifest.
+        reused: the manifest of a folder that was finished before from the same inputs, and is used as it is; else None.
+        count: images a class, or trainings, of a result that can grow.
+        chain: hashes of its beginnings (see `manifests.chain`).
     """
 
     node: Node
     inputs: dict[str, Any]
     sources: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
+    reused: dict[str, Any] | None = None
+    count: int = 0
+    chain: list[str] = field(default_factory=list)
+    _lock: FileLock | None = None
     _started: float = field(default_factory=time.time)
     _reported: float = 0.0
 
@@ -75,8 +95,16 @@ class Run:
             write_json(self.folder / "progress.json", {"label": label, "step": step, "total": total})
 
     def finish(self) -> dict[str, Any]:
-        """Hash what was written and write the manifest, last; return it."""
-        files = checksums(self.folder)
+        """Hash what was written and write the manifest, last; return it.
+
+        A folder that was finished before keeps its manifest as long as it holds what that says.
+        """
+        files, sums = checksums(self.folder)
+        if self.reused and all(files.get(name) == entry for name, entry in self.reused["files"].items()):
+            self._close()
+            return self.reused
+        begun = read_begun(self.folder) or {}
+        own = code_hashes(self.node.stage)
         manifest = {
             "stage": self.node.stage,
             "key": self.key,
@@ -84,10 +112,14 @@ class Run:
             "params": self.params.model_dump(mode="json"),
             "identity": self.node.identity,
             "inputs": self.sources,
+            "given": given_paths(self.node),
             "files": files,
             "content": content_hash(self.node.stage, self.key, files),
+            "count": self.count,
+            "chain": self.chain,
             "warnings": self.warnings,
-            "code": code_hashes(self.node.stage),
+            "code": own if self.reused else begun.get("code", own),
+            "later_code": [] if self.reused else begun.get("later_code", []),
             "git": git_commit(),
             "versions": versions(),
             "device": device_name(getattr(self.params, "device", "cpu")),
@@ -96,9 +128,15 @@ class Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         (self.folder / "progress.json").unlink(missing_ok=True)
+        write_json(self.folder / SUMS, sums)
         write_json(self.folder / MANIFEST, manifest, durable=True)
         print(f"Finished {self.node.stage} in {manifest['seconds']:.0f} s: {self.folder}")
+        self._close()
         return manifest
+
+    def _close(self) -> None:
+        release(self.folder, self._lock, share_of(self.params))
+        self._lock = None
 
 
 def begin(stage: str, namespace: dict[str, Any]) -> Run:
@@ -119,8 +157,13 @@ def begin(stage: str, namespace: dict[str, Any]) -> Run:
     return open_node(params)
 
 
-def open_node(params: StageParams) -> Run:
-    """Resolve and check the inputs of validated parameters and create the output folder (see `begin`)."""
+def open_node(params: StageParams, alone: bool = True) -> Run:
+    """Resolve and check the inputs of validated parameters and open the output folder (see `begin`).
+
+    Args:
+        params: the parameters.
+        alone: False for a process that works for another one, which has opened the folder.
+    """
     inputs, sources = {}, []
     for name, spec in params.inputs().items():
         given = getattr(params, name)
@@ -133,9 +176,13 @@ def open_node(params: StageParams) -> Run:
             found = [locate(g) for g in given] if isinstance(given, list) else locate(given)
         inputs[name] = found
         for folder in found if isinstance(found, list) else [found]:
-            sources.append(_source(name, folder, spec))
+            sources.append(_source(name, folder, spec, params.taken(name)))
     run = Run(Node(params, inputs), inputs, sources)
     run.folder.mkdir(parents=True, exist_ok=True)
+    if alone:
+        run._lock = take(run.folder, share_of(params))
+        with door(run.folder):
+            run.reused = begin_on(run.node, sources)
     print(f"Output: {run.folder}")
     return run
 
@@ -161,13 +208,17 @@ def _make(node: Node) -> None:
         raise ValueError(f"{node.stage}, which this stage needs, failed; open {executed} to see why")
 
 
-def _source(name: str, folder: Path, spec: Input) -> dict[str, Any]:
+def _source(name: str, folder: Path, spec: Input, taken: int) -> dict[str, Any]:
     if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
         return {"name": name, "folder": str(folder), "key": key_of(folder), "content": ""}  # the key is the content
     manifest = check_input(folder, name, spec.stages)
     root = outputs_root()
     inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
-    return {"name": name, "folder": inside, "key": manifest["key"], "content": manifest["content"]}
+    found = {"name": name, "folder": inside, "key": manifest["key"]}
+    if there := len(manifest["chain"]):  # it may grow, which does not change what is read of it now
+        count = min(taken or there, there)
+        return found | {"content": content_of(manifest, count), "count": count}
+    return found | {"content": manifest["content"]}
 
 
 def _injected_names(namespace: dict[str, Any]) -> list[str]:

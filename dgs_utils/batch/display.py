@@ -46,6 +46,7 @@ class Display:
         self.left: dict[str, Node] = {}
         self.counts: Counter[str] = Counter()  # of what is left, by stage
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.noted: set[str] = set()
 
     def start(self, left: list[Node], total: int) -> None:
         """Begin a run of which ``left`` nodes out of ``total`` have to be done."""
@@ -88,6 +89,12 @@ class Display:
         self.waits = sentence
         if sentence and not self.live:
             self._print(f"{self._counter(1)}{self.name} {sentence}")
+
+    def note(self, sentence: str) -> None:
+        """Print a sentence, once in a run."""
+        if sentence not in self.noted:
+            self.noted.add(sentence)
+            self._print(sentence)
 
     def drop(self, node: Node) -> None:
         """Count a node that need not or cannot be run any more."""

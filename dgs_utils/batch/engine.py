@@ -19,10 +19,11 @@ from pathlib import Path
 
 import yaml
 
+from dgs_utils.artifacts.manifests import MANIFEST
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.display import MINUTE, Display
-from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, shown
+from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, is_forced, shown, stale_line
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
 from dgs_utils.batch.state import failure, manifest, record_folder, state
 from dgs_utils.params import nearest
@@ -51,19 +52,25 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
     left = check_start(nodes, options)
     before = {node.key for node in nodes if node not in left}
     for node in left:
-        if manifest(node):
-            clear(node)  # it is forced: from here on it counts as missing, also where this run is interrupted
+        if is_forced(node, options):
+            clear(node)  # from here on it counts as missing, also where this run is interrupted
     display.start(left, len(nodes))
-    if left:
+    while left:
+        for node in left:
+            if found := manifest(node):  # its inputs have changed
+                display.note(stale_line(node, found))
+                (node.folder / MANIFEST).unlink()
         folder = _scratch()
         _write_plan(folder, left, _command(file, changes, options))
         limit = ["--cores" if profile == "local" else "--jobs", str(jobs)] if jobs else []
         _call(["--snakefile", str(HERE / "Snakefile"), "--profile", str(config), "--directory", str(folder),
                "--config", f"plan={folder / 'plan.json'}", *limit], folder / "snakemake.log", _Watcher(left, display))
-        if all(finished(node) for node in left):
-            shutil.rmtree(folder)
-        else:
+        if not all(finished(node) for node in left):
             print(f"What Snakemake and its jobs said is in {shown(folder)}")
+            break
+        shutil.rmtree(folder)
+        left = [node for node in nodes if state(node) == "stale"]  # made from something else than what came out now
+        before -= {node.key for node in left}
     return _reports(nodes, before)
 
 

@@ -18,11 +18,22 @@ from filelock import FileLock, Timeout
 from dgs_utils.artifacts.files import write_json
 from dgs_utils.artifacts.manifests import MANIFEST
 from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.opening import HOLDER, worker
 from dgs_utils.artifacts.places import notebook_of, outputs_root, workspace
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpus
 from dgs_utils.batch.limit import CellClock
-from dgs_utils.batch.state import FAILURE, LOCK, changed_inputs, lock_file, manifest, record_folder, share, state
+from dgs_utils.batch.state import (
+    FAILURE,
+    LOCK,
+    changed_inputs,
+    lock_file,
+    made_by_other_code,
+    manifest,
+    record_folder,
+    share,
+    state,
+)
 
 PAUSE = 0.5  # seconds between looks at what another process is running
 HANG = 900  # seconds that a kernel's start, or an output that it announced, may take on the busiest machine
@@ -34,7 +45,7 @@ class Options:
     """How nodes are run.
 
     Attributes:
-        force: stages that run again even if they are finished; `STALE` stands for stale nodes of any stage.
+        force: stages that run again even if they are finished; `STALE` stands for what other code made, at any stage.
         limit: minutes that one cell may take; 0 = any.
         per_gpu: how many notebooks may share a GPU.
 
@@ -58,7 +69,7 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a node: done, skipped (finished before), stale, failed, or blocked (an input is not there)."""
+    """What became of a node: done, skipped (finished before), failed, or blocked (an input is not there)."""
 
     node: Node
     outcome: str
@@ -80,11 +91,21 @@ def run_node(node: Node, display: Display, options: Options = DEFAULTS) -> Repor
         with FileLock(lock_file(node), timeout=0):
             if report := finished(node, options):  # by another process, just now
                 return report
-            if manifest(node):
+            if who := worker(folder, share(node)):
+                display.note(f"{shown(folder)} is held by {who}; it is left to that")
+                return None
+            if is_forced(node, options):
                 clear(node)
+            elif found := manifest(node):
+                display.note(stale_line(node, found))
             return _run(node, display, options)
     except Timeout:
         return None
+
+
+def is_forced(node: Node, options: Options) -> bool:
+    """Return whether a node is to be made anew whatever there is of it."""
+    return node.stage in options.force or (STALE in options.force and made_by_other_code(node))
 
 
 def wait_for_node(node: Node, display: Display, options: Options = DEFAULTS) -> Report:
@@ -109,20 +130,24 @@ def input_nodes(node: Node) -> Iterator[Node]:
 
 
 def finished(node: Node, options: Options = DEFAULTS) -> Report | None:
-    """Return the report of a node that is not to be run, skipped or stale; None if it is to be run."""
+    """Return the report of a node that is not to be run; None if it is to be run."""
     found = manifest(node)
-    if not found or node.stage in options.force:
+    if not found or changed_inputs(found) or is_forced(node, options):
         return None
-    if changed_inputs(found):
-        return None if STALE in options.force else Report(node, "stale")
     return Report(node, "skipped")
+
+
+def stale_line(node: Node, found: dict[str, Any]) -> str:
+    """Return one sentence on why a finished node is made again, the same for all nodes with this reason."""
+    source = changed_inputs(found)[0]
+    return f"{shown(outputs_root() / source)} holds another content than before; what was made from it is made again"
 
 
 def clear(node: Node) -> None:
     """Remove what earlier runs left, the manifest first, since finished files in it would be taken up again."""
     (node.folder / MANIFEST).unlink(missing_ok=True)
     for entry in node.folder.iterdir():
-        if not entry.name.startswith(LOCK):
+        if not entry.name.startswith((LOCK, HOLDER)):
             _remove(entry)
 
 
@@ -131,7 +156,7 @@ def _remove(entry: Path) -> None:
 
 
 def _run(node: Node, display: Display, options: Options) -> Report:
-    for name in (MANIFEST, FAILURE, "progress.json"):  # a manifest that is here is damaged
+    for name in (FAILURE, "progress.json"):
         (node.folder / name).unlink(missing_ok=True)
     if not share(node):  # else they may be another's that is at work
         for unfinished in list(node.folder.rglob(".*.partial")):  # of a notebook that was killed while it wrote
@@ -176,6 +201,7 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
     from dgs_utils.batch.kernel import manager_class
 
     notebook, folder = notebook_of(node.stage), record_folder(node)
+    before = _written(node)
     clock = CellClock(limit)
 
     def at_start(cell: dict, cell_index: int) -> None:
@@ -201,8 +227,18 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
                 raise
     except Exception as error:  # a missing notebook, a kernel that was killed, a full disk: the siblings go on
         return _late(limit) if clock.expired else _reason(error)
-    done = manifest(node) or share(node)  # of a pool in shares, the one that ends last leaves the manifest
+    # Of a pool in shares, the one that ends last leaves the manifest.
+    done = share(node) or (manifest(node) and _written(node) != before)
     return "" if done else "the notebook ended without a manifest; its last cell must call run.finish()"
+
+
+def _written(node: Node) -> tuple[int, int]:
+    """Return what tells one manifest from another that takes its place."""
+    try:
+        status = (node.folder / MANIFEST).stat()
+    except OSError:
+        return (0, 0)
+    return status.st_ino, status.st_mtime_ns
 
 
 def _literal(path: Path) -> str:

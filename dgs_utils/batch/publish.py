@@ -118,7 +118,7 @@ def verify(folder: Path) -> None:
     Raises:
         ValueError: a file is missing or changed.
     """
-    now = checksums(folder)
+    now, _ = checksums(folder)
     for name, entry in read_manifest(folder)["files"].items():
         if now.get(name, {}).get("sha256") != entry["sha256"]:
             raise ValueError(f"{folder / name} is missing or changed since its stage finished; delete "

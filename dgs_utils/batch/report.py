@@ -8,11 +8,11 @@ from dgs_utils.artifacts.manifests import PAGE
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.node import Report, failure_line, shown
-from dgs_utils.batch.run import GOOD, stale_line
+from dgs_utils.batch.run import GOOD
 from dgs_utils.batch.state import manifest
 from dgs_utils.methods import METHODS
 
-OUTCOMES = ("done", "skipped", "failed", "stale", "blocked")
+OUTCOMES = ("done", "skipped", "failed", "blocked")
 
 
 def summary(reports: list[Report]) -> str:
@@ -21,8 +21,6 @@ def summary(reports: list[Report]) -> str:
     for report in reports:
         if report.outcome == "failed":
             lines += ["", failure_line(report.node, report.error)]
-        elif report.outcome == "stale":
-            lines += ["", stale_line(report.node)]
     idle = all(report.outcome == "skipped" for report in reports)
     finished = [report.node for report in reports if report.outcome in GOOD]
     lines.append("")

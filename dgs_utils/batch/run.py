@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import Display
-from dgs_utils.batch.node import DEFAULTS, PAUSE, STALE, Options, Report, finished, input_nodes, run_node, shown
+from dgs_utils.batch.node import DEFAULTS, PAUSE, Options, Report, finished, input_nodes, is_forced, run_node
 from dgs_utils.batch.prepared import prepared
-from dgs_utils.batch.state import changed_inputs, manifest, state
+from dgs_utils.batch.state import state
 
 GOOD = ("done", "skipped")
 
@@ -26,7 +26,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULTS) -
         options: how nodes are run.
 
     Raises:
-        ValueError: an input outside ``nodes`` is not finished, or a node is stale and not forced.
+        ValueError: an input outside ``nodes`` is not finished.
     """
     left = check_start(nodes, options)
     display.start(left, len(nodes))
@@ -51,11 +51,8 @@ def check_start(nodes: list[Node], options: Options) -> list[Node]:
     """Return the nodes that are to be run, after checking that they can be (see `run_plan`)."""
     planned, left = nodes_by_key(nodes), []
     for node in nodes:
-        found = state(node)
-        if node.stage in options.force or found != "done":
+        if state(node) != "done" or is_forced(node, options):
             left.append(node)
-        if found == "stale" and not options.force & {node.stage, STALE}:
-            raise ValueError(stale_line(node))
     for node in left:
         for source in input_nodes(node):
             if source.key not in planned and state(source) != "done":
@@ -73,12 +70,6 @@ def _settled(nodes: list[Node], left: list[Node]) -> dict[str, Report]:
         else:
             settled[node.key] = Report(node, "skipped")
     return settled
-
-
-def stale_line(node: Node) -> str:
-    """Return one sentence on why a finished node is stale and what to do."""
-    return (f"{shown(node.folder)} is stale, since its input {changed_inputs(manifest(node))[0]} was made anew with "
-            f"another content; make it anew too by --force stale, or --force {node.stage}")
 
 
 def _attempt(node: Node, planned: dict, reports: dict[str, Report], display: Display, options: Options) -> bool:

@@ -1,6 +1,7 @@
 """What has become of a node, told from its folder alone.
 
-A runner holds `LOCK` in the folder while it works; the system frees it when that process ends, however it ends.
+A runner holds `LOCK` in the folder while it works, and the notebook a lock of its own (`artifacts.opening`); the system
+frees them when these processes end, however they end.
 """
 
 import json
@@ -10,16 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from dgs_utils.artifacts.manifests import INPUT, MANIFEST, SHARES, read_manifest
+from dgs_utils.artifacts.manifests import INPUT, MANIFEST, SHARES, content_of, covers, read_manifest
 from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.opening import LOCK, is_locked, share_of
+from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import outputs_root
-from dgs_utils.artifacts.provenance import code_hashes
 
-LOCK = ".lock"  # with the share behind it, where notebooks generate shares of one pool side by side
 FAILURE = "failure.json"
-KEPT = ("stage", "key", "label", "content", "inputs", "seconds", "code")  # of manifests; all of it would be a GB
+KEPT = ("stage", "key", "label", "content", "inputs", "seconds", "code", "later_code", "count", "chain")
 STATES = ("done", "running", "failed", "stale", "missing")
 
 
@@ -41,9 +40,12 @@ def state(node: Node) -> str:
 
 
 def manifest(node: Node) -> dict[str, Any] | None:
-    """Return the manifest of a node's finished result; None where it is unfinished, damaged or another node's."""
+    """Return the manifest of a node's finished result.
+
+    None where it is unfinished, damaged or another node's, or has fewer images a class or trainings than are asked for.
+    """
     found = manifest_in(node.folder)
-    return found if found and found["key"] == node.key else None
+    return found if found and found["key"] == node.key and covers(found, node.count) else None
 
 
 def manifest_in(folder: Path | str) -> dict[str, Any] | None:
@@ -80,9 +82,15 @@ def _read(folder: Path) -> tuple[dict[str, Any] | None, str]:
     except OSError as error:  # it has just been removed
         return None, f"{folder / MANIFEST} cannot be read ({error.strerror})"
     kept = {name: found.get(name) for name in KEPT}
-    kept["inputs"] = [{name: sys.intern(source[name]) for name in INPUT} for source in found["inputs"]]
+    kept |= {name: tuple(kept[name]) for name in ("later_code", "chain")}
+    kept["inputs"] = [{name: sys.intern(source[name]) for name in INPUT} | _counted(source)
+                      for source in found["inputs"]]
     kept["code"] = _codes.setdefault(json.dumps(found.get("code"), sort_keys=True), found.get("code"))
     return kept, ""
+
+
+def _counted(source: dict[str, Any]) -> dict[str, int]:
+    return {"count": source["count"]} if isinstance(source.get("count"), int) else {}
 
 
 _codes: dict[str, Any] = {}  # the few hashes of code that many thousand manifests name
@@ -94,15 +102,15 @@ def changed_inputs(found: dict[str, Any]) -> list[str]:
     changed = []
     for source in found["inputs"]:
         now = manifest_in(os.path.join(root, source["folder"])) if source["content"] else None
-        if now and now["key"] == source["key"] and now["content"] != source["content"]:
+        if now and now["key"] == source["key"] and content_of(now, source.get("count", 0)) != source["content"]:
             changed.append(source["folder"])
     return changed
 
 
 def made_by_other_code(node: Node) -> bool:
-    """Return whether a finished result was made by another version of the notebook or the package."""
+    """Return whether a finished result, or part of it, was made by another version of the stage's own code."""
     found = manifest(node)
-    return found is not None and found.get("code") != _code(node.stage)
+    return found is not None and any(code != _code(node.stage) for code in (found["code"], *found["later_code"]))
 
 
 @cache
@@ -123,7 +131,7 @@ def failure(node: Node) -> str:
 
 def share(node: Node) -> str:
     """Return which share of a pool a node generates, as "1-4"; "" for all of it, and for all other stages."""
-    return getattr(node.params, "shard", "").replace("/", "-")
+    return share_of(node.params)
 
 
 def lock_file(node: Node) -> Path:
@@ -137,14 +145,4 @@ def record_folder(node: Node) -> Path:
 
 
 def _is_held(folder: Path) -> bool:
-    return any(_is_locked(file) for file in folder.glob(f"{LOCK}*"))
-
-
-def _is_locked(file: Path) -> bool:
-    try:
-        with FileLock(file, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # read-only outputs: nobody works there
-        return False
+    return any(is_locked(file) for file in folder.glob(f"{LOCK}*"))

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration, earlier_seconds
-from dgs_utils.batch.node import failure_line
-from dgs_utils.batch.run import stale_line
-from dgs_utils.batch.state import STATES, damage, failure, made_by_other_code, manifest, state
+from dgs_utils.batch.node import failure_line, shown, stale_line
+from dgs_utils.batch.state import STATES, damage, failure, made_by_other_code, manifest, manifest_in, state
 
 
 def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
@@ -30,15 +29,34 @@ def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
 
 
 def details(nodes: list[Node]) -> list[str]:
-    """Return a line for each failed or stale node, and one for results that another version of the code made."""
-    lines = [failure_line(node, failure(node)) for node in nodes if state(node) == "failed"]
-    lines += [stale_line(node) for node in nodes if state(node) == "stale"]
+    """Return a line for each failed node, and for what is stale: why, and what it would cost to renew it.
+
+    Results whose inputs hold another content now are made again by the next run. Those that another version of their
+    own code made are kept until somebody asks for them anew.
+    """
+    states = {node.key: state(node) for node in nodes}
+    lines = [failure_line(node, failure(node)) for node in nodes if states[node.key] == "failed"]
     lines += damage_lines(nodes)
-    old = Counter(node.stage for node in nodes if made_by_other_code(node))
+    reasons: dict[str, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if states[node.key] == "stale":
+            reasons[stale_line(node, manifest(node))].append(node)
+    lines += [f"{reason} by the next run: {_listed(group)}" for reason, group in reasons.items()]
+    short = [(node, manifest_in(node.folder)) for node in nodes if states[node.key] == "missing"]
+    lines += [f"{shown(node.folder)} has {found['count']} of the {node.count} that are asked for; the rest is made by "
+              f"the next run" for node, found in short if found and found["key"] == node.key]
+    old = [node for node in nodes if states[node.key] == "done" and made_by_other_code(node)]
     if old:
-        counts = ", ".join(f"{count} of {stage}" for stage, count in old.items())
-        lines.append(f"Made by another version of the code, and kept: {counts}. To make them anew, use --force STAGE.")
+        lines.append(f"Made by another version of the code, and kept: {_listed(old)}. To make them anew, use --force "
+                     f"STAGE, or --force stale for all of them.")
     return lines
+
+
+def _listed(nodes: list[Node]) -> str:
+    """Return how many nodes of each stage there are, and how long they took when they were made."""
+    counts = Counter(node.stage for node in nodes)
+    seconds = sum(found["seconds"] for node in nodes if (found := manifest(node)))
+    return f"{', '.join(f'{count} of {stage}' for stage, count in counts.items())} (took {duration(seconds)})"
 
 
 def damage_lines(nodes: list[Node]) -> list[str]:
