@@ -162,6 +162,27 @@ def test_evaluation_repeats_itself_and_tells_its_seeds():
     assert rows[0].loc[0, ["method", "ipc", "epochs", "n_test", "image_size"]].tolist() == ["mine", 10, 2, 20, 8]
 
 
+def test_arrays_become_images():
+    grey = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+    found = dgs.ImageTensors.from_arrays(grey, [1, 0])
+    assert found.labels.tolist() == [1, 0]
+    assert all((found.images[:, channel].numpy() == grey).all() for channel in range(3))
+    coloured = np.stack([grey, grey + 1, grey + 2], axis=-1)
+    np.testing.assert_array_equal(dgs.ImageTensors.from_arrays(coloured, [0, 1]).images[:, 2], grey + 2)
+
+
+@pytest.mark.parametrize(("images", "labels", "message"), [
+    (np.zeros((2, 4, 4)), [0, 1], "the images are float64 of shape"),
+    (np.zeros((2, 4, 4, 4), np.uint8), [0, 1], r"give uint8 of shape \(N, S, S\) or"),
+    (np.zeros((2, 4, 5), np.uint8), [0, 1], r"the images are torch.uint8 of shape \(2, 3, 4, 5\)"),
+    (np.zeros((2, 4, 4), np.uint8), [0, -1], "the labels are not whole numbers from 0"),
+    (np.zeros((2, 4, 4), np.uint8), [0], r"the labels are torch.int64 of shape \(1,\) for 2 images"),
+])
+def test_arrays_of_another_kind_are_refused(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        dgs.ImageTensors.from_arrays(images, labels)
+
+
 def test_arms_are_compared_without_a_folder():
     rows = pd.DataFrame({"method": ["a"] * 4 + ["b"] * 4, "network": "convnet3", "ipc": 10, "pool_seed": "",
                          "selection_seed": "", "training_seed": [0, 1, 2, 3] * 2,

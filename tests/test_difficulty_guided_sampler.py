@@ -11,9 +11,10 @@ from sklearn.exceptions import NotFittedError
 from small_world import make_pool, make_prepare, open_stage, write_digits
 
 from dgs_utils.difficulty import score_source
-from dgs_utils.sample import counts_of, read_source, report, select_images
+from dgs_utils.sample import counts_of, read_source, report, select_images, select_rows
 from dgs_utils.selection.sampler import DifficultyGuidedSampler
-from dgs_utils.transform import read_sets, transform_sets
+from dgs_utils.selection.targets import class_target
+from dgs_utils.transform import Sets, read_sets, transform_scores, transform_sets
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 IPC, FACTOR = 10, 8
@@ -68,6 +69,21 @@ def test_equal_to_stages_04_and_05_index_for_index(scores, monkeypatch, values):
         assert sampler.report_[column].tolist() == wanted[column].tolist()
     assert [tuple(found[:2]) for found in sampler.thresholds_.values()] \
         == list(thresholds[["bottom", "top"]].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("rule", ["draw", "match"])
+def test_equal_to_the_stages_on_frames_without_a_folder(scores, rule):
+    pool, originals = scores[2]["pool"], scores[2]["originals"]
+    state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    found = transform_scores(Sets(pool, originals), limit=IPC // 2)
+    parts = dict(list(found.scores.groupby("set")))
+    targets = {name: class_target(part, IPC) for name, part in parts["original"].groupby("class")["transformed"]}
+    rows = select_rows(parts["pool"], {"draw": "dgs", "match": "match"}[rule], IPC, seed=5, targets=targets)
+    sampler = DifficultyGuidedSampler(IPC, rule=rule, random_state=5).fit(originals["score"], originals["class"])
+    chosen = sampler.select(pool["score"], pool["class"])
+    assert rows["file_name"].tolist() == pool["file_name"].iloc[chosen].tolist()
+    np.testing.assert_array_equal(np.random.get_state()[1], state[0])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), state[1])
 
 
 # ---- Conventions -----------------------------------------------------------------------------------------------------
