@@ -1,5 +1,6 @@
 """A small real data set with everything stages 03–05 need: digit scans, a quickly trained classifier, a "pool"."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dgs_utils.artifacts import files, run
+from dgs_utils.artifacts import files, manifests, run
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.difficulty import score_source
@@ -103,3 +104,11 @@ def make_world(root: Path, classes=CLASSES, val: int = 0) -> dict[str, Path]:
     transform_sets(run, read_sets(run))
     run.finish()
     return folders | {"transform": run.folder}
+
+
+def certify(folder: Path) -> None:
+    """Have a finished folder's manifest say what the folder holds now, as if its stage had written that."""
+    held, sums = manifests.checksums(folder)
+    path = folder / manifests.MANIFEST
+    files.write_json(path, json.loads(path.read_text()) | {"files": held})
+    files.write_json(folder / manifests.SUMS, sums)

@@ -9,10 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_world import make_pool, make_prepare, open_stage, small_classifier, write_digits
+from small_world import certify, make_pool, make_prepare, open_stage, small_classifier, write_digits
 
 from dgs_utils import difficulty
-from dgs_utils.artifacts.manifests import checksums
 from dgs_utils.classifiers.judge import load
 from dgs_utils.difficulty import score_images, score_in_blocks, score_source
 from dgs_utils.images.image_sets import ImageSet
@@ -261,8 +260,7 @@ def test_a_wrong_class_index_is_told_when_the_originals_are_scored(tmp_path, out
     score_source(run)
     assert run.warnings == []
     table.assign(index=np.roll(table["index"], 1)).to_csv(prepare / "classes.csv", index=False)
-    manifest = json.loads((prepare / "manifest.json").read_text())
-    (prepare / "manifest.json").write_text(json.dumps(manifest | {"files": checksums(prepare)}))
+    certify(prepare)
     run = open_stage("03_difficulty", source="originals", prepare=str(prepare), measure="margin")
     score_source(run)
     assert any("no better than guessing" in sentence for sentence in run.warnings)

@@ -18,7 +18,7 @@ from accelerate.utils import LoggerType
 from nbclient import NotebookClient
 from safetensors.torch import load_file
 from small_diffusion import make_prepare
-from small_world import open_stage
+from small_world import certify, open_stage
 from waits import HANG
 
 from dgs_utils import fine_tune
@@ -197,6 +197,7 @@ def test_what_goes_wrong_in_a_process_is_told_by_the_notebook_s(prepare):
     latents = Latents.load(prepare / "latents.safetensors")
     latents.mean[:] = torch.nan
     latents.save(prepare / "latents.safetensors")
+    certify(prepare)
     with pytest.raises(RuntimeError, match=r"the loss is nan at step 1 \(images \[.*there is no checkpoint yet$"):
         fine_tuned(prepare, "wrong", processes=2)
 

@@ -48,7 +48,8 @@ def generated(prepare: Path, name: str, **values) -> run.Run:
 def files(run: run.Run) -> dict[str, bytes]:
     """Return all that checksums cover."""
     return {path.relative_to(run.folder).as_posix(): path.read_bytes() for path in run.folder.rglob("*")
-            if path.is_file() and not {*path.relative_to(run.folder).parts} & manifests.VOLATILE}
+            if path.is_file() and not path.name.startswith(".")
+            and not {*path.relative_to(run.folder).parts} & manifests.VOLATILE}
 
 
 def levels(run: run.Run, name: str, count: int) -> np.ndarray:
