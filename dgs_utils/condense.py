@@ -21,6 +21,7 @@ from dgs_utils.classifiers.siamese import FAMILIES, draw_family, draw_numbers, t
 from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.tables import read_table
 from dgs_utils.params import CondenseParams, validate
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
@@ -296,6 +297,9 @@ def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
     Raises:
         ValueError: a class with fewer originals than IPC, or a network that does not suit the image size.
     """
+    if run.reused:
+        images = ImageSet.read(run.folder)
+        return load_images(images, run.params.image_size, run.params.workers), read_table(run.folder / "losses.csv")
     condenser = open_condenser(run)
 
     def after() -> None:

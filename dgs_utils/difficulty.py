@@ -4,9 +4,11 @@ Difficulty is 1 − the probability of the image's own class among all classes t
 share the interface; each is mapped onto [0, 1], 0 the easiest, so that every later stage works with it.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.manifests import chain
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
@@ -119,7 +122,8 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
     parts = []
     for start in range(0, len(images), step):
         block = ImageSet(images.root, images.table.iloc[start : start + step])
-        file = folder / "checkpoints" / f"scores-{start:09d}.npy"
+        names = hashlib.sha256("\n".join(block.table["file_name"]).encode()).hexdigest()[:8]
+        file = folder / "checkpoints" / f"scores-{start:09d}-{names}.npy"
         if file.exists():
             part = np.load(file)
             for _ in range(0, len(block), batch_size):
@@ -145,6 +149,8 @@ def score_source(run: Run) -> pd.DataFrame:
     Raises:
         ValueError: no images of a class, a doubled file name, or classifiers that lack a class.
     """
+    if run.reused:
+        return read_scores(run.folder)
     params, prepare = run.params, run.inputs["prepare"]
     classes = read_classes(prepare)
     if params.source == "originals":
@@ -163,7 +169,7 @@ def score_source(run: Run) -> pd.DataFrame:
         if fold_judges and params.source == "originals":
             scores = score_left_out(run, images, fold_judges, judges[len(fold_judges) :], options)
         else:
-            scores = score_in_blocks(images, run.folder, params.batch_size, run.progress, judges=judges, **options)
+            scores = score_what_is_new(run, images, judges=judges, **options)
         if params.source == "originals":
             right = scores["prediction"].to_numpy() == classes["index"].to_numpy()[images.labels]
             for doubt in doubts_about(scores.assign(correct=right), judges[0].config.num_classes):
@@ -174,8 +180,47 @@ def score_source(run: Run) -> pd.DataFrame:
     kept = ["file_name", "class", "label", "score", *SCORED, "seen"]
     scores = scores[[name for name in kept if name in scores]]
     write_csv(run.folder / "scores.csv", scores)
+    _note_growth(run, scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
+
+
+def score_what_is_new(run: Run, images: ImageSet, **options: Any) -> pd.DataFrame:
+    """Score the images of a set that have no scores yet: all of them, or those that a pool has grown by.
+
+    What ``scores.csv`` holds counts, since opening the folder took away what was made from anything else.
+    """
+    path = run.folder / "scores.csv"
+    known = _exactly(path) if path.exists() else pd.DataFrame({"file_name": []})
+    new = ~images.table["file_name"].isin(known["file_name"])
+    if not set(SCORED) <= set(known) or not len(known):
+        return score_in_blocks(images, run.folder, run.params.batch_size, run.progress, **options)
+    parts = [known]
+    if new.any():
+        part = ImageSet(images.root, images.table[new].reset_index(drop=True))
+        parts.append(score_in_blocks(part, run.folder, run.params.batch_size, run.progress, **options))
+    scored = pd.concat(parts).drop_duplicates("file_name").set_index("file_name")
+    ordered = scored.loc[images.table["file_name"], ["score", *(name for name in scored if name in SCORED)]]
+    return images.table.assign(**{name: column.to_numpy() for name, column in ordered.items()})
+
+
+def _exactly(path: Path) -> pd.DataFrame:
+    """Read scores to the last bit, so that writing them again gives the same bytes."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    numbers = {"score", *SCORED} & set(table)
+    return table.assign(**{name: table[name].map(int if name == "prediction" else float) for name in numbers})
+
+
+def _note_growth(run: Run, scores: pd.DataFrame) -> None:
+    """Let the manifest tell what the scores of each beginning of the pool are, where that can grow."""
+    source = next((source for source in run.sources if source["name"] == "pool"), {})
+    if not source.get("count"):
+        return
+    lines, places = scores.to_csv(index=False, header=False).splitlines(), scores.groupby("class").cumcount()
+    levels: dict[int, list[str]] = {}
+    for place, line in zip(places, lines, strict=True):
+        levels.setdefault(int(place), []).append(line)
+    run.count, run.chain = source["count"], chain("\n".join(sorted(levels[place])) for place in sorted(levels))
 
 
 def folds_in(prepare: Path) -> int:

@@ -370,6 +370,8 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per image, packed
     bits; ``correct_best.npz`` of the best epoch) and ``timing.csv``.
     """
+    if run.reused:
+        return read_table(run.folder / "results.csv")
     params, device = run.params, resolve(run.params.device)
     row, ipc = describe(run), int(train.table.groupby("class").size().max())
     method = _method_of(row)
@@ -387,6 +389,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned, len(test.classes))
     row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment,
             "test_list": test_list_of(test)}
+    run.count = params.repeats
     return _write_results(run, row, seeds, test)
 
 

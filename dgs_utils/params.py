@@ -12,13 +12,15 @@ the notebooks run by hand, in order, without a path being typed.
 import hashlib
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dgs_utils.methods import METHODS, Method, method_of
 
 LATER = {"later": True}  # marks what came later: at its default it is left out, so that older results keep their names
+GROWS = {"grows": True}  # marks how many of its kind a result holds, which can become more: see `StageParams.count`
+PoolImages = Annotated[int, Field(ge=0, json_schema_extra=LATER)]  # no more images a class of the pool; 0 = all
 MACHINE = {"machine": True}  # marks what suits the machine at hand and does not decide the result
 Device = Annotated[str, Field(json_schema_extra=MACHINE), AfterValidator(lambda name: check_device(name))]
 Workers = Annotated[int, Field(ge=0, json_schema_extra=MACHINE)]  # threads that read files; 0 = one per core
@@ -127,6 +129,13 @@ class StageParams(BaseModel):
         """Return how many images a class are read of the pool, or of its scores, that an input holds; 0 for all."""
         return 0
 
+    def of_the_whole(self, count: int) -> Self:
+        """Return the parameters where so many images a class are all that a pool holds.
+
+        What takes the whole of a pool depends on how large it is, and says so in ``pool_images``.
+        """
+        return self
+
     def class_folders(self) -> list[str]:
         """Return the class folders that count in a data set of the user's own; [] for all."""
         return list(getattr(self, "classes", []))
@@ -136,14 +145,14 @@ class StageParams(BaseModel):
 
         Files and folders that somebody gave stand here by path; `artifacts.nodes.Node.identity` has what is in them.
         """
-        apart = {*self.marked("folder"), *self.marked("machine")}
+        apart = {*self.marked("folder"), *self.marked("machine"), *self.marked("grows")}
         apart |= {name for name in self.marked("later") if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in apart}
 
     @classmethod
-    def marked(cls, mark: Literal["folder", "machine", "given", "later"]) -> list[str]:
-        """Return the names of the parameters that hold stages' folders, that only suit the machine at hand, or that may
-        name files and folders of the user's own.
+    def marked(cls, mark: Literal["folder", "machine", "given", "later", "grows"]) -> list[str]:
+        """Return the names of the parameters that hold stages' folders, that only suit the machine at hand, that may
+        name files and folders of the user's own, that came later, or that say how far a result has grown.
         """
         return [name for name, field in cls.model_fields.items() if (field.json_schema_extra or {}).get(mark)]
 
@@ -249,7 +258,7 @@ class PoolParams(StageParams):
     generator: Literal["minimax", "dit", "mgd3", "folder"] = "minimax"
     root: Annotated[str | list[str], Field(json_schema_extra=GIVEN)] = ""  # the images of generator "folder": a folder,
     # or several folders or archives, which make one pool
-    images_per_class: Positive = 50
+    images_per_class: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 50
     seed: Count = 0
     steps: Positive = 50
     solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
@@ -284,7 +293,12 @@ class PoolParams(StageParams):
         found = super().identity()
         if self.generator == "folder":
             return {name: found[name] for name in ("generator", "root", "classes")}
+        if self.generator == "mgd3":  # as many modes as images
+            found["images_per_class"] = self.images_per_class
         return {name: value for name, value in found.items() if name != "root"}
+
+    def count(self) -> int:
+        return 0 if self.generator in ("folder", "mgd3") else self.images_per_class
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}
@@ -341,6 +355,13 @@ class TransformParams(StageParams):
     search_on: Literal["pool", "originals"] = "pool"
     shared_scale: bool = False  # both sets transformed with the pool's own bounds
     score: Score = ""  # the column of 03 that is transformed; "" = its measure
+    pool_images: PoolImages = 0
+
+    def taken(self, name: str) -> int:
+        return _least(self.ipc * self.pool_factor, self.pool_images) if name == "pool_scores" else 0
+
+    def of_the_whole(self, count: int) -> Self:
+        return self if 0 < self.taken("pool_scores") <= count else self.model_copy(update={"pool_images": count})
 
     def inputs(self) -> dict[str, Input]:
         return {
@@ -372,6 +393,7 @@ class SampleParams(StageParams):
     distribution: Distribution = "scale"
     counts: list[Count] = []  # images per bin, for distribution "own"
     features: Given = ""  # classifier of the coresets' features: its folder, or name:weights; "" = the difficulty's
+    pool_images: PoolImages = 0
     seed: Count = 0
     device: Device = "auto"
     workers: Workers = 0
@@ -410,8 +432,20 @@ class SampleParams(StageParams):
         """Return the parameters that decide the result; those that the method ignores are left out."""
         name, method = self.made
         known = {"cut", "cut_errors", *method.uses} | (set() if method.whole else {"ipc"}) | ({"features"} & self.needs)
+        known |= {"pool_images"} if "pool_factor" in known else set()
         found = {parameter: value for parameter, value in super().identity().items() if parameter in known}
         return {"method": name} | ({"score": self.scored} if self.scored else {}) | found
+
+    def taken(self, name: str) -> int:
+        method = self.made[1]
+        if method.source != "pool" or name not in ("pool", "scores"):
+            return 0
+        return self.ipc if method.selector == "first" else _least(self.ipc * self.pool_factor, self.pool_images)
+
+    def of_the_whole(self, count: int) -> Self:
+        if "pool_factor" not in self.made[1].uses or 0 < self.taken("pool") <= count:
+            return self
+        return self.model_copy(update={"pool_images": count})
 
     def inputs(self) -> dict[str, Input]:
         _, method = self.made
@@ -419,6 +453,7 @@ class SampleParams(StageParams):
         if method.generator == "mgd3":  # as many modes as images of the set, so a pool for each IPC
             generator["images_per_class"] = self.ipc
         scale = {"ipc": self.ipc, "pool_factor": self.pool_factor} | ({"score": method.score} if method.score else {})
+        scale |= {"pool_images": self.pool_images} if self.pool_images else {}
         found = {"prepare": Input(stage="00_prepare")}
         if method.source == "pool":
             found["pool"] = Input(stage="02_pool", overrides=generator)
@@ -454,12 +489,15 @@ class EvaluateParams(StageParams):
     augment: bool = True  # the protocol's transforms and CutMix; without them for the augmentation-robust score
     flip: bool = False  # whether mirrored images still show their class
     evaluations: Positive = 3  # tests during a training; 100 as published
-    repeats: Positive = 3
+    repeats: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
     compile: Annotated[bool, Field(json_schema_extra=MACHINE)] = False  # torch.compile, with CUDA graphs on a GPU
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0
+
+    def count(self) -> int:
+        return self.repeats
 
     def inputs(self) -> dict[str, Input]:
         return {"prepare": Input(stage="00_prepare"), "distilled": DISTILLED.model_copy(update={"any_folder": True})}
@@ -516,6 +554,11 @@ class CondenseParams(StageParams):
 
     def label(self, inputs: dict[str, str]) -> str:
         return f"{inputs['prepare']}-{self.method}-ipc{self.ipc}"
+
+
+def _least(*counts: int) -> int:
+    """Return the least of some counts, of which 0 stands for no limit."""
+    return min((count for count in counts if count), default=0)
 
 
 STAGES: dict[str, type[StageParams]] = {

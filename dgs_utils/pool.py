@@ -11,8 +11,8 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.manifests import read_manifest
+from dgs_utils.artifacts.manifests import chain, digest, read_manifest
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.diffusion import autoencoder
@@ -36,6 +36,7 @@ from dgs_utils.images.archives import unpack
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
+from dgs_utils.images.tables import read_table
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
@@ -120,6 +121,8 @@ def generate(run: Run) -> pd.DataFrame:
     Raises:
         ValueError: an unknown class, or a folder without images of some class.
     """
+    if run.reused:
+        return read_table(run.folder / "metadata.csv")
     classes = chosen_classes(run)
     if run.params.generator == "folder":
         table = list_folder(run, classes)
@@ -127,11 +130,12 @@ def generate(run: Run) -> pd.DataFrame:
         own = share(blocks(run, classes), run.params.shard)
         for unfinished in (file for block in own for file in block.partial_files()):  # of a run that was killed
             unfinished.unlink()
-        if missing := [block for block in own if not block.done]:
+        if missing := [part for block in own for part in block.missing()]:
             _generate_blocks(run, missing)
         table = _pool_table(run, classes)
     if len(table) == len(classes) * run.params.images_per_class or run.params.generator == "folder":
         write_csv(run.folder / "metadata.csv", table)
+        _note_growth(run, table)
     else:
         print(f"Share {run.params.shard} is done; {len(table):,} of {len(classes) * run.params.images_per_class:,} "
               f"images are there. The share that ends last writes metadata.csv and the manifest.")
@@ -142,7 +146,24 @@ def is_complete(run: Run) -> bool:
     """Return whether all images of the pool are there, those of other shares too, so that the stage can finish."""
     if run.params.generator != "folder" and not all(block.done for block in blocks(run, chosen_classes(run))):
         return False
-    return (run.folder / "metadata.csv").exists()  # written by this share, or by one that ended at the same time
+    if not (run.folder / "metadata.csv").exists():
+        return False
+    if not run.count:  # written by a share that ended at the same time
+        _note_growth(run, read_table(run.folder / "metadata.csv"))
+    return True
+
+
+def _note_growth(run: Run, table: pd.DataFrame) -> None:
+    """Let the manifest tell how many images a class there are, and what each beginning of the pool holds."""
+    if not run.params.count():
+        return  # a pool that cannot grow
+    lines = table.to_csv(index=False, header=False).splitlines()
+    hashes = [digest(run.folder / file)["sha256"] for file in table["file_name"]]
+    levels: dict[int, list[str]] = {}
+    for index, line, found in zip(table["index"], lines, hashes, strict=True):
+        levels.setdefault(int(index), []).append(f"{line} {found}")
+    run.count = run.params.count()
+    run.chain = chain("\n".join(sorted(levels[index])) for index in sorted(levels))
 
 
 def chosen_classes(run: Run) -> pd.DataFrame:
@@ -175,6 +196,12 @@ class Block:
     def done(self) -> bool:
         """Whether all its images are there; each comes whole, by renaming."""
         return all(file.exists() for file in self.files)
+
+    def missing(self) -> list["Block"]:
+        """Return the runs of images in it that are not there yet; those that are stay as they are."""
+        lost = [place for place, file in enumerate(self.files) if not file.exists()]
+        runs = [list(group) for _, group in groupby(lost, key=lambda place: place - lost.index(place))]
+        return [replace(self, files=self.files[run[0] : run[-1] + 1], start=self.start + run[0]) for run in runs]
 
     def partial_files(self) -> list[Path]:
         """Return what is left of images whose writing was cut short."""

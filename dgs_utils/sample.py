@@ -159,7 +159,7 @@ def read_source(run: Run) -> Source:
         images = ImageSet(images.root, images.table.sort_values(["label", "file_name"]).reset_index(drop=True))
     else:
         images = keep_classes(ImageSet.read(run.inputs["pool"]), read_classes(run.inputs["prepare"]), run.warn)
-        size = params.ipc * params.pool_factor if "pool_factor" in method.uses else 0
+        size = params.taken("pool")
         images = ImageSet(images.root, first_of_class(images.table, size))
     check_names(images.table, images.root)
     if "target" not in params.needs:
@@ -284,6 +284,8 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
         The metadata: file_name, class, label, what is known of each image's score, and source (its former file name;
         for crops see `mosaics.write_mosaics`).
     """
+    if run.reused:
+        return read_table(run.folder / "metadata.csv")
     if run.params.made[1].source == "crops":
         from dgs_utils.selection.mosaics import write_mosaics  # it loads PyTorch
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.run import Run
+from dgs_utils.images.tables import read_table
 from dgs_utils.params import TransformParams
 from dgs_utils.runtime.progress import silent
 from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores, with_score
@@ -153,7 +154,7 @@ def read_sets(run: Run) -> Sets:
             run.warn(f"class {name} of the pool is not among the originals, so it has no target and is left out")
     pool = pool[pool["class"].isin(labels.index)]
     pool = in_order(pool.assign(label=pool["class"].map(labels)))
-    pool = first_of_class(pool, params.ipc * params.pool_factor)
+    pool = first_of_class(pool, params.taken("pool_scores"))
     sizes = pool["class"].value_counts()
     for name in labels.index:
         size = int(sizes.get(name, 0))
@@ -174,6 +175,8 @@ def transform_sets(run: Run, sets: Sets) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         thresholds and scores of `Transformed`.
     """
+    if run.reused:
+        return read_table(run.folder / "thresholds.csv"), read_table(run.folder / "transformed.csv")
     params = run.params
     found = transform_scores(sets, limit_of(params.ipc, params.limit), run.warn, run.progress, **settings_of(params))
     write_csv(run.folder / "thresholds.csv", found.thresholds)

@@ -176,7 +176,7 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
     if (stage, name) == ("02_pool", "root"):  # which only pools that exist already have
         method = {"generator": "folder"}
     plain, changed = model(**method), model(**method, **{name: other_value(model, name)})
-    apart = name in {*model.marked("folder"), *model.marked("machine")}
+    apart = name in {*model.marked("folder"), *model.marked("machine"), *model.marked("grows")}
     later = name in model.marked("later")  # left out at its default, so that older results keep their names
     if (stage, name) == ("05_sample", "rule"):  # another rule makes another method
         assert (plain.identity()["method"], changed.identity()["method"]) == ("dgs", "pool_random")

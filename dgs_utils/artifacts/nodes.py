@@ -77,9 +77,24 @@ class Node:
         return [None, None]
 
 
-def pool_count(source: "Node | Path") -> int:
+def settled(params: StageParams, inputs: dict[str, Any], there: bool = False) -> StageParams:
+    """Return parameters that say how much of a pool that can grow is its whole, where that matters.
+
+    Args:
+        params: the parameters.
+        inputs: nodes or folders by name.
+        there: whether the pool of a planned node counts as it is on disk, where it is finished.
+    """
+    pool = inputs.get("pool_scores") or inputs.get("pool")
+    found = pool_count(pool, there) if pool and "pool_images" in type(params).model_fields else 0
+    return params.of_the_whole(found) if found else params
+
+
+def pool_count(source: "Node | Path", there: bool = False) -> int:
     """Return the images a class of a pool or of its scores, as planned or as they are there; 0 if it cannot grow."""
-    return source.count if isinstance(source, Node) else len(_chain(source))
+    if isinstance(source, Node):
+        return (there and source.count and len(_chain(source.folder))) or source.count
+    return len(_chain(source))
 
 
 def _chain(folder: Path) -> list[str]:
@@ -106,7 +121,8 @@ def label_of(source: "Node | Path") -> str:
 def default_node(stage: str, overrides: dict[str, Any] | None = None) -> Node:
     """Return the node that a stage with default parameters (and ``overrides``) stands for."""
     params = validate(stage, overrides or {})
-    return Node(params, {name: default_input(params, name, spec) for name, spec in params.inputs().items()})
+    inputs = {name: default_input(params, name, spec) for name, spec in params.inputs().items()}
+    return Node(settled(params, inputs, there=True), inputs)
 
 
 def default_input(params: StageParams, name: str, spec: Input) -> Node | list[Node]:

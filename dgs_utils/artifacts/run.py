@@ -24,7 +24,7 @@ from dgs_utils.artifacts.manifests import (
     is_done,
     read_begun,
 )
-from dgs_utils.artifacts.nodes import Node, default_input, key_of
+from dgs_utils.artifacts.nodes import Node, default_input, key_of, settled
 from dgs_utils.artifacts.opening import begin_on, door, given_paths, release, share_of, take
 from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import locate, notebook_of, outputs_root, workspace
@@ -164,7 +164,7 @@ def open_node(params: StageParams, alone: bool = True) -> Run:
         params: the parameters.
         alone: False for a process that works for another one, which has opened the folder.
     """
-    inputs, sources = {}, []
+    inputs, found_in = {}, []
     for name, spec in params.inputs().items():
         given = getattr(params, name)
         if not given:
@@ -176,7 +176,9 @@ def open_node(params: StageParams, alone: bool = True) -> Run:
             found = [locate(g) for g in given] if isinstance(given, list) else locate(given)
         inputs[name] = found
         for folder in found if isinstance(found, list) else [found]:
-            sources.append(_source(name, folder, spec, params.taken(name)))
+            found_in.append((name, folder, _manifest_of(name, folder, spec)))
+    params = settled(params, inputs)
+    sources = [_source(name, folder, manifest, params.taken(name)) for name, folder, manifest in found_in]
     run = Run(Node(params, inputs), inputs, sources)
     run.folder.mkdir(parents=True, exist_ok=True)
     if alone:
@@ -208,10 +210,16 @@ def _make(node: Node) -> None:
         raise ValueError(f"{node.stage}, which this stage needs, failed; open {executed} to see why")
 
 
-def _source(name: str, folder: Path, spec: Input, taken: int) -> dict[str, Any]:
+def _manifest_of(name: str, folder: Path, spec: Input) -> dict[str, Any] | None:
+    """Return an input's manifest after checking it; None for an image folder of any origin, where that will do."""
     if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
+        return None
+    return check_input(folder, name, spec.stages)
+
+
+def _source(name: str, folder: Path, manifest: dict[str, Any] | None, taken: int) -> dict[str, Any]:
+    if manifest is None:
         return {"name": name, "folder": str(folder), "key": key_of(folder), "content": ""}  # the key is the content
-    manifest = check_input(folder, name, spec.stages)
     root = outputs_root()
     inside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
     found = {"name": name, "folder": inside, "key": manifest["key"]}

@@ -11,7 +11,7 @@ from typing import Any
 
 from dgs_utils.artifacts.contents import steady
 from dgs_utils.artifacts.manifests import check_input
-from dgs_utils.artifacts.nodes import Node
+from dgs_utils.artifacts.nodes import Node, settled
 from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
@@ -67,7 +67,7 @@ class _Planner:
         if question not in self.asked:
             params = validate(stage, self.experiment.values(stage, point) | (overrides or {}))
             inputs = {name: self._input(params, name, spec, point) for name, spec in params.inputs().items()}
-            self.asked[question] = self._keep(Node(params, inputs))
+            self.asked[question] = self._keep(Node(settled(params, inputs), inputs))
         return self.asked[question]
 
     def figures(self, evaluations: list[Node]) -> Node:
@@ -98,6 +98,8 @@ class _Planner:
         elif (kept.stage, kept.identity, kept.input_keys) != (node.stage, node.identity, node.input_keys):
             raise ValueError(f"two different results of {node.stage} have the key {node.key}: {kept.identity} and "
                              f"{node.identity}; change a parameter of one of them, such as its seed")
+        if node.count > kept.count:  # the one result that serves both is as large as the larger asks for
+            self.nodes[node.key] = kept = node
         return kept
 
     def _check_count(self) -> None:
