@@ -146,7 +146,9 @@ def _node(options: argparse.Namespace) -> int:
     from dgs_utils.batch.node import failure_line, shown, wait_for_node
     from dgs_utils.batch.run import terminate_as_interrupt
     from dgs_utils.batch.state import failure, state
+    from dgs_utils.runtime.orphans import follow_guard
 
+    follow_guard()
     how = _how(options)
     found = [node for node in _nodes(options) if node.key == options.key]
     if not found:

@@ -36,6 +36,7 @@ from dgs_utils.images.classes import read_classes
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import FineTuneParams, validate
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.orphans import follow_guard
 from dgs_utils.runtime.progress import silent
 
 Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
@@ -245,6 +246,7 @@ def _steps(process: subprocess.Popen, until: int, file: Path, caught: list[int],
 
 def main(file: Path, until: int) -> None:
     """Be one of the processes that `_launch` starts."""
+    follow_guard()
     folder = file.parent
     params = validate(FineTuneParams.stage, json.loads(file.read_text()))
     group, device = join(params.device)

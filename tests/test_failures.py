@@ -7,7 +7,9 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -23,6 +25,7 @@ from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.node import Report
 from dgs_utils.batch.plan import expand
 from dgs_utils.batch.report import summary
+from dgs_utils.batch.scratch import Scratch
 from dgs_utils.batch.state import manifest, state
 from dgs_utils.batch.status import damage_lines, details, node_table
 
@@ -297,6 +300,41 @@ def test_no_kernel_outlives_its_runner(workspace, number):
         assert "Traceback" not in errors
     assert manifests(workspace) == {}
     assert "running" not in dgs(workspace, "status", FILE).stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize("length", [30, 150])
+def test_temporary_folders_of_killed_runners_are_swept(workspace, tmp_path, monkeypatch, length):
+    """Also where the temporary folder has a longer name than sockets may have, so that another one is used."""
+    place = Path(tempfile.mkdtemp(dir="/var/tmp" if os.access("/var/tmp", os.W_OK) else None)) / ("t" * length)
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    used = place if length < 60 else Path("/tmp")
+    healthy = (workspace / "notebooks" / "00_prepare.ipynb").read_text()
+    small_grid.replace_cell(workspace, "00_prepare", 3, "from ipykernel import connect\n"
+                            "(run.folder / '.where').write_text(connect.get_connection_file())\nwhile True: pass")
+    runner = start(workspace, "run", FILE)
+    [where] = wait_for(lambda: [Path(file.read_text()) for file in workspace.rglob(".where") if file.read_text()])
+    assert where.parent.parent == used
+    runner.kill()
+    runner.communicate()
+    assert where.parent.exists()
+    (workspace / "notebooks" / "00_prepare.ipynb").write_text(healthy)
+    assert dgs(workspace, "run", FILE, "--until", "prepare").returncode == 0
+    assert not where.parent.exists()
+    assert not list(place.iterdir())
+    shutil.rmtree(place.parent)
+
+
+def test_a_scratch_folder_that_somebody_uses_is_left_alone(tmp_path):
+    first = Scratch(tmp_path, "x-")
+    second = Scratch(tmp_path, "x-", keep=True)
+    assert first.path.exists()
+    gone, kept = first.path, second.path
+    del first, second
+    assert not gone.exists()
+    assert kept.exists()
+    third = Scratch(tmp_path, "x-")
+    assert [*tmp_path.iterdir()] == [third.path]
 
 
 @pytest.mark.slow  # starts kernels that import PyTorch

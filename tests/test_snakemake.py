@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -53,10 +54,10 @@ def test_failures_end_in_the_same_summary(copy):
     result = dgs(copy, "run", FILE, "--jobs", "2")
     assert result.returncode == 1
     summary = result.stdout[result.stdout.index("\nstage "):]
-    table = {words[0]: words[1:6] for words in map(str.split, summary.splitlines()) if len(words) == 7}
-    assert table["04_transform"] == ["·", "·", "1", "·", "·"]
-    assert table["05_sample"] == ["1", "·", "·", "·", "1"]
-    assert table["06_evaluate"] == ["1", "·", "·", "·", "1"]
+    table = {words[0]: words[1:5] for words in map(str.split, summary.splitlines()) if len(words) == 6}
+    assert table["04_transform"] == ["·", "·", "1", "·"]
+    assert table["05_sample"] == ["1", "·", "·", "1"]
+    assert table["06_evaluate"] == ["1", "·", "·", "1"]
     [line] = [line for line in summary.splitlines() if line.startswith("FAILED")]
     assert "04_transform (defaults): ValueError: class 3 is odd; open outputs/04_transform" in line
 
@@ -84,6 +85,85 @@ def test_nothing_outlives_the_command(copy, number):
     _, alive = psutil.wait_procs(family, timeout=HANG)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert "07_figures" not in "".join(manifests(copy))
+
+
+WORDS = {"guard": "dgs_utils.batch.guard", "snakemake": "snakemake", "node": "node", "kernel": "dgs_utils.batch.kernel"}
+
+
+def busy(copy, *words):
+    """Start a run whose only node computes for ever; return the runner and all processes below it, by `WORDS`."""
+    empty(copy, "07_figures")
+    small_grid.replace_cell(copy, "07_figures", 3, "(run.folder / '.busy').touch()\nwhile True: pass")
+    runner = small_grid.start(copy, "run", FILE, *words)
+    deadline = time.monotonic() + 600
+    while not list(copy.rglob(".busy")):
+        assert time.monotonic() < deadline
+        assert runner.poll() is None, runner.communicate()
+        time.sleep(0.05)
+    family = psutil.Process(runner.pid).children(recursive=True)
+    by_word = {name: [process for process in family if word in process.cmdline()[:6]] for name, word in WORDS.items()}
+    return runner, family, by_word
+
+
+def living(processes):
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_whichever_process_is_killed_all_others_end(copy, name):
+    """Nothing computes on for nobody: the guard, Snakemake, the node command or the kernel is killed with -9."""
+    runner, family, found = busy(copy, "--jobs", "2")
+    assert all(found.values()), [process.cmdline() for process in family]
+    for process in found[name]:
+        process.kill()
+    try:
+        runner.communicate(timeout=600)
+        deadline = time.monotonic() + 600
+        while living(family):
+            assert time.monotonic() < deadline, [process.cmdline() for process in living(family)]
+            time.sleep(0.1)
+    finally:
+        for process in living(family):
+            process.kill()
+    assert runner.returncode == 1
+    assert "07_figures" not in "".join(manifests(copy))
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_to_fail(copy):
+    empty(copy, "07_figures")
+    environment = small_grid.environment(copy) | {"HOME": "/dev/null/home"}
+    environment.pop("XDG_CACHE_HOME", None)
+    small_grid.replace_cell(copy, "07_figures", 3, "import os; assert 'XDG_CACHE_HOME' not in os.environ")
+    result = subprocess.run(small_grid.command("run", FILE, "--jobs", "1"), cwd=copy, env=environment, text=True,
+                            capture_output=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_what_snakemake_says_of_its_end_is_told(copy, tmp_path):
+    empty(copy, "07_figures")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("cores: all\nscheduler: crystal-ball\n")
+    result = dgs(copy, "run", FILE, "--profile", str(tmp_path / "mine"))
+    assert result.returncode == 1
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("FAILED 07_figures")]
+    assert "its job ended before its notebook did" in line
+    assert "crystal-ball" in line
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(copy):
+    runner, family, _ = busy(copy, "--jobs", "2")
+    place = copy / "outputs" / ".snakemake"
+    [left] = place.iterdir()
+    runner.kill()
+    runner.communicate()
+    deadline = time.monotonic() + 600
+    while living(family):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert left.exists()
+    small_grid.replace_cell(copy, "07_figures", 3, "print('looked at')")
+    assert dgs(copy, "run", FILE, "--jobs", "1").returncode == 0
+    assert list(place.iterdir()) == []
 
 
 # ---- The node command ------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import time
 import warnings
 from pathlib import Path
 
-from dgs_utils.batch.guard import die_with_parent
 from dgs_utils.batch.kernel import serve
+from dgs_utils.runtime.orphans import die_with_parent
 
 
 def main(connection: socket.socket, runner: int, modules: list[str]) -> None:

@@ -7,11 +7,10 @@ nodes' own folders, as in a run one after another, so that either way of running
 import importlib.util
 import json
 import os
+import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,10 +24,15 @@ from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.display import MINUTE, Display
 from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, is_forced, shown, stale_line
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
+from dgs_utils.batch.scratch import run_folder
 from dgs_utils.batch.state import failure, manifest, record_folder, state
 from dgs_utils.params import nearest
 
 HERE = Path(__file__).parent
+COMPLAINT = re.compile(r"^dgs: |error\b|exception\b|no space left", re.IGNORECASE)
+KILLED = re.compile(r"Error in (rule|group)|RuleException|CalledProcessError")  # says no more than that a job ended
+NOTHING_SAID = "its job ended without a word, as when it is killed"
+CACHE = "XDG_CACHE_HOME"
 THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")] + ["VECLIB_MAXIMUM_THREADS"]
 
 
@@ -55,23 +59,36 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
         if is_forced(node, options):
             clear(node)  # from here on it counts as missing, also where this run is interrupted
     display.start(left, len(nodes))
+    told: dict[str, str] = {}
     while left:
         for node in left:
             if found := manifest(node):  # its inputs have changed
                 display.note(stale_line(node, found))
                 (node.folder / MANIFEST).unlink()
-        folder = _scratch()
+        scratch = run_folder()
+        folder = scratch.path
         _write_plan(folder, left, _command(file, changes, options))
         limit = ["--cores" if profile == "local" else "--jobs", str(jobs)] if jobs else []
         _call(["--snakefile", str(HERE / "Snakefile"), "--profile", str(config), "--directory", str(folder),
                "--config", f"plan={folder / 'plan.json'}", *limit], folder / "snakemake.log", _Watcher(left, display))
         if not all(finished(node) for node in left):
-            print(f"What Snakemake and its jobs said is in {shown(folder)}")
+            told = {node.key: last_words(folder, node) for node in left}
+            print(f"What Snakemake and its jobs said is in {shown(folder)}, until the next run")
             break
-        shutil.rmtree(folder)
+        scratch.remove_folder(folder)
         left = [node for node in nodes if state(node) == "stale"]  # made from something else than what came out now
         before -= {node.key for node in left}
-    return _reports(nodes, before)
+    return _reports(nodes, before, told)
+
+
+def last_words(folder: Path, node: Node) -> str:
+    """Return what the log of a node's job, or else Snakemake's own, says last of an error; "" where neither does."""
+    for log in (folder / node.stage[3:] / f"{node.key}.log", folder / "snakemake.log"):
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        errors = [line.strip() for line in lines if COMPLAINT.search(line) and not KILLED.match(line)]
+        if errors:
+            return errors[-1][:300]
+    return ""
 
 
 def find_profile(name: str) -> Path:
@@ -96,13 +113,6 @@ def find_profile(name: str) -> Path:
     return folder
 
 
-def _scratch() -> Path:
-    """Return a new folder for Snakemake's own files, where a cluster's machines see it too."""
-    place = outputs_root() / ".snakemake"
-    place.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="run-", dir=place))
-
-
 def _write_plan(folder: Path, left: list[Node], command: str) -> None:
     marks = {node.key: f"{node.stage[3:]}/{node.key}" for node in left}
     inputs = {node.key: [marks[source.key] for source in input_nodes(node) if source.key in marks] for node in left}
@@ -116,10 +126,11 @@ def _command(file: str, changes: list[str], options: Options) -> str:
     words = [sys.executable, "-m", "dgs_utils.cli", "node", str(locate(file)), "--outputs", str(outputs_root()),
              "--limit", str(options.limit), "--per-gpu", str(options.per_gpu)]
     words += [word for change in changes for word in ("--set", change)]
-    # Snakemake tells its jobs to use one thread; results shall not depend on how a notebook was started.
-    unset = [f"-u{name}" for name in THREADS if name not in os.environ]
-    threads = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
-    command = f"cd {shlex.quote(str(workspace()))} && {shlex.join(['env', *unset, *threads, *words])}"
+    # Snakemake tells its jobs to use one thread and has a cache of its own (`_call`); results shall not depend on how a
+    # notebook was started.
+    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in os.environ]
+    before = [f"{name}={os.environ[name]}" for name in (*THREADS, CACHE) if name in os.environ]
+    command = f"cd {shlex.quote(str(workspace()))} && {shlex.join(['env', *unset, *before, *words])}"
     return command.replace("{", "{{").replace("}", "}}")
 
 
@@ -127,6 +138,7 @@ def _call(arguments: list[str], log: Path, watch: Callable[[], None]) -> None:
     """Run Snakemake, looking around now and then; its exit status does not matter, since the nodes' folders tell."""
     guard = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid())]
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that wait leave the cores to other notebooks
+    environment |= {CACHE: str(log.parent / "cache")}  # a home that cannot be written is no reason to fail
     with terminate_as_interrupt(), log.open("w") as messages:
         process = subprocess.Popen([*guard, sys.executable, "-m", "snakemake", *arguments], env=environment,
                                    start_new_session=True, stdout=messages, stderr=subprocess.STDOUT)
@@ -179,7 +191,7 @@ def _log_time(node: Node) -> float:
         return 0.0
 
 
-def _reports(nodes: list[Node], before: set[str]) -> list[Report]:
+def _reports(nodes: list[Node], before: set[str], told: dict[str, str]) -> list[Report]:
     """Tell what became of nodes from their folders."""
     reports: dict[str, Report] = {}
     planned = nodes_by_key(nodes)
@@ -190,7 +202,8 @@ def _reports(nodes: list[Node], before: set[str]) -> list[Report]:
         elif report is None and any(reports[s.key].outcome not in GOOD for s in input_nodes(node) if s.key in planned):
             report = Report(node, "blocked")
         elif report is None:
-            report = Report(node, "failed", error=failure(node) if state(node) == "failed" else
-                            "its job ended without a word, as when it is killed")
+            words = told.get(node.key)
+            silent = f"its job ended before its notebook did: {words}" if words else NOTHING_SAID
+            report = Report(node, "failed", error=failure(node) if state(node) == "failed" else silent)
         reports[node.key] = report
     return list(reports.values())

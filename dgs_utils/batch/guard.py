@@ -1,33 +1,19 @@
 """Run a command so that nothing of it is left when the process that started this ends.
 
 A scheduler starts shells, which start runners, which start kernels. This module, run as a program in a session of its
-own, passes interrupts on to all of them, and takes the death of its parent for one.
+own, passes interrupts on to all of them, and takes the death of its parent, or of the command, for one. When it is
+killed itself, the command is killed with it, and the runners below see that it is gone (`runtime.orphans`).
 """
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from functools import partial
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-PATIENCE = 20  # seconds between asking and killing
-
-
-def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the system signal this process when the one that started it ends, however that happens.
-
-    Outside Linux, ipykernel's own check, once a second, has to do.
-
-    Args:
-        parent: process id of the one that started it; if it has ended already, this process ends at once.
-        number: the signal.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:
-            os._exit(1)
+from dgs_utils.runtime.orphans import PATIENCE, die_with_parent, guarded
 
 
 def main(parent: int, command: list[str]) -> int:
@@ -36,16 +22,22 @@ def main(parent: int, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     die_with_parent(parent, signal.SIGTERM)
     try:
-        process = subprocess.Popen(command)
-        return process.wait()
+        process = subprocess.Popen(command, env=os.environ | guarded(os.getpid()),
+                                   preexec_fn=partial(die_with_parent, os.getpid()))
+        if process.wait() >= 0:
+            return process.returncode
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # this process is in the group too
-        os.killpg(0, signal.SIGINT)
-        if process:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-        os.killpg(0, signal.SIGKILL)
+        pass
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # this process is in the group too
+    killed = process and process.returncode is not None
+    os.killpg(0, signal.SIGINT)
+    if killed:  # it cannot wait for what it started
+        time.sleep(PATIENCE)
+    elif process:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ that computes to itself for a while when its runner is killed. Run as a program,
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dgs_utils.artifacts.run import BATCH
-from dgs_utils.batch.guard import die_with_parent
 from dgs_utils.batch.limit import PATIENCE
+from dgs_utils.batch.scratch import kernel_folder
+from dgs_utils.runtime.orphans import die_with_parent
 
 
 def manager_class(at_start: Callable[[int], None] = lambda process: None) -> type:
@@ -48,8 +48,8 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None) -> typ
 
         @default("connection_file")
         def _own_folder(self) -> str:
-            self._scratch = tempfile.TemporaryDirectory(prefix="dgs-")  # short: a socket's path has 100 bytes at most
-            return str(Path(self._scratch.name) / "k.json")
+            self._scratch = kernel_folder()
+            return str(self._scratch.path / "k.json")
 
         async def start_kernel(self, **options) -> None:
             """Start the kernel and tell its process id."""

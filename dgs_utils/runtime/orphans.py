@@ -1,0 +1,61 @@
+"""Processes that end when those that they work for are gone, however these ended."""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+GUARD = "DGS_GUARD"  # environment variable: machine and process id of the nearest guard above
+LOOK = 1.0  # seconds between looks for the guard
+PATIENCE = 16  # seconds between asking a process to end and killing it; a kernel has one less for its checkpoint
+
+
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the system signal this process when the one that started it ends, however that happens.
+
+    Outside Linux, ipykernel's own check, once a second, has to do.
+
+    Args:
+        parent: process id of the one that started it; if it has ended already, this process ends at once.
+        number: the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def guarded(process: int) -> dict[str, str]:
+    """Return the environment by which `follow_guard` finds a guard."""
+    return {GUARD: f"{socket.gethostname()}:{process}"}
+
+
+def follow_guard() -> None:
+    """End this process soon after its guard, where one is named and runs on this machine.
+
+    Between the two stand a scheduler and its shells, which pass nothing on when they are killed. On other machines a
+    cluster's own scheduler sees to that.
+    """
+    machine, _, process = os.environ.get(GUARD, "").rpartition(":")
+    if machine == socket.gethostname():
+        threading.Thread(target=_follow, args=(int(process),), daemon=True).start()
+
+
+def _follow(guard: int) -> None:
+    while _exists(guard):
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:  # gone, or its number is another user's now
+        return False
+    return True
