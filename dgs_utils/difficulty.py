@@ -206,7 +206,7 @@ def score_what_is_new(run: Run, images: ImageSet, **options: Any) -> pd.DataFram
 
 def _exactly(path: Path) -> pd.DataFrame:
     """Read scores to the last bit, so that writing them again gives the same bytes."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_table(path, everything=True)
     numbers = {"score", *SCORED} & set(table)
     return table.assign(**{name: table[name].map(int if name == "prediction" else float) for name in numbers})
 
