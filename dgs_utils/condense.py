@@ -71,7 +71,7 @@ class Condenser:
         """
         chosen = []
         for name, members in zip(self.names, self.by_class, strict=True):
-            order = numpy_rng("condense start", self.params.seed, name).permutation(len(members))
+            order = numpy_rng("condense", "start", self.params.seed, name).permutation(len(members))
             chosen.append(members[torch.from_numpy(order[: self.params.ipc]).to(members.device)])
         images = to_float(self.real.images[torch.cat(chosen)])
         return (normalise(images) if self.params.method == "dm" else images).requires_grad_()
@@ -88,7 +88,7 @@ class Condenser:
 
     def network(self) -> Network:
         """Return this iteration's freshly initialised network."""
-        with torch_seeded("condense network", self.params.seed, self.iteration):
+        with torch_seeded("condense", "network", self.params.seed, self.iteration):
             network = build_network(self.params.network, len(self.names), self.params.image_size)
         return network.to(self.device)
 
@@ -150,7 +150,7 @@ class DistributionMatching(Condenser):
     """DM: a class's synthetic images have the real ones' mean features, in ever new random networks."""
 
     def step(self) -> float:
-        rng = torch_rng("dm", self.params.seed, self.iteration)
+        rng = torch_rng("condense", "dm", self.params.seed, self.iteration)
         network = self.network().requires_grad_(False)
         self.optimiser.zero_grad()
         total = 0.0
@@ -170,7 +170,7 @@ class GradientMatching(Condenser):
     """IDC-1: training on the synthetic images gives the gradients that training on real ones gives."""
 
     def step(self) -> float:
-        params, rng = self.params, torch_rng("idc", self.params.seed, self.iteration)
+        params, rng = self.params, torch_rng("condense", "idc", self.params.seed, self.iteration)
         with torch.no_grad():
             self.images.clamp_(0, 1)
         network = self.network()

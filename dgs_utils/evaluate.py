@@ -124,7 +124,7 @@ def as_tensors(images: ImageSet | ImageTensors, size: int, workers: int = 0, zoo
 
 def check_network(network: str, size: int, norm: str) -> None:
     """Let a network that is unknown or does not suit the size fail before long work."""
-    with torch_seeded("trial"):
+    with torch_seeded("evaluate", "trial"):
         build_network(network, 2, size, norm)
 
 
@@ -142,7 +142,7 @@ def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Re
         progress: wraps the epochs.
         teacher: for protocols with soft labels.
     """
-    with torch_seeded("network weights", seed):
+    with torch_seeded("evaluate", "weights", seed):
         built = build_network(network, classes, train.images.shape[-1], norm)
     return train_classifier(built.to(train.images.device), train, test, recipe, seed, progress, teacher)
 

@@ -44,7 +44,7 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
         sets = scores[scores["class"] == name].groupby("set")
         arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
                   for which in ("original", "pool")]
-        panel = sampling_panels(*arrays, manifest["params"]["ipc"], numpy_rng("figure 2", name),
+        panel = sampling_panels(*arrays, manifest["params"]["ipc"], numpy_rng("figures", "figure 2", name),
                                 read_manifest(folder)["params"]["bins"])
         panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
         panels[titles[name]] = panel

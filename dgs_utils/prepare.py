@@ -52,11 +52,11 @@ def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs
         ValueError: an unknown network, or one that does not suit the size.
     """
     classes = len(train.classes)
-    with torch_seeded("classifier weights", seed):
+    with torch_seeded("prepare", "judge", seed):
         built = build_network(network, classes, size)
     sets = [load_images(images, size, workers).to(resolve(device)) for images in (train, test)]
     recipe = Recipe(epochs, augmentation=Augmentation(flip=0.5 if flip else 0.0), precision=precision)
-    outcome = train_classifier(built.to(resolve(device)), *sets, recipe, seed, progress)
+    outcome = train_classifier(built.to(resolve(device)), *sets, recipe, seed, progress, stage="prepare")
     return Classifier(built.cpu(), ClassifierConfig(network, classes, resize=size, crop=size)), outcome.curve
 
 
@@ -96,7 +96,7 @@ def _train_folds(run: Run) -> None:
             continue
         part = ImageSet(train.root, train.table[fold != left_out].reset_index(drop=True))
         judge, table = train_judge(part, test, params.classifier, params.classifier_size, params.classifier_epochs,
-                                   named_seed("fold", params.seed, left_out), params.flip, params.precision,
+                                   named_seed("prepare", "fold", params.seed, left_out), params.flip, params.precision,
                                    params.device, params.workers, run.progress)
         write_csv(curve, table)
         judge.save(target)
@@ -205,11 +205,11 @@ def _fresh_model(run: Run, channels: int, side: int) -> DiT:
 
 def _train_from_scratch(run: Run, latents: Latents) -> tuple[DiT, pd.DataFrame]:
     params = run.params
-    with torch_seeded("dit weights", params.seed):
+    with torch_seeded("prepare", "dit", params.seed):
         model = _fresh_model(run, *latents.mean.shape[2:4])
     model = model.to(resolve(params.device))
     schedule = Schedule(params.train_steps, params.train_batch, params.learning_rate, params.ema_decay, params.seed,
-                        params.precision)
+                        params.precision, stage="prepare")
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     trainer = Trainer(model, trained, latents, torch.arange(model.config.num_classes), schedule, None,
                       run.folder / "checkpoints" / "base.pt")

@@ -272,7 +272,7 @@ def _real_images(run: Run) -> ImageSet:
     images = ImageSet.read(run.inputs["prepare"], split="train")
     parts = []
     for name, part in images.table.groupby("class", sort=False):
-        order = numpy_rng("real pictures", name).permutation(len(part))[:REAL_IMAGES]
+        order = numpy_rng("sample", "originals", name).permutation(len(part))[:REAL_IMAGES]
         parts.append(part.iloc[np.sort(order)])
     return ImageSet(images.root, pd.concat(parts, ignore_index=True))
 

@@ -128,8 +128,8 @@ def test_loss_is_the_sum_of_its_terms_at_the_drawn_steps(tmp_path):
     trainer.model.y_embedder.dropout = 0.0
     twin = small_trainer(tmp_path, latents=trainer.latents, minimax=False)
     trainer.run(until=1)
-    order = torch.randperm(IMAGES, generator=torch_rng("order", 0, 0))[:BATCH]
-    rng = torch_rng("train", 0, 0)
+    order = torch.randperm(IMAGES, generator=torch_rng("fine_tune", "order", 0, 0))[:BATCH]
+    rng = torch_rng("fine_tune", "step", 0, 0)
     torch.randint(1, (BATCH,), generator=rng)  # the draw of mirror images
     t = torch.randint(1000, (BATCH,), generator=rng)
     noise = torch.randn(BATCH, 1, 4, 4, generator=rng)
@@ -194,10 +194,10 @@ class Recorded(Latents):
 def test_epochs_walk_through_permutations_and_drop_the_rest(tmp_path, images, batch, per_epoch):
     plain = small_latents(images)
     latents = Recorded(plain.mean, plain.std, plain.labels)
-    small_trainer(tmp_path, steps=4 * per_epoch, latents=latents, batch_size=batch).run()
+    small_trainer(tmp_path, steps=8 * per_epoch, latents=latents, batch_size=batch).run()
     batches = latents.drawn
     assert {len(b) for b in batches} == {min(batch, images)}
-    epochs = [[*chain(*batches[e * per_epoch:(e + 1) * per_epoch])] for e in range(4)]
+    epochs = [[*chain(*batches[e * per_epoch:(e + 1) * per_epoch])] for e in range(8)]
     for epoch in epochs:
         assert len(set(epoch)) == len(epoch) == per_epoch * min(batch, images)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -208,7 +208,7 @@ def test_epochs_walk_through_permutations_and_drop_the_rest(tmp_path, images, ba
 
 @pytest.mark.parametrize("bad", [0, 1])
 def test_nan_loss_names_step_images_and_checkpoint(tmp_path, bad):
-    order = torch.randperm(IMAGES, generator=torch_rng("order", 0, 0))
+    order = torch.randperm(IMAGES, generator=torch_rng("fine_tune", "order", 0, 0))
     latents = small_latents()
     latents.mean[order[bad * BATCH]] = torch.nan
     trainer = small_trainer(tmp_path, latents=latents, steps=8, checkpoint_every=1)

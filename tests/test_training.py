@@ -91,7 +91,7 @@ class _Double(nn.Module):
 
 def first_batch(recipe: Recipe, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
     """Return the first epoch's single batch as the trainer draws it: images, labels, labels behind the box, share."""
-    rng = torch_rng("classifier", seed, 1)
+    rng = torch_rng("evaluate", "training", seed, 1)
     order = torch.randperm(len(TRAIN.labels), generator=rng)
     images = augment(TRAIN.images[order], recipe.augmentation, rng)
     images, partner, own = cutmix(images, rng)

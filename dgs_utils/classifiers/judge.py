@@ -173,7 +173,7 @@ def pretrained(name: str, weights: str, size: int = 224, warn: Callable[[str], N
         raise ValueError(f"{name} has no weights {weights!r}; choose one of {', '.join(enum.__members__)}, "
                          f"or a file ending in {', '.join(READERS)}")
     try:
-        with torch_seeded("judge"):
+        with torch_seeded("overwritten"):
             network = torchvision.models.get_model(name, weights=enum[weights])
     except OSError as error:
         url = enum[weights].url
@@ -191,7 +191,7 @@ def _from_timm(name: str, weights: str) -> Classifier:
     if weights != "pretrained":
         raise ValueError(f"{name} has no weights {weights!r}; give pretrained, or a file ending in "
                          f"{', '.join(READERS)}")
-    with torch_seeded("judge"):
+    with torch_seeded("overwritten"):
         network = architectures.timm_pretrained(name)
         values = architectures.timm_preprocessing(name)
     return Classifier(network, ClassifierConfig(name, _last_linear(network)[1].out_features, **values))
@@ -210,7 +210,7 @@ def open_judge(text: str, size: int = 224, warn: Callable[[str], None] = warning
 
 def network_of(config: ClassifierConfig) -> nn.Module:
     """Return the network of a description, with weights to be overwritten: always the same random ones."""
-    with torch_seeded("judge"):
+    with torch_seeded("overwritten"):
         if config.network in NETWORKS:
             return build_network(config.network, config.num_classes, config.crop, config.norm)
         return architectures.blank(config.network, config.num_classes)
@@ -264,7 +264,7 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
     if not path.is_file():
         raise ValueError(f"prepare.classifier_weights is {path}, which does not exist; give the file with the weights "
                          f"of {name}")
-    with torch_seeded("judge"):
+    with torch_seeded("overwritten"):
         network = architectures.blank(name)
     state = read_weights(path, set(network.state_dict()), warn)
     tensorflow = any(key.startswith("background.") for key in state)
@@ -276,7 +276,7 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
     values = {"network": name, "num_classes": len(state[f"{head}.weight"]), "resize": round(size * 256 / 224),
               "crop": size, "norm": "batch"}
     if name.startswith(architectures.TIMM):
-        with torch_seeded("judge"):
+        with torch_seeded("overwritten"):
             values |= architectures.timm_preprocessing(name)
     if tensorflow:
         values |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "tensorflow_padding": True}

@@ -170,7 +170,7 @@ def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str
 
 
 def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
-                     progress: Callable = silent, teacher: Teacher | None = None) -> Outcome:
+                     progress: Callable = silent, teacher: Teacher | None = None, stage: str = "evaluate") -> Outcome:
     """Train a network and test it on the way.
 
     Args:
@@ -180,6 +180,7 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         seed: names every draw of the training (order, augmentation); the initial weights are the caller's.
         progress: wraps the epochs.
         teacher: for protocols with soft labels.
+        stage: which trains; begins the names of the draws.
 
     Raises:
         ValueError: the protocol wants soft labels and there is no teacher.
@@ -199,7 +200,7 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
     rows, predictions, best = [], torch.empty(0), (-1.0, torch.empty(0))
     for epoch in progress(range(1, recipe.epochs + 1), label="epochs", total=recipe.epochs):
         network.train()
-        loss = _train_epoch(forward, train, recipe, optimiser, torch_rng("classifier", seed, epoch), teacher)
+        loss = _train_epoch(forward, train, recipe, optimiser, torch_rng(stage, "training", seed, epoch), teacher)
         if epoch in tests:
             predictions = logits(network, test.images, precision=recipe.precision).argmax(1)
             top1 = 100 * (predictions == test.labels).double().mean().item()

@@ -40,6 +40,7 @@ class Schedule:
         seed: names every draw.
         precision: "fp32" or "bf16" for the network's forward pass.
         checkpoint_every: steps between checkpoints.
+        stage: which trains; begins the names of the draws.
     """
 
     steps: int
@@ -49,6 +50,7 @@ class Schedule:
     seed: int = 0
     precision: str = "fp32"
     checkpoint_every: int = 1000
+    stage: str = "fine_tune"
 
 
 class Trainer:
@@ -134,13 +136,14 @@ class Trainer:
         """Return the indices of this step's images: epoch e walks through its own permutation."""
         per_epoch = len(self.latents) // self.batch_size
         epoch, place = divmod(self.step, per_epoch)
-        order = torch.randperm(len(self.latents), generator=torch_rng("order", self.schedule.seed, epoch))
+        rng = torch_rng(self.schedule.stage, "order", self.schedule.seed, epoch)
+        order = torch.randperm(len(self.latents), generator=rng)
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _train_step(self, caught: list[int]) -> tuple[tuple[float, ...], bool]:
         """Carry out one optimiser step; return its losses, and whether some process has been asked to stop."""
         indices = self._batch()
-        draw = torch_rng("train", self.schedule.seed, self.step)
+        draw = torch_rng(self.schedule.stage, "step", self.schedule.seed, self.step)
         loss, latents = self._losses(indices, draw)
         total = loss.loss.mean()
         representative = diverse = total.new_zeros(())

@@ -40,7 +40,7 @@ def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.Da
             if len(rows) <= params.val_per_class:
                 raise ValueError(f"class {name} has {len(rows)} images, too few to hold out {params.val_per_class}; "
                                  f"lower prepare.val_per_class")
-            order = numpy_rng("holdout", params.seed, str(name)).permutation(rows.index)
+            order = numpy_rng("prepare", "holdout", params.seed, str(name)).permutation(rows.index)
             table.loc[order[: params.val_per_class], "split"] = "val"
     for split in ("train", "val"):
         empty = set(table["class"]) - set(table.loc[table["split"] == split, "class"])

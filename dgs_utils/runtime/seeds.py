@@ -1,7 +1,9 @@
 """Named seeds: every random draw of the kit comes from a generator that is named after what it is for.
 
-A name such as ``("pool", 0, 3, 17)`` (purpose, pool seed, class, image) is hashed into a seed, so that two draws share
-a stream only if they share a name, and no draw depends on how many others came before it.
+A name such as ``("pool", 0, "n02086240", 17)`` (stage, pool seed, class, image) is hashed into a seed, so that two
+draws share a stream only if they share a name, and no draw depends on how many others came before it. Every name begins
+with the stage that draws, so that no two stages share a stream; only weights that are overwritten at once, such as
+those of a network about to be loaded, are drawn as "overwritten" whatever the stage.
 """
 
 import hashlib

@@ -30,5 +30,5 @@ def folds_of(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
         if len(part) < folds:
             raise ValueError(f"class {name} has {len(part)} training images for {folds} folds; lower prepare.folds")
         places = part["file_name"].sort_values().index.to_numpy()
-        found[places] = numpy_rng("folds", seed, str(name)).permutation(len(part)) % folds
+        found[places] = numpy_rng("prepare", "folds", seed, str(name)).permutation(len(part)) % folds
     return found

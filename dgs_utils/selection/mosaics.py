@@ -94,7 +94,7 @@ def choose_crops(images: ImageSet, judge: "Classifier", index: ArrayLike, ipc: i
         if len(part) < wanted:
             raise ValueError(f"class {name} has {len(part)} originals, and {tiles} × {tiles} crops for ipc "
                              f"{ipc} take {wanted}; lower sample.ipc")
-        rng = numpy_rng("crops", seed, name)
+        rng = numpy_rng("sample", "crops", seed, name)
         part = part.iloc[rng.permutation(len(part))[: max(IMAGES, wanted)]]
         boxes, found = _best_of_each(images, part, side, rng, int(index[part["label"].iloc[0]]), judge, workers)
         part = part.assign(**dict(zip(BOX, boxes.T, strict=True)), loss=found)
