@@ -21,7 +21,7 @@ from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.images.tables import read_table
+from dgs_utils.images.tables import read_table, row_at
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
@@ -289,25 +289,25 @@ def read_metadata(images: ImageSet) -> pd.DataFrame:
     Raises:
         ValueError: a folder without the file, a damaged line, an image without score, or a score for no image.
     """
-    parents = images.table["file_name"].str.rpartition("/")[0]
-    known = {}
-    for parent in parents.unique():
+    known: dict[str, float] = {}
+    for parent in images.table["file_name"].str.rpartition("/")[0].unique():
         path = images.root / parent / "metadata.jsonl"
         if not path.exists():
             raise ValueError(f"{path} does not exist; score these images with a classifier, or add the file")
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                name, score = f"{parent}/{row['file_name']}".removeprefix("/"), float(row["score"])
-            except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-                raise ValueError(f"{path}, line {number} is not a JSON object with file_name and score; "
-                                 f"make the file anew") from None
+        table = read_table(path, ["score"])
+        for column in ("file_name", "score"):
+            if column not in table:
+                raise ValueError(f"{path} has no {column} in any line; make the file anew")
+        for place, (file, score) in enumerate(zip(table["file_name"], table["score"], strict=True)):
+            name, where = f"{parent}/{file}".removeprefix("/"), row_at(path, place)
+            if not file or not score:
+                raise ValueError(f"{where} has no {'score' if file else 'file_name'}; make the file anew")
             if name in known:
-                raise ValueError(f"{path} lists {row['file_name']} twice; keep one line of it")
-            if not 0 <= score <= 1:
-                raise ValueError(f"{path}, line {number}: the score of {row['file_name']} is {score}, and difficulty "
-                                 f"lies in [0, 1]; score the images again")
-            known[name] = score
+                raise ValueError(f"{path} lists {file} twice; keep one line of it")
+            if not _is_score(score):
+                raise ValueError(f"{where}: the score of {file} is {score}, and difficulty lies in [0, 1]; score the "
+                                 f"images again")
+            known[name] = float(score)
     scores = images.table["file_name"].map(known)
     if scores.isna().any():
         raise ValueError(f"{images.root / images.table['file_name'][scores.isna()].iloc[0]} has no score in its "
@@ -317,6 +317,13 @@ def read_metadata(images: ImageSet) -> pd.DataFrame:
     if gone:
         raise ValueError(f"{images.root / min(gone)} has a score and no image; restore it or remove its line")
     return images.table.assign(score=scores)
+
+
+def _is_score(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def write_metadata(folder: Path, scores: pd.DataFrame) -> None:

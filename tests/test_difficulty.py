@@ -184,11 +184,16 @@ def test_published_metadata_files_are_written_and_read_back(world, tmp_path):
 
 
 @pytest.mark.parametrize(("damage", "message"), [
-    (lambda text: "{", "line 1 is not a JSON object"),
+    (lambda text: "{", "metadata.jsonl, line 1 is not valid JSON"),
+    (lambda text: text + '{"file_name": "x.png"}', r"line \d+ has no score; make"),
+    (lambda text: text + '{"score": 0.5}', r"line \d+ has no file_name; make"),
+    (lambda text: '{"name": "0.png", "score": 0}', "has no file_name in any line"),
     (lambda text: text.replace("0.png", "1.png", 1), "lists 1.png twice"),
     (lambda text: text.splitlines()[0], "has no score"),
     (lambda text: text + '{"file_name": "x.png", "label": 0, "score": 0.5}\n', "x.png has a score and no image"),
-    (lambda text: '{"file_name": "0.png", "score": NaN}\n', "the score of 0.png is nan"),
+    (lambda text: '{"file_name": "0.png", "score": NaN}\n', "line 1: the score of 0.png is NaN"),
+    (lambda text: '{"file_name": "0.png", "score": true}\n', "line 1: the score of 0.png is true"),
+    (lambda text: '{"file_name": "0.png", "score": 1.5}\n', "line 1: the score of 0.png is 1.5"),
     (lambda text: None, "does not exist; score these images"),
 ])
 def test_damaged_published_files_are_named(world, damage, message):

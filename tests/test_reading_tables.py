@@ -27,6 +27,22 @@ def calls(source: str) -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
 
 
+def reads_json_lines(source: str) -> bool:
+    """Return whether a source parses the lines of a file one by one, as JSON."""
+    repeated = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.For | ast.While):
+            repeated += node.body
+        elif isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp):
+            repeated += [node.elt, *(test for part in node.generators for test in part.ifs)]
+        elif isinstance(node, ast.DictComp):
+            repeated += [node.key, node.value]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "map":
+            repeated += node.args[:1]
+    return any(isinstance(inner, ast.Attribute) and ast.unparse(inner) == "json.loads"
+               for node in repeated for inner in ast.walk(node))
+
+
 def test_nothing_else_reads_tables():
     sources = {file.relative_to(ROOT).as_posix(): file.read_text() for file in (ROOT / "dgs_utils").rglob("*.py")}
     del sources["dgs_utils/images/tables.py"]
@@ -37,6 +53,15 @@ def test_nothing_else_reads_tables():
         found = {call for call in calls(source) if call.split(".")[1] in READERS and call.split(".")[0] in
                  ("pd", "pandas", "csv", "np")}
         assert not found, f"{name} reads tables itself: {found}"
+        talk = name == "dgs_utils/batch/copies.py"  # what the runner says on a pipe is no list
+        assert talk or not reads_json_lines(source), f"{name} reads lines of JSON itself"
+
+
+@pytest.mark.parametrize("source", ["for line in f:\n    x = json.loads(line)", "[json.loads(a) for a in f]",
+                                    "map(json.loads, f)", "{json.loads(a)['b']: 1 for a in f}"])
+def test_the_check_sees_lines_of_json(source):
+    assert reads_json_lines(source)
+    assert not reads_json_lines("rows = [c for c in json.loads(text)['cells']]")
 
 
 def write(path: Path, rows: list[dict]) -> Path:
