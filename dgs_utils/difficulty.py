@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.manifests import chain
+from dgs_utils.artifacts.manifests import chain, read_manifest
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
@@ -160,6 +160,8 @@ def score_source(run: Run) -> pd.DataFrame:
     check_names(images.table, run.inputs[params.source] if params.source == "pool" else prepare)
     if params.published_scores:
         scores = read_metadata(images)
+    elif params.source == "pool" and read_manifest(run.inputs["pool"])["params"]["generator"] == "originals":
+        scores = scores_of_sources(images, _exactly(run.inputs["originals"] / "scores.csv"))
     else:
         fold_judges = [load(prepare / "folds" / str(i)) for i in range(folds_in(prepare))]
         judges = fold_judges or [load(prepare / "classifier")]
@@ -183,6 +185,31 @@ def score_source(run: Run) -> pd.DataFrame:
     _note_growth(run, scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
+
+
+def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame:
+    """Give the images of a pool of originals the scores that they have there.
+
+    So no judge scores again, as part of a pool, what it has seen in training, where the originals' own scores come from
+    judges that had not.
+
+    Args:
+        images: the pool, with a column source: the originals' file names.
+        originals: their scores.
+
+    Returns:
+        As `score_images`.
+
+    Raises:
+        ValueError: an image comes from none of them.
+    """
+    known = originals.set_index("file_name")
+    missing = images.table.loc[~images.table["source"].isin(known.index), "file_name"]
+    if len(missing):
+        raise ValueError(f"{images.root / missing.iloc[0]} comes from no image that stage 03 has scored as an "
+                         f"original; give 02 and 03 the same folder originals")
+    found = known.loc[images.table["source"], [name for name in ("score", *SCORED) if name in known]]
+    return images.table.assign(**{name: column.to_numpy() for name, column in found.items()})
 
 
 def score_what_is_new(run: Run, images: ImageSet, **options: Any) -> pd.DataFrame:

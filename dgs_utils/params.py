@@ -255,10 +255,13 @@ class PoolParams(StageParams):
 
     prepare: Folder = ""
     fine_tune: Folder = ""
-    generator: Literal["minimax", "dit", "mgd3", "folder"] = "minimax"
+    originals: Folder = ""  # the originals' scores (03), for generator "originals"
+    generator: Literal["minimax", "dit", "mgd3", "folder", "originals"] = "minimax"
     root: Annotated[str | list[str], Field(json_schema_extra=GIVEN)] = ""  # the images of generator "folder": a folder,
     # or several folders or archives, which make one pool
     images_per_class: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 50
+    bias: Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False, json_schema_extra=LATER)] = 0.0  # β of generator
+    # "originals", which draws an image with probability ∝ exp(−β · difficulty)
     seed: Count = 0
     steps: Positive = 50
     solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
@@ -283,6 +286,9 @@ class PoolParams(StageParams):
             k, n = map(int, self.shard.split("/"))
             if k > n:
                 raise ValueError(f"pool.shard is {self.shard!r}, but shares are numbered 1/{n} to {n}/{n}")
+        if self.bias and self.generator != "originals":
+            raise ValueError(f"pool.bias is {self.bias:g}, but generator {self.generator} has no bias to set; leave it "
+                             f"at 0, or set pool.generator to originals")
         if self.generator == "mgd3" and self.solver != "ancestral":
             raise ValueError(f"pool.solver is {self.solver!r}, but generator mgd3 guides ancestral steps only; "
                              f"set it to 'ancestral'")
@@ -293,6 +299,8 @@ class PoolParams(StageParams):
         found = super().identity()
         if self.generator == "folder":
             return {name: found[name] for name in ("generator", "root", "classes")}
+        if self.generator == "originals":
+            return {name: found[name] for name in ("generator", "bias", "seed", "classes") if name in found}
         if self.generator == "mgd3":  # as many modes as images
             found["images_per_class"] = self.images_per_class
         return {name: value for name, value in found.items() if name != "root"}
@@ -304,10 +312,13 @@ class PoolParams(StageParams):
         found = {"prepare": Input(stage="00_prepare")}
         if self.generator == "minimax":
             found["fine_tune"] = Input(stage="01_fine_tune")
+        if self.generator == "originals":
+            found["originals"] = Input(stage="03_difficulty", overrides={"source": "originals"})
         return found
 
     def label(self, inputs: dict[str, str]) -> str:
-        return f"{inputs['prepare']}-{self.generator}-{self.seed}"
+        bias = f"-bias{self.bias:g}" if self.generator == "originals" else ""
+        return f"{inputs['prepare']}-{self.generator}{bias}-{self.seed}"
 
 
 class DifficultyParams(StageParams):

@@ -40,8 +40,11 @@ from dgs_utils.images.tables import read_table
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
-from dgs_utils.runtime.seeds import named_seed, torch_rng
+from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
+from dgs_utils.selection.bias import biased_order
+from dgs_utils.selection.score_tables import read_scores
 
+TAKEN = ("folder", "originals")  # generators whose images exist already
 COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 
 
@@ -115,7 +118,7 @@ def load_generator(run: Run) -> DiT:
 def generate(run: Run) -> pd.DataFrame:
     """Generate the pool, and write ``images/<class>/<i>.png`` and ``metadata.csv``; return the latter.
 
-    Generator "folder" only lists images that exist already. A run that generates a share (``shard``) writes
+    Generators "folder" and "originals" take images that exist already. A run that generates a share (``shard``) writes
     ``metadata.csv`` only if it finds the others' images there too; it returns the rows of what is there.
 
     Raises:
@@ -126,6 +129,8 @@ def generate(run: Run) -> pd.DataFrame:
     classes = chosen_classes(run)
     if run.params.generator == "folder":
         table = list_folder(run, classes)
+    elif run.params.generator == "originals":
+        table = draw_originals(run, classes)
     else:
         own = share(blocks(run, classes), run.params.shard)
         for unfinished in (file for block in own for file in block.partial_files()):  # of a run that was killed
@@ -133,7 +138,7 @@ def generate(run: Run) -> pd.DataFrame:
         if missing := [part for block in own for part in block.missing()]:
             _generate_blocks(run, missing)
         table = _pool_table(run, classes)
-    if len(table) == len(classes) * run.params.images_per_class or run.params.generator == "folder":
+    if len(table) == len(classes) * run.params.images_per_class or run.params.generator in TAKEN:
         write_csv(run.folder / "metadata.csv", table)
         _note_growth(run, table)
     else:
@@ -144,7 +149,7 @@ def generate(run: Run) -> pd.DataFrame:
 
 def is_complete(run: Run) -> bool:
     """Return whether all images of the pool are there, those of other shares too, so that the stage can finish."""
-    if run.params.generator != "folder" and not all(block.done for block in blocks(run, chosen_classes(run))):
+    if run.params.generator not in TAKEN and not all(block.done for block in blocks(run, chosen_classes(run))):
         return False
     if not (run.folder / "metadata.csv").exists():
         return False
@@ -373,3 +378,36 @@ def gather(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.DataFrame:
     table["file_name"] = [copy.relative_to(run.folder).as_posix() for copy in copies]
     shutil.rmtree(run.folder / "unpacked", ignore_errors=True)
     return table[["file_name", "class", "label", "index", "generator", "source"]]
+
+
+def draw_originals(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
+    """Draw a pool from the training originals, biased by their difficulty, and copy it (see `biased_order`).
+
+    The difficulty is that of stage 03, and stays the images' own, so that pools of every bias hold images of one
+    quality, and only their distribution differs.
+
+    Returns:
+        file_name, class, label, index, generator, bias, and source: the original's file name.
+
+    Raises:
+        ValueError: a class has fewer originals than the pool is to hold.
+    """
+    params, images = run.params, ImageSet.read(run.inputs["prepare"], "train", warn=run.warn)
+    difficulty = read_scores(run.inputs["originals"]).set_index("file_name")["score"]
+    rows = []
+    for name, label in zip(classes["class"], classes["label"], strict=True):
+        names = images.table.loc[images.table["class"] == name, "file_name"].tolist()
+        if len(names) < params.images_per_class:
+            raise ValueError(f"class {name} has {len(names)} originals, too few for {params.images_per_class} pool "
+                             f"images; lower pool.images_per_class")
+        order = biased_order(difficulty[names], params.bias, numpy_rng("pool", "bias", params.seed, name))
+        rows += [(name, label, i, names[place]) for i, place in enumerate(order[: params.images_per_class])]
+    table = pd.DataFrame(rows, columns=["class", "label", "index", "source"])
+    copies = []
+    for name, index, source in run.progress(list(zip(table["class"], table["index"], table["source"], strict=True)),
+                                            label="images"):
+        target = run.folder / "images" / name / f"{index}{Path(source).suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copies.append(copy_image(images.root / source, target))
+    table.insert(0, "file_name", [copy.relative_to(run.folder).as_posix() for copy in copies])
+    return table.assign(generator="originals", bias=params.bias)
