@@ -120,6 +120,21 @@ def test_counts_are_told_by_kind(tmp_path):
                                  f"images outside class folders 1)"]
 
 
+def test_what_the_kit_keeps_beside_images_is_no_news(tmp_path, outputs):
+    prepare = make_prepare(write_digits(tmp_path / "originals", 20, 40))
+    folder = open_stage("02_pool", generator="folder", root=str(tmp_path), prepare=str(prepare)).folder  # not finished
+    write(folder, {"images/a/1.png": 0, "metadata.csv": "file_name,class\nimages/a/1.png,a\n", "log.txt": "",
+                   "checkpoints/1.npy": "", "notebook.ipynb": "{}", "progress.json": "{}"})
+    assert {file.name for file in folder.iterdir()} >= {"inputs.json", ".lock.work"}
+    assert read(folder) == ({"images/a/1.png": "a"}, [])
+    write(folder, {"mine.txt": "", "images/a/2.png": 0, ".hidden": ""})
+    assert read(folder)[1] == [f"{folder}: 1 images used, 3 skipped (.txt 1, hidden 1, images not in the list 1)"]
+    write(tmp_path / "set", {**{f"{name}/1.png": 0 for name in ("checkpoints", "shares", "manifests")},
+                             "inputs.json": "{}", "manifest.json": "{}"})  # a stranger may use these names, too
+    assert read(tmp_path / "set") == ({f"{name}/1.png": name for name in ("checkpoints", "shares", "manifests")},
+                                      [f"{tmp_path}/set: 3 images used, 2 skipped (.json 2)"])
+
+
 def test_links_are_followed_and_circles_are_not(tmp_path):
     write(tmp_path, {"set/a/1.png": 0, "set/b/1.png": 0, "elsewhere/1.png": 0})
     (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere")

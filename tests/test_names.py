@@ -1,5 +1,6 @@
 """Names from strangers: none of them leads out of the folder that it was given."""
 
+import json
 import os
 from pathlib import Path
 
@@ -138,10 +139,18 @@ def test_a_finished_pool_from_a_stranger_cannot_either(tmp_path, outputs):
 
 
 def test_images_elsewhere_are_told(tmp_path, outputs, monkeypatch):
+    """From a folder of somebody else's making; what its stage was told itself is as it should be."""
     prepare = make_prepare(write_digits(tmp_path / "originals", 20, 40))
     monkeypatch.setenv("DGS_OUTPUTS", str(tmp_path / "mine"))
-    with pytest.warns(UserWarning, match=r"originals\.csv lists are not in its folder, but in .*originals"):
-        ImageSet.read(prepare)
+    told = []
+    ImageSet.read(prepare, warn=told.append)
+    assert told == []
+    (tmp_path / "originals").rename(tmp_path / "private")
+    dataset = json.loads((prepare / "dataset.json").read_text()) | {"root": str(tmp_path / "private")}
+    (prepare / "dataset.json").write_text(json.dumps(dataset))
+    ImageSet.read(prepare, warn=told.append)
+    assert told == [f"the images that {prepare}/originals.csv lists are not in its folder, nor where its stage was "
+                    f"told, but in {tmp_path}/private"]
 
 
 # ---- Experiments -----------------------------------------------------------------------------------------------------

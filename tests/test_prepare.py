@@ -114,6 +114,7 @@ def trained(run: Run) -> dict[str, torch.Tensor]:
     return load_file(run.folder / "dit" / "diffusion_pytorch_model.safetensors")
 
 
+@pytest.mark.filterwarnings("error:.*not in its folder:UserWarning")
 def test_training_is_decided_by_seed_and_precision_alone(stage, tmp_path):
     short = {"train_steps": 8, "train_batch": 4, "flip": True}
     first = trained(stage(**short, output=str(tmp_path / "first")))

@@ -30,6 +30,8 @@ from dgs_utils.selection.targets import (
 from dgs_utils.selection.thresholds import log_transform
 from dgs_utils.transform import read_sets, transform_sets
 
+# What the kit makes itself, it reads without a word.
+pytestmark = pytest.mark.filterwarnings("error:.*(images used|not in its folder):UserWarning")
 DATA = json.loads((Path(__file__).parent / "data" / "transform_cases.json").read_text())
 CASES = {case["id"]: case for case in DATA["cases"]}
 DRAWN = {name: case for name, case in CASES.items() if "pool_bins" in case}

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.manifests import MANIFEST, read_begun, read_manifest
 from dgs_utils.artifacts.names import check_name, check_relative, links_outside
 from dgs_utils.artifacts.places import locate, outputs_root
 from dgs_utils.images.tables import LISTS, read_table, row_at
-from dgs_utils.images.trees import ARCHIVES, Tree, entries, kind_of, told, walk
+from dgs_utils.images.trees import ARCHIVES, Tree, entries, kind_of, listed, told, walk
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
           "test": "test", "testing": "test"}
@@ -85,10 +85,19 @@ def no_images_of(name: str, folder: Path) -> ValueError:
 # ---- Folders of the kit's own ----------------------------------------------------------------------------------------
 
 def _originals(folder: Path) -> Listing:
+    """Open a 00 folder: its images are in it, or where its stage was told to look for them."""
     root, path = folder / json.loads((folder / "dataset.json").read_text())["root"], folder / "originals.csv"
     inside = root.absolute().is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(outputs_root())
-    notes = [] if inside else [f"the images that {path} lists are not in its folder, but in {root}"]
+    notes = [] if inside or root == _root_given(folder) else [
+        f"the images that {path} lists are not in its folder, nor where its stage was told, but in {root}"]
     return Listing(root, *_checked(read_table(path), root, path, notes))
+
+
+def _root_given(folder: Path) -> Path | None:
+    """Return the folder of images that a 00 folder was begun with, as far as it says so."""
+    given = (read_begun(folder) or {}).get("given")
+    root = given.get("root") if isinstance(given, dict) else None
+    return locate(str(root.get("path"))) if isinstance(root, dict) else None
 
 
 def _stage(folder: Path) -> Listing:
@@ -194,7 +203,7 @@ def _splits(top: Path, folders: list[str]) -> dict[str, str]:
 def _loose(folder: Path, files: list[str]) -> Counter:
     """Count the files that lie directly in a folder, beside what is read, and the hidden entries there."""
     tree = Tree()
-    for entry in folder.iterdir():
+    for entry in listed(folder):
         if entry.name not in files and not entry.is_dir():
             tree.skipped["hidden"] += 1
     return tree.skipped + Counter(kind_of(name) for name in files)

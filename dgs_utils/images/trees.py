@@ -1,7 +1,8 @@
 """Folders from anywhere: which of their files are images, and how many of which other kind there are.
 
 Every file below a folder is either an image or counted as something else. Hidden files and what systems and editors
-leave behind (``.ipynb_checkpoints``, ``__MACOSX``, ``Thumbs.db`` …) are neither images nor classes.
+leave behind (``.ipynb_checkpoints``, ``__MACOSX``, ``Thumbs.db`` …) are neither images nor classes. What this kit keeps
+beside the images of a stage folder or a published set is no stranger's file, and so neither counted nor told.
 """
 
 import mimetypes
@@ -11,10 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dgs_utils.artifacts.manifests import BEGUN, VOLATILE, read_begun
+from dgs_utils.artifacts.opening import HOLDER, LOCK
 from dgs_utils.images.pixels import image_suffixes, is_image
 
 SYSTEM = {"__macosx", "__pycache__", "@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin",
           "lost+found", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+PUBLISHED = {"metadata.csv", "images.parquet", "manifests"}  # marks of a published set
+OWN = VOLATILE | {"images.parquet", "manifests", "README.md", "thresholds.csv", "results.csv", "losses.csv",
+                  "report.csv"}
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
@@ -49,11 +55,20 @@ def looks_like_image(path: Path) -> bool:
 def entries(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the visible folders, and of the visible files, directly in a folder; sorted."""
     folders, files = [], []
+    for entry in listed(folder):
+        if not is_hidden(entry.name):
+            (folders if entry.is_dir() else files).append(entry.name)
+    return folders, files
+
+
+def listed(folder: Path) -> list[os.DirEntry]:
+    """Return what lies directly in a folder, by name; without what the kit keeps there where the folder is its own."""
     with os.scandir(folder) as found:
-        for entry in found:
-            if not is_hidden(entry.name):
-                (folders if entry.is_dir() else files).append(entry.name)
-    return sorted(folders), sorted(files)
+        there = {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
+    if there.keys() >= PUBLISHED or (BEGUN in there and read_begun(folder)):
+        there = {name: entry for name, entry in there.items()
+                 if name not in OWN and not name.startswith((LOCK, HOLDER))}
+    return list(there.values())
 
 
 def count_images(folder: Path, enough: int = 1) -> int:
@@ -85,9 +100,7 @@ def walk(root: Path, below: Iterable[str] = ("",)) -> Tree:
 
 
 def _walk(root: Path, place: str, tree: Tree, above: tuple[str, ...]) -> None:
-    with os.scandir(root / place) as found:
-        listed = sorted(found, key=lambda entry: entry.name)
-    for entry in listed:
+    for entry in listed(root / place):
         name = f"{place}/{entry.name}" if place else entry.name
         if is_hidden(entry.name):
             tree.skipped["hidden"] += _count_files(entry)
