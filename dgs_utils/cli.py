@@ -107,8 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--yes", action="store_true", help="upload to hf://; without it, nothing is uploaded")
     publish.set_defaults(command=_publish)
 
+    verify = commands.add_parser("verify", parents=[experiment], help="compare every byte of finished results with "
+                                 "their manifests")
+    verify.add_argument("file", nargs="?", default="params/quickstart.yaml", help="experiment file, or a folder of "
+                        "results, such as outputs/evidence")
+    verify.add_argument("--repair", action="store_true", help="let what is damaged be made again by the next run")
+    verify.set_defaults(command=_verify)
+
     clean = commands.add_parser("clean", parents=[places], help="list results that no file in params refers to")
-    clean.add_argument("--yes", action="store_true", help="remove them")
+    clean.add_argument("--yes", action="store_true", help="remove them without a question")
+    clean.add_argument("--all", action="store_true", help="those, too, that were made by hand or by --set")
     clean.set_defaults(command=_clean)
     return parser
 
@@ -180,20 +188,71 @@ def _publish(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from dgs_utils.batch.node import shown
+    from dgs_utils.batch.verify import repair, report, verify_folders, verify_nodes
+
+    folder = Path(options.file)
+    if folder.is_dir():
+        if options.repair:
+            raise ValueError(f"--repair needs an experiment file, which can make again what is damaged; {options.file} "
+                             f"is a folder")
+        found, nodes = verify_folders(folder, _bar), []
+    else:
+        nodes = _nodes(options)
+        found = verify_nodes(nodes, _bar)
+    print("\n".join(report(found, nodes)))
+    if options.repair and found.damaged:
+        print("\n".join(repair(nodes, found)))
+    elif found.damaged and nodes:
+        file = shown(Path(options.file))
+        print(f"To make it again: dgs verify {file} --repair, then dgs run {file}")
+    return int(bool(found.damaged))
+
+
+def _bar(items, label: str, total: int):
+    """Pass items through a progress bar, where somebody watches."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=label, total=total, disable=not sys.stderr.isatty())
+
+
 def _clean(options: argparse.Namespace) -> int:
-    from dgs_utils.batch.clean import remove, unreferenced
+    from dgs_utils.batch.clean import unreferenced
     from dgs_utils.batch.node import shown
     from dgs_utils.batch.status import folder_size, size
 
-    total = 0
-    for folder in unreferenced():
-        count = folder_size(folder)
-        kept = options.yes and not remove(folder)
-        total += 0 if kept else count
-        print(f"{size(count):>9}  {shown(folder)}{'  kept: a process is working in it' if kept else ''}")
-    hint = "; to remove them: dgs clean --yes" if total else ""
-    print(f"{size(total)} removed" if options.yes else f"{size(total)} that no file in params refers to{hint}")
+    left = [(one, folder_size(one.folder)) for one in unreferenced()]
+    for one, count in left:
+        why = f"  {one.apart}" if one.apart else ""
+        print(f"{size(count):>9}  {shown(one.folder)}{why}{', kept unless --all' if why and not options.all else ''}")
+    going = [(one, count) for one, count in left if options.all or not one.apart]
+    total = sum(count for _, count in going)
+    apart = sum(count for _, count in left) - total
+    also = f", and {size(apart)} made by hand or by --set" if apart else ""
+    asks = going and not options.yes and sys.stdin.isatty() and sys.stdout.isatty()
+    if asks and input(f"Remove {len(going)} folders, {size(total)}? [y/N] ").strip().lower() in ("y", "yes"):
+        options.yes = True
+    if not options.yes:
+        hint = f"; to remove them: dgs clean --yes{' --all' if options.all else ''}" if total else ""
+        print(f"{size(total)} that no file in params refers to{also}{hint}")
+        return 0
+    print(f"{size(_removed(going))} removed{also}")
     return 0
+
+
+def _removed(going: list) -> int:
+    """Remove folders, tell which are kept, and return the bytes that have gone."""
+    from dgs_utils.batch.clean import remove
+    from dgs_utils.batch.node import shown
+
+    gone = 0
+    for one, count in going:
+        why = remove(one.folder)
+        gone += 0 if why else count
+        if why:
+            print(f"{shown(one.folder)}  kept: {why}")
+    return gone
 
 
 def _nodes(options: argparse.Namespace) -> list:
@@ -225,10 +284,10 @@ def _chosen(options: argparse.Namespace) -> list:
 
 def _how(options: argparse.Namespace):
     from dgs_utils.batch.experiment import stage_named
-    from dgs_utils.batch.node import STALE, Options
+    from dgs_utils.batch.node import STALE, Options, shown
 
     force = frozenset(name if name == STALE else stage_named(name) for name in options.force)
-    return Options(force, options.limit, options.per_gpu)
+    return Options(force, options.limit, options.per_gpu, (shown(Path(options.file)), *options.changes))
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def test_checksums_ignore_what_differs_from_run_to_run(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stage": "00_prepare"}', "\x00\xff"])
 def test_damaged_manifests_are_told_and_do_not_count(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"manifest.json is damaged \(.*\); delete that file and run the stage again"):
+    with pytest.raises(ValueError, match=r"manifest.json is damaged \(.*\); run its stage again, which writes a"):
         read_manifest(tmp_path)
     assert not is_done(tmp_path)
 
@@ -252,7 +252,7 @@ def test_folder_without_manifest(tmp_path):
 def test_damaged_input(outputs):
     folder = finished("00_prepare")
     (folder / MANIFEST).write_text("{")
-    with pytest.raises(ValueError, match=f"prepare: {folder}/manifest.json is damaged .it is no JSON.; delete"):
+    with pytest.raises(ValueError, match=f"prepare: {folder}/manifest.json is damaged .it is no JSON.; run its stage"):
         check_input(folder, "prepare", ["00_prepare"])
 
 
@@ -268,7 +268,8 @@ def test_changed_input(outputs, change):
     assert check_input(folder, "prepare", ["00_prepare"])["key"] == folder.name.rsplit("-", 1)[1]
     change(folder)
     with pytest.raises(ValueError, match=rf"prepare: {folder}/(x\.csv|images/a/0.png) is missing or changed since its "
-                                         rf"stage finished; delete {folder}/manifest.json and run 00_prepare again"):
+                                         rf"stage finished; dgs verify FILE --repair and then dgs run FILE, .*, and "
+                                         "so does notebook 00_prepare"):
         check_input(folder, "prepare", ["00_prepare"])
 
 

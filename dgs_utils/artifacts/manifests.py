@@ -82,7 +82,7 @@ def _mismatch(value: Any, schema: dict[str, Any]) -> str:
 
 
 def _broken(path: Path, fault: str) -> NoReturn:
-    raise ValueError(f"{path} is damaged ({fault}); delete that file and run the stage again") from None
+    raise ValueError(f"{path} is damaged ({fault}); run its stage again, which writes a new one") from None
 
 
 def read_begun(folder: Path) -> dict[str, Any] | None:
@@ -147,7 +147,7 @@ def checksums(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[s
             files[entry.name] = digest(entry)
         else:
             inside = {f.relative_to(folder).as_posix(): digest(f) for f in sorted(entry.rglob("*")) if f.is_file()}
-            files[entry.name], sums[entry.name] = _together(inside, entry.name), inside
+            files[entry.name], sums[entry.name] = together(inside, entry.name), inside
     return files, sums
 
 
@@ -157,8 +157,8 @@ def digest(file: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
 
 
-def _together(inside: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return the entry of a subfolder whose files have these checksums."""
+def together(inside: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the entry of a subfolder of this name, whose files have these checksums by path from the stage folder."""
     total = hashlib.sha256()
     for file, entry in inside.items():
         total.update(f"{file.removeprefix(name + '/')} {entry['sha256']}\n".encode())
@@ -230,14 +230,20 @@ def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any
         raise ValueError(f"{what}: {folder} was written by {manifest['stage']}; "
                          f"give a folder that {' or '.join(stages)} wrote")
     if lost := damaged(folder, manifest):
-        raise ValueError(f"{what}: {folder / lost[0]} is missing or changed since its stage finished; delete "
-                         f"{folder / MANIFEST} and run {manifest['stage']} again")
+        raise ValueError(f"{what}: {folder / lost[0]} is missing or changed since its stage finished; "
+                         f"{remedy(manifest)}")
     for source in manifest["inputs"]:
         upstream = _readable(outputs_root() / source["folder"])
         if source["content"] and upstream and content_of(upstream, source.get("count", 0)) != source["content"]:
             raise ValueError(f"{what}: {folder} is stale, since its input {outputs_root() / source['folder']} was made "
                              f"anew with another content; run {manifest['stage']} again")
     return manifest
+
+
+def remedy(manifest: dict[str, Any]) -> str:
+    """Return what makes a damaged result again, as the second half of a sentence."""
+    return (f"dgs verify FILE --repair and then dgs run FILE, with its experiment file, make it again, and so does "
+            f"notebook {manifest['stage']} with its parameters")
 
 
 def input_folder(manifest: dict[str, Any], name: str) -> Path | None:

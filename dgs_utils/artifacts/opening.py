@@ -144,7 +144,7 @@ def begin_on(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any] | None
         print(f"{folder} held {reason}; it is removed, and {node.stage} starts over", flush=True)
         begun = manifest = None
     elif manifest and (lost := damaged(folder, manifest)):
-        _drop_damaged(node, lost)
+        drop_damaged(node, lost)
         print(f"{folder}: {', '.join(lost)[:200]} is missing or damaged, and is made again", flush=True)
         manifest = None
     other = bool(begun) and begun.get("code") != now
@@ -206,7 +206,7 @@ def _unknown(node: Node) -> str:
     return f"{left[0]}, of which nobody knows what it was made from" if left else ""
 
 
-def _drop_damaged(node: Node, lost: list[str]) -> None:
+def drop_damaged(node: Node, lost: list[str]) -> None:
     """Remove what is damaged, with all part results beside it, but for a pool's other images, which are costly."""
     (node.folder / MANIFEST).unlink(missing_ok=True)
     if node.stage != "02_pool":
@@ -214,8 +214,10 @@ def _drop_damaged(node: Node, lost: list[str]) -> None:
         return
     for name in lost:
         path = node.folder / name
-        if path.is_file():
-            path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def empty(folder: Path, keep: tuple[str, ...] = ()) -> None:

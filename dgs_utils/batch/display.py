@@ -54,7 +54,7 @@ class Display:
         self.counts = Counter(node.stage for node in left)
         self.seconds |= earlier_seconds({node.stage for node in left})
         for fault in filter(None, map(damage, left)):
-            self._print(f"Made anew: {fault.split('; delete')[0]}")
+            self._print(f"Made anew: {fault.rsplit('; ', 1)[0]}")
         if left:
             self._print(f"{len(left)} of {total} notebooks to run{self._time_left(0)}")
 

@@ -24,6 +24,7 @@ from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpus
 from dgs_utils.batch.limit import CellClock
 from dgs_utils.batch.state import (
+    ASKED,
     FAILURE,
     LOCK,
     changed_inputs,
@@ -48,6 +49,7 @@ class Options:
         force: stages that run again even if they are finished; `STALE` stands for what other code made, at any stage.
         limit: minutes that one cell may take; 0 = any.
         per_gpu: how many notebooks may share a GPU.
+        asked: the command: the experiment file, and each change by --set.
 
     Raises:
         ValueError: a limit that is negative or no number, or less than one notebook a GPU.
@@ -56,6 +58,7 @@ class Options:
     force: frozenset[str] = frozenset()
     limit: float = 0
     per_gpu: int = 1
+    asked: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not 0 <= self.limit < math.inf:
@@ -158,6 +161,8 @@ def _remove(entry: Path) -> None:
 def _run(node: Node, display: Display, options: Options) -> Report:
     for name in (FAILURE, "progress.json"):
         (node.folder / name).unlink(missing_ok=True)
+    if options.asked:
+        write_json(node.folder / ASKED, list(options.asked))
     if not share(node):  # else they may be another's that is at work
         for unfinished in list(node.folder.rglob(".*.partial")):  # of a notebook that was killed while it wrote
             _remove(unfinished)

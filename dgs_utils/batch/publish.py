@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
-from dgs_utils.artifacts.manifests import MANIFEST, check_input, checksums, input_folder, is_done, read_manifest
+from dgs_utils.artifacts.manifests import MANIFEST, check_input, checksums, input_folder, is_done, read_manifest, remedy
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.card import dataset_card
 from dgs_utils.images.image_sets import ImageSet
@@ -118,11 +118,10 @@ def verify(folder: Path) -> None:
     Raises:
         ValueError: a file is missing or changed.
     """
-    now, _ = checksums(folder)
-    for name, entry in read_manifest(folder)["files"].items():
+    now, manifest = checksums(folder)[0], read_manifest(folder)
+    for name, entry in manifest["files"].items():
         if now.get(name, {}).get("sha256") != entry["sha256"]:
-            raise ValueError(f"{folder / name} is missing or changed since its stage finished; delete "
-                             f"{folder / MANIFEST} and run that stage again")
+            raise ValueError(f"{folder / name} is missing or changed since its stage finished; {remedy(manifest)}")
 
 
 def _scores_of(pool: Path, manifest: dict[str, Any]) -> Path:

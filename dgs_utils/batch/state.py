@@ -18,6 +18,7 @@ from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import outputs_root
 
 FAILURE = "failure.json"
+ASKED = "asked.json"
 KEPT = ("stage", "key", "label", "content", "inputs", "seconds", "code", "later_code", "count", "chain")
 STATES = ("done", "running", "failed", "stale", "missing")
 
@@ -127,6 +128,15 @@ def failure(node: Node) -> str:
         return ""
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return f"{path} is damaged, so that the reason is lost; run again"
+
+
+def asked_for(folder: Path) -> tuple[str, ...]:
+    """Return the command that asked for a result: the experiment file, and what --set changed; () for one by hand."""
+    try:
+        words = json.loads((folder / ASKED).read_text())
+        return tuple(map(str, words)) if isinstance(words, list) else ()
+    except (OSError, ValueError):
+        return ()
 
 
 def share(node: Node) -> str:

@@ -62,7 +62,7 @@ def _listed(nodes: list[Node]) -> str:
 def damage_lines(nodes: list[Node]) -> list[str]:
     """Return a line for each node that counts as missing although its folder has a manifest."""
     faults = filter(None, map(damage, nodes))
-    return [f"Counts as missing: {fault.split('; delete')[0]}; it is made anew by the next run" for fault in faults]
+    return [f"Counts as missing: {fault.rsplit('; ', 1)[0]}; it is made anew by the next run" for fault in faults]
 
 
 def _expected(seconds: list[float], nodes: int) -> str:
