@@ -111,6 +111,23 @@ def test_status_tells_states_time_and_disk(copy):
     assert "another version" not in printed
 
 
+def test_status_tells_what_is_stale_why_and_what_it_costs(copy):
+    [transform] = (copy / "outputs" / "04_transform").iterdir()
+    for number, path in enumerate(sorted((copy / "outputs").glob("0[567]*/*/manifest.json"))):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 60.0 * 2**number}))
+    small_grid.replace_cell(copy, "04_transform", 3, "(run.folder / 'part0.txt').write_text('other thresholds')")
+    assert dgs(copy, "run", FILE, "--until", "transform", "--force", "transform").returncode == 0
+    printed = dgs(copy, "status", FILE).stdout
+    by_stage = {stage: sorted(path.name for path in (copy / "outputs" / stage).iterdir())
+                for stage in ("05_sample", "06_evaluate")}
+    minutes = dict(zip([*by_stage["05_sample"], *by_stage["06_evaluate"], "figures"], (1, 2, 4, 8, 16), strict=True))
+    [sample], [evaluation] = ([name for name in names if "-dgs-" in name] for names in by_stage.values())
+    assert (f"outputs/04_transform/{transform.name} holds another content than before; what was made from it is made "
+            f"again by the next run: 1 of 05_sample (took {minutes[sample]}:00); if it comes out different, "
+            f"1 of 06_evaluate, 1 of 07_figures (took {minutes[evaluation] + minutes['figures']}:00) too") in printed
+    assert columns(printed, "05_sample")[:6] == ["2", "1", "·", "·", "1", "·"]
+
+
 def test_status_tells_results_of_other_code_and_run_keeps_them(copy):
     small_grid.replace_cell(copy, "04_transform", 3, "print('looked at more closely')")
     assert "another version of the code, and kept: 1 of 04_transform" in dgs(copy, "status", FILE).stdout

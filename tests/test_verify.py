@@ -58,8 +58,9 @@ def test_a_swapped_byte_is_found_with_what_depends_on_it_and_repaired(copy):
     swap(transform / "part1.txt")
     result = dgs(copy, "verify", FILE)
     assert result.returncode == 1
-    assert result.stdout.splitlines()[:2] == [f"DAMAGED outputs/04_transform/{transform.name}: part1.txt",
-                                              "Made from it: 1 of 05_sample, 1 of 06_evaluate, 1 of 07_figures"]
+    first, second, *_ = result.stdout.splitlines()
+    assert first == f"DAMAGED outputs/04_transform/{transform.name}: part1.txt"
+    assert second.startswith("Made from it: 1 of 05_sample, 1 of 06_evaluate, 1 of 07_figures (took 0:0")
     assert f"dgs verify {FILE} --repair, then dgs run {FILE}" in result.stdout
     result = dgs(copy, "verify", FILE, "--repair")
     assert f"outputs/04_transform/{transform.name} is marked; the next run makes it again" in result.stdout
@@ -211,6 +212,7 @@ def test_data_of_the_user_that_changed_is_told_and_moved_data_is_not(tmp_path):
     assert "Nothing was left to do." in dgs(workspace, "run", FILE, "--set", "prepare.root=elsewhere").stdout
     shutil.move(workspace / "elsewhere", workspace / "data")
     swap(workspace / "data" / "a" / "0.png")
+    assert "prepare.root (data) holds another content than when " in dgs(workspace, "status", FILE).stdout
     result = dgs(workspace, "run", FILE)
     assert result.returncode == 0
     [line] = [line for line in result.stdout.splitlines() if "another content" in line]

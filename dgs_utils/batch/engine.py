@@ -21,9 +21,10 @@ import yaml
 from dgs_utils.artifacts.manifests import MANIFEST
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
+from dgs_utils.batch.changes import changed_data
 from dgs_utils.batch.display import MINUTE, Display
 from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, is_forced, shown, stale_line
-from dgs_utils.batch.run import GOOD, changed_data, check_start, nodes_by_key, terminate_as_interrupt
+from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
 from dgs_utils.batch.scratch import run_folder
 from dgs_utils.batch.state import failure, manifest, record_folder, state
 from dgs_utils.params import nearest

@@ -5,16 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.artifacts.nodes import Node
-from dgs_utils.artifacts.opening import given_paths
-from dgs_utils.artifacts.places import outputs_root
+from dgs_utils.batch.changes import changed_data
 from dgs_utils.batch.display import Display
-from dgs_utils.batch.node import DEFAULTS, PAUSE, Options, Report, finished, input_nodes, is_forced, run_node, shown
+from dgs_utils.batch.node import DEFAULTS, PAUSE, Options, Report, finished, input_nodes, is_forced, run_node
 from dgs_utils.batch.prepared import prepared
-from dgs_utils.batch.state import manifest, manifest_in, state
+from dgs_utils.batch.state import state
 
 GOOD = ("done", "skipped")
 
@@ -65,29 +62,6 @@ def check_start(nodes: list[Node], options: Options) -> list[Node]:
                 raise ValueError(f"{node.stage} needs {source.stage}/{source.folder.name}, which is {state(source)}; "
                                  f"run it first, by leaving --only out")
     return left
-
-
-def changed_data(left: list[Node]) -> list[str]:
-    """Return a line for each file or folder of the user's that holds another content than when it was used last.
-
-    Args:
-        left: the nodes that are to be run; their keys follow the content, so that what was made before stands apart.
-    """
-    lines = []
-    for node in left:
-        for name, gift in given_paths(node).items():
-            before = [folder for folder in (outputs_root() / node.stage).glob("*") if manifest_in(folder)
-                      and _is_other(read_manifest(folder).get("given"), name, gift)]
-            if before and not manifest(node):
-                lines.append(f"{node.stage[3:]}.{name} ({gift['path']}) holds another content than when "
-                             f"{shown(before[0])} was made; what depends on it is made again")
-    return list(dict.fromkeys(lines))
-
-
-def _is_other(known: Any, name: str, gift: dict[str, Any]) -> bool:
-    """Return whether a manifest names the same place with another content."""
-    found = known.get(name) if isinstance(known, dict) else None
-    return isinstance(found, dict) and found.get("path") == gift["path"] and found.get("content") != gift["content"]
 
 
 def _settled(nodes: list[Node], left: list[Node]) -> dict[str, Report]:

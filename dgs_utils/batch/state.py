@@ -19,7 +19,7 @@ from dgs_utils.artifacts.places import outputs_root
 
 FAILURE = "failure.json"
 ASKED = "asked.json"
-KEPT = ("stage", "key", "label", "content", "inputs", "seconds", "code", "later_code", "count", "chain")
+KEPT = ("stage", "key", "label", "content", "inputs", "seconds", "code", "later_code", "count", "chain", "given")
 STATES = ("done", "running", "failed", "stale", "missing")
 
 
@@ -86,6 +86,7 @@ def _read(folder: Path) -> tuple[dict[str, Any] | None, str]:
     kept |= {name: tuple(kept[name]) for name in ("later_code", "chain")}
     kept["inputs"] = [{name: sys.intern(source[name]) for name in INPUT} | _counted(source)
                       for source in found["inputs"]]
+    kept["given"] = kept["given"] or None  # mostly empty, and many are kept
     kept["code"] = _codes.setdefault(json.dumps(found.get("code"), sort_keys=True), found.get("code"))
     return kept, ""
 

@@ -5,9 +5,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from dgs_utils.artifacts.nodes import Node
+from dgs_utils.batch.changes import stale_lines
 from dgs_utils.batch.display import duration, earlier_seconds
-from dgs_utils.batch.node import failure_line, shown, stale_line
-from dgs_utils.batch.state import STATES, damage, failure, made_by_other_code, manifest, manifest_in, state
+from dgs_utils.batch.node import failure_line, shown
+from dgs_utils.batch.state import STATES, damage, failure, manifest, manifest_in, state
 
 
 def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
@@ -29,34 +30,14 @@ def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
 
 
 def details(nodes: list[Node]) -> list[str]:
-    """Return a line for each failed node, and for what is stale: why, and what it would cost to renew it.
-
-    Results whose inputs hold another content now are made again by the next run. Those that another version of their
-    own code made are kept until somebody asks for them anew.
-    """
+    """Return a line for each failed node, and for what is stale: why, and what it would cost to renew it."""
     states = {node.key: state(node) for node in nodes}
     lines = [failure_line(node, failure(node)) for node in nodes if states[node.key] == "failed"]
     lines += damage_lines(nodes)
-    reasons: dict[str, list[Node]] = defaultdict(list)
-    for node in nodes:
-        if states[node.key] == "stale":
-            reasons[stale_line(node, manifest(node))].append(node)
-    lines += [f"{reason} by the next run: {_listed(group)}" for reason, group in reasons.items()]
     short = [(node, manifest_in(node.folder)) for node in nodes if states[node.key] == "missing"]
     lines += [f"{shown(node.folder)} has {found['count']} of the {node.count} that are asked for; the rest is made by "
               f"the next run" for node, found in short if found and found["key"] == node.key]
-    old = [node for node in nodes if states[node.key] == "done" and made_by_other_code(node)]
-    if old:
-        lines.append(f"Made by another version of the code, and kept: {_listed(old)}. To make them anew, use --force "
-                     f"STAGE, or --force stale for all of them.")
-    return lines
-
-
-def _listed(nodes: list[Node]) -> str:
-    """Return how many nodes of each stage there are, and how long they took when they were made."""
-    counts = Counter(node.stage for node in nodes)
-    seconds = sum(found["seconds"] for node in nodes if (found := manifest(node)))
-    return f"{', '.join(f'{count} of {stage}' for stage, count in counts.items())} (took {duration(seconds)})"
+    return lines + stale_lines(nodes, states)
 
 
 def damage_lines(nodes: list[Node]) -> list[str]:

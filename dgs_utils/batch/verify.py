@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from dgs_utils.artifacts.manifests import (
 )
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.opening import drop_damaged, empty, share_of, worker
+from dgs_utils.batch.changes import dependents, listed
 from dgs_utils.batch.node import input_nodes, shown
 from dgs_utils.batch.state import damage, lock_file, manifest
 from dgs_utils.batch.status import size
@@ -148,17 +148,6 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         return {"sha256": "", "bytes": 0}
 
 
-def dependents(nodes: list[Node], folders: Iterable[Path]) -> list[Node]:
-    """Return the finished nodes of a plan that were made from some folders, directly or by way of others."""
-    touched, found = set(folders), []
-    for node in nodes:  # inputs stand before what needs them
-        if manifest(node) and any(source.folder in touched for source in input_nodes(node)):
-            if node.folder not in touched:
-                found.append(node)
-            touched.add(node.folder)
-    return found
-
-
 def suspects(nodes: list[Node], found: Findings) -> list[Node]:
     """Return those of the dependents that were finished after a file was damaged, and so may have been made from it.
 
@@ -220,8 +209,7 @@ def report(found: Findings, nodes: list[Node]) -> list[str]:
         more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
         lines.append(f"DAMAGED {shown(folder)}: {', '.join(lost[:SHOWN])}{more}")
     if below := dependents(nodes, found.damaged):
-        counts = Counter(node.stage for node in below)
-        lines.append(f"Made from it: {', '.join(f'{count} of {stage}' for stage, count in counts.items())}")
+        lines.append(f"Made from it: {listed(below)}")
     left = f"; {found.left_out} files that the manifests name are not passed on" if found.left_out else ""
     lines.append(f"{found.files:,} files ({size(found.bytes)}) of {found.results} results checked, "
                  f"{len(found.damaged) or 'none'} damaged{left}")
