@@ -462,3 +462,51 @@ def test_a_killed_writer_leaves_no_half_written_file(tmp_path):
         assert str(os.getpid()) in partial.name
         partial.write_text("new")
     assert target.read_text() == "new"
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from dgs_utils.artifacts import files
+target, exchanges = Path(sys.argv[1]), sys.argv[2] == "True"
+files._exchange = files._exchange if exchanges else lambda *_: False
+for number in itertools.count(int(sys.argv[3])):
+    with files.atomic(target) as partial:
+        partial.mkdir()
+        for name in "abc":
+            (partial / name).write_text(str(number))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_writers_of_a_folder_killed_again_and_again_leave_it_whole(tmp_path, exchange):
+    """Ten writers that replace one folder without a pause, each killed after another while; one of them is whole."""
+    target, number, absent = tmp_path / "set", 0, 0
+    for round_ in range(10):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target), str(exchange), str(number)], cwd=ROOT,
+                                  stdout=subprocess.PIPE, text=True)
+        first = int(writer.stdout.readline())
+        for _ in range(50 + 37 * round_):  # looks beside it while it works
+            absent += not target.exists()
+        writer.kill()
+        last = int([str(first), *writer.stdout.read().split()][-1])
+        writer.wait()
+        files.recover(tmp_path)
+        [found] = {file.read_text() for file in target.iterdir()}
+        assert len(list(target.iterdir())) == 3
+        assert int(found) in (last, last + 1)  # the last that it told of, or the next, which it had no time to tell of
+        assert not list(tmp_path.glob(".*.aside"))
+        number = int(found) + 1
+    if exchange and sys.platform.startswith("linux"):
+        assert absent == 0
+
+
+def test_what_a_manifest_certifies_is_on_disk_before_it(outputs, monkeypatch):
+    run = open_node(validate("00_prepare", {}))
+    (run.folder / "result.csv").write_text("x")
+    seen = []
+    monkeypatch.setattr("dgs_utils.artifacts.run.settle", lambda folder: seen.append(
+        (files.settle(folder), sorted(path.name for path in folder.glob("[!.]*")))))
+    run.finish()
+    assert seen == [(None, ["checksums.json", "inputs.json", "result.csv"])]

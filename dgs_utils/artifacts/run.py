@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dgs_utils.artifacts.files import write_json
+from dgs_utils.artifacts.files import settle, write_json
 from dgs_utils.artifacts.manifests import (
     MANIFEST,
     SUMS,
@@ -129,6 +129,7 @@ class Run:
         }
         (self.folder / "progress.json").unlink(missing_ok=True)
         write_json(self.folder / SUMS, sums)
+        settle(self.folder)
         write_json(self.folder / MANIFEST, manifest, durable=True)
         print(f"Finished {self.node.stage} in {manifest['seconds']:.0f} s: {self.folder}")
         self._close()
