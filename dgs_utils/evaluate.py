@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
+from dgs_utils.artifacts.manifests import MANIFEST, input_folder, read_manifest
 from dgs_utils.artifacts.nodes import key_of
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.artifacts.run import Run
@@ -40,7 +40,7 @@ from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
 
 TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "score", "cut", "cut_errors", "compute",
-        "seed"}  # columns of their own
+        "bias", "seed"}  # columns of their own
 
 
 # ---- Images and networks ---------------------------------------------------------------------------------------------
@@ -238,8 +238,10 @@ def describe(run: Run) -> dict:
     Keys: method, distribution, pool_factor, ipc (0 for methods that take every image), prepare_seed, fine_tune_seed,
     pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
     measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left out),
-    compute, pool (its key), generation (how it was made), teacher (the classifier of 00), and variant: eight hex digits
-    of everything else that decided the set, seeds left out, so that runs of unlike sets are never averaged.
+    compute, bias (β of a pool of originals), pool (its key), shift (by how much the pool is harder than the originals,
+    the mean over the classes, where 04 was told), generation (how it was made), teacher (the classifier of 00), and
+    variant: eight hex digits of everything else that decided the set, seeds left out, so that runs of unlike sets are
+    never averaged.
     """
     folder, prepare = run.inputs["distilled"], run.inputs["prepare"]
     source = json.loads((prepare / "dataset.json").read_text())
@@ -259,8 +261,10 @@ def describe(run: Run) -> dict:
     row |= {"objective": told.get("04_transform", {}).get("objective", ""),
             "measure": _score_of(row["method"], made, told), "rule": _method_of(row).selector,
             "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
+    row["bias"] = bias_of(params.get("02_pool", {}))
     row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
-            "generation": generation_of(params), "teacher": _teacher_name(params.get("00_prepare", {}))}
+            "shift": _shift_of(folder), "generation": generation_of(params),
+            "teacher": _teacher_name(params.get("00_prepare", {}))}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
             for stage, manifest in history]
     foreign = "" if made else key_of(folder)
@@ -272,6 +276,20 @@ def test_list_of(test: ImageSet) -> str:
     """Return eight hex digits of which images a test has: class and file name of each, in any order."""
     names = sorted(map("/".join, zip(test.table["class"], test.table["file_name"], strict=True)))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+
+
+def bias_of(pool: dict) -> str:
+    """Return β of a pool that was drawn from the originals, such as "2"; "" for any other."""
+    return f"{pool['bias']:g}" if pool.get("generator") == "originals" else ""
+
+
+def _shift_of(folder: Path) -> float | str:
+    """Return how far the pool that a set was drawn from lies from the originals, to four digits; "" where unknown."""
+    if not (folder / MANIFEST).exists():
+        return ""
+    transform = input_folder(read_manifest(folder), "transform")
+    table = read_table(transform / "thresholds.csv") if transform else pd.DataFrame()
+    return round(float(table["shift"].mean()), 4) if "shift" in table else ""
 
 
 def _teacher_name(params: dict) -> str:

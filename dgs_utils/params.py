@@ -359,7 +359,7 @@ class TransformParams(StageParams):
     original_scores: Folder = ""
     ipc: Positive = 10
     pool_factor: Count = 5  # the first ipc × pool_factor images of a class are the pool; 0 = all
-    objective: Literal["code", "paper"] = "code"
+    objective: Literal["code", "paper", "none"] = "code"  # none: scores stay as they are, without the logarithm
     weight: Fraction = 0.5  # λ of Eq. 9
     bins: Annotated[int, Field(ge=2)] = 10
     limit: Count = 0  # thresholds searched below this count; 0 = ipc // 2

@@ -18,7 +18,7 @@ from dgs_utils.images.tables import read_table
 from dgs_utils.params import TransformParams
 from dgs_utils.runtime.progress import silent
 from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores, with_score
-from dgs_utils.selection.targets import scale_counts
+from dgs_utils.selection.targets import scale_counts, shift
 from dgs_utils.selection.transforms import TransformedClass, limit_of, naming, transform_class, warn
 
 # ---- Frames of scores ------------------------------------------------------------------------------------------------
@@ -40,7 +40,8 @@ class Transformed(NamedTuple):
 
     Attributes:
         thresholds: one row a class: class, label, bottom, top, objective, pool_images, original_images,
-            original_bottom and original_top (as used on the originals), and a note where the class needed a way out.
+            original_bottom and original_top (as used on the originals), shift (see `targets.shift`), and a note where
+            the class needed a way out.
         scores: one row an image: set ("pool" or "original"), file_name, class, label, score, transformed; and
             prediction and confidence where both sets have them.
         surfaces: objective surfaces by class name, each (limit, limit), indexed [bottom, top].
@@ -74,7 +75,8 @@ def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn,
         for note in notes:
             warn(note)
         note = "; ".join(note.removeprefix(f"class {name}: ") for note in notes)
-        thresholds.append({"class": name, "label": pool["label"].iloc[0], **_threshold_row(found), "note": note})
+        thresholds.append({"class": name, "label": pool["label"].iloc[0], **_threshold_row(found),
+                           "shift": shift(pool["score"], real["score"]), "note": note})
         scores += [pool.assign(set="pool", transformed=found.pool),
                    real.assign(set="original", transformed=found.originals)]
         surfaces[name] = found.thresholds.objective

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_world import CLASSES, make_prepare, open_stage, write_digits
 
-from dgs_utils import difficulty, pool
+from dgs_utils import difficulty, evaluate, pool, sample, transform
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import plan
 from dgs_utils.params import PoolParams, validate
 from dgs_utils.selection.bias import biased_order
+from dgs_utils.selection.targets import shift
+from dgs_utils.selection.transforms import transform_class
 
 
 @pytest.mark.parametrize("bias", [-3.0, 0.0, 2.0])
@@ -117,3 +119,48 @@ def test_a_grid_over_bias_scores_the_originals_once(tmp_path):
     assert counts["03_difficulty"] == 1 + 3
     assert (counts["00_prepare"], counts["02_pool"], counts["05_sample"]) == (1, 3, 6)
     assert "01_fine_tune" not in counts
+
+
+def test_without_the_logarithm_scores_stay_as_they_are():
+    pool, real = np.array([0.0, 0.2, 0.9]), np.array([0.1, 1.0])
+    found = transform_class(pool, real, limit=5, objective="none")
+    assert found.pool.tolist() == [1e-4, 0.2, 0.9]
+    assert found.originals.tolist() == [0.1, 1.0]
+    assert found.thresholds[:2] == found.on_originals == (0, 0)
+    shared = transform_class(pool, real, limit=5, objective="none", shared_scale=True)
+    assert shared.originals.tolist() == [0.1, 1.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_shift_is_the_area_between_the_distribution_functions(pool, real):
+    grid = np.unique([*pool, *real])
+    below = [np.searchsorted(np.sort(side), grid, side="right") / len(side) for side in (pool, real)]
+    area = float((np.abs(below[0] - below[1])[:-1] * np.diff(grid)).sum())
+    assert abs(shift(pool, real)) == pytest.approx(area, abs=1e-9)
+    if abs(np.mean(pool) - np.mean(real)) > 1e-9:
+        assert (shift(pool, real) < 0) == (np.mean(pool) < np.mean(real))
+
+
+def test_rows_tell_bias_and_shift(originals):
+    prepare, scores = originals
+    made, _ = drawn(originals, images_per_class=20, bias=6.0)
+    scored = open_stage("03_difficulty", prepare=str(prepare), pool=str(made.folder), originals=str(scores))
+    difficulty.score_source(scored)
+    scored.finish()
+    told = open_stage("04_transform", pool_scores=str(scored.folder), original_scores=str(scores), ipc=3,
+                      pool_factor=0, objective="none")
+    transform.transform_sets(told, transform.read_sets(told))
+    told.finish()
+    chosen = open_stage("05_sample", prepare=str(prepare), pool=str(made.folder), scores=str(scored.folder),
+                        transform=str(told.folder), method="dgs", ipc=3, pool_factor=0)
+    source = sample.read_source(chosen)
+    sample.write_set(chosen, source, sample.select_images(chosen, source))
+    chosen.finish()
+    row = evaluate.describe(open_stage("06_evaluate", prepare=str(prepare), distilled=str(chosen.folder)))
+    assert (row["bias"], row["objective"], row["generation"]) == ("6", "none", "originals, drawn with β 6")
+    table = pd.read_csv(told.folder / "transformed.csv", dtype={"class": str})
+    means = [shift(*(part.loc[part["set"] == which, "score"] for which in ("pool", "original")))
+             for _, part in table.groupby("class")]
+    assert row["shift"] == pytest.approx(np.mean(means), abs=1e-4)
+    assert row["shift"] < 0

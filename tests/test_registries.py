@@ -31,7 +31,7 @@ REGISTRIES = {
     ("00_prepare", "dataset"): {"digits", "fashion", "cifar10", "folder", *SUBSETS},
     ("00_prepare", "dit_size"): {"", *DIT_SIZES},
     ("00_prepare", "autoencoder"): {"none", *HUB},
-    ("02_pool", "generator"): {"folder", *(m.generator for m in METHODS.values() if m.generator)},
+    ("02_pool", "generator"): {"folder", "originals", *(m.generator for m in METHODS.values() if m.generator)},
     ("02_pool", "solver"): {"ancestral", *SOLVERS},
     ("03_difficulty", "measure"): set(MEASURES),
     ("05_sample", "distribution"): {"scale", "own", *PREDEFINED},

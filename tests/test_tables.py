@@ -22,7 +22,7 @@ BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_s
         "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": True, "precision": "fp32",
         "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
         "variant": "a1", "test_list": "", "prepare_seed": "", "fine_tune_seed": "", "pool": "", "teacher": "",
-        "cut": "", "compute": "", "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
+        "cut": "", "compute": "", "bias": "", "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
 
@@ -188,7 +188,7 @@ def test_a_setting_that_differs_is_shown_in_the_lines():
 
 def test_series_name_what_tells_sets_of_a_method_apart():
     plain = {"method": "random", "distribution": "", "pool_factor": 0, "objective": "", "measure": "", "cut": "",
-             "compute": "", "variant": "x"}
+             "compute": "", "bias": "", "variant": "x"}
     results = pd.concat([runs([40]), runs([50], objective="paper"), runs([30], distribution="hill"),
                          runs([20], **plain)])
     assert series_of(results).tolist() == ["DGS (scale, code)", "DGS (scale, paper)", "DGS (hill, code)", "Random"]

@@ -54,6 +54,8 @@ def generation_of(params: Mapping[str, Mapping[str, Any]]) -> str:
     pool, prepare = params.get("02_pool"), params.get("00_prepare", {})
     if pool is None or pool["generator"] == "folder":
         return ""
+    if pool["generator"] == "originals":
+        return f"originals, drawn with β {pool['bias']:g}"
     size = prepare.get("dit_size") or "a DiT of its own size"
     parts = [f"{size} trained here" if prepare.get("base_model") == "train" else size]
     tuning = params.get("01_fine_tune")

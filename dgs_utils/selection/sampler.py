@@ -10,7 +10,7 @@ It does what stages 04 and 05 do, by the same functions: `transform_class`, `cla
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class DifficultyGuidedSampler(BaseEstimator):
         ipc: images per class, ≥ 1.
         distribution: "scale" (the originals' own), or a predefined one: hill, ground, slope, cliff, uniform.
         rule: "draw" (by counts per bin, as published) or "match" (closest to the target's quantiles, without chance).
-        objective: "code" (what made the published numbers) or "paper" (Eqs. 7–9).
+        objective: "code" (what made the published numbers), "paper" (Eqs. 7–9) or "none" (no logarithm).
         weight: λ of Eq. 9, in [0, 1].
         bins: number of equal bins of difficulty, ≥ 2.
         limit: thresholds tried are below this, ≥ 1; None = ipc // 2, as published.
@@ -135,7 +135,7 @@ class DifficultyGuidedSampler(BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise ValueError for a parameter that no selection could use."""
-        choices = {"distribution": ("scale", *PREDEFINED), "rule": tuple(RULES), "objective": ("code", "paper"),
+        choices = {"distribution": ("scale", *PREDEFINED), "rule": tuple(RULES), "objective": get_args(Reading),
                    "search_on": ("pool", "originals")}
         for name, valid in choices.items():
             value = getattr(self, name)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import wasserstein_distance
 
 from dgs_utils.selection.histograms import bin_of, check_scores, divergence, edges, histogram, largest_remainder
 
@@ -202,6 +203,17 @@ def distance(found_scores: ArrayLike, quantiles: ArrayLike) -> float:
     # scipy.stats.wasserstein_distance, which integrates distribution functions, differs in the last digit, and
     # reports that exist would no longer be met; for as many values on either side this line is the definition.
     return float(np.abs(np.sort(found_scores) - np.sort(quantiles)).mean())
+
+
+def shift(pool: ArrayLike, originals: ArrayLike) -> float:
+    """Return how far a pool's difficulties lie from the originals': Wasserstein-1, negative where it is easier.
+
+    Args:
+        pool: difficulties of one class's pool, shape (N,), each in [0, 1].
+        originals: of its originals, shape (M,).
+    """
+    harder = np.mean(pool) >= np.mean(originals)
+    return float(wasserstein_distance(pool, originals)) * (1 if harder else -1)
 
 
 def divergence_to_target(found: ArrayLike, target: ArrayLike) -> float:

@@ -16,10 +16,12 @@ Eq. 9, empty bins      infinite where f has an empty bin         one image added
 
 In both, the KL divergences (in bits) are between histograms of scores in equal bins, P_X is the histogram of the
 untransformed scores, and U is uniform. The result is floored at 1e-4 in both.
+
+A third, "none", is no reading but the control that shows what the logarithm adds: scores stay as they are.
 """
 
 import warnings
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,7 +31,7 @@ from dgs_utils.selection.histograms import check_scores, divergence, edges, hist
 EPSILON = 1e-4
 
 
-Reading = Literal["code", "paper"]
+Reading = Literal["code", "paper", "none"]
 
 
 class Thresholds(NamedTuple):
@@ -54,7 +56,7 @@ class Scale(NamedTuple):
         lo: smallest score inside the window; in reading "code" 1e-4 where that score is 0.
         hi: largest score inside the window.
         least: min P′ of Eq. 8, whose transformed value is 0.
-        reading: "code" or "paper".
+        reading: "code", "paper" or "none".
     """
 
     lo: float
@@ -76,7 +78,7 @@ def log_transform(scores: ArrayLike, bottom: int, top: int, reading: Reading = "
         scores: shape (N,), difficulties of one class, each in [0, 1].
         bottom: number of easiest scores to clip, ≥ 0.
         top: number of hardest scores to clip, ≥ 0; bottom + top < N.
-        reading: "code" (published code) or "paper" (Eqs. 7–8); see the module's table.
+        reading: "code" (published code), "paper" (Eqs. 7–8) or "none"; see the module's table.
 
     Returns:
         float64 array of shape (N,), in the order of ``scores``, in [1e-4, 1].
@@ -96,6 +98,8 @@ def fit_scale(scores: ArrayLike, bottom: int, top: int, reading: Reading = "code
     if bottom + top >= len(ordered):
         raise ValueError(f"thresholds ({bottom}, {top}) cross: they clip all of {len(ordered)} scores; lower the limit")
     lo, hi = float(ordered[bottom]), float(ordered[len(ordered) - 1 - top])
+    if reading == "none":
+        return Scale(0.0, 1.0, 0.0, reading)
     if reading == "code":
         lo = lo or EPSILON
         return Scale(lo, hi, lo, reading)
@@ -107,6 +111,8 @@ def apply_scale(scores: ArrayLike, scale: Scale) -> np.ndarray:
     """Transform scores by a scale, their own or another set's (see `log_transform`)."""
     scores = _as_published(check_scores(scores))
     lo, hi, least, reading = scale
+    if reading == "none":
+        return np.maximum(scores, EPSILON)
     if reading == "code":
         values, most = np.clip(scores, lo, max(lo, hi)), hi
     else:
@@ -125,13 +131,13 @@ def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, object
     weight · KL(P_X ‖ h) + (1 − weight) · KL(U ‖ h), "paper" the same with the arguments of both KL swapped. Among equal
     minima (to 1e-12) the smallest bottom wins, then the smallest top. Pairs that cannot be used (they cross, or leave
     no spread) count as infinite. Where every pair is infinite the result is (0, 0), the plain logarithm, with a
-    `UserWarning`.
+    `UserWarning`. With "none" nothing is searched.
 
     Args:
         scores: shape (N,), difficulties of one class, each in [0, 1].
         limit: thresholds tried are below this; ≥ 0, where 0 means no clipping at all. Published: IPC // 2.
         weight: λ in [0, 1].
-        objective: "code" (published code) or "paper" (Eqs. 7–9 with one image added to each bin).
+        objective: "code" (published code), "paper" (Eqs. 7–9 with one image added to each bin) or "none".
         bins: number of equal bins, ≥ 2.
 
     Raises:
@@ -141,6 +147,8 @@ def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, object
     _check_reading(objective)
     if limit < 0 or bins < 2 or not 0 <= weight <= 1:
         raise ValueError(f"limit is {limit}, bins {bins}, weight {weight}; they must be ≥ 0, ≥ 2 and in [0, 1]")
+    if objective == "none":
+        return Thresholds(0, 0, np.full((limit, limit), np.inf))
     counts = _transformed_counts(scores, limit, objective, bins)
     raw, uniform = histogram(scores, bins), np.ones(bins)
     if objective == "code":
@@ -170,8 +178,8 @@ def _as_published(scores: np.ndarray) -> np.ndarray:
 
 
 def _check_reading(reading: str) -> None:
-    if reading not in ("code", "paper"):
-        raise ValueError(f"objective is {reading!r}; choose 'code' or 'paper'")
+    if reading not in get_args(Reading):
+        raise ValueError(f"objective is {reading!r}; choose 'code', 'paper' or 'none'")
 
 
 def _transformed_counts(ordered: np.ndarray, limit: int, reading: Reading, bins: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def transform_class(pool: ArrayLike, originals: ArrayLike, limit: int, weight: f
         originals: of its originals, shape (M,).
         limit: thresholds tried are below this (see `limit_of`).
         weight: λ in [0, 1].
-        objective: "code" or "paper" (see `dgs_utils.selection.thresholds`).
+        objective: "code", "paper" or "none" (see `dgs_utils.selection.thresholds`).
         bins: number of equal bins of the search's histograms.
         search_on: the set that thresholds are searched on, "pool" or "originals".
         shared_scale: both sets use the pool's bounds.
