@@ -3,18 +3,28 @@
 import csv
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 from small_world import open_stage, write_digits
 
 from dgs_utils import difficulty, pool, prepare, sample, transform
+from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.cli import main
 from dgs_utils.images import datasets
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.pixels import load_rgb
+from dgs_utils.images.tables import read_table
+from dgs_utils.selection.score_tables import read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"0": "ring", "1": "stick", "2": "swan"}  # class folders may be called anything
@@ -27,24 +37,151 @@ def named_digits(root: Path, start: int, stop: int) -> Path:
     return root
 
 
-@pytest.mark.slow  # six notebooks in fresh kernels
-def test_one_command_makes_the_distilled_set(tmp_path, outputs, monkeypatch, capsys):
+JUDGE = "shufflenet_v2_x0_5"
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Train a small network of torchvision on scans of the three digits, and save it as trainers do."""
+    bunch = load_digits()
+    keep = bunch.target < 3
+    pixels = torch.from_numpy(np.round(bunch.images[keep] * 255 / 16)).float()[:, None].repeat(1, 3, 1, 1)
+    pixels, targets = F.interpolate(pixels[-240:], size=SIDE), torch.from_numpy(bunch.target[keep][-240:])
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(JUDGE, weights=None, num_classes=3)
+    judge = Classifier(network, ClassifierConfig(JUDGE, 3, SIDE, SIDE))
+    network.train().requires_grad_(True)
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    for batch in torch.randperm(240).repeat(8).split(40):
+        optimiser.zero_grad()
+        F.cross_entropy(judge(pixels[batch]), targets[batch]).backward()
+        optimiser.step()
+    path = tmp_path_factory.mktemp("weights") / "best.ckpt"
+    torch.save({"state_dict": {f"model.{name}": value for name, value in network.state_dict().items()}}, path)
+    return path
+
+
+def odd(source: Path) -> set[str]:
+    """Write the scan in a file in other ways beside it, some as large as its name says; return the names."""
+    scan = np.asarray(Image.open(source))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn to the left
+    stem = str(source.with_suffix(""))
+    Image.fromarray(np.rot90(scan).copy()).save(f"{stem}-turned.TIFF", exif=exif)
+    Image.fromarray(scan.astype(np.uint16) * 257).save(f"{stem}-deep.PNG")
+    Image.fromarray(scan.astype(np.float32)).save(f"{stem}-float.tif")
+    Image.fromarray(scan).save(f"{stem}-moving.webp", save_all=True, lossless=True,
+                               append_images=[Image.fromarray(255 - scan)])
+    Image.fromarray(scan).convert("RGB").save(f"{stem}-nameless", "BMP")
+    clear = Image.merge("LA", (Image.fromarray(scan), Image.fromarray(np.full_like(scan, 255))))
+    clear.save(f"{stem}-clear.png")
+    return {path.name for path in source.parent.glob(f"{source.stem}-*")}
+
+
+def litter(folder: Path, name: str) -> int:
+    """Leave in a folder what systems, editors and people leave there; return how many files."""
+    files = [".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png", "Thumbs.db", f"{name}/.0.png", f"{name}/a.txt"]
+    for file in files:
+        (folder / file).parent.mkdir(exist_ok=True, parents=True)
+        (folder / file).write_bytes(next(folder.rglob("0.png")).read_bytes())
+    (folder / name / "gone.png").symlink_to("nowhere.png")
+    return len(files) + 1
+
+
+ODD_NAMES = {"0": "NA", "1": "1e5", "2": "ñandú"}
+
+
+@pytest.fixture
+def mixed(tmp_path, weights) -> dict[str, object]:
+    """Write originals with tests and a pool, both full of what people have in such folders; return the settings."""
+    for folder, start, stop in (("real/train", 0, 24), ("real/val", 24, 34), ("made/images", 34, 54)):
+        write_digits(tmp_path / folder, start, stop)
+        for digit, name in ODD_NAMES.items():
+            (tmp_path / folder / digit).rename(tmp_path / folder / name)
+            odd(tmp_path / folder / name / "0.png")
+    litter(tmp_path / "real" / "train", "NA")
+    with zipfile.ZipFile(tmp_path / "real" / "old.zip", "w") as archive:
+        archive.write(tmp_path / "real" / "train" / "NA" / "0.png", "NA/old.png")
+    lines = [{"file_name": file.relative_to(tmp_path / "made").as_posix(), "label": file.parent.name}
+             for file in sorted((tmp_path / "made").rglob("*-*")) + sorted((tmp_path / "made").rglob("*.png"))]
+    lines = {line["file_name"]: json.dumps(line, ensure_ascii=False) for line in lines}
+    (tmp_path / "made" / "metadata.jsonl").write_text("\n".join(lines.values()), encoding="utf-8")
+    litter(tmp_path / "made", "images/NA")
+    (tmp_path / "index.csv").write_text("class,index\r\nñandú,2\r\nNA,0\r\n1e5,1\r\n", encoding="utf-8-sig")
+    return {"prepare.root": tmp_path / "real", "prepare.classifier": JUDGE, "prepare.classifier_weights": weights,
+            "prepare.class_index": tmp_path / "index.csv", "prepare.classifier_size": SIDE, "prepare.image_size": 8,
+            "prepare.hidden_size": 16, "prepare.depth": 1, "prepare.num_heads": 2, "prepare.train_steps": 2,
+            "prepare.base_model": "train", "prepare.device": "cpu"}
+
+
+def plain(settings: dict[str, object]) -> dict[str, object]:
+    """Return the settings of one stage by their bare names, paths as text."""
+    return {name.partition(".")[2]: value if isinstance(value, int) else str(value) for name, value in settings.items()}
+
+
+@pytest.mark.slow  # eight notebooks
+def test_one_command_makes_and_tests_the_distilled_set_of_a_mixed_tree(mixed, tmp_path, outputs, monkeypatch, capsys):
+    """Every odd file is read as the plain one of the same image is, by each notebook, and the rest is counted."""
     monkeypatch.chdir(ROOT)
-    originals, generated = named_digits(tmp_path / "real", 0, 60), named_digits(tmp_path / "made", 60, 90)
-    settings = {"prepare.root": originals, "prepare.split": "holdout", "prepare.val_per_class": 20,
-                "prepare.classifier": "convnet3", "prepare.classifier_weights": "train", "prepare.class_index": "''",
-                "prepare.classifier_size": 8, "prepare.classifier_epochs": 3, "pool.root": generated, "sample.ipc": 5}
+    settings = mixed | {"pool.root": tmp_path / "made", "sample.ipc": 5, "evaluate.image_size": 8,
+                        "evaluate.epochs": 1, "evaluate.repeats": 1}
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     assert main(["run", "params/my_pool.yaml", *changes]) == 0, capsys.readouterr()
-    stages = sorted(folder.name for folder in outputs.iterdir() if folder.is_dir())
-    assert stages == ["00_prepare", "02_pool", "03_difficulty", "04_transform", "05_sample"]
-    [distilled] = [folder for folder in (outputs / "05_sample").iterdir() if folder.is_dir()]
-    images = ImageSet.read(distilled)
-    assert images.classes == list(NAMES.values())
-    assert images.table["class"].value_counts().tolist() == [5, 5, 5]
-    made = {file.read_bytes() for file in generated.rglob("*.png")}
-    assert {path.read_bytes() for path in images.paths} <= made
-    assert main(["run", "params/my_pool.yaml", *changes]) == 0
+    screen = capsys.readouterr().out
+    for sentence in (f"{tmp_path}/real: 138 images used, 7 skipped (hidden 4, .txt 1, .zip 1, broken links 1)",
+                     f"{tmp_path}/real/old.zip is not used, since there are images beside it",
+                     f"6 of 138 images of {tmp_path}/real have several frames, such as train/1e5/0-moving.webp; only",
+                     "best.ckpt holds the weights under the entry 'state_dict', model., which was taken off",
+                     f"{tmp_path}/made: 78 images used, 6 skipped (hidden 4, .txt 1, broken links 1)"):
+        assert sentence in screen
+    finished = {folder: sorted((outputs / folder).glob("*/manifest.json")) for folder in
+                ("00_prepare", "02_pool", "03_difficulty", "04_transform", "05_sample", "06_evaluate")}
+    assert [len(paths) for paths in finished.values()] == [1, 1, 2, 1, 1, 1]
+    prepared = finished["00_prepare"][0]
+    assert any("138 images used, 7 skipped" in sentence for sentence in json.loads(prepared.read_text())["warnings"])
+    for path in finished["03_difficulty"]:
+        scores = read_scores(path.parent)
+        assert set(scores["class"]) == set(ODD_NAMES.values())
+        stems = scores["file_name"].str.extract(r"^(.*?/0)[-.]")[0]  # of the scan that is there in seven ways
+        alike = scores["score"].groupby(stems)
+        assert (alike.count() == 7).all()
+        np.testing.assert_allclose(alike.max(), alike.min(), atol=1e-6)
+    images = ImageSet.read(finished["05_sample"][0].parent)
+    assert images.table["class"].value_counts().to_dict() == dict.fromkeys(ODD_NAMES.values(), 5)
+    for row in images.table.itertuples():
+        assert np.array_equal(load_rgb(images.root / row.file_name), load_rgb(tmp_path / "made" / row.source))
+    [tested] = finished["06_evaluate"]
+    assert set(read_table(tested.parent / "per_class.csv")["class"]) == set(ODD_NAMES.values())
+    section = yaml.safe_load((ROOT / "params" / "my_pool.yaml").read_text())["prepare"]
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump({"prepare": section | plain(mixed), "fine_tune": {"steps": 2}}))
+    assert main(["run", str(tmp_path / "tune.yaml")]) == 0, capsys.readouterr()
+    assert "1 of 2 notebooks to run" in capsys.readouterr().out
+    assert len(list((outputs / "00_prepare").glob("*/manifest.json"))) == 1
+    [tuned] = (outputs / "01_fine_tune").glob("*/manifest.json")
+    assert np.isfinite(read_table(tuned.parent / "losses.csv")).all(axis=None)
+
+
+def test_a_permuted_class_table_is_told_before_anything_is_drawn(mixed, tmp_path, outputs, capsys):
+    given = plain(mixed) | {"dataset": "folder", "split": "given", "base_model": "none", "channels": 3}
+
+    def judged(table: str) -> list[str]:
+        (tmp_path / "index.csv").write_text(table)
+        run = open_stage("00_prepare", **given)
+        datasets.index_originals(run.params, run.folder)
+        prepare.difficulty_classifier(run)
+        run.finish()
+        run = open_stage("03_difficulty", source="originals", prepare=str(run.folder), device="cpu")
+        difficulty.score_source(run)
+        return run.finish()["warnings"]
+
+    assert judged("class,index\nNA,0\n1e5,1\nñandú,2\n") == []
+    warning, *_ = judged("class,index\nNA,1\n1e5,2\nñandú,0\n")
+    assert re.match(r"the judge recognises \d+ of 90 original images, no better than guessing among its 3 cl", warning)
+    assert f"Warning: {warning}" in capsys.readouterr().out
+    *_, warning = judged("class,index\nNA,0\n1e5,2\nñandú,1\n")
+    assert re.match(r"the judge recognises no original image of class(es)? .*1e5.*; check the class's index", warning)
+    assert f"Warning: {warning}" in capsys.readouterr().out
 
 
 def test_missing_folder_is_named_before_anything_starts(outputs, monkeypatch, capsys):
