@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.manifests import chain, read_manifest
+from dgs_utils.artifacts.manifests import chain, parameter
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
@@ -160,7 +160,7 @@ def score_source(run: Run) -> pd.DataFrame:
     check_names(images.table, run.inputs[params.source] if params.source == "pool" else prepare)
     if params.published_scores:
         scores = read_metadata(images)
-    elif params.source == "pool" and read_manifest(run.inputs["pool"])["params"]["generator"] == "originals":
+    elif params.source == "pool" and parameter(run.inputs["pool"], "generator") == "originals":
         scores = scores_of_sources(images, _exactly(run.inputs["originals"] / "scores.csv"))
     else:
         fold_judges = [load(prepare / "folds" / str(i)) for i in range(folds_in(prepare))]

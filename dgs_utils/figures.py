@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dgs_utils.artifacts.manifests import input_folder, read_manifest
+from dgs_utils.artifacts.manifests import input_folder, parameter, read_manifest
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
@@ -36,16 +36,15 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
     Returns:
         By class (its readable name), row and set, as `plots_difficulty.figure2` takes them.
     """
-    manifest, titles = read_manifest(distilled), _titles_of(distilled)
-    folder = input_folder(manifest, "transform")
+    titles, folder = _titles_of(distilled), input_folder(read_manifest(distilled), "transform")
+    ipc, bins = parameter(distilled, "ipc"), parameter(folder, "bins")
     scores, drawn = read_table(folder / "transformed.csv"), read_table(distilled / "metadata.csv")
     panels = {}
     for name in names or list(drawn["class"].unique()[:2]):
         sets = scores[scores["class"] == name].groupby("set")
         arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
                   for which in ("original", "pool")]
-        panel = sampling_panels(*arrays, manifest["params"]["ipc"], numpy_rng("figures", "figure 2", name),
-                                read_manifest(folder)["params"]["bins"])
+        panel = sampling_panels(*arrays, ipc, numpy_rng("figures", "figure 2", name), bins)
         panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
         panels[titles[name]] = panel
     return panels

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.manifests import read_manifest
+from dgs_utils.artifacts.manifests import parameter
 from dgs_utils.artifacts.run import Run
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
@@ -169,7 +169,7 @@ def read_source(run: Run) -> Source:
         return Source(images, {}, {})
     folder = run.inputs["transform"]
     scores = read_table(folder / "transformed.csv")
-    bins = read_manifest(folder)["params"]["bins"]
+    bins = parameter(folder, "bins")
     pool, real = (scores[scores["set"] == which] for which in ("pool", "original"))
     columns = ["score", "transformed", *(["prediction"] if params.cut_errors else [])]
     images = _left(run, _with_columns(images, pool, columns), params.ipc)

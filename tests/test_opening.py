@@ -11,7 +11,7 @@ import small_grid
 from small_grid import dgs
 
 from dgs_utils.artifacts import opening, own_code
-from dgs_utils.artifacts.manifests import BEGUN, MANIFEST, check_input, is_done, read_manifest
+from dgs_utils.artifacts.manifests import BEGUN, MANIFEST, check_input, is_done, parameter, read_manifest
 from dgs_utils.artifacts.run import Run, open_node
 from dgs_utils.params import validate
 
@@ -154,14 +154,27 @@ def test_damage_in_a_finished_folder_is_found_when_it_is_opened(outputs, capsys,
 def test_a_manifest_of_an_older_kit_is_read(outputs):
     folder = finished("00_prepare")
     manifest = json.loads((folder / MANIFEST).read_text())
-    old = {name: manifest[name] for name in ("stage", "key", "label", "content", "inputs", "files")}
+    needed = ("stage", "key", "label", "content", "inputs", "files", "params", "identity")
+    old = {name: manifest[name] for name in needed}
     (folder / MANIFEST).write_text(json.dumps(old))
     found = check_input(folder, "prepare", ["00_prepare"])
-    assert (found["content"], found["seconds"], found["identity"], found["chain"]) == (manifest["content"], 0.0, {}, [])
-    for missing in ("content", "inputs"):
-        (folder / MANIFEST).write_text(json.dumps({**old, missing: None}))
-        with pytest.raises(ValueError, match="is damaged"):
+    assert (found["content"], found["seconds"], found["code"], found["chain"]) == (manifest["content"], 0.0, {}, [])
+    assert opened("01_fine_tune").sources == [
+        {"name": "prepare", "folder": f"00_prepare/{folder.name}", "key": old["key"], "content": old["content"]}]
+    for missing in ("content", "inputs", "identity"):  # rows of results are told apart by what decided each stage
+        (folder / MANIFEST).write_text(json.dumps({name: value for name, value in old.items() if name != missing}))
+        with pytest.raises(ValueError, match=rf"is damaged \({missing} is missing, as from an older kit\); run"):
             read_manifest(folder)
+
+
+def test_a_manifest_from_before_a_parameter_says_which(outputs):
+    folder = finished("00_prepare")
+    assert parameter(folder, "seed") == 0
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["params"]["seed"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="does not tell seed, as from an older kit; run its stage again"):
+        parameter(folder, "seed")
 
 
 # ---- A stage's own code ----------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ SCHEMA = {"stage": str, "key": str, "label": str, "content": str, "inputs": list
           "chain": list, "seconds": float | int}
 INPUT = {"name": str, "folder": str, "key": str, "content": str}
 FILE = {"sha256": str, "bytes": int}
-LATER = {"params": {}, "identity": {}, "warnings": [], "code": {}, "later_code": [], "versions": {}, "seconds": 0.0,
-         "count": 0, "chain": []}  # what manifests of older kits may lack, with what then holds
+LATER = {"warnings": [], "code": {}, "later_code": [], "versions": {}, "seconds": 0.0, "count": 0,
+         "chain": []}  # what manifests of older kits may lack, with what then holds
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -92,6 +92,18 @@ def read_begun(folder: Path) -> dict[str, Any] | None:
         return begun if {"stage", "key", "inputs"} <= begun.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def parameter(folder: Path, name: str) -> Any:
+    """Return a parameter that a finished stage was run with.
+
+    Raises:
+        ValueError: its manifest has none of this name, as one of a kit that did not know it yet.
+    """
+    manifest = read_manifest(folder)
+    if name not in manifest["params"]:
+        raise ValueError(f"{folder / MANIFEST} does not tell {name}, as from an older kit; run its stage again")
+    return manifest["params"][name]
 
 
 def covers(manifest: dict[str, Any], count: int) -> bool:
