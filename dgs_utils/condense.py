@@ -4,7 +4,6 @@ Every step's randomness is named after the step, so that a run that was stopped 
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD, Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import Network, build_network
@@ -23,12 +23,11 @@ from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import CondenseParams, validate
-from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.devices import resolve, send
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng, torch_rng, torch_seeded
 
 MATCHED = ("color", "crop", "cutout")  # IDC transforms what it matches by all three, one after the other
-CHECKPOINT_EVERY = 50  # iterations
 IDC_COMPARISONS = 500 * 100  # published outer × inner loops
 
 
@@ -38,9 +37,10 @@ class Condenser:
     """Common ground of both methods: real images, synthetic images, and their optimiser.
 
     Args:
-        real: the real images, on the device to compute on.
+        real: the real images.
         names: class names, in label order.
         params: how to condense; its folders play no part.
+        device: where to compute.
 
     Attributes:
         images: (classes · IPC, 3, S, S) float32, class by class. DM keeps them normalised, IDC-1 in [0, 1].
@@ -51,10 +51,10 @@ class Condenser:
         ValueError: a class with fewer real images than IPC.
     """
 
-    def __init__(self, real: ImageTensors, names: Sequence[str], params: CondenseParams):
-        self.real, self.names, self.params = real, list(names), params
-        self.device = real.images.device
-        self.by_class = [torch.where(real.labels == label)[0] for label in range(len(self.names))]
+    def __init__(self, real: ImageTensors, names: Sequence[str], params: CondenseParams, device: torch.device):
+        self.real, self.names, self.params, self.device = real.to(device), list(names), params, device
+        labels = real.labels.cpu()
+        self.by_class = [torch.where(labels == label)[0] for label in range(len(self.names))]
         for name, members in zip(self.names, self.by_class, strict=True):
             if len(members) < params.ipc:
                 raise ValueError(f"class {name} has {len(members)} originals, fewer than condense.ipc "
@@ -62,6 +62,7 @@ class Condenser:
         self.images = self._start()
         self.optimiser = torch.optim.SGD([self.images], lr=image_learning_rate(params), momentum=0.5)
         self.iteration, self.losses = 0, []
+        self.inside: dict[str, Any] | None = None  # what the parts of the iteration that is going on share
 
     def _start(self) -> Tensor:
         """Return the real images that the synthetic ones start from, a seeded draw.
@@ -72,8 +73,8 @@ class Condenser:
         chosen = []
         for name, members in zip(self.names, self.by_class, strict=True):
             order = numpy_rng("condense", "start", self.params.seed, name).permutation(len(members))
-            chosen.append(members[torch.from_numpy(order[: self.params.ipc]).to(members.device)])
-        images = to_float(self.real.images[torch.cat(chosen)])
+            chosen.append(members[torch.from_numpy(order[: self.params.ipc])])
+        images = to_float(self.real.images[torch.cat(chosen).to(self.device)])
         return (normalise(images) if self.params.method == "dm" else images).requires_grad_()
 
     def synthetic(self, label: int) -> Tensor:
@@ -83,8 +84,8 @@ class Condenser:
     def real_batch(self, label: int, count: int, rng: torch.Generator) -> Tensor:
         """Return up to ``count`` random real images of one class, normalised."""
         members = self.by_class[label]
-        order = torch.randperm(len(members), generator=rng)[:count].to(members.device)
-        return normalise(to_float(self.real.images[members[order]]))
+        [chosen] = send([members[torch.randperm(len(members), generator=rng)[:count]]], self.device)
+        return normalise(to_float(self.real.images[chosen]))
 
     def network(self) -> Network:
         """Return this iteration's freshly initialised network."""
@@ -100,28 +101,74 @@ class Condenser:
             images = images * std + mean
         return images.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
 
-    def step(self) -> float:
-        """Do one iteration and return its loss."""
+    comparisons = 1  # of which an iteration's loss is the mean
+
+    def begin(self) -> dict[str, Any]:
+        """Begin an iteration: return what its parts share, a network with all else, as `part` wants it."""
         raise NotImplementedError
 
-    def optimise(self, progress: Callable = silent, after: Callable[[], None] = lambda: None) -> None:
-        """Do all iterations that are left, and call ``after`` after each."""
-        for _ in progress(range(self.iteration, self.params.iterations), label=self.params.method):
-            self.losses.append(self.step())
-            self.iteration += 1
-            after()
+    def parts(self) -> int:
+        """Return into how many parts an iteration can be cut."""
+        raise NotImplementedError
+
+    def part(self, place: int, shared: dict[str, Any]) -> None:
+        """Do a part of an iteration, and add to ``shared["loss"]``, a tensor on the device."""
+        raise NotImplementedError
+
+    def optimise(self, progress: Callable = silent, midway: Midway | None = None) -> None:
+        """Do all iterations that are left.
+
+        Args:
+            progress: wraps them.
+            midway: keeps the state between two parts of an iteration, and has the one to go on from, if any.
+
+        Raises:
+            KeyboardInterrupt: the process has been asked to end, and the state is kept.
+        """
+        midway = midway or Midway()
+        if state := midway.load():
+            self.resume(state)
+        with midway.watching():
+            for _ in progress(range(self.iteration, self.params.iterations), label=self.params.method):
+                self.losses.append(self.step(midway))
+                self.iteration, self.inside = self.iteration + 1, None
+                midway(self.state)
+
+    def step(self, midway: Midway | None = None) -> float:
+        """Do an iteration, or what is left of it, and return its loss: all that a GPU is asked for in one."""
+        midway = midway or Midway()
+        self.inside = self.inside or self._fresh()
+        for place in range(self.inside["done"], self.parts()):
+            self.part(place, self.inside)
+            self.inside["done"] = place + 1
+            midway(self.state)
+        return self.inside["loss"].item() / self.comparisons
+
+    def _fresh(self) -> dict[str, Any]:
+        return {"done": 0, "loss": torch.zeros((), dtype=torch.float64, device=self.device), **self.begin()}
 
     def state(self) -> dict[str, Any]:
-        """Return all that a later process needs to go on."""
+        """Return all that a later process needs to go on, inside an iteration too."""
+        inside = {name: value.get_state() if isinstance(value, torch.Generator) else
+                  value.state_dict() if hasattr(value, "state_dict") else value
+                  for name, value in (self.inside or {}).items()}
         return {"iteration": self.iteration, "losses": self.losses, "images": self.images.detach(),
-                "optimiser": self.optimiser.state_dict()}
+                "optimiser": self.optimiser.state_dict(), "inside": inside}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.iteration, self.losses = state["iteration"], state["losses"]
+        self.inside = self._fresh() if state["inside"] else None
         with torch.no_grad():
             self.images.copy_(state["images"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for name, value in state["inside"].items():
+            if isinstance(self.inside[name], torch.Generator):
+                self.inside[name].set_state(value)
+            elif hasattr(self.inside[name], "state_dict"):
+                self.inside[name].load_state_dict(value)
+            else:
+                self.inside[name] = value.to(self.device) if isinstance(value, Tensor) else value
 
     def result(self) -> ImageTensors:
         """Return the images as they stand, with their labels, on the CPU."""
@@ -149,11 +196,15 @@ def image_learning_rate(params: CondenseParams) -> float:
 class DistributionMatching(Condenser):
     """DM: a class's synthetic images have the real ones' mean features, in ever new random networks."""
 
-    def step(self) -> float:
-        rng = torch_rng("condense", "dm", self.params.seed, self.iteration)
-        network = self.network().requires_grad_(False)
+    def begin(self) -> dict[str, Any]:
         self.optimiser.zero_grad()
-        total = 0.0
+        return {"rng": torch_rng("condense", "dm", self.params.seed, self.iteration), "network": self.network()}
+
+    def parts(self) -> int:
+        return 1
+
+    def part(self, place: int, shared: dict[str, Any]) -> None:
+        rng, network = shared["rng"], shared["network"].requires_grad_(False)
         for label in range(len(self.names)):
             real = self.real_batch(label, self.params.real_batch, rng)
             family, numbers = draw_family(_families(self.params.flip), rng), draw_numbers(rng)
@@ -161,34 +212,51 @@ class DistributionMatching(Condenser):
             found = network.features(transform(self.synthetic(label), family, numbers)).mean(0)
             loss = (wanted - found).square().sum()
             loss.backward()  # class by class: the gradients add up and memory holds one class
-            total += loss.item()
+            shared["loss"] = shared["loss"] + loss.detach()
         self.optimiser.step()
-        return total
 
 
 class GradientMatching(Condenser):
     """IDC-1: training on the synthetic images gives the gradients that training on real ones gives."""
 
-    def step(self) -> float:
-        params, rng = self.params, torch_rng("condense", "idc", self.params.seed, self.iteration)
+    def begin(self) -> dict[str, Any]:
         with torch.no_grad():
             self.images.clamp_(0, 1)
         network = self.network()
         trainer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        for _ in range(params.pretrain_epochs):
-            order = torch.randperm(len(self.real.labels), generator=rng).to(self.device)
-            for chosen in order.split(64):
-                self._train(network, trainer, chosen, rng)
-        total = 0.0
-        for _ in range(params.inner_loops):
-            for label in range(len(self.names)):
-                total += self._match(network, label, rng)
-            for _ in range(params.net_batches):
-                chosen = torch.randint(len(self.real.labels), (64,), generator=rng).to(self.device)
-                self._train(network, trainer, chosen, rng)
-        return total / params.inner_loops
+        return {"rng": torch_rng("condense", "idc", self.params.seed, self.iteration), "network": network,
+                "trainer": trainer, "order": torch.empty(0, dtype=torch.int64)}
 
-    def _match(self, network: Network, label: int, rng: torch.Generator) -> float:
+    @property
+    def comparisons(self) -> int:
+        return self.params.inner_loops
+
+    def parts(self) -> int:
+        return self._pretraining() + self.params.inner_loops
+
+    def part(self, place: int, shared: dict[str, Any]) -> None:
+        """Do a step on real images, or all comparisons of a loop and the steps after them."""
+        network, trainer, rng = shared["network"], shared["trainer"], shared["rng"]
+        if place < self._pretraining():
+            start = 64 * (place % self._batches())
+            if not start:
+                shared["order"] = torch.randperm(len(self.real.labels), generator=rng).to(self.device)
+            self._train(network, trainer, shared["order"][start : start + 64], rng)
+            return
+        for label in range(len(self.names)):
+            shared["loss"] = shared["loss"] + self._match(network, label, rng)
+        for _ in range(self.params.net_batches):
+            [chosen] = send([torch.randint(len(self.real.labels), (64,), generator=rng)], self.device)
+            self._train(network, trainer, chosen, rng)
+
+    def _batches(self) -> int:
+        return -(-len(self.real.labels) // 64)
+
+    def _pretraining(self) -> int:
+        """Return the steps on real images before the first comparison."""
+        return self.params.pretrain_epochs * self._batches()
+
+    def _match(self, network: Network, label: int, rng: torch.Generator) -> Tensor:
         """Do one step on a class's images: L1 distance of the convolution weights' gradients."""
         weights = [weight for weight in network.parameters() if weight.dim() == 4]
         draws = [(family, draw_numbers(rng)) for family in MATCHED]
@@ -205,7 +273,7 @@ class GradientMatching(Condenser):
         self.optimiser.zero_grad()
         self.images.grad = torch.autograd.grad(loss, self.images)[0]
         self.optimiser.step()
-        return loss.item()
+        return loss.detach()
 
     def _train(self, network: Network, trainer: torch.optim.Optimizer, chosen: Tensor,
                rng: torch.Generator) -> None:
@@ -258,7 +326,7 @@ def condense_set(originals: ImageSet | ImageTensors, method: str = "dm", ipc: in
         names, real = originals.classes, load_images(originals, known, workers)
     else:
         names, real = [str(label) for label in range(int(originals.labels.max()) + 1)], originals
-    condenser = CONDENSERS[method](real.to(resolve(device)), names, params)
+    condenser = CONDENSERS[method](real, names, params, resolve(device))
     condenser.optimise(progress)
     return condenser.result(), condenser.loss_table()
 
@@ -266,26 +334,11 @@ def condense_set(originals: ImageSet | ImageTensors, method: str = "dm", ipc: in
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def open_condenser(run: Run) -> Condenser:
-    """Return the condenser of a run on its originals, resumed from its checkpoint where there is one."""
+    """Return the condenser of a run on its originals, at its start."""
     params, names = run.params, list(read_classes(run.inputs["prepare"])["class"])
     originals = ImageSet.read(run.inputs["prepare"], "train", classes=names)
-    device = resolve(params.device)
-    real = load_images(originals, params.image_size, params.workers, run.progress).to(device)
-    condenser, checkpoint = CONDENSERS[params.method](real, names, params), checkpoint_of(run)
-    if checkpoint.exists():
-        condenser.resume(torch.load(checkpoint, map_location=device, weights_only=True))
-    return condenser
-
-
-def checkpoint_of(run: Run) -> Path:
-    """Return the file that holds a run's state, as of the last full `CHECKPOINT_EVERY` iterations."""
-    return run.folder / "checkpoints" / "last.pt"
-
-
-def save_checkpoint(run: Run, condenser: Condenser) -> None:
-    """Write the state of a run."""
-    with atomic(checkpoint_of(run)) as partial:
-        torch.save(condenser.state(), partial)
+    real = load_images(originals, params.image_size, params.workers, run.progress)
+    return CONDENSERS[params.method](real, names, params, resolve(params.device))
 
 
 def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
@@ -300,13 +353,8 @@ def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
     if run.reused:
         images = ImageSet.read(run.folder)
         return load_images(images, run.params.image_size, run.params.workers), read_table(run.folder / "losses.csv")
-    condenser = open_condenser(run)
-
-    def after() -> None:
-        if condenser.iteration % CHECKPOINT_EVERY == 0:
-            save_checkpoint(run, condenser)
-
-    condenser.optimise(run.progress, after)
+    condenser, midway = open_condenser(run), Midway(run.folder / "checkpoints" / "last.pt")
+    condenser.optimise(run.progress, midway)
     images, losses = condenser.result(), condenser.loss_table()
     rows = [(f"images/{name}/{i}.png", name, label) for label, name in enumerate(condenser.names)
             for i in range(run.params.ipc)]
@@ -315,5 +363,5 @@ def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
             Image.fromarray(image).save(partial, format="PNG")
     write_csv(run.folder / "losses.csv", losses)
     write_csv(run.folder / "metadata.csv", pd.DataFrame(rows, columns=["file_name", "class", "label"]))
-    checkpoint_of(run).unlink(missing_ok=True)
+    midway.done()
     return images, losses

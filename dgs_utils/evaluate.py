@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import MANIFEST, input_folder, read_manifest
+from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.nodes import key_of
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.artifacts.run import Run
@@ -129,7 +130,8 @@ def check_network(network: str, size: int, norm: str) -> None:
 
 
 def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int, classes: int,
-               norm: str = "instance", progress: Callable = silent, teacher: Teacher | None = None) -> Outcome:
+               norm: str = "instance", progress: Callable = silent, teacher: Teacher | None = None,
+               midway: Midway | None = None) -> Outcome:
     """Build a network and train it, all by one seed; torch's global random state stays as it is.
 
     Args:
@@ -141,10 +143,12 @@ def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Re
         norm: "instance" or "batch".
         progress: wraps the epochs.
         teacher: for protocols with soft labels.
+        midway: keeps the state of the training, and has the one to go on from, if any.
     """
     with torch_seeded("evaluate", "weights", seed):
         built = build_network(network, classes, train.images.shape[-1], norm)
-    return train_classifier(built.to(train.images.device), train, test, recipe, seed, progress, teacher)
+    return train_classifier(built.to(train.images.device), train, test, recipe, seed, progress, teacher,
+                            midway=midway)
 
 
 def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, epoch_factor: float = 1.0,
@@ -422,10 +426,12 @@ def _is_done(run: Run, seed: int) -> bool:
 
 def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
             teacher: Teacher | None) -> None:
-    started = time.perf_counter()
-    outcome = train_once(run.params.network, train, test, recipe, seed, classes, run.params.norm, run.progress, teacher)
+    started, midway = time.perf_counter(), Midway(run.folder / "checkpoints" / f"{seed}.pt")
+    outcome = train_once(run.params.network, train, test, recipe, seed, classes, run.params.norm, run.progress, teacher,
+                         midway)
     seconds = time.perf_counter() - started
     _keep(run, seed, outcome)
+    midway.done()
     _note_time(run, seed, seconds, recipe.epochs * len(train.labels) / seconds)
 
 

@@ -6,7 +6,6 @@ Several GPUs share each batch: the notebook then starts this module as a program
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -31,13 +30,14 @@ from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.parallel import ALONE, Group, join
 from dgs_utils.diffusion.trackers import check_tracker, tracking
-from dgs_utils.diffusion.training import Schedule, Trainer, caught_signals
+from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import FineTuneParams, validate
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.orphans import follow_guard
 from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.signals import act_on, caught_signals
 
 Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
 PAUSE = 1.0  # seconds between looks at what the processes have done
@@ -216,10 +216,7 @@ def _launch(run: Run, until: int, count: int, watch: Watch | None) -> None:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace(), start_new_session=True)
         for _ in run.progress(_steps(process, until, folder / "losses.csv", caught, watch), "training", until):
             pass
-    if signal.SIGTERM in caught:  # ends this process, as `Trainer.run` does
-        signal.raise_signal(signal.SIGTERM)
-    if caught:
-        raise KeyboardInterrupt("stopped; run again to continue from the last checkpoint")
+    act_on(caught, "stopped; run again to continue from the last checkpoint")
     if process.returncode:
         raise RuntimeError(error.read_text() if error.exists() else
                            f"the processes ended with status {process.returncode}; {folder / 'log.txt'} tells why")

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from small_world import make_prepare, open_stage, write_digits
 
+from dgs_utils.artifacts.midway import Midway
 from dgs_utils.classifiers import siamese
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
-from dgs_utils.condense import CONDENSERS, condense, condense_set, image_learning_rate, open_condenser, save_checkpoint
+from dgs_utils.condense import CONDENSERS, condense, condense_set, image_learning_rate, open_condenser
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
 
@@ -100,20 +101,32 @@ def test_set_is_written_and_differs_from_its_start(prepare, method):
     assert len(losses) == 4
 
 
-@pytest.mark.parametrize("method", CONDENSERS)
-def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method):
+class Stopping(Midway):
+    """Keeps the state at a given call, as if the process had been asked to end then."""
+
+    def __init__(self, file, calls: int):
+        super().__init__(file)
+        self.calls = calls
+
+    def __call__(self, state):
+        self.calls -= 1
+        if not self.calls:
+            self.save(state())
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("method", "calls"), [("dm", 3), ("dm", 4), ("idc", 1), ("idc", 3), ("idc", 4), ("idc", 8)])
+def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, calls):
+    """Wherever it is left: between iterations, among the steps before a comparison, or between two comparisons."""
     options = {"prepare": str(prepare), "method": method} | SMALL
     whole, halves = (open_stage("08_condense", output=str(tmp_path / name), **options) for name in ("whole", "halves"))
     expected = open_condenser(whole)
     expected.optimise()
-    first = open_condenser(halves)
-    for _ in range(2):
-        first.losses.append(first.step())
-        first.iteration += 1
-    save_checkpoint(halves, first)
+    midway = Stopping(tmp_path / "state.pt", calls=calls)
+    with pytest.raises(KeyboardInterrupt):
+        open_condenser(halves).optimise(midway=midway)
     resumed = open_condenser(halves)
-    assert resumed.iteration == 2
-    resumed.optimise()
+    resumed.optimise(midway=Midway(midway.file))
     assert torch.equal(resumed.images, expected.images)
     assert resumed.losses == expected.losses
 

@@ -7,10 +7,14 @@ luminance, which follows from the mean colour), so each image needs one 3 × 3 m
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dgs_utils.runtime.devices import send
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]; so is the next line
 STD = (0.229, 0.224, 0.225)
@@ -49,49 +53,125 @@ def to_float(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Return images (N, 3, H, W) in [0, 1] with ImageNet's mean and deviation taken out."""
-    mean, std = (images.new_tensor(v)[:, None, None] for v in (MEAN, STD))
+    mean, std = (values[:, None, None] for values in constants(images.device, images.dtype)[:2])
     return (images - mean) / std
 
 
+class Draws(NamedTuple):
+    """What is drawn for the transforms of N images: one row an image, and none where a transform is off.
+
+    Attributes:
+        tiles: (N, 2, tiles) int64, the order of a mosaic's rows and columns; (N, 0) without mosaics.
+        boxes: (N, 4) int64, see `crop_boxes`; (N, 0) without crops and mirrors.
+        mirrored: (N,) bool.
+        orders: (N, 3) int64, see `jitter_map`.
+        alphas: (N, 3) float32, of the colour jitter.
+        light: (N, 3) float32, of the PCA lighting.
+        partner: (N,) int64, the image of the batch whose box is pasted by CutMix; (N, 0) without.
+    """
+
+    tiles: Tensor
+    boxes: Tensor
+    mirrored: Tensor
+    orders: Tensor
+    alphas: Tensor
+    light: Tensor
+    partner: Tensor
+
+    def to(self, device: torch.device) -> "Draws":
+        """Return the draws on a device, by one copy."""
+        return Draws(*send(self, device))
+
+    def rows(self, part: slice) -> "Draws":
+        """Return the draws of some of the images."""
+        return Draws(*(values[part] for values in self))
+
+
+def draw_transforms(n: int, size: int, settings: Augmentation, rng: torch.Generator) -> Draws:
+    """Draw all that `transform` needs for ``n`` images of ``size`` pixels; CutMix's partners are not among it."""
+    none = torch.empty(n, 0)
+    tiles = boxes = none
+    mirrored = torch.zeros(n, dtype=torch.bool)
+    if settings.tiles > 1:
+        tiles = torch.rand(2, n, settings.tiles, generator=rng).argsort(2).transpose(0, 1)
+    if settings.crop < 1 or settings.flip > 0:
+        boxes = crop_boxes(n, size, settings.crop, settings.ratio, rng)
+        mirrored = torch.rand(n, generator=rng) < settings.flip
+    orders = torch.rand(n, 3, generator=rng).argsort(1)
+    alphas = (torch.rand(n, 3, generator=rng) * 2 - 1) * settings.jitter
+    light = torch.randn(n, 3, generator=rng) * settings.lighting
+    return Draws(tiles, boxes, mirrored, orders, alphas, light, none)
+
+
 def augment(images: Tensor, settings: Augmentation, rng: torch.Generator) -> Tensor:
-    """Transform a batch for training.
+    """Draw and transform a batch for training (see `transform`).
 
     Args:
         images: (N, 3, S, S) uint8.
         settings: see `Augmentation`.
         rng: a CPU generator, source of every draw.
+    """
+    return transform(images, draw_transforms(len(images), images.shape[-1], settings, rng).to(images.device))
+
+
+def transform(images: Tensor, draws: Draws) -> Tensor:
+    """Transform a batch for training.
+
+    Args:
+        images: (N, 3, S, S) uint8.
+        draws: on the images' device.
 
     Returns:
         (N, 3, S, S) float32, normalised.
+
+    Raises:
+        ValueError: the images cannot be cut into as many tiles as were drawn.
     """
-    n, size = len(images), images.shape[-1]
-    if settings.tiles > 1:
-        images = shuffle_tiles(images, settings.tiles, rng)
+    if draws.tiles.numel():
+        images = shuffle_tiles(images, *draws.tiles.unbind(1))
     images = to_float(images)
-    if settings.crop < 1 or settings.flip > 0:
-        boxes = crop_boxes(n, size, settings.crop, settings.ratio, rng)
-        mirrored = torch.rand(n, generator=rng) < settings.flip
-        images = crop_and_resize(images, boxes.to(images.device), mirrored.to(images.device))
-    orders = torch.rand(n, 3, generator=rng).argsort(1)
-    alphas = (torch.rand(n, 3, generator=rng) * 2 - 1) * settings.jitter
-    light = torch.randn(n, 3, generator=rng) * settings.lighting
-    matrix, offset = jitter_map(images.mean((2, 3)), orders.to(images.device), alphas.to(images.device))
-    offset = offset + lighting_offset(light.to(images.device))
-    mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
+    if draws.boxes.numel():
+        images = crop_and_resize(images, draws.boxes, draws.mirrored)
+    matrix, offset = jitter_map(images.mean((2, 3)), draws.orders, draws.alphas)
+    offset = offset + lighting_offset(draws.light)
+    mean, std, *_ = constants(images.device, images.dtype)
     return apply_map(images, matrix / std[:, None], (offset - mean) / std)
 
 
-def shuffle_tiles(images: Tensor, tiles: int, rng: torch.Generator) -> Tensor:
+class Constants(NamedTuple):
+    """The numbers of the published transforms as tensors: (3,) or (3, 3)."""
+
+    mean: Tensor
+    std: Tensor
+    luminance: Tensor
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+    identity: Tensor
+
+
+@cache
+def constants(device: torch.device, dtype: torch.dtype) -> Constants:
+    """Return the constants on a device, where they stay: making them anew for each batch would halt a GPU each time."""
+    with torch.inference_mode(False):  # a tensor made for inference could not take part in training later
+        values = [torch.tensor(numbers, dtype=dtype) for numbers in (MEAN, STD, LUMINANCE, EIGENVALUES, EIGENVECTORS)]
+        return Constants(*send([*values, torch.eye(3, dtype=dtype)], device))
+
+
+def shuffle_tiles(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Shuffle the columns of tiles, and the rows, of each image of a batch (N, C, S, S), as RDED does [B §3.1].
 
+    Args:
+        images: (N, C, S, S).
+        rows, columns: (N, tiles) int64, which row and column of the mosaic comes where.
+
     Raises:
-        ValueError: S is not a multiple of ``tiles``.
+        ValueError: S is not a multiple of the number of tiles.
     """
-    n, side = len(images), images.shape[-1] // tiles
+    n, tiles = rows.shape
+    side = images.shape[-1] // tiles
     if side * tiles != images.shape[-1]:
         raise ValueError(f"images of {images.shape[-1]} pixels cannot be cut into {tiles} × {tiles} tiles; "
                          f"choose an image_size that {tiles} divides")
-    rows, columns = torch.rand(2, n, tiles, generator=rng).argsort(2).to(images.device)
     parts = images.unflatten(3, (tiles, side)).unflatten(2, (tiles, side)).permute(0, 2, 4, 1, 3, 5)
     one = torch.arange(n, device=images.device)[:, None, None]
     return parts[one, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 4, 2, 5).reshape_as(images)
@@ -157,8 +237,7 @@ def jitter_map(mean: Tensor, orders: Tensor, alphas: Tensor) -> tuple[Tensor, Te
     Returns:
         matrix (N, 3, 3) and offset (N, 3).
     """
-    weights = mean.new_tensor(LUMINANCE)
-    identity = torch.eye(3, dtype=mean.dtype, device=mean.device)
+    _, _, weights, _, _, identity = constants(mean.device, mean.dtype)
     matrix, offset = identity.expand(len(mean), 3, 3), torch.zeros_like(mean)
     for operation, alpha in zip(orders.unbind(1), alphas.unbind(1), strict=True):
         contrast, saturation = (operation == 1) * alpha, (operation == 2) * alpha
@@ -171,7 +250,8 @@ def jitter_map(mean: Tensor, orders: Tensor, alphas: Tensor) -> tuple[Tensor, Te
 
 def lighting_offset(alphas: Tensor) -> Tensor:
     """Return the colour (N, 3) that PCA lighting adds for alphas (N, 3)."""
-    return (alphas * alphas.new_tensor(EIGENVALUES)) @ alphas.new_tensor(EIGENVECTORS).T
+    _, _, _, values, vectors, _ = constants(alphas.device, alphas.dtype)
+    return (alphas * values) @ vectors.T
 
 
 def apply_map(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
@@ -180,7 +260,7 @@ def apply_map(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def cutmix(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Paste one box of a permuted batch into the batch, in place.
+    """Draw and paste one box of a permuted batch into the batch, in place (see `paste`).
 
     Args:
         images: (N, C, H, W).
@@ -189,11 +269,23 @@ def cutmix(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, float]
     Returns:
         The images, the permutation (N,) behind the box, and the share of each image that is still its own.
     """
-    height, width = images.shape[-2:]
-    partner = torch.randperm(len(images), generator=rng).to(images.device)
-    top, bottom, left, right = cutmix_box(height, width, rng)
+    partner = torch.randperm(len(images), generator=rng)
+    box = cutmix_box(*images.shape[-2:], rng)
+    [partner] = send([partner], images.device)
+    return paste(images, partner, box), partner, own_share(box, *images.shape[-2:])
+
+
+def paste(images: Tensor, partner: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """Paste a box (top, bottom, left, right) of the images ``partner`` (N,) into a batch, in place."""
+    top, bottom, left, right = box
     images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
-    return images, partner, 1 - (bottom - top) * (right - left) / (height * width)
+    return images
+
+
+def own_share(box: tuple[int, int, int, int], height: int, width: int) -> float:
+    """Return the share of an image that is still its own beside the box."""
+    top, bottom, left, right = box
+    return 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def cutmix_box(height: int, width: int, rng: torch.Generator) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ Images are decoded once and stay on the device as uint8; transforms, CutMix and 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import functional as tv
 
-from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
+from dgs_utils.artifacts.midway import Midway
+from dgs_utils.classifiers.augmentation import Augmentation, normalise, to_float
+from dgs_utils.classifiers.epochs import Batch, Epoch
 from dgs_utils.classifiers.networks import Network
 from dgs_utils.classifiers.protocols import IDC, Protocol
 from dgs_utils.images.image_sets import ImageSet, load_squares
@@ -162,15 +164,13 @@ def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str
     if not batch_size:
         pixels = 2**22 if images.is_cuda else 2**14
         batch_size = max(pixels // images.shape[-1] ** 2, 8)
-    parts = []
-    for batch in images.split(batch_size):
-        with autocast(images.device, precision):
-            parts.append(network(normalise(to_float(batch))).float())
-    return torch.cat(parts)
+    with autocast(images.device, precision):  # around all batches, so that weights are rounded to bf16 once
+        return torch.cat([network(normalise(to_float(batch))).float() for batch in images.split(batch_size)])
 
 
 def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
-                     progress: Callable = silent, teacher: Teacher | None = None, stage: str = "evaluate") -> Outcome:
+                     progress: Callable = silent, teacher: Teacher | None = None, stage: str = "evaluate",
+                     midway: Midway | None = None) -> Outcome:
     """Train a network and test it on the way.
 
     Args:
@@ -181,35 +181,113 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         progress: wraps the epochs.
         teacher: for protocols with soft labels.
         stage: which trains; begins the names of the draws.
+        midway: keeps the state between two steps, and has the one to go on from, if any.
 
     Raises:
         ValueError: the protocol wants soft labels and there is no teacher.
+        KeyboardInterrupt: the process has been asked to end, and the state is kept.
     """
-    protocol = recipe.protocol
-    if protocol.temperature and teacher is None:
-        raise ValueError(f"protocol {protocol.label} trains on soft labels; give train_classifier a teacher")
-    if train.images.is_cuda:
-        network.to(memory_format=torch.channels_last)  # which convolutions on a CPU are not faster for
-    else:
+    if recipe.protocol.temperature and teacher is None:
+        raise ValueError(f"protocol {recipe.protocol.label} trains on soft labels; give train_classifier a teacher")
+    if train.images.device.type == "cpu":
         keep_freed_memory()
-    forward = _compiled(network) if recipe.compile else network
-    optimiser = protocol.optimiser(network, recipe.learning_rate)
-    # A factor of the first rate, not torch's own schedules, which multiply step by step and round on the way.
-    scheduler = LambdaLR(optimiser, lambda done: protocol.rate(done + 1, recipe.epochs))
-    tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
-    rows, predictions, best = [], torch.empty(0), (-1.0, torch.empty(0))
-    for epoch in progress(range(1, recipe.epochs + 1), label="epochs", total=recipe.epochs):
-        network.train()
-        loss = _train_epoch(forward, train, recipe, optimiser, torch_rng(stage, "training", seed, epoch), teacher)
-        if epoch in tests:
-            predictions = logits(network, test.images, precision=recipe.precision).argmax(1)
-            top1 = 100 * (predictions == test.labels).double().mean().item()
-            rows.append((epoch, scheduler.get_last_lr()[0], loss, top1, protocol.counts(epoch, recipe.epochs)))
-            if rows[-1][-1] and top1 > best[0]:
-                best = (top1, predictions)
-        scheduler.step()
-    curve = pd.DataFrame(rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
-    return Outcome(curve, predictions.cpu().numpy(), best[1].cpu().numpy())
+    else:
+        network.to(memory_format=layout_of(network))  # convolutions on a CPU are not faster for another
+        torch.backends.cudnn.benchmark = True  # shapes stay the same, so the search for the fastest kernel pays
+    midway = midway or Midway()
+    training = Training(network, train, test, recipe, seed, teacher, stage)
+    if state := midway.load():
+        training.resume(state)
+    with midway.watching():
+        training.run(progress, midway)
+    return training.outcome()
+
+
+def layout_of(network: nn.Module) -> torch.memory_format:
+    """Return how a network's images lie fastest in a GPU's memory: channels last, as its convolutions like them.
+
+    But group norm ("instance") returns them in the other layout, so that each norm would cost two conversions [B §7].
+    """
+    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    return torch.channels_last if batch_norm else torch.contiguous_format
+
+
+class Training:
+    """A network on its way: what `train_classifier` goes through, between any two steps of which it can be left.
+
+    Between two steps the host only hands out work: it reads from a GPU where a test follows, and nowhere else.
+    """
+
+    def __init__(self, network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int,
+                 teacher: Teacher | None, stage: str):
+        self.network, self.train, self.test, self.recipe = network, train, test, recipe
+        self.seed, self.teacher, self.stage = seed, teacher, stage
+        self.forward = _compiled(network) if recipe.compile else network
+        self.optimiser = recipe.protocol.optimiser(network, recipe.learning_rate)
+        self.tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
+        self.epochs_done, self.losses, self.rows = 0, [], []
+        self.predictions, self.best = torch.empty(0), (-1.0, torch.empty(0))
+
+    def run(self, progress: Callable, midway: Midway) -> None:
+        """Train to the end."""
+        left = range(self.epochs_done + 1, self.recipe.epochs + 1)
+        for epoch in progress(left, label="epochs", total=len(left)):
+            self._set_rate(epoch)
+            self._train_epoch(epoch, midway)
+            if epoch in self.tests:
+                self._test(epoch)
+            self.epochs_done, self.losses = epoch, []
+            midway(self.state)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that another process needs to go on."""
+        losses = torch.stack(self.losses) if self.losses else torch.empty(0)
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+                "epochs_done": self.epochs_done, "losses": losses, "rows": self.rows,
+                "predictions": self.predictions, "best": self.best}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        device = self.train.images.device
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epochs_done, self.losses = state["epochs_done"], list(state["losses"].to(device))
+        self.rows = [tuple(row) for row in state["rows"]]
+        self.predictions, self.best = state["predictions"], tuple(state["best"])
+
+    def outcome(self) -> Outcome:
+        """Return what it has come to."""
+        curve = pd.DataFrame(self.rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
+        return Outcome(curve, self.predictions.cpu().numpy(), self.best[1].cpu().numpy())
+
+    def _set_rate(self, epoch: int) -> None:
+        """Set an epoch's rate as a factor of the first; torch's own schedules multiply step by step, and round."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * self.recipe.protocol.rate(epoch, self.recipe.epochs)
+
+    def _train_epoch(self, number: int, midway: Midway) -> None:
+        rng = torch_rng(self.stage, "training", self.seed, number)
+        epoch = Epoch(self.train.images, self.train.labels, self.recipe.augmentation, self.recipe.batch_size, rng)
+        self.network.train()
+        for place in range(len(self.losses), len(epoch)):
+            batch = epoch.batch(place)
+            with autocast(batch.images.device, self.recipe.precision):
+                loss = batch_loss(self.forward, batch, self.recipe.protocol, self.teacher)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            self.losses.append(loss.detach())
+            midway(self.state)
+
+    def _test(self, epoch: int) -> None:
+        predictions = logits(self.network, self.test.images, precision=self.recipe.precision).argmax(1)
+        right = (predictions == self.test.labels).double().mean()
+        loss, share = torch.stack([torch.stack(self.losses).mean().double(), right]).tolist()
+        counts = self.recipe.protocol.counts(epoch, self.recipe.epochs)
+        self.rows.append((epoch, self.optimiser.param_groups[0]["lr"], loss, 100 * share, counts))
+        self.predictions = predictions
+        if counts and 100 * share > self.best[0]:
+            self.best = (100 * share, predictions)
 
 
 def _compiled(network: Network) -> Callable:
@@ -218,35 +296,16 @@ def _compiled(network: Network) -> Callable:
     return torch.compile(network, mode="reduce-overhead", dynamic=False)
 
 
-def _train_epoch(network: Network, train: ImageTensors, recipe: Recipe, optimiser: torch.optim.Optimizer,
-                 rng: torch.Generator, teacher: Teacher | None) -> float:
-    losses = []
-    order = torch.randperm(len(train.labels), generator=rng).to(train.labels.device)
-    for chosen in order.split(recipe.batch_size):
-        images, labels = augment(train.images[chosen], recipe.augmentation, rng), train.labels[chosen]
-        with autocast(images.device, recipe.precision):
-            loss = _loss(network, images, labels, recipe, rng, teacher)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-    return torch.stack(losses).mean().item()
-
-
-def _loss(network: Network, images: Tensor, labels: Tensor, recipe: Recipe, rng: torch.Generator,
-          teacher: Teacher | None) -> Tensor:
+def batch_loss(network: Network, batch: Batch, protocol: Protocol, teacher: Teacher | None = None) -> Tensor:
     """Return a batch's loss: cross-entropy to (mixed) labels, or KL(teacher ‖ network) at a temperature."""
-    partner, own = None, 1.0
-    if recipe.augmentation.cutmix:
-        images, partner, own = cutmix(images, rng)
-    temperature = recipe.protocol.temperature
-    if temperature:
+    images, labels, behind, own = batch
+    if protocol.temperature:
         with torch.no_grad():
-            wanted = (teacher(images).float() / temperature).log_softmax(1)
-            if recipe.protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+            wanted = (teacher(images).float() / protocol.temperature).log_softmax(1)
+            if protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
                 network(images)
-        found = (network(images).float() / temperature).log_softmax(1)
+        found = (network(images).float() / protocol.temperature).log_softmax(1)
         return F.kl_div(found, wanted, reduction="batchmean", log_target=True)
     predicted = network(images)
     loss = own * F.cross_entropy(predicted, labels)
-    return loss if partner is None else loss + (1 - own) * F.cross_entropy(predicted, labels[partner])
+    return loss if behind is None else loss + (1 - own) * F.cross_entropy(predicted, behind)

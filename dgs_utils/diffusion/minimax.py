@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgs_utils.runtime.devices import send
+
 
 class Memory:
     """The last ``size`` vectors of each class, first in first out, in preallocated rings."""
@@ -16,7 +18,9 @@ class Memory:
     def push(self, label: int, vectors: Tensor) -> None:
         """Add vectors (n, D), oldest first."""
         vectors = vectors.detach()[-self.size:]
-        ring = self.rings.setdefault(label, vectors.new_zeros(self.size, vectors.shape[1]))
+        if label not in self.rings:
+            self.rings[label] = vectors.new_zeros(self.size, vectors.shape[1])
+        ring = self.rings[label]
         start = self.written.get(label, 0)
         places = torch.arange(start, start + len(vectors), device=vectors.device) % self.size
         ring[places] = vectors
@@ -38,10 +42,10 @@ class Memory:
         rings = {f"ring.{label}": ring.clone() for label, ring in self.rings.items()}
         return rings | {f"written.{label}": torch.tensor(count) for label, count in self.written.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Tensor], device: torch.device | str) -> None:
+        """Restore what `state_dict` returned, on a device."""
         parts = [(name.split("."), tensor) for name, tensor in state.items()]
-        self.rings = {int(label): tensor.clone() for (kind, label), tensor in parts if kind == "ring"}
+        self.rings = {int(label): tensor.to(device, copy=True) for (kind, label), tensor in parts if kind == "ring"}
         self.written = {int(label): int(tensor) for (kind, label), tensor in parts if kind == "written"}
 
 
@@ -73,17 +77,20 @@ class MinimaxCriterion:
             The two weighted losses, scalars.
         """
         predicted, latents = predicted.flatten(1).float(), latents.flatten(1).float()
-        classes = labels.unique().tolist()
-        representative = diverse = predicted.new_zeros(())
-        for label in classes:
-            members = F.normalize(predicted[labels == label], dim=1, eps=0)
+        found, counts = labels.unique(return_counts=True)
+        classes = found.tolist()
+        [order] = send([labels.argsort(stable=True)], predicted.device)  # class by class: masks would halt a GPU
+        predicted, latents = predicted[order].split(counts.tolist()), latents[order].split(counts.tolist())
+        representative = diverse = predicted[0].new_zeros(())
+        for label, samples in zip(classes, predicted, strict=True):
+            members = F.normalize(samples, dim=1, eps=0)
             real, past = self.real.get(label), self.predicted.get(label)
             if len(real):
                 representative = representative + 1 - (members @ F.normalize(real, dim=1, eps=0).T).min()
                 diverse = diverse + (members @ F.normalize(past, dim=1, eps=0).T).max()
-        for label in classes:
-            self.real.push(label, latents[labels == label])
-            self.predicted.push(label, predicted[labels == label])
+        for label, real, samples in zip(classes, latents, predicted, strict=True):
+            self.real.push(label, real)
+            self.predicted.push(label, samples)
         scale = 1 / len(classes)
         return self.weight_representative * scale * representative, self.weight_diverse * scale * diverse
 
@@ -92,8 +99,8 @@ class MinimaxCriterion:
         return {f"{kind}.{name}": tensor for kind, memory in (("real", self.real), ("predicted", self.predicted))
                 for name, tensor in memory.state_dict().items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Tensor], device: torch.device | str = "cpu") -> None:
+        """Restore what `state_dict` returned, on a device."""
         for kind, memory in (("real", self.real), ("predicted", self.predicted)):
             own = {name: tensor for name, tensor in state.items() if name.startswith(f"{kind}.")}
-            memory.load_state_dict({name.removeprefix(f"{kind}."): tensor for name, tensor in own.items()})
+            memory.load_state_dict({name.removeprefix(f"{kind}."): tensor for name, tensor in own.items()}, device)

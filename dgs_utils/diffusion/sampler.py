@@ -3,14 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import diffusers
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.process import NoiseProcess
-from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.devices import autocast, send
 from dgs_utils.runtime.progress import silent
 
 
@@ -74,6 +76,15 @@ def _scheduler(solver: str, steps: int):
     return scheduler
 
 
+class _Unchecked(TorchFunctionMode):
+    """Solves small systems without asking a GPU whether they could be solved, for which UniPC would wait each step."""
+
+    def __torch_function__(self, func: Callable, types: Sequence, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is torch.linalg.solve:
+            return torch.linalg.solve_ex(*args, **(kwargs or {})).result
+        return func(*args, **(kwargs or {}))
+
+
 @torch.inference_mode()
 def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps: int = 50,
            guidance: Guidance = Guidance(), solver: str = "ancestral", modes: ModeGuidance | None = None,
@@ -103,7 +114,8 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
     labels = labels.to(device)
 
     def noise() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in rngs]).to(device)
+        [drawn] = send([torch.stack([torch.randn(shape, generator=g) for g in rngs])], device)
+        return drawn
 
     def predict(x: Tensor, t: int) -> Tensor:
         times = torch.full((len(x),), t, device=device)
@@ -120,17 +132,20 @@ def _integrate(predict: Callable, noise: Callable, channels: int, device: torch.
     if solver != "ancestral":
         scheduler = _scheduler(solver, steps)
         for t in progress(scheduler.timesteps.tolist(), label="steps"):
-            x = scheduler.step(predict(x, t)[:, :channels], t, x).prev_sample
+            noise_in_x = predict(x, t)[:, :channels]
+            with _Unchecked():
+                x = scheduler.step(noise_in_x, t, x).prev_sample
         return x
     process = NoiseProcess().respaced(steps)
     timesteps = process.timesteps.tolist()
     process.to(device)
+    targets = modes.modes.to(device) if modes is not None else None
     for i in progress(range(steps - 1, -1, -1), label="steps"):
         times = torch.full((len(x),), i, device=device)
         step = process.posterior(x, predict(x, timesteps[i]), times)
         x = step.mean
         if modes is not None and i > modes.stop:
-            x = x + modes.scale * step.variance.sqrt() * (modes.modes.to(device) - step.pred_x0)
+            x = x + modes.scale * step.variance.sqrt() * (targets - step.pred_x0)
         if i > 0:
             x = x + step.variance.sqrt() * noise()
     return x

@@ -5,10 +5,7 @@ from a checkpoint equals an undisturbed one bit for bit (on the CPU).
 """
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +20,10 @@ from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.parallel import ALONE, Group
 from dgs_utils.diffusion.process import Loss, NoiseProcess
-from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.devices import autocast, send
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_rng
+from dgs_utils.runtime.signals import act_on, caught_signals
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ class Trainer:
         self.step = 0
         self.losses: list[tuple[float, ...]] = []
         self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0,
-                                           foreach=True)
+        kind = {"fused": True} if self.device.type == "cuda" else {"foreach": True}  # fused: one kernel for all
+        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0, **kind)
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
 
@@ -119,10 +117,10 @@ class Trainer:
                     self.save()
             if stopped or caught:
                 self.save()
-        if signal.SIGTERM in caught:
-            signal.raise_signal(signal.SIGTERM)
-        if stopped or caught:
-            raise KeyboardInterrupt(f"stopped after step {self.step}; run again to continue from there")
+        told = f"stopped after step {self.step}; run again to continue from there"
+        act_on(caught, told)
+        if stopped:  # another process of the group was asked to
+            raise KeyboardInterrupt(told)
         self.model.eval()
         return self.ema
 
@@ -169,8 +167,7 @@ class Trainer:
         noise = torch.randn(latents.shape, generator=draw)
         part = self.group.part(len(indices))
         torch.rand(part.start, generator=draw)  # the label dropout of the images before this process's own
-        whole = [drawn.to(self.device, non_blocking=True)
-                 for drawn in (latents, t, noise, self.conditions[self.latents.labels[indices]])]
+        whole = send([latents, t, noise, self.conditions[self.latents.labels[indices]]], self.device)
         x, times, epsilon, conditions = (tensor[part] for tensor in whole)
         with autocast(self.device, self.schedule.precision):
             output = self.model(self.process.add_noise(x, times, epsilon), times, conditions, rng=draw)
@@ -197,7 +194,7 @@ class Trainer:
             torch.save(state, partial)
 
     def _resume(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)  # AdamW's step counts belong there
         self.step = state["step"]
         self.losses = [tuple(row) for row in state["losses"].tolist()]
         with torch.no_grad():
@@ -206,20 +203,4 @@ class Trainer:
                 self.ema[name].copy_(state["ema"][name])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.criterion is not None:
-            self.criterion.load_state_dict(state["criterion"])
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list instead of acting on them, so that a step is never cut in two."""
-    caught = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {number: signal.signal(number, lambda found, _: caught.append(found))
-              for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            self.criterion.load_state_dict(state["criterion"], self.device)
