@@ -201,9 +201,9 @@ def test_mosaics_are_shuffled_under_their_own_protocol(prepare, monkeypatch, pro
     run.finish()
     used = []
 
-    def train(network, train, test, recipe, *others):
+    def train(network, train, test, recipe, *others, **named):
         used.append(recipe.augmentation.tiles)
-        return train_classifier(network, train, test, recipe, *others)
+        return train_classifier(network, train, test, recipe, *others, **named)
 
     monkeypatch.setattr(evaluate, "train_classifier", train)
     row = evaluated(open_run(prepare, run.folder, protocol=protocol)).iloc[0]
