@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
+from safetensors.torch import load_file
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import chain, parameter
@@ -22,15 +23,20 @@ from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batch
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table, row_at
+from dgs_utils.methods import DYNAMIC
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
+from dgs_utils.selection import dynamics
+from dgs_utils.selection.dynamics import Dynamics
 from dgs_utils.selection.judgement import doubts_about
 from dgs_utils.selection.measures import MEASURES, all_measures, difficulty_scores
 from dgs_utils.selection.score_tables import check_names, keep_classes, read_scores
 
 BLOCK = 4096  # images after which progress is safe on disk, about
+HELD = 1024  # images that are held in memory while the judge's snapshots look at them one after the other
 SCORED = [*MEASURES, "prediction", "confidence"]  # what is found of every image
+FROM_DYNAMICS = [*DYNAMIC, "mean_probability"]  # and with training dynamics
 
 
 # ---- Images and judges -----------------------------------------------------------------------------------------------
@@ -122,8 +128,7 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
     parts = []
     for start in range(0, len(images), step):
         block = ImageSet(images.root, images.table.iloc[start : start + step])
-        names = hashlib.sha256("\n".join(block.table["file_name"]).encode()).hexdigest()[:8]
-        file = folder / "checkpoints" / f"scores-{start:09d}-{names}.npy"
+        file = folder / "checkpoints" / f"scores-{start:09d}-{_hash_of(block)}.npy"
         if file.exists():
             part = np.load(file)
             for _ in range(0, len(block), batch_size):
@@ -140,11 +145,16 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
     return _with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"))
 
 
+def _hash_of(images: ImageSet) -> str:
+    return hashlib.sha256("\n".join(images.table["file_name"]).encode()).hexdigest()[:8]
+
+
 def score_source(run: Run) -> pd.DataFrame:
     """Carry out stage 03: score the pool's or the originals' training images and write ``scores.csv``.
 
     Returns:
-        file_name, class, label, score, and where a classifier made the scores, every measure, prediction, confidence.
+        file_name, class, label, score, and where a classifier made the scores, every measure, prediction, confidence,
+        and where 00 kept its training dynamics, the scores from these.
 
     Raises:
         ValueError: no images of a class, a doubled file name, or classifiers that lack a class.
@@ -172,14 +182,15 @@ def score_source(run: Run) -> pd.DataFrame:
             scores = score_left_out(run, images, fold_judges, judges[len(fold_judges) :], options)
         else:
             scores = score_what_is_new(run, images, judges=judges, **options)
+        scores = scores.assign(**scores_from_dynamics(run, images, classes["index"]))
         if params.source == "originals":
             right = scores["prediction"].to_numpy() == classes["index"].to_numpy()[images.labels]
             for doubt in doubts_about(scores.assign(correct=right), judges[0].config.num_classes):
                 run.warn(doubt)
     if params.round_scores:
-        rounded = [name for name in ("score", *MEASURES) if name in scores]
+        rounded = [name for name in ("score", *MEASURES, *FROM_DYNAMICS) if name in scores]
         scores[rounded] = scores[rounded].round(params.round_scores)
-    kept = ["file_name", "class", "label", "score", *SCORED, "seen"]
+    kept = ["file_name", "class", "label", "score", *SCORED, "seen", *FROM_DYNAMICS]
     scores = scores[[name for name in kept if name in scores]]
     write_csv(run.folder / "scores.csv", scores)
     _note_growth(run, scores)
@@ -255,6 +266,11 @@ def folds_in(prepare: Path) -> int:
     return read_table(prepare / "folds.csv")["fold"].nunique() if (prepare / "folds.csv").exists() else 0
 
 
+def _folds_of(prepare: Path, images: ImageSet) -> np.ndarray:
+    """Return the fold that each original is in."""
+    return images.table["file_name"].map(read_table(prepare / "folds.csv").set_index("file_name")["fold"]).to_numpy()
+
+
 def score_left_out(run: Run, images: ImageSet, fold_judges: list[Classifier], others: list[Classifier],
                    options: dict) -> pd.DataFrame:
     """Score every original by the judge that was trained without it (and ``others``), in blocks.
@@ -263,7 +279,7 @@ def score_left_out(run: Run, images: ImageSet, fold_judges: list[Classifier], ot
         What `score_images` returns, with ``seen``: the score by the judge of 00 that was trained on all originals.
     """
     prepare, size, parts = run.inputs["prepare"], run.params.batch_size, []
-    fold = images.table["file_name"].map(read_table(prepare / "folds.csv").set_index("file_name")["fold"]).to_numpy()
+    fold = _folds_of(prepare, images)
     for left_out, judge in enumerate(fold_judges):
         part = ImageSet(images.root, images.table[fold == left_out])
         parts.append(score_in_blocks(part, run.folder / "checkpoints" / f"fold-{left_out}", size, run.progress,
@@ -272,6 +288,84 @@ def score_left_out(run: Run, images: ImageSet, fold_judges: list[Classifier], ot
                            judges=[load(prepare / "classifier"), *others], **options)
     return pd.concat(parts).sort_index().assign(seen=seen["score"])
 
+
+# ---- Training dynamics -----------------------------------------------------------------------------------------------
+
+def scores_from_dynamics(run: Run, images: ImageSet, index: ArrayLike) -> dict[str, np.ndarray]:
+    """Return what `dynamics.dynamics_scores` makes of the judge's training; {} where 00 kept nothing of it.
+
+    Of an original, stage 00 has seen to it; with folds, that judge counts which was trained without it. Of the pool,
+    the judge's snapshots, or those of all judges, say it now.
+    """
+    prepare = run.inputs["prepare"]
+    kept = prepare / dynamics.FILE
+    if not kept.exists():
+        return {}
+    if run.params.source == "pool":
+        return dynamics.dynamics_scores(_observe_pool(run, images, np.asarray(index)[images.labels]))
+    found, known = dynamics.read_dynamics(kept)
+    found = dynamics.in_order_of(images.table["file_name"], found, known, kept)
+    return dynamics.dynamics_scores(found.by(_folds_of(prepare, images)) if folds_in(prepare) else found)
+
+
+def _observe_pool(run: Run, images: ImageSet, targets: np.ndarray) -> Dynamics:
+    """Return the pool's dynamics, and keep them in ``dynamics.safetensors``; what that holds is not made again."""
+    path, names = run.folder / dynamics.FILE, images.table["file_name"]
+    known, parts = [], []
+    if path.exists():
+        found, known = dynamics.read_dynamics(path)
+        parts.append(found)
+    new = ~names.isin(known).to_numpy()
+    if new.any():
+        part = ImageSet(images.root, images.table[new].reset_index(drop=True))
+        parts.append(_observe_in_blocks(run, part, targets[new]))
+    found = dynamics.in_order_of(names, dynamics.joined(parts, axis=2), [*known, *names[new]], path)
+    dynamics.write_dynamics(path, found, list(names))
+    return found
+
+
+def _observe_in_blocks(run: Run, images: ImageSet, targets: np.ndarray) -> Dynamics:
+    """Let every snapshot look at images, block by block; blocks that a stopped run finished are not looked at again."""
+    prepare, params = run.inputs["prepare"], run.params
+    names = [f"folds/{i}" for i in range(folds_in(prepare))] or ["classifier"]
+    epochs = range(1, dynamics.read_dynamics(prepare / dynamics.FILE)[0].own.shape[1] + 1)
+    judge = load(prepare / names[0]).to(resolve(params.device), memory_format=torch.channels_last)
+    blocks = range(0, len(images), HELD)
+    bar = iter(run.progress(range(len(blocks) * len(names) * len(epochs)), label="snapshots"))
+    found = []
+    for start in blocks:
+        block = ImageSet(images.root, images.table.iloc[start : start + HELD])
+        file = run.folder / "checkpoints" / f"dynamics-{start:09d}-{_hash_of(block)}.safetensors"
+        if not file.exists():
+            batches = read_batches(block.root, block.table["file_name"].to_numpy(), [judge], params.batch_size,
+                                   params.workers)
+            with block.class_named():
+                pixels = [batch for batch, in batches]
+            own = targets[start : start + HELD]
+            seen = [dynamics.joined([_look(judge, dynamics.snapshot_of(prepare, name, epoch), pixels, own,
+                                           params.precision) for epoch, _ in zip(epochs, bar, strict=False)], axis=1)
+                    for name in names]
+            dynamics.write_dynamics(file, dynamics.joined(seen, axis=0))
+        found.append(dynamics.read_dynamics(file)[0])
+    for _ in bar:  # lets the progress bar reach its end
+        pass
+    return dynamics.joined(found, axis=2)
+
+
+@torch.inference_mode()
+def _look(judge: Classifier, snapshot: Path, pixels: list[torch.Tensor], targets: np.ndarray,
+          precision: str) -> Dynamics:
+    """Return what a judge says of images with the weights that it had after some epoch."""
+    judge.network.load_state_dict(load_file(snapshot))
+    outputs = []
+    for batch in pixels:
+        with autocast(judge.mean.device, precision):
+            batch = batch.to(judge.mean.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            outputs.append(judge(batch).float().cpu())
+    return dynamics.observe(torch.cat(outputs), targets)
+
+
+# ---- Something to look at --------------------------------------------------------------------------------------------
 
 def images_to_show(run: Run, scores: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Return the images of some classes with their scores, of what was scored and of the originals beside it.

@@ -12,8 +12,11 @@ from functools import cached_property
 
 SCORES: dict[str, str] = {  # columns of stage 03, each in [0, 1], 0 the easiest; see `dgs_utils.selection.measures`
     "difficulty": "1 − p(class)", "margin": "margin", "cross_entropy": "cross-entropy", "entropy": "entropy",
-    "el2n": "EL2N", "confidence": "1 − confidence",
+    "el2n": "EL2N", "confidence": "1 − confidence", "aum": "AUM", "forgetting": "forgetting", "dyn_unc": "Dyn-Unc",
+    "dual": "DUAL", "el2n_early": "EL2N (early)",
 }
+DYNAMIC = ("aum", "forgetting", "dyn_unc", "dual", "el2n_early")  # scores that need prepare.dynamics
+WINDOW = 10  # epochs that they look at together, the least that a training with dynamics has
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Rule:
     Attributes:
         label: name in tables and figures.
         needs: "score" (stage 03), "target" (the distribution of stage 04, and its transformed scores), "judgement" (the
-            judge's confidence and whether it is right, stage 03), and "features".
+            judge's confidence and whether it is right, stage 03), "dynamics" (of the judge's training), and "features".
         uses: parameters of stage 05 that are the rule's own; "seed" where chance plays a part.
     """
 
@@ -44,6 +47,7 @@ RULES: dict[str, Rule] = {
     "cad": Rule("Compute-aware", ("score",), ("compute",)),
     "stratified": Rule("Stratified", ("score",), ("seed",)),
     "ccs": Rule("CCS", ("score",), ("seed",)),
+    "dual": Rule("DUAL", ("score", "dynamics"), ("seed",)),
     "confidence": Rule("Confidence (CaO2)", ("judgement",)),
     "s3": Rule("S3 groups", ("features",)),
     "k_center": Rule("K-Center", ("features",)),
@@ -125,6 +129,7 @@ METHODS: dict[str, Method] = {
     "ccs": Method("CCS", "pool", "ccs"),
     "stratified": Method("Stratified", "pool", "stratified"),
     "cad": Method("Compute-aware", "pool", "cad"),
+    "dual": Method("DUAL", "pool", "dual", score="dual"),
     "moderate": Method("Moderate", "pool", "moderate"),
     "prototypes_near": Method("Prototypes (near)", "pool", "prototypes_near"),
     "prototypes_far": Method("Prototypes (far)", "pool", "prototypes_far"),
@@ -136,7 +141,7 @@ METHODS: dict[str, Method] = {
     "idc": Method("IDC-1", "condense", "idc"),
 }
 
-REAL = ("easiest", "hardest", "middle", "cad", "stratified", "ccs", "confidence", "moderate", "prototypes_near",
+REAL = ("easiest", "hardest", "middle", "cad", "stratified", "ccs", "dual", "confidence", "moderate", "prototypes_near",
         "prototypes_far", "facility_location", "d2", "reliable_far")  # rules that choose among the originals, too
 
 METHODS |= {f"real_{name}": replace(METHODS[name], label=f"{METHODS[name].label}, real", source="originals")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dgs_utils.methods import METHODS, Method, method_of
+from dgs_utils.methods import DYNAMIC, METHODS, WINDOW, Method, method_of
 
 LATER = {"later": True}  # marks what came later: at its default it is left out, so that older results keep their names
 GROWS = {"grows": True}  # marks how many of its kind a result holds, which can become more: see `StageParams.count`
@@ -41,8 +41,8 @@ Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extr
 DitSize = Literal["", "DiT-XL/2", "DiT-XL/4", "DiT-XL/8", "DiT-L/2", "DiT-L/4", "DiT-L/8",
                   "DiT-B/2", "DiT-B/4", "DiT-B/8", "DiT-S/2", "DiT-S/4", "DiT-S/8"]
 Cut = Annotated[float, Field(ge=0, lt=1, json_schema_extra=LATER)]
-Score = Annotated[Literal["", "difficulty", "margin", "cross_entropy", "entropy", "el2n", "confidence"],
-                  Field(json_schema_extra=LATER)]
+Score = Annotated[Literal["", "difficulty", "margin", "cross_entropy", "entropy", "el2n", "confidence", "aum",
+                          "forgetting", "dyn_unc", "dual", "el2n_early"], Field(json_schema_extra=LATER)]
 Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
 
 # (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
@@ -191,6 +191,7 @@ class PrepareParams(StageParams):
     classifier_epochs: Positive = 15
     folds: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # cross-fitted difficulty: k judges, each trained
     # without one of k parts of the originals; 0 = one judge, which has seen them all
+    dynamics: Annotated[bool, Field(json_schema_extra=LATER)] = False  # keep what the judge says after every epoch
     seed: Count = 0
     precision: Precision = "fp32"
     device: Device = "auto"
@@ -208,6 +209,12 @@ class PrepareParams(StageParams):
         if self.folds and (self.classifier_weights != "train" or is_folder):
             raise ValueError(f"prepare.folds is {self.folds}, but a classifier that is trained already cannot be "
                              f"trained on parts of the originals; set folds to 0, or classifier_weights to train")
+        if self.dynamics and (self.classifier_weights != "train" or is_folder):
+            raise ValueError("prepare.dynamics is true, but a classifier that is trained already has no training to "
+                             "watch; set dynamics to false, or classifier_weights to train")
+        if self.dynamics and self.classifier_epochs < WINDOW:
+            raise ValueError(f"prepare.dynamics is true, and its scores look at {WINDOW} epochs together, but "
+                             f"prepare.classifier_epochs is {self.classifier_epochs}; raise it to {WINDOW} or more")
         return self
 
     def class_folders(self) -> list[str]:
@@ -429,9 +436,10 @@ class SampleParams(StageParams):
 
     @property
     def needs(self) -> set[str]:
-        """What rule and cut look at: "score", "target", "judgement", "features" (see `dgs_utils.methods.Rule`)."""
-        cuts = {"score": self.cut > 0, "judgement": self.cut_errors}
-        return {*self.made[1].rule.needs, *(need for need, given in cuts.items() if given)}
+        """What rule and cut look at: "score", "target", "judgement", "dynamics", "features" (see `methods.Rule`)."""
+        _, method = self.made
+        more = {"score": self.cut > 0, "judgement": self.cut_errors, "dynamics": method.score in DYNAMIC}
+        return {*method.rule.needs, *(need for need, given in more.items() if given)}
 
     @property
     def scored(self) -> str:

@@ -1,17 +1,21 @@
 """Stage 00: the originals, the difficulty classifier, the autoencoder and the base diffusion model, ready on disk."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 
 from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, load, pretrained
-from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
+from dgs_utils.classifiers.networks import Network, build_network
+from dgs_utils.classifiers.training import ImageTensors, Recipe, Watch, load_images, logits, train_classifier
 from dgs_utils.diffusion import autoencoder, checkpoints
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
@@ -23,17 +27,19 @@ from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, torch_seeded
+from dgs_utils.selection import dynamics
 from dgs_utils.selection.folds import folds_of
 
 # ---- Images and judges -----------------------------------------------------------------------------------------------
 
-def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs: int, seed: int = 0,
-                flip: bool = True, precision: str = "fp32", device: str = "auto", workers: int = 0,
-                progress: Callable = silent) -> tuple[Classifier, pd.DataFrame]:
+def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, network: str, size: int, epochs: int,
+                seed: int = 0, flip: bool = True, precision: str = "fp32", device: str = "auto", workers: int = 0,
+                progress: Callable = silent, midway: Midway | None = None,
+                watch: Watch | None = None) -> tuple[Classifier, pd.DataFrame]:
     """Train a judge of difficulty on real images.
 
     Args:
-        train: images with labels from 0.
+        train: images with labels from 0, as files or uint8 tensors (N, 3, size, size).
         test: images of the same classes, for the curve only.
         network: a name of `networks.NETWORKS`.
         size: side in pixels that the judge sees.
@@ -44,6 +50,8 @@ def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs
         device: where the training runs.
         workers: threads that read images; 0 = one per core.
         progress: wraps the epochs.
+        midway: keeps the state between two steps, and has the one to go on from, if any.
+        watch: called with the number and the network after each epoch.
 
     Returns:
         The judge, on the CPU, and its curve: epoch, learning_rate, loss, top1 (percent).
@@ -51,12 +59,14 @@ def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs
     Raises:
         ValueError: an unknown network, or one that does not suit the size.
     """
-    classes = len(train.classes)
+    classes = int(train.labels.max()) + 1
     with torch_seeded("prepare", "judge", seed):
         built = build_network(network, classes, size)
-    sets = [load_images(images, size, workers).to(resolve(device)) for images in (train, test)]
+    sets = [images if isinstance(images, ImageTensors) else load_images(images, size, workers)
+            for images in (train, test)]
     recipe = Recipe(epochs, augmentation=Augmentation(flip=0.5 if flip else 0.0), precision=precision)
-    outcome = train_classifier(built.to(resolve(device)), *sets, recipe, seed, progress, stage="prepare")
+    outcome = train_classifier(built.to(resolve(device)), *(images.to(resolve(device)) for images in sets), recipe,
+                               seed, progress, stage="prepare", midway=midway, watch=watch)
     return Classifier(built.cpu(), ClassifierConfig(network, classes, resize=size, crop=size)), outcome.curve
 
 
@@ -65,41 +75,82 @@ def train_judge(train: ImageSet, test: ImageSet, network: str, size: int, epochs
 def difficulty_classifier(run: Run) -> pd.DataFrame:
     """Train the difficulty classifier on the originals, or fetch one that exists already, into ``classifier/``.
 
+    With folds, a judge without each part of the originals is trained, too, into ``folds/<i>/`` (``folds.csv`` says
+    which part an original is in). With dynamics, what the judges say after every epoch is kept in
+    ``dynamics.safetensors``, and what they then are in ``snapshots/<name>/<epoch>.safetensors``. A judge that is there
+    is kept, and an interrupted training goes on from where it was kept last.
+
     Returns:
         The training curve (epoch, learning_rate, loss, top1), also in ``classifier_curve.csv``; empty for a pre-trained
         classifier.
     """
     target, curve = run.folder / "classifier", run.folder / "classifier_curve.csv"
-    if not (target.is_dir() and curve.exists()):
-        trains = run.params.classifier_weights == "train" and "/" not in run.params.classifier
-        judge, table = _train_classifier(run) if trains else _pretrained(run)
+    if run.params.classifier_weights == "train" and "/" not in run.params.classifier:
+        _train_judges(run)
+    elif not (target.is_dir() and curve.exists()):
+        judge, table = _pretrained(run)
         write_csv(curve, table)
         judge.save(target)
-    _train_folds(run)
     return read_table(curve)
 
 
-def _train_folds(run: Run) -> None:
-    """Train a judge without each of ``params.folds`` parts of the originals, into ``folds/<i>/``; done ones are kept.
+def _train_judges(run: Run) -> None:
+    """Train the judge of all originals and, with folds, those of parts of them."""
+    params, folder = run.params, run.folder
+    train, test = (ImageSet.read(folder, split) for split in ("train", "val"))
+    judges = [("classifier", "classifier_curve.csv", -1, params.seed)]
+    if params.folds:
+        fold = folds_of(train.table, params.folds, params.seed)
+        write_csv(folder / "folds.csv", train.table[["file_name"]].assign(fold=fold))
+        judges += [(f"folds/{i}", f"folds/{i}.csv", i, named_seed("prepare", "fold", params.seed, i))
+                   for i in range(params.folds)]
+    watched = [name for name, *_ in judges[1:] or judges] if params.dynamics else []
+    left = [judge for judge in judges if not ((folder / judge[0]).is_dir() and (folder / judge[1]).exists())]
+    if left:
+        images, tests = (load_images(s, params.classifier_size, params.workers) for s in (train, test))
+    for name, curve, left_out, seed in left:
+        part = images
+        if left_out >= 0:
+            kept = torch.from_numpy(fold != left_out)
+            part = ImageTensors(images.images[kept], images.labels[kept])
+        midway = Midway(folder / "checkpoints" / name / "training.pt")
+        judge, table = train_judge(
+            part, tests, params.classifier, params.classifier_size, params.classifier_epochs, seed, params.flip,
+            params.precision, params.device, params.workers, run.progress, midway,
+            _watch(run, name, images) if name in watched else None)
+        write_csv(folder / curve, table)
+        judge.save(folder / name)
+        midway.done()
+    if watched and not (folder / dynamics.FILE).exists():
+        _join_dynamics(run, watched, list(train.table["file_name"]))
+    for name in watched:
+        shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
 
-    ``folds.csv`` says which part an original is in, ``folds_curve.csv`` how the trainings went.
-    """
-    params = run.params
-    if not params.folds:
-        return
-    train, test = (ImageSet.read(run.folder, split) for split in ("train", "val"))
-    fold = folds_of(train.table, params.folds, params.seed)
-    write_csv(run.folder / "folds.csv", train.table[["file_name"]].assign(fold=fold))
-    for left_out in range(params.folds):
-        target, curve = run.folder / "folds" / str(left_out), run.folder / "folds" / f"{left_out}.csv"
-        if target.is_dir() and curve.exists():
-            continue
-        part = ImageSet(train.root, train.table[fold != left_out].reset_index(drop=True))
-        judge, table = train_judge(part, test, params.classifier, params.classifier_size, params.classifier_epochs,
-                                   named_seed("prepare", "fold", params.seed, left_out), params.flip, params.precision,
-                                   params.device, params.workers, run.progress)
-        write_csv(curve, table)
-        judge.save(target)
+
+def _watch(run: Run, name: str, images: ImageTensors) -> Watch:
+    """Return what keeps a judge, and what it says of all originals, after each epoch of its training."""
+    on_device = images.to(resolve(run.params.device))
+
+    def keep(epoch: int, network: Network) -> None:
+        found = dynamics.observe(logits(network, on_device.images, precision=run.params.precision), images.labels)
+        dynamics.write_dynamics(_said(run, name, epoch), found)
+        with atomic(dynamics.snapshot_of(run.folder, name, epoch)) as partial:
+            save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, partial)
+
+    return keep
+
+
+def _said(run: Run, name: str, epoch: int) -> Path:
+    """Return the file of what a judge said after an epoch."""
+    return run.folder / "checkpoints" / name / f"{epoch}.safetensors"
+
+
+def _join_dynamics(run: Run, judges: list[str], names: list[str]) -> None:
+    """Put what judges said after each epoch into one file."""
+    epochs = range(1, run.params.classifier_epochs + 1)
+    found = [dynamics.joined([dynamics.read_dynamics(_said(run, name, epoch))[0] for epoch in epochs], axis=1)
+             for name in judges]
+    dynamics.write_dynamics(run.folder / dynamics.FILE, dynamics.joined(found, axis=0), names)
 
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
@@ -126,13 +177,6 @@ def _of_another_stage(run: Run) -> tuple[Classifier, pd.DataFrame]:
         raise ValueError(f"the classifier in {folder} has {judge.config.num_classes} outputs, and there are {classes} "
                          f"classes; give one that was trained on the same classes, in the same order")
     return judge, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"])
-
-
-def _train_classifier(run: Run) -> tuple[Classifier, pd.DataFrame]:
-    params = run.params
-    train, test = (ImageSet.read(run.folder, split) for split in ("train", "val"))
-    return train_judge(train, test, params.classifier, params.classifier_size, params.classifier_epochs, params.seed,
-                       params.flip, params.precision, params.device, params.workers, run.progress)
 
 
 def fetch_autoencoder(run: Run) -> autoencoder.Autoencoder:

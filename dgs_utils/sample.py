@@ -40,7 +40,7 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
 
     Args:
         table: one row an image, in the order in which rule "first" takes them: class, and what the rule looks at of
-            score, transformed (preferred to score), confidence and correct.
+            score, transformed (preferred to score), confidence, correct and mean_probability.
         method: a name of `dgs_utils.methods.METHODS`.
         ipc: images per class.
         seed: of the draw, which is named after method and class, too.
@@ -57,7 +57,7 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
         ValueError: a class with fewer images than ``ipc``.
     """
     columns = {"scores": "transformed" if "transformed" in table else "score", "confidence": "confidence",
-               "correct": "correct"}
+               "correct": "correct", "mean_probability": "mean_probability"}
     candidates, places = [], []
     for name, part in table.reset_index(drop=True).groupby("class", sort=False):
         rows = part.index.to_numpy()
@@ -86,7 +86,8 @@ def choices_by_rule(source: "Source", name: str, ipc: int, seed: int = 0) -> dic
     """
     table = source.images.table
     table = table[table["class"] == name]
-    there = {"score": "score" in table, "judgement": "correct" in table, "target": name in source.targets}
+    there = {"score": "score" in table, "judgement": "correct" in table, "target": name in source.targets,
+             "dynamics": "mean_probability" in table}
     found = {}
     for method, made in METHODS.items():
         if made.source != "pool" or not made.chooses or not all(there.get(need, False) for need in made.rule.needs):
@@ -165,7 +166,8 @@ def read_source(run: Run) -> Source:
     if "target" not in params.needs:
         if "scores" in run.inputs:
             scores = with_score(read_scores(run.inputs["scores"]), method.score, run.inputs["scores"])
-            images = _left(run, _with_columns(images, scores, ["score", "prediction", "confidence"]), params.ipc)
+            columns = ["score", "prediction", "confidence", "mean_probability"]
+            images = _left(run, _with_columns(images, scores, columns), params.ipc)
         return Source(images, {}, {})
     folder = run.inputs["transform"]
     scores = read_table(folder / "transformed.csv")

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import small_grid
@@ -17,11 +18,12 @@ from dgs_utils.artifacts.nodes import Node, default_node, settled
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import expand
 from dgs_utils.params import validate
+from dgs_utils.selection.dynamics import dynamics_scores, read_dynamics
 
 FILE = "params/small.yaml"
 SMALL = """
 name: small
-prepare: {train_steps: 20, classifier_epochs: 1, depth: 1, hidden_size: 32, num_heads: 2}
+prepare: {train_steps: 20, classifier_epochs: 10, dynamics: true, depth: 1, hidden_size: 32, num_heads: 2}
 pool: {generator: dit, images_per_class: 6, batch_size: 4, steps: 3}
 sample: {ipc: 2, pool_factor: 3, method: dgs}
 evaluate: {epochs: 2, repeats: 1}
@@ -89,6 +91,21 @@ def test_scores_grow_with_the_pool_and_keep_what_they_were(grown):
     merged = scores[0].merge(scores[1], on=list(scores[0].columns))
     assert len(merged) == 60  # to the last digit
     assert manifest["chain"][:6] == stage_of(before, "03_difficulty")[1]["chain"]
+
+
+def test_the_training_dynamics_of_a_pool_grow_with_it(grown):
+    workspace, _, after, *_ = grown
+    name, _ = stage_of(after, "03_difficulty")
+    (old, first), (new, names) = (read_dynamics(place / "outputs" / name / "dynamics.safetensors")
+                                  for place in (workspace.with_name("before"), workspace))
+    assert (old.own.shape, new.own.shape) == ((1, 10, 60), (1, 10, 100))
+    places = [names.index(file) for file in first]
+    for before, now in zip(old, new.of(places), strict=True):
+        assert before.tobytes() == now.tobytes()
+    table = pd.read_csv(workspace / "outputs" / name / "scores.csv")
+    assert table["file_name"].tolist() == names
+    for column, values in dynamics_scores(new).items():
+        np.testing.assert_allclose(table[column], values, atol=1e-12)
 
 
 def test_what_took_the_first_images_stays_as_it_is(grown):

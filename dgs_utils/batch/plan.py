@@ -15,6 +15,7 @@ from dgs_utils.artifacts.nodes import Node, settled
 from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
+from dgs_utils.methods import DYNAMIC
 from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
 
 HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
@@ -131,6 +132,17 @@ def _check(node: Node) -> None:
         _check_originals(node.params)
     elif node.stage in ("04_transform", "05_sample"):
         _check_pool_size(node)
+        if node.stage == "05_sample":
+            _check_dynamics(node.params, node.inputs["prepare"])
+
+
+def _check_dynamics(params: SampleParams, prepare: Node | Path) -> None:
+    """What goes by training dynamics needs a judge whose training is watched."""
+    if "dynamics" in params.needs and isinstance(prepare, Node) and not prepare.params.dynamics:
+        _, method = params.made
+        wanted = f"sample.score {method.score}" if method.score in DYNAMIC else f"sample.rule {method.selector}"
+        raise ValueError(f"{wanted} looks at what the judge said after each epoch of its training, of which nothing is "
+                         f"kept; set prepare.dynamics to true")
 
 
 def _check_pool_size(node: Node) -> None:

@@ -27,6 +27,7 @@ from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_rng
 
 Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
+Watch = Callable[[int, Network], None]  # called with an epoch that has ended, from 1, and the network as it then is
 
 
 def evaluation_epochs(epochs: int, evaluations: int) -> set[int]:
@@ -170,7 +171,7 @@ def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str
 
 def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
                      progress: Callable = silent, teacher: Teacher | None = None, stage: str = "evaluate",
-                     midway: Midway | None = None) -> Outcome:
+                     midway: Midway | None = None, watch: Watch | None = None) -> Outcome:
     """Train a network and test it on the way.
 
     Args:
@@ -182,6 +183,8 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         teacher: for protocols with soft labels.
         stage: which trains; begins the names of the draws.
         midway: keeps the state between two steps, and has the one to go on from, if any.
+        watch: called after each epoch; of an epoch that a stopped process had ended it is called once more, with the
+            same network, where the state that is gone on from is older.
 
     Raises:
         ValueError: the protocol wants soft labels and there is no teacher.
@@ -199,7 +202,7 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
     if state := midway.load():
         training.resume(state)
     with midway.watching():
-        training.run(progress, midway)
+        training.run(progress, midway, watch)
     return training.outcome()
 
 
@@ -228,7 +231,7 @@ class Training:
         self.epochs_done, self.losses, self.rows = 0, [], []
         self.predictions, self.best = torch.empty(0), (-1.0, torch.empty(0))
 
-    def run(self, progress: Callable, midway: Midway) -> None:
+    def run(self, progress: Callable, midway: Midway, watch: Watch | None = None) -> None:
         """Train to the end."""
         left = range(self.epochs_done + 1, self.recipe.epochs + 1)
         for epoch in progress(left, label="epochs", total=len(left)):
@@ -237,6 +240,8 @@ class Training:
             if epoch in self.tests:
                 self._test(epoch)
             self.epochs_done, self.losses = epoch, []
+            if watch is not None:
+                watch(epoch, self.network)
             midway(self.state)
 
     def state(self) -> dict[str, Any]:

@@ -30,6 +30,13 @@ def all_measures(logits: ArrayLike, target: ArrayLike) -> dict[str, np.ndarray]:
     return {name: measure(log_p, target) for name, measure in MEASURES.items()}
 
 
+def probabilities(logits: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return softmax probabilities (float64, the logits' shape) and targets, checked; arguments as `difficulty_scores`.
+    """
+    log_p, target = _log_softmax(logits, target)
+    return np.exp(log_p), target
+
+
 def _difficulty(log_p: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.clip(-np.expm1(_of_target(log_p, target)), 0, 1)
 

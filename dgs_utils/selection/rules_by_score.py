@@ -109,6 +109,26 @@ def coverage_centric(candidates: Candidates, ipc: int) -> np.ndarray:
     return stratified(candidates, ipc)
 
 
+# ---- By training dynamics --------------------------------------------------------------------------------------------
+
+@selector("dual")
+def dual(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Draw one after the other in proportion to score × a Beta density of the mean probability (Cho et al., 2025).
+
+    The more images go, the nearer the density lies to sure ones: with the anchor, the mean probability of the ten
+    images of highest score, and r, the share that is not taken, b = 15 (1 − anchor)(1 − r⁴) and a = 16 − b. Images of
+    score 0 follow when there are no others.
+    """
+    mean = np.clip(candidates.mean_probability, 1e-6, 1 - 1e-6)
+    anchor = mean[np.argsort(-candidates.scores, kind="stable")[:10]].mean()
+    b = 15 * (1 - anchor) * (1 - (1 - ipc / candidates.size) ** 4)
+    scored = candidates.scores > 0
+    weights = (15 - b) * np.log(mean) + (b - 1) * np.log1p(-mean) + np.log(np.where(scored, candidates.scores, 1))
+    # the order of logarithms with Gumbel noise is that of successive draws in proportion to the weights
+    keys = np.where(scored, weights, -1e9) + candidates.rng.gumbel(size=candidates.size)
+    return np.argsort(-keys, kind="stable")[:ipc]
+
+
 # ---- By the judge's confidence ---------------------------------------------------------------------------------------
 
 @selector("confidence")

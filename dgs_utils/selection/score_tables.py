@@ -7,6 +7,7 @@ import pandas as pd
 
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import natural_key, read_table
+from dgs_utils.methods import DYNAMIC
 
 COLUMNS = ("file_name", "class", "label", "score")
 
@@ -48,6 +49,9 @@ def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
     """
     if not score:
         return table
+    if score not in table and score in DYNAMIC:
+        raise ValueError(f"{where} has no column {score}, since nothing was kept of the judge's training; set "
+                         f"prepare.dynamics to true and run notebooks 00 and 03 again, or choose another sample.score")
     if score not in table:
         raise ValueError(f"{where} has no column {score}, since its scores are published ones or older; run notebook "
                          f"03 again, with difficulty.published_scores off, or leave sample.score empty")
