@@ -112,7 +112,7 @@ def load_generator(run: Run) -> DiT:
         add_difffit(model, max(scaled, default=-1) + 1)
         model.load_state_dict(state, strict=False)
         fold(model)
-    return model.to(resolve(run.params.device)).eval()
+    return model.store_matrices(run.params.precision).to(resolve(run.params.device)).eval()
 
 
 def generate(run: Run) -> pd.DataFrame:
@@ -246,7 +246,7 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
     if params.compile == "on" or (params.compile == "auto" and worth_compiling(device, evaluations)):
         model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
-    codec = autoencoder.load(run.inputs["prepare"], channels).to(device)
+    codec = autoencoder.load(run.inputs["prepare"], channels).store_matrices(params.precision).to(device)
     modes = class_modes(run, {block.name for block in missing}) if params.generator == "mgd3" else {}
     steps = run.progress(range(evaluations), label="pool")
     with ThreadPoolExecutor(1) as writer:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dgs_utils.artifacts.files import atomic
 from dgs_utils.artifacts.places import locate
 from dgs_utils.diffusion.folders import from_hub, open_folder
+from dgs_utils.runtime.devices import store_matrices
 
 HUB = {
     "taesd": "madebyollin/taesd",
@@ -37,6 +38,10 @@ class Autoencoder:
 
     def to(self, device: torch.device) -> "Autoencoder":
         """Move to a device."""
+        return self
+
+    def store_matrices(self, precision: str) -> "Autoencoder":
+        """Store all matrices in a precision (see `devices.store_matrices`)."""
         return self
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -65,6 +70,11 @@ class LatentAutoencoder(Autoencoder):
         """Move to a device; GPUs convolve fastest with channels last."""
         layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format
         self.model.to(device, memory_format=layout)
+        return self
+
+    def store_matrices(self, precision: str) -> "Autoencoder":
+        """Store all matrices in a precision (see `devices.store_matrices`)."""
+        store_matrices(self.model, precision)
         return self
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dgs_utils.runtime.devices import full_precision, store_matrices
+
 # name -> (depth, hidden size, heads); the number after the slash is the patch size.
 _SIZES = {"XL": (28, 1152, 16), "L": (24, 1024, 16), "B": (12, 768, 12), "S": (12, 384, 6)}
 DIT_SIZES: dict[str, dict[str, int]] = {
@@ -141,9 +143,14 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Map tokens (N, T, D) to flattened patches (N, T, outputs)."""
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
-        return self.linear(modulate(self.norm(x), shift, scale))
+        """Map tokens (N, T, D) to flattened patches (N, T, outputs), in the layer's own precision.
+
+        Guidance takes the difference of two predictions several times, and so would magnify the rounding of bf16.
+        """
+        with full_precision(x.device):
+            x, c = x.to(self.linear.weight.dtype), c.to(self.linear.weight.dtype)
+            shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+            return self.linear(modulate(self.norm(x), shift, scale))
 
 
 class PatchEmbedder(nn.Module):
@@ -275,6 +282,12 @@ class DiT(ModelMixin, ConfigMixin):
         conditional, unconditional = self(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null])).chunk(2)
         guided = torch.lerp(unconditional[:, :channels], conditional[:, :channels], scale)
         return torch.cat([guided, conditional[:, channels:]], dim=1)
+
+    def store_matrices(self, precision: str) -> "DiT":
+        """Store all matrices but the last layer's in a precision, for sampling (see `devices.store_matrices`)."""
+        for part in (self.x_embedder, self.t_embedder, self.blocks):
+            store_matrices(part, precision)
+        return self
 
     def load_original(self, state: dict[str, Tensor]) -> "DiT":
         """Load weights under the original's names and return the model.
