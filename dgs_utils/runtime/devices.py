@@ -39,7 +39,7 @@ def store_matrices(module: nn.Module, precision: str) -> None:
     """Store what linear layers and convolutions multiply by in ``precision``, in place, for a model at inference.
 
     `autocast` rounds matrices to bf16 at every call where they are frozen, where the call is compiled, and where
-    another thread has left an autocast meanwhile; rounded beforehand they take half the memory, and results stay the same.
+    another thread has left an autocast meanwhile. Rounded beforehand they take half the memory, with equal results.
     """
     if precision == "bf16":
         for layer in module.modules():
