@@ -73,8 +73,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     Returns:
         One row a training, with the columns of 06's ``results.csv`` that need no folder: method, ipc, pool_seed,
         selection_seed, protocol, label (the family of published numbers), network, norm, image_size, epochs,
-        epoch_factor, batch_size, learning_rate, flip, precision, evaluations, augment, training_seed, best and last
-        top-1 in percent, best_epoch, n_test.
+        epoch_factor, batch_size, learning_rate, flip, precision, evaluations, augment, steps (batches trained on),
+        training_seed, best and last top-1 in percent, best_epoch, n_test.
 
     Raises:
         ValueError: unknown names, a network that does not suit the size, classes or sizes that differ, a test image
@@ -98,7 +98,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     row = {"method": method, "ipc": planned, "pool_seed": pool_seed, "selection_seed": selection_seed}
     row |= row_of(recipe, protocol, network, norm, size, planned, classes)
     row |= {"flip": settings.get("flip", True), "precision": recipe.precision,
-            "augment": settings.get("augment", True)}
+            "augment": settings.get("augment", True),
+            "steps": recipe.epochs * -(-len(labels) // recipe.batch_size)}
     rows = [row | row_of_outcome(seed, train_once(network, *sets, recipe, seed, classes, norm, progress, teacher))
             for seed in seeds]
     return pd.DataFrame(rows)
@@ -410,7 +411,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     row |= {"ipc": row["ipc"] or planned}
     row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned, len(test.classes))
     row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment,
-            "test_list": test_list_of(test)}
+            "test_list": test_list_of(test), "steps": recipe.epochs * -(-len(train) // recipe.batch_size)}
     run.count = params.repeats
     return _write_results(run, row, seeds, test)
 

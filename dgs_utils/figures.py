@@ -1,22 +1,129 @@
-"""Figures of results and images. Every function takes plain arrays or frames and returns a matplotlib Figure.
+"""Stage 07: figures and tables of everything that has been run.
 
-The figures about difficulty (the paper's Figures 2–4) are in `dgs_utils.plots.difficulty`.
+What rows of results, scores and sets give is computed from frames alone; below stands what reads them from folders.
+Drawing itself is in `dgs_utils.plots`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
+from dgs_utils import plots
 from dgs_utils.artifacts.manifests import input_folder, parameter, read_manifest
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
+from dgs_utils.results.comparisons import MARGIN, compare_with_rivals
+from dgs_utils.results.rows import completed, main_series
+from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
+from dgs_utils.results.summaries import summarise, with_controls, without_ablations
+from dgs_utils.results.tables import lay_out
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.score_tables import read_scores
 from dgs_utils.selection.targets import sampling_panels
 
-# ---- What Figures 2 and 3 are made of --------------------------------------------------------------------------------
+# ---- From frames -----------------------------------------------------------------------------------------------------
+
+def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFrame]:
+    """Return the tables that rows of results give.
+
+    Args:
+        rows: one row a training, as `evaluate.evaluate_set` returns them or ``results.csv`` holds them; of several
+            sets, joined.
+        margin: a smaller difference does not matter, percentage points.
+
+    Returns:
+        By name: "comparison", laid out as text, mean ± standard deviation (one for each protocol where there are
+        several: "comparison-idc"); "summary" (`summaries.with_controls`); "differences" of difficulty-guided sampling
+        to each rival (`comparisons.compare_with_rivals`); "rules" (`rules.rules_over_random`).
+    """
+    rows = completed(rows)
+    summary, main = summarise(rows), main_series(rows)
+    protocols = list(summary["protocol"].unique())
+    found = {"comparison" if len(protocols) == 1 else f"comparison-{protocol}":
+             lay_out(summary[summary["protocol"] == protocol], "comparison") for protocol in protocols}
+    rivals = [series for series in summary["series"].unique() if main and series != main]
+    return found | {"summary": with_controls(rows), "rules": rules_over_random(rows),
+                    "differences": compare_with_rivals(rows, main, rivals, margin=margin)}
+
+
+def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
+    """Return the figures that rows of results give, by name; those that the rows hold too little for are left out.
+
+    Args:
+        rows: see `tables_of`.
+        margin: a smaller difference does not matter, percentage points.
+
+    Returns:
+        "accuracy" of every set; "differences" to difficulty-guided sampling; "accuracy_by_ipc"; and what each score ×
+        rule has above random images: "rules", "rules_by_ipc" and "rules_by_steps".
+    """
+    rows = completed(rows)
+    tables = tables_of(rows, margin)
+    by_rule = tables["rules"]
+    found = {"accuracy": plots.accuracy_by_method(rows), "differences": plots.differences_to(tables["differences"]),
+             "accuracy_by_ipc": plots.accuracy_by_ipc(without_ablations(summarise(rows))),
+             "rules": plots.rule_grid(by_rule, margin) if len(by_rule) else None}
+    found |= {f"rules_by_{x}": plots.rule_curves(part, x) for x, part in
+              (("ipc", over_ipc(by_rule)), ("steps", over_steps(by_rule))) if len(part)}
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def panels_of(scores: pd.DataFrame, drawn: pd.DataFrame, ipc: int, bins: int = 10,
+              titles: Mapping[str, str] | None = None) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Return the scores of Figure 2 for a set that difficulty-guided sampling drew.
+
+    The row with transform shows the set itself; the row without shows what the same draw would take.
+
+    Args:
+        scores: class, set ("original", "pool"), score and transformed, both in [0, 1]: one row an image.
+        drawn: class and transformed of the distilled set.
+        ipc: its images per class.
+        bins: of the distribution that it follows.
+        titles: the classes that are shown, and what they are called; None for the first two of the set.
+
+    Returns:
+        By class (its title), row and set, as `plots.figure2` takes them.
+    """
+    titles = titles or {name: name for name in drawn["class"].unique()[:2]}
+    panels = {}
+    for name, title in titles.items():
+        sets = scores[scores["class"] == name].groupby("set")
+        arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
+                  for which in ("original", "pool")]
+        panel = sampling_panels(*arrays, ipc, numpy_rng("figures", "figure 2", name), bins)
+        panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
+        panels[title] = panel
+    return panels
+
+
+def errors_of_judge(scores: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """Return what a judge takes the images of each class for.
+
+    Args:
+        scores: class, and prediction (an output of the judge): one row an image.
+        classes: class, index (its output) and name (readable).
+
+    Returns:
+        true, predicted (readable names; outputs that are none of the classes are "no. 5"), images: every pair that
+        occurs, class by class.
+    """
+    twice = classes["name"].duplicated(keep=False)  # ImageNet has two cranes
+    names = classes["name"].where(~twice, classes["name"] + " (" + classes["class"] + ")")
+    outputs = dict(zip(classes["index"], names, strict=True))
+    taken = [outputs.get(output, f"no. {output}") for output in scores["prediction"].astype(int)]
+    pairs = pd.DataFrame({"true": scores["class"].map(dict(zip(classes["class"], names, strict=True))),
+                          "predicted": taken})
+    counted = pairs.value_counts(sort=False).reset_index(name="images")
+    order = {name: place for place, name in enumerate(names)}
+    return counted.sort_values(["true", "predicted"], key=lambda column: column.map(order).fillna(len(order)),
+                               kind="stable").reset_index(drop=True)
+
+
+# ---- The stage: from folders -----------------------------------------------------------------------------------------
 
 def guided_set(samples: Sequence[Path]) -> Path | None:
     """Return the first 05 folder that difficulty-guided sampling wrote, or None."""
@@ -25,29 +132,16 @@ def guided_set(samples: Sequence[Path]) -> Path | None:
 
 
 def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Return the scores of Figure 2 for a set that difficulty-guided sampling drew.
-
-    The row with transform shows the set itself; the row without shows what the same draw would take.
+    """Return the scores of Figure 2 (`panels_of`) for a 05 folder that difficulty-guided sampling wrote.
 
     Args:
-        distilled: its 05 folder.
+        distilled: that folder.
         names: classes; empty for the first two.
-
-    Returns:
-        By class (its readable name), row and set, as `plots_difficulty.figure2` takes them.
     """
     titles, folder = _titles_of(distilled), input_folder(read_manifest(distilled), "transform")
-    ipc, bins = parameter(distilled, "ipc"), parameter(folder, "bins")
     scores, drawn = read_table(folder / "transformed.csv"), read_table(distilled / "metadata.csv")
-    panels = {}
-    for name in names or list(drawn["class"].unique()[:2]):
-        sets = scores[scores["class"] == name].groupby("set")
-        arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
-                  for which in ("original", "pool")]
-        panel = sampling_panels(*arrays, ipc, numpy_rng("figures", "figure 2", name), bins)
-        panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
-        panels[titles[name]] = panel
-    return panels
+    shown = {name: titles[name] for name in names or drawn["class"].unique()[:2]}
+    return panels_of(scores, drawn, parameter(distilled, "ipc"), parameter(folder, "bins"), shown)
 
 
 def images_of(distilled: Path, names: Sequence[str] = (),
@@ -70,6 +164,37 @@ def images_of(distilled: Path, names: Sequence[str] = (),
             part = table[table["class"] == name]
             rows[f"{titles[name]}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy())
     return rows
+
+
+def judged_images(samples: Sequence[Path]) -> tuple[str, pd.DataFrame] | None:
+    """Return what the judge behind some 05 folders takes images for: of the originals, or else of the pool.
+
+    Args:
+        samples: 05 folders.
+
+    Returns:
+        "originals" or "pool", and `errors_of_judge`; None where no judge's scores stand behind any of them.
+    """
+    scored = {}
+    for folder in dict.fromkeys(behind for sample in samples for behind in _behind(sample)):
+        manifest = read_manifest(folder)
+        if manifest["stage"] == "03_difficulty":
+            scored.setdefault(parameter(folder, "source"), folder)
+    for source in ("originals", "pool"):
+        scores = read_scores(scored[source]) if source in scored else pd.DataFrame()
+        if "prediction" in scores:
+            classes = read_classes(input_folder(read_manifest(scored[source]), "prepare"))
+            return source, errors_of_judge(scores, classes)
+    return None
+
+
+def _behind(folder: Path) -> Iterator[Path]:
+    """Yield the folders that went into a result, nearest first."""
+    manifest = read_manifest(folder)
+    for source in manifest["inputs"]:
+        below = input_folder(manifest, source["name"])
+        yield below
+        yield from _behind(below)
 
 
 def _scored_originals(distilled: Path) -> Path:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from dgs_utils.methods import METHODS
+from dgs_utils.plots.style import looks_of
 from dgs_utils.results.summaries import summarise
 
 
@@ -72,7 +73,7 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
         return None
     panels = summary.groupby("condition", sort=False)
     names, ipcs = list(summary["series"].unique()), sorted(set(summary["ipc"]) - {0})
-    looks = dict(zip(names, _looks(len(names)), strict=True))
+    looks = dict(zip(names, looks_of(len(names)), strict=True))
     places = np.arange(len(names)) - (len(names) - 1) / 2
     shift = dict(zip(names, 0.12 * (ipcs[-1] - ipcs[0]) * places / len(names), strict=True))
     size = (2.2 + 3.2 * len(panels), max(3.0, 0.5 + 0.17 * len(names)))
@@ -95,13 +96,6 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
     handles = {label: handle for pairs in entries for handle, label in zip(*pairs, strict=True)}
     figure.legend([handles[name] for name in names], names, loc="outside right center")
     return figure
-
-
-def _looks(count: int) -> list[dict]:
-    """Return colours and markers that tell ``count`` lines apart, the first ten by colour alone."""
-    colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    return [{"color": colors[place % len(colors)], "marker": "osD^"[place // len(colors) % 4]}
-            for place in range(count)]
 
 
 def accuracy_curves(curves: pd.DataFrame) -> Figure:

@@ -6,6 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dgs_utils.results.comparisons import MARGIN
+
 
 def differences_to(comparisons: pd.DataFrame) -> Figure | None:
     """Show how far each rival is below or above one arm: points with 95 % intervals, a panel a condition.
@@ -23,14 +25,15 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
         return None
     shown = comparisons.assign(value=-comparisons["difference"], left=-comparisons["high"], right=-comparisons["low"])
     rivals, panels = list(shown["second"].unique()), list(shown.groupby(["condition", "ipc"], sort=False))
-    limit = _limit(shown)
+    limit = half_width_of(shown)
     size = (2.4 + 2.3 * len(panels), 1.1 + 0.2 * len(rivals))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, ((condition, ipc), part) in zip(axes[0], panels, strict=True):
         axis.axvspan(-part["margin"].iloc[0], part["margin"].iloc[0], color="0.93", zorder=0)
         axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
         for row in part.itertuples():
-            _draw(axis, row, rivals.index(row.second), limit)
+            is_decided = not (np.isnan(row.left) or row.left <= 0 <= row.right)
+            draw_interval(axis, row, rivals.index(row.second), limit, "C3" if is_decided else "C0")
         axis.set(xlim=(-limit, limit), title=f"{condition}, IPC {ipc or 'all'}", yticks=range(len(rivals)),
                  yticklabels=rivals)
         axis.set_ylim(len(rivals) - 0.5, -0.5)
@@ -38,19 +41,24 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _limit(shown: pd.DataFrame) -> float:
-    """Return a half-width of the frame in which most points lie, with most of what their intervals reach."""
-    return float(max(3 * shown["margin"].max(), 1.3 * np.nanquantile(shown["value"].abs(), 0.8),
+def half_width_of(shown: pd.DataFrame, margin: float = MARGIN) -> float:
+    """Return a half-width of the frame in which most points lie, with most of what their intervals reach.
+
+    Args:
+        shown: value, left, right.
+        margin: a smaller difference does not matter; the column ``margin`` counts where there is one.
+    """
+    margin = shown["margin"].max() if "margin" in shown else margin
+    return float(max(3 * margin, 1.3 * np.nanquantile(shown["value"].abs(), 0.8),
                      np.nanquantile(shown[["left", "right"]].abs().max(axis=1).fillna(0), 0.5)))
 
 
-def _draw(axis: Axes, row: tuple, place: int, limit: float) -> None:
-    outside = abs(row.value) > limit
-    color = "C0" if np.isnan(row.left) or row.left <= 0 <= row.right else "C3"  # red where zero is outside
+def draw_interval(axis: Axes, row: tuple, place: float, limit: float, color: object, **look: object) -> None:
+    """Draw ``row.value`` with its interval at a height; a point outside of ± limit is an arrow with its value."""
     if not np.isnan(row.left):
         axis.plot([row.left, row.right], [place, place], color=color, linewidth=1.2, clip_on=True)
-    if not outside:
-        axis.plot(row.value, place, "o", color=color, markersize=4)
+    if abs(row.value) <= limit:
+        axis.plot(row.value, place, **{"marker": "o", "color": color, "markersize": 4, "linestyle": "", **look})
         return
     edge = np.sign(row.value) * limit
     axis.plot(edge * 0.96, place, ">" if edge > 0 else "<", color=color, markersize=5)

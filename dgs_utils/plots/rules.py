@@ -1,22 +1,119 @@
-"""Figures about judges and rules of selection: what a judge that has seen the originals makes of them."""
+"""Figures about rules of selection: what each score × rule has above chance, over IPC and over training."""
 
-import lazy_loader
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-sns = lazy_loader.load("seaborn")  # loading takes half a second
+from dgs_utils.plots.differences import draw_interval, half_width_of
+from dgs_utils.plots.style import looks_of
+from dgs_utils.results.comparisons import MARGIN
+
+RANDOM = {"pool": "random of the pool", "originals": "random originals"}
 
 
-def shift_of_originals(scores: pd.DataFrame) -> Figure:
-    """Show how much easier originals look to a judge that was trained on them: shares of images up to each score.
+def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
+    """Show what each score × rule has above random images of its own source: a line a rule, a colour a score.
+
+    IPCs stand side by side, sources and conditions below each other. Points have the 95 % intervals of the
+    comparisons, and are filled where zero is outside; the grey band holds differences that do not matter. Wide
+    intervals run out of the frame, and a point that is outside is an arrow with its value.
 
     Args:
-        scores: one row an original: score, by a judge that was trained without it, and seen, by one trained with it.
+        found: rows of `results.rules.rules_over_random`, one or more.
+        margin: a smaller difference does not matter, percentage points.
     """
-    figure, axis = plt.subplots(figsize=(4, 2.6))
-    for column, name in (("seen", "seen in training"), ("score", "left out of training")):
-        sns.ecdfplot(x=scores[column], ax=axis, label=f"{name}, mean {scores[column].mean():.3f}")
-    axis.set(xlabel="difficulty", ylabel="share of originals", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(title="", loc="lower right")
+    shown = found.assign(value=found["difference"], left=found["low"], right=found["high"])
+    lines, ipcs = list(shown.groupby(["source", "condition"], sort=False)), sorted(shown["ipc"].unique())
+    scores = sorted(shown["score"].unique(), key=lambda score: (score == "", list(shown["score"]).index(score)))
+    colors = {score: f"C{place}" if score else "0.4" for place, score in enumerate(scores)}
+    limit, rules = half_width_of(shown, margin), [list(part["rule"].unique()) for _, part in lines]
+    heights = [sum(_room(part, rule) for rule in names) for (_, part), names in zip(lines, rules, strict=True)]
+    size = (2.6 + 2.3 * len(ipcs), 0.7 + sum(heights) + 0.55 * len(lines))
+    figure, axes = plt.subplots(len(lines), len(ipcs), figsize=size, sharex=True, squeeze=False, sharey="row",
+                                height_ratios=heights)
+    for line, ((source, condition), part), names in zip(axes, lines, rules, strict=True):
+        for axis, ipc in zip(line, ipcs, strict=True):
+            _draw_rules(axis, part[part["ipc"] == ipc], part, names, colors, limit, margin)
+            axis.set_title(f"IPC {ipc or 'all'}")
+        line[0].set_title(f"{condition}: minus {RANDOM[source]}\n", loc="left")
+    figure.supxlabel("best top-1 accuracy above that of random images (points)", fontsize="medium")
+    marks = [plt.Line2D([], [], color=color, marker="o", markersize=4, linewidth=1.2) for color in colors.values()]
+    figure.legend(marks, [score or "no score" for score in colors], title="score", loc="outside right upper")
     return figure
+
+
+def _room(part: pd.DataFrame, rule: str) -> float:
+    """Return the height of a rule's line in inches: its scores stand below each other."""
+    return 0.12 + 0.12 * part.loc[part["rule"] == rule, "score"].nunique()
+
+
+def _draw_rules(axis: Axes, cells: pd.DataFrame, part: pd.DataFrame, rules: Sequence[str], colors: dict[str, str],
+                limit: float, margin: float) -> None:
+    """Draw one panel of the grid; a rule's scores have the same places in every panel of a line."""
+    axis.axvspan(-margin, margin, color="0.93", zorder=0)
+    axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+    edges = np.cumsum([0, *(_room(part, rule) for rule in rules)])
+    for rule, top, bottom in zip(rules, edges, edges[1:], strict=False):
+        scores = [score for score in colors if score in set(part.loc[part["rule"] == rule, "score"])]
+        places = dict(zip(scores, np.linspace(top, bottom, len(scores) + 2)[1:-1], strict=True))
+        for row in cells[cells["rule"] == rule].itertuples():
+            is_decided = row.left > 0 or row.right < 0
+            draw_interval(axis, row, places[row.score], limit, colors[row.score],
+                          markerfacecolor=colors[row.score] if is_decided else "white")
+    if cells.empty:
+        axis.text(0.5, 0.5, "not run", color="0.5", ha="center", va="center", transform=axis.transAxes,
+                  backgroundcolor="white")
+    for edge in edges[1:-1]:
+        axis.axhline(edge, color="0.9", linewidth=0.6, zorder=0)
+    axis.set(xlim=(-limit, limit), yticks=(edges[1:] + edges[:-1]) / 2, yticklabels=rules, ylim=(edges[-1], 0))
+
+
+def rule_curves(found: pd.DataFrame, x: str) -> Figure:
+    """Show how what each rule has above random images changes with IPC or with training, a panel a condition.
+
+    Bars are the 95 % intervals of the comparisons; the scale follows the points of a source, and bars that reach
+    further run out of the frame. Points of one place stand beside each other.
+
+    Args:
+        found: rows of `results.rules.over_ipc` or `over_steps`, one or more.
+        x: "ipc" or "steps".
+    """
+    several = found.loc[found["score"] != "", "score"].nunique() > 1
+    found = found.assign(line=[f"{rule}, {score}" if several and score else rule
+                               for rule, score in zip(found["rule"], found["score"], strict=True)])
+    looks = dict(zip(found["line"].unique(), looks_of(found["line"].nunique()), strict=True))
+    alike = ["source", "condition"] if x == "ipc" else ["source", "setting", "ipc"]
+    panels = list(found.groupby(alike, sort=False))
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    limits = (1.3 * found.groupby("source")["difference"].agg(lambda values: values.abs().max())).clip(lower=2 * MARGIN)
+    size = (2.4 + 2.9 * columns, max(2.8 * rows, 0.6 + 0.17 * len(looks)))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis, (place, part) in zip(axes.flat, panels, strict=False):
+        _draw_curves(axis, part, x, looks)
+        source, limit = place[0], limits[place[0]]
+        axis.set(title=f"{place[1]}{f', IPC {place[2]}' if x == 'steps' else ''}\nminus {RANDOM[source]}",
+                 ylim=(-limit, limit), xlabel="images per class (IPC)" if x == "ipc" else "training steps")
+    for axis in axes.flat[len(panels):]:
+        axis.set_axis_off()
+    figure.supylabel("difference in best top-1 accuracy (points)", fontsize="medium")
+    handles = [plt.Line2D([], [], linewidth=1, markersize=4, **look) for look in looks.values()]
+    figure.legend(handles, list(looks), loc="outside right center")
+    return figure
+
+
+def _draw_curves(axis: Axes, part: pd.DataFrame, x: str, looks: dict[str, dict]) -> None:
+    ticks, names = sorted(part[x].unique()), list(part["line"].unique())
+    axis.axhline(0, color="0.5", linewidth=0.8, zorder=1)
+    apart = min(0.05, 0.7 / len(names))
+    for number, name in enumerate(names):
+        line, shift = part[part["line"] == name].sort_values(x), apart * (number - (len(names) - 1) / 2)
+        places, reach = np.array([ticks.index(value) for value in line[x]]) + shift, line["high"] - line["difference"]
+        axis.vlines(places, line["difference"] - reach, line["difference"] + reach, color=looks[name]["color"],
+                    linewidth=0.6, alpha=0.5)
+        axis.plot(places, line["difference"], markersize=4, linewidth=1.1, **looks[name])
+    axis.set(xticks=range(len(ticks)), xticklabels=[f"{tick:,}" if x == "steps" else tick or "all" for tick in ticks])

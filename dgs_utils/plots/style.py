@@ -19,3 +19,10 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with atomic(folder / f"{name}.{suffix}") as partial:
             figure.savefig(partial, format=suffix, metadata=metadata)
+
+
+def looks_of(count: int) -> list[dict]:
+    """Return colours and markers that tell ``count`` lines apart, the first ten by colour alone."""
+    colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    return [{"color": colors[place % len(colors)], "marker": "osD^"[place // len(colors) % 4]}
+            for place in range(count)]

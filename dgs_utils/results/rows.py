@@ -50,7 +50,7 @@ TEXT = ("method", "distribution", "objective", "measure", "rule", "cut", "comput
         "generation", "teacher")
 
 # What columns hold in rows of the time before there were such columns.
-LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True}
+LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True, "steps": 0}
 
 MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
 
@@ -76,6 +76,18 @@ def read_results(places: Sequence[Path]) -> pd.DataFrame:
     results = pd.concat(frames, ignore_index=True)
     results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
     return results.assign(series=series_of(results), condition=condition_of(results))
+
+
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of results with every column that tables ask for.
+
+    What is missing has its neutral value, as in rows of `evaluate.evaluate_set`, which know no folders: 0 for the size
+    of the pool, else "". ``series`` and ``condition`` are made where they are missing.
+    """
+    missing = {name: LATER.get(name, 0 if name == "pool_factor" else "") for name in (*LATER, *CELL)
+               if name not in rows}
+    rows = rows.assign(**missing).reset_index(drop=True)
+    return rows if "series" in rows else rows.assign(series=series_of(rows), condition=condition_of(rows))
 
 
 def condition_of(rows: pd.DataFrame) -> np.ndarray:

@@ -95,7 +95,7 @@ def with_controls(results: pd.DataFrame) -> pd.DataFrame:
                      & (results["pool_factor"] == place["pool_factor"])
                      & (results["cut"] == "")
                      & (results["fine_tune_seed"] == place["fine_tune_seed"]))
-        controls = {"random": alike & (results["method"] == "random"),
+        controls = {"random": alike & (results["method"] == "random") & (results["cut"] == ""),
                     "pool_random": same_pool & (results["method"] == "pool_random")}
         rows.append({name: value for control, chosen in controls.items()
                      for name, value in _over(part, results[chosen], control).items()})
@@ -113,7 +113,8 @@ def _pool_of(results: pd.DataFrame) -> pd.Series:
 def _over(part: pd.DataFrame, control: pd.DataFrame, name: str) -> dict[str, float]:
     over = f"over_{name.removesuffix('_random')}"
     found = dict.fromkeys((name, over, f"{over}_low", f"{over}_high"), np.nan)
-    if control.empty or control["series"].nunique() > 1 or part["method"].iloc[0] in ("random", name):
+    is_control = part["method"].iloc[0] in ("random", name) and part["cut"].iloc[0] == ""
+    if control.empty or control["series"].nunique() > 1 or is_control:
         return found
     compared = compare_rows(part, control)
     return {name: part["best"].mean() - compared.difference, over: compared.difference,

@@ -1,0 +1,63 @@
+"""Score × rule: how far what each rule takes is above random images of the same source [B §5]."""
+
+import numpy as np
+import pandas as pd
+
+from dgs_utils.methods import METHODS, SCORES
+from dgs_utils.results.rows import CELL, CONDITION, condition_of, series_of
+from dgs_utils.results.summaries import with_controls
+
+CONTROLS = {"pool": "over_pool", "originals": "over_random"}  # of each source: columns of `summaries.with_controls`
+BY_COMPUTE = ("epoch_factor", "evaluations")  # tell conditions apart that differ in nothing but how long is trained
+
+
+def rules_over_random(results: pd.DataFrame) -> pd.DataFrame:
+    """Return what each score × rule has above random images of its own source, in each condition.
+
+    Args:
+        results: rows of ``results.csv``, one a training (see `rows.read_results`).
+
+    Returns:
+        One row a cell that has such a control: the columns of `rows.CELL`; condition, and setting, the same but for how
+        long was trained; source ("pool" or "originals"); rule, readable, with what else tells its sets apart; score,
+        readable, "" where the rule looks at none; steps of training (0: not known); best (mean, percent); and
+        difference with low and high, percentage points, as `summaries.with_controls` compares them.
+    """
+    behind = with_controls(results)
+    chosen = behind["method"].map(lambda name: name in METHODS and METHODS[name].chooses)
+    steps = results.assign(steps=results.get("steps", 0)).groupby(CELL, dropna=False, sort=False)["steps"].max()
+    behind = behind.assign(steps=steps.to_numpy(), setting=condition_of(behind.assign(**dict.fromkeys(BY_COMPUTE, 0))))
+    shown = behind[chosen].reset_index(drop=True)
+    source = shown["method"].map(lambda name: METHODS[name].source).to_numpy(dtype=object)
+    found = {name: np.select([source == which for which in CONTROLS], [shown[f"{column}{end}"].to_numpy()
+                                                                      for column in CONTROLS.values()], np.nan)
+             for name, end in (("difference", ""), ("low", "_low"), ("high", "_high"))}
+    shown = shown.assign(source=source, score=_scores_of(shown), **found)
+    shown = shown[shown["difference"].notna()].reset_index(drop=True)
+    shown = shown.assign(rule=series_of(shown.assign(measure="")))  # scores have a column of their own
+    columns = [*CELL, "condition", "setting", "source", "rule", "score", "steps", "best", *found]
+    order = [*CONTROLS, *METHODS]  # pools first
+    return shown[columns].sort_values(["source", "method"], key=lambda names: names.map(order.index),
+                                      kind="stable").reset_index(drop=True)
+
+
+def _scores_of(rows: pd.DataFrame) -> list[str]:
+    """Return the score that each row's rule, or the cut before it, goes by."""
+    looks = [bool({"score", "target"} & {*METHODS[method].rule.needs}) or cut != ""
+             for method, cut in zip(rows["method"], rows["cut"], strict=True)]
+    return [SCORES.get(measure, measure) if used else "" for measure, used in zip(rows["measure"], looks, strict=True)]
+
+
+def over_ipc(found: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `rules_over_random` whose source and condition have several IPCs."""
+    return _varying(found, ["source", "condition"], "ipc")
+
+
+def over_steps(found: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `rules_over_random` that were trained for several numbers of steps, all else alike."""
+    alike = [name for name in CONDITION if name not in BY_COMPUTE]
+    return _varying(found[found["steps"] > 0], ["source", *alike], "steps")
+
+
+def _varying(found: pd.DataFrame, alike: list[str], name: str) -> pd.DataFrame:
+    return found[found.groupby(alike, dropna=False)[name].transform("nunique") > 1]
