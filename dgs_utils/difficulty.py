@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import chain, parameter
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
@@ -129,17 +130,17 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
     for start in range(0, len(images), step):
         block = ImageSet(images.root, images.table.iloc[start : start + step])
         file = folder / "checkpoints" / f"scores-{start:09d}-{_hash_of(block)}.npy"
-        if file.exists():
-            part = np.load(file)
+        if is_whole(file):
+            found = np.load(file)
             for _ in range(0, len(block), batch_size):
                 next(bar)
         else:
             scored = score_images(block, batch_size=batch_size, **options,
                                   progress=lambda batches, **_: (b for b, _ in zip(batches, bar, strict=False)))
-            part = scored[SCORED].to_numpy(dtype=np.float64)
-            with atomic(file) as unfinished, unfinished.open("wb") as stream:
-                np.save(stream, part)
-        parts.append(part)
+            found = scored[SCORED].to_numpy(dtype=np.float64)
+            with kept(file) as unfinished, unfinished.open("wb") as stream:
+                np.save(stream, found)
+        parts.append(found)
     for _ in bar:  # lets the progress bar reach its end
         pass
     return _with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"))
@@ -190,9 +191,10 @@ def score_source(run: Run) -> pd.DataFrame:
     if params.round_scores:
         rounded = [name for name in ("score", *MEASURES, *FROM_DYNAMICS) if name in scores]
         scores[rounded] = scores[rounded].round(params.round_scores)
-    kept = ["file_name", "class", "label", "score", *SCORED, "seen", *FROM_DYNAMICS]
-    scores = scores[[name for name in kept if name in scores]]
-    write_csv(run.folder / "scores.csv", scores)
+    columns = ["file_name", "class", "label", "score", *SCORED, "seen", *FROM_DYNAMICS]
+    scores = scores[[name for name in columns if name in scores]]
+    with kept(run.folder / "scores.csv") as unfinished:
+        write_csv(unfinished, scores)
     _note_growth(run, scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
@@ -229,7 +231,7 @@ def score_what_is_new(run: Run, images: ImageSet, **options: Any) -> pd.DataFram
     What ``scores.csv`` holds counts, since opening the folder took away what was made from anything else.
     """
     path = run.folder / "scores.csv"
-    known = _exactly(path) if path.exists() else pd.DataFrame({"file_name": []})
+    known = _exactly(path) if is_whole(path) else pd.DataFrame({"file_name": []})
     new = ~images.table["file_name"].isin(known["file_name"])
     if not set(SCORED) <= set(known) or not len(known):
         return score_in_blocks(images, run.folder, run.params.batch_size, run.progress, **options)
@@ -298,13 +300,13 @@ def scores_from_dynamics(run: Run, images: ImageSet, index: ArrayLike) -> dict[s
     the judge's snapshots, or those of all judges, say it now.
     """
     prepare = run.inputs["prepare"]
-    kept = prepare / dynamics.FILE
-    if not kept.exists():
+    file = prepare / dynamics.FILE
+    if not file.exists():
         return {}
     if run.params.source == "pool":
         return dynamics.dynamics_scores(_observe_pool(run, images, np.asarray(index)[images.labels]))
-    found, known = dynamics.read_dynamics(kept)
-    found = dynamics.in_order_of(images.table["file_name"], found, known, kept)
+    found, known = dynamics.read_dynamics(file)
+    found = dynamics.in_order_of(images.table["file_name"], found, known, file)
     return dynamics.dynamics_scores(found.by(_folds_of(prepare, images)) if folds_in(prepare) else found)
 
 

@@ -21,6 +21,7 @@ from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import MANIFEST, input_folder, read_manifest
 from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.nodes import key_of
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD
@@ -402,8 +403,8 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     recipe = recipe_of_run(run, planned, method.tiles, len(test.classes))
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
-        images = [as_tensors(part, params.image_size, params.workers, zoom).to(device)
-                  for part, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
+        images = [as_tensors(images, params.image_size, params.workers, zoom).to(device)
+                  for images, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
         teacher = open_teacher(run, device)
         for seed in seeds:
             if not _is_done(run, seed):
@@ -421,8 +422,7 @@ def _paths(run: Run, seed: int) -> tuple[Path, Path]:
 
 
 def _is_done(run: Run, seed: int) -> bool:
-    curve, predictions = _paths(run, seed)
-    return curve.exists() and predictions.exists() and np.load(predictions, mmap_mode="r").ndim == 2  # last and best
+    return all(map(is_whole, _paths(run, seed)))
 
 
 def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
@@ -438,16 +438,18 @@ def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe
 
 def _keep(run: Run, seed: int, outcome: Outcome) -> None:
     curve, predictions = _paths(run, seed)
-    write_csv(curve, outcome.curve)
-    with atomic(predictions) as partial, partial.open("wb") as file:
+    with kept(curve) as partial:
+        write_csv(partial, outcome.curve)
+    with kept(predictions) as partial, partial.open("wb") as file:
         np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
 
 
 def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) -> None:
     path = run.folder / "timing.csv"
-    before = read_table(path) if path.exists() else pd.DataFrame()
+    before = read_table(path) if is_whole(path) else pd.DataFrame()
     line = pd.DataFrame([{"training_seed": seed, "seconds": seconds, "images_per_second": images_per_second}])
-    write_csv(path, pd.concat([before, line]))
+    with kept(path) as partial:
+        write_csv(partial, pd.concat([before, line]))
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import workspace
 from dgs_utils.artifacts.run import Run, open_node
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
@@ -170,7 +171,7 @@ def fine_tune(run: Run, watch: Watch | None = None) -> pd.DataFrame:
         FloatingPointError: the loss became NaN or infinite.
     """
     weights, losses = run.folder / "difffit.safetensors", run.folder / "losses.csv"
-    if not (weights.exists() and losses.exists()):
+    if not (is_whole(weights) and is_whole(losses)):
         check_tracker(run.params.tracker)
         count, until = process_count(run.params), last_step(run)
         if count == 1:
@@ -193,8 +194,9 @@ def train(run: Run, until: int, group: Group = ALONE, device: str = "", watch: W
 
         average = trainer.run(until, run.progress if group.leads else silent, after_step)
     if group.leads:
-        write_csv(run.folder / "losses.csv", trainer.loss_table())
-        with atomic(run.folder / "difffit.safetensors") as partial:
+        with kept(run.folder / "losses.csv") as partial:
+            write_csv(partial, trainer.loss_table())
+        with kept(run.folder / "difffit.safetensors") as partial:
             save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
         checkpoint_of(run).unlink(missing_ok=True)
 

@@ -2,9 +2,9 @@
 
 Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300:
 the same images in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of
-images, so its pools do not nest.) Work goes in fixed blocks of indices; a block whose files are all there is never
-generated again, so a killed run goes on at the first unfinished block, and several processes can fill one folder, each
-its share of blocks.
+images, so its pools do not nest.) Work goes in fixed blocks of indices; a block whose files are all there, as they
+were written, is never generated again, so a killed run goes on at the first unfinished block, and several processes can
+fill one folder, each its share of blocks.
 """
 
 import json
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.manifests import chain, digest, read_manifest
+from dgs_utils.artifacts.parts import drop_damaged, seal, sealed
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.diffusion import autoencoder
@@ -135,6 +136,7 @@ def generate(run: Run) -> pd.DataFrame:
         own = share(blocks(run, classes), run.params.shard)
         for unfinished in (file for block in own for file in block.partial_files()):  # of a run that was killed
             unfinished.unlink()
+        _drop_damaged(run, classes, own)
         if missing := [part for block in own for part in block.missing()]:
             _generate_blocks(run, missing)
         table = _pool_table(run, classes)
@@ -145,6 +147,13 @@ def generate(run: Run) -> pd.DataFrame:
         print(f"Share {run.params.shard} is done; {len(table):,} of {len(classes) * run.params.images_per_class:,} "
               f"images are there. The share that ends last writes metadata.csv and the manifest.")
     return table
+
+
+def _drop_damaged(run: Run, classes: pd.DataFrame, own: list["Block"]) -> None:
+    """Remove images that are not what was written; of other shares, only those that are known to be something else."""
+    sums, mine = sealed(run.folder), {block.files[0] for block in own}
+    for block in blocks(run, classes):
+        drop_damaged(run.folder, block.files, sums, unknown=block.files[0] in mine)
 
 
 def is_complete(run: Run) -> bool:
@@ -260,7 +269,7 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
                                      guidance=guidance, solver=params.solver, precision=params.precision,
                                      modes=_pull(params, modes[block.name], indices) if modes else None,
                                      progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
-            pending.append(writer.submit(_write_images, codec, latents, block.files, params.precision))
+            pending.append(writer.submit(_write_images, run.folder, codec, latents, block, params.precision))
             if len(pending) > 1:
                 pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
         for future in pending:
@@ -272,10 +281,11 @@ def _pull(params: PoolParams, modes: Tensor, indices: range) -> ModeGuidance:
     return ModeGuidance(modes[indices.start : indices.stop], params.mode_scale, params.mode_stop or params.steps // 2)
 
 
-def _write_images(codec: autoencoder.Autoencoder, latents: Tensor, files: tuple[Path, ...], precision: str) -> None:
-    for image, file in zip(decode_images(codec, latents, precision), files, strict=True):
+def _write_images(folder: Path, codec: autoencoder.Autoencoder, latents: Tensor, block: Block, precision: str) -> None:
+    for image, file in zip(decode_images(codec, latents, precision), block.files, strict=True):
         with atomic(file) as partial:
             Image.fromarray(image).save(partial, format="PNG")
+    seal(folder, block.files, f"{block.name}/{block.start}-{len(block.files)}")
 
 
 def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:
@@ -358,10 +368,9 @@ def gather(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.DataFrame:
         folder = root
         if root.is_file():
             folder = run.folder / "unpacked" / name
-            if not folder.is_dir():
-                with atomic(folder) as partial:
-                    partial.mkdir(parents=True)
-                    unpack(root, partial)
+            with atomic(folder) as partial:  # whatever a killed run has left
+                partial.mkdir(parents=True)
+                unpack(root, partial)
         images = _images_of(run, folder, classes)
         parts.append(images.table[["class"]].assign(generator=name, source=images.table["file_name"],
                                                     path=images.paths))

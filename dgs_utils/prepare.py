@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.files import write_csv
 from dgs_utils.artifacts.midway import Midway
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import Augmentation
@@ -87,9 +88,9 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
     target, curve = run.folder / "classifier", run.folder / "classifier_curve.csv"
     if run.params.classifier_weights == "train" and "/" not in run.params.classifier:
         _train_judges(run)
-    elif not (target.is_dir() and curve.exists()):
+    elif not (is_whole(target) and is_whole(curve)):
         judge, table = _pretrained(run)
-        write_csv(curve, table)
+        _write(curve, table)
         judge.save(target)
     return read_table(curve)
 
@@ -105,26 +106,42 @@ def _train_judges(run: Run) -> None:
         judges += [(f"folds/{i}", f"folds/{i}.csv", i, named_seed("prepare", "fold", params.seed, i))
                    for i in range(params.folds)]
     watched = [name for name, *_ in judges[1:] or judges] if params.dynamics else []
-    left = [judge for judge in judges if not ((folder / judge[0]).is_dir() and (folder / judge[1]).exists())]
+    there = {name for name, curve, *_ in judges if is_whole(folder / name) and is_whole(folder / curve)}
+    joined = is_whole(folder / dynamics.FILE) and all(name in there and _is_heard(run, name, True) for name in watched)
+    left = [judge for judge in judges
+            if judge[0] not in there or (judge[0] in watched and not _is_heard(run, judge[0], joined))]
     if left:
         images, tests = (load_images(s, params.classifier_size, params.workers) for s in (train, test))
     for name, curve, left_out, seed in left:
-        part = images
+        part, watch = images, _watch(run, name, images) if name in watched else None
         if left_out >= 0:
-            kept = torch.from_numpy(fold != left_out)
-            part = ImageTensors(images.images[kept], images.labels[kept])
-        midway = Midway(folder / "checkpoints" / name / "training.pt")
-        judge, table = train_judge(
-            part, tests, params.classifier, params.classifier_size, params.classifier_epochs, seed, params.flip,
-            params.precision, params.device, params.workers, run.progress, midway,
-            _watch(run, name, images) if name in watched else None)
-        write_csv(folder / curve, table)
-        judge.save(folder / name)
-        midway.done()
-    if watched and not (folder / dynamics.FILE).exists():
+            seen = torch.from_numpy(fold != left_out)
+            part = ImageTensors(images.images[seen], images.labels[seen])
+        _train_one(run, part, tests, name, curve, seed, watch)
+        if watch and not _is_heard(run, name):  # it went on from a state, and what it said before that is damaged
+            _train_one(run, part, tests, name, curve, seed, watch)
+    if watched and not joined:
         _join_dynamics(run, watched, list(train.table["file_name"]))
     for name in watched:
         shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+
+
+def _train_one(run: Run, train: ImageTensors, test: ImageTensors, name: str, curve: str, seed: int,
+               watch: Watch | None) -> None:
+    params, midway = run.params, Midway(run.folder / "checkpoints" / name / "training.pt")
+    judge, table = train_judge(
+        train, test, params.classifier, params.classifier_size, params.classifier_epochs, seed, params.flip,
+        params.precision, params.device, params.workers, run.progress, midway, watch)
+    _write(run.folder / curve, table)
+    judge.save(run.folder / name)
+    midway.done()
+
+
+def _is_heard(run: Run, name: str, joined: bool = False) -> bool:
+    """Return whether all is there that a judge said and was after each epoch, where what it said is not joined yet."""
+    epochs = range(1, run.params.classifier_epochs + 1)
+    return (all(is_whole(dynamics.snapshot_of(run.folder, name, epoch)) for epoch in epochs)
+            and (joined or all(is_whole(_said(run, name, epoch)) for epoch in epochs)))
 
 
 def _watch(run: Run, name: str, images: ImageTensors) -> Watch:
@@ -134,7 +151,7 @@ def _watch(run: Run, name: str, images: ImageTensors) -> Watch:
     def keep(epoch: int, network: Network) -> None:
         found = dynamics.observe(logits(network, on_device.images, precision=run.params.precision), images.labels)
         dynamics.write_dynamics(_said(run, name, epoch), found)
-        with atomic(dynamics.snapshot_of(run.folder, name, epoch)) as partial:
+        with kept(dynamics.snapshot_of(run.folder, name, epoch)) as partial:
             save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, partial)
 
     return keep
@@ -151,6 +168,11 @@ def _join_dynamics(run: Run, judges: list[str], names: list[str]) -> None:
     found = [dynamics.joined([dynamics.read_dynamics(_said(run, name, epoch))[0] for epoch in epochs], axis=1)
              for name in judges]
     dynamics.write_dynamics(run.folder / dynamics.FILE, dynamics.joined(found, axis=0), names)
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with kept(path) as partial:
+        write_csv(partial, table)
 
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
@@ -201,19 +223,19 @@ def fetch_base_model(run: Run, codec: autoencoder.Autoencoder) -> None:
     if params.base_model == "train":
         with torch.device("meta"):
             _fresh_model(run, codec.channels, side)
-    if params.base_model in ("train", "none") or target.is_dir():
+    if params.base_model in ("train", "none") or is_whole(target):
         return
     model = checkpoints.load_dit(params.base_model, params.dit_size, _own_size(params))
     conditions = int(read_classes(run.folder)["condition"].max()) + 1
     checkpoints.check_fit(model, params.base_model, codec.channels, side, conditions)
-    with atomic(target) as partial:
+    with kept(target) as partial:
         model.save_pretrained(partial)
 
 
 def encode_originals(run: Run, codec: autoencoder.Autoencoder) -> Latents:
     """Encode the originals' train split once, into ``latents.safetensors``, for every training that follows."""
     path = run.folder / "latents.safetensors"
-    if not path.exists():
+    if not is_whole(path):
         images = ImageSet.read(run.folder, "train")
         encode(images, codec, run.params.image_size, run.params.flip, run.params.workers,
                progress=run.progress).save(path)
@@ -227,10 +249,10 @@ def train_base_model(run: Run, latents: Latents) -> pd.DataFrame:
         The losses: step, mse, vb, …; empty for a published model.
     """
     target, losses = run.folder / "dit", run.folder / "dit_losses.csv"
-    if not target.is_dir():
+    if not (is_whole(target) and (is_whole(losses) or run.params.base_model != "train")):
         model, table = _train_from_scratch(run, latents)
-        write_csv(losses, table)
-        with atomic(target) as partial:
+        _write(losses, table)
+        with kept(target) as partial:
             model.save_pretrained(partial)
         (run.folder / "checkpoints" / "base.pt").unlink(missing_ok=True)
     return read_table(losses) if losses.exists() else pd.DataFrame(columns=["step", "mse", "vb"])

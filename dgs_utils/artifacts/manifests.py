@@ -158,9 +158,14 @@ def checksums(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[s
         if entry.is_file():
             files[entry.name] = digest(entry)
         else:
-            inside = {f.relative_to(folder).as_posix(): digest(f) for f in sorted(entry.rglob("*")) if f.is_file()}
+            inside = {f.relative_to(folder).as_posix(): digest(f) for f in _files(entry)}
             files[entry.name], sums[entry.name] = together(inside, entry.name), inside
     return files, sums
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files in a folder and below, hidden ones left out, in order."""
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
 
 
 def digest(file: Path) -> dict[str, Any]:
@@ -203,7 +208,7 @@ def _changed(path: Path, entry: dict[str, Any]) -> bool:
     if path.is_file():
         small = entry["bytes"] <= SMALL and "files" not in entry
         return _size(path) != entry["bytes"] or (small and digest(path)["sha256"] != entry["sha256"])
-    sizes = [f.stat().st_size for f in path.rglob("*") if f.is_file()]
+    sizes = [f.stat().st_size for f in _files(path)]
     return len(sizes) < entry.get("files", 1) or sum(sizes) < entry["bytes"]
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.runtime.signals import act_on, caught_signals
 
 EVERY = 60.0  # seconds between two states on disk
@@ -34,10 +34,9 @@ class Midway:
         """Return the state that is kept, its tensors on the CPU, or None where there is none or it is damaged."""
         import torch
 
-        try:
-            return torch.load(self.file, map_location="cpu", weights_only=True) if self.file else None
-        except Exception:  # a damaged file fails in many ways; work begins anew, which costs time and no result
+        if self.file is None or not is_whole(self.file):
             return None
+        return torch.load(self.file, map_location="cpu", weights_only=True)
 
     @contextmanager
     def watching(self) -> Iterator["Midway"]:
@@ -71,7 +70,7 @@ class Midway:
         """Write a state, in one step."""
         import torch
 
-        with atomic(self.file) as partial:
+        with kept(self.file) as partial:
             torch.save(state, partial)
         self._due = time.monotonic() + self.every
 

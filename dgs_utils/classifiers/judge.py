@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from dgs_utils.artifacts.files import atomic, write_json
+from dgs_utils.artifacts.files import write_json
+from dgs_utils.artifacts.parts import kept
 from dgs_utils.artifacts.places import locate
 from dgs_utils.classifiers import architectures
 from dgs_utils.classifiers.augmentation import MEAN, STD
@@ -117,7 +118,7 @@ class Classifier(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, in one step."""
-        with atomic(folder) as partial:
+        with kept(folder) as partial:
             partial.mkdir(parents=True)
             state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
             save_file(state, partial / "model.safetensors")

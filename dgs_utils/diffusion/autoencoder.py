@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import locate
 from dgs_utils.diffusion.folders import from_hub, open_folder
 from dgs_utils.runtime.devices import store_matrices
@@ -109,7 +109,7 @@ def fetch(kind: str, path: str, folder: Path) -> None:
         ValueError: the files are not there, are those of another model, or cannot be downloaded.
     """
     target = folder / "autoencoder"
-    if kind == "none" or target.is_dir():
+    if kind == "none" or is_whole(target):
         return
     remedy = (f"fetch it with 'hf download {HUB[kind]} --local-dir {kind}', on another machine if need be, and set "
               f"prepare.autoencoder_path to that folder")
@@ -121,7 +121,7 @@ def fetch(kind: str, path: str, folder: Path) -> None:
         model = _taesd(source, remedy)
     else:
         model = open_folder(model_class, source, remedy)
-    with atomic(target) as partial:
+    with kept(target) as partial:
         model.save_pretrained(partial)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.parts import kept
 from dgs_utils.diffusion.autoencoder import Autoencoder
 from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.runtime.progress import silent
@@ -46,7 +46,7 @@ class Latents:
 
     def save(self, path: Path) -> None:
         """Write the three tensors as safetensors."""
-        with atomic(path) as partial:
+        with kept(path) as partial:
             save_file({"mean": self.mean, "std": self.std, "labels": self.labels}, partial)
 
     @classmethod

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
@@ -80,7 +80,7 @@ class Trainer:
         self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         kind = {"fused": True} if self.device.type == "cuda" else {"foreach": True}  # fused: one kernel for all
         self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0, **kind)
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and is_whole(checkpoint):
             self._resume(checkpoint)
 
     def run(self, until: int | None = None, progress: Callable = silent,
@@ -190,7 +190,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "criterion": self.criterion.state_dict() if self.criterion is not None else {},
         }
-        with atomic(self.checkpoint) as partial:
+        with kept(self.checkpoint) as partial:
             torch.save(state, partial)
 
     def _resume(self, checkpoint: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.parts import kept
 from dgs_utils.methods import WINDOW
 from dgs_utils.selection.measures import all_measures, probabilities
 
@@ -120,7 +120,7 @@ def snapshot_of(prepare: Path, judge: str, epoch: int) -> Path:
 def write_dynamics(path: Path, dynamics: Dynamics, names: Sequence[str] = ()) -> None:
     """Write dynamics as safetensors, with the names of the images, in their order, as ``file_name`` (JSON)."""
     arrays = {name: np.ascontiguousarray(array) for name, array in dynamics._asdict().items()}
-    with atomic(path) as partial:
+    with kept(path) as partial:
         save_file(arrays, partial, metadata={"file_name": json.dumps(list(names))})
 
 
