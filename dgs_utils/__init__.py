@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "condense": ["condense_set"],
     "difficulty": ["score_images"],
     "evaluate": ["evaluate_set", "teacher_of"],
+    "figures": ["figures_of", "tables_of"],
     "fine_tune": ["fine_tune_model"],
     "images.classes": ["SUBSETS"],
     "images.image_sets": ["ImageSet"],

@@ -193,6 +193,20 @@ def test_arms_are_compared_without_a_folder():
     assert found["p"][0] < 0.05
 
 
+def test_rows_give_tables_and_figures():
+    rows = pd.DataFrame([{"method": method, "network": "convnet3", "protocol": "idc", "label": "H-A", "ipc": 10,
+                          "pool_seed": 0, "selection_seed": 0, "training_seed": seed, "best": best, "last": best,
+                          "n_test": 100, "norm": "instance", "image_size": 16, "epochs": 20, "epoch_factor": 0.01,
+                          "batch_size": 64, "learning_rate": 0.01, "evaluations": 1}
+                         for method, mean in (("easiest", 50.0), ("pool_random", 48.0))
+                         for seed, best in enumerate((mean, mean + 1, mean + 3 * (mean > 49)))])
+    tables = dgs.tables_of(rows, margin=1.0)
+    assert tables["comparison"].loc[("", "Random of pool")].tolist() == ["48.3 ± 0.6"]
+    assert tables["rules"]["difference"].tolist() == pytest.approx([3.0])
+    assert {"accuracy", "rules"} == set(dgs.figures_of(rows))
+    assert list(rows)[:2] == ["method", "network"]  # the frame is left as it is
+
+
 def test_judges_are_trained_and_sets_condensed_in_memory(tmp_path):
     train, test = (dgs.ImageSet.read(write_digits(tmp_path / name, *part)) for name, part in
                    (("train", (0, 60)), ("test", (60, 80))))

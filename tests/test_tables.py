@@ -11,6 +11,7 @@ from scipy import stats
 
 from dgs_utils.artifacts.files import write_csv
 from dgs_utils.methods import METHODS
+from dgs_utils.results import tables
 from dgs_utils.results.comparisons import compare_with_rivals
 from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of
 from dgs_utils.results.published_values import published
@@ -368,6 +369,22 @@ def test_files_of_one_protocol(tmp_path):
     assert "±" not in latex
 
 
+def test_latex_of_awkward_names_by_hand(tmp_path):
+    results = pd.concat([runs([40, 42], dataset="a_b & 50% #1"), runs([43], ipc=20, dataset="a_b & 50% #1")])
+    write_table(results, "comparison", tmp_path)
+    assert (tmp_path / "comparison.tex").read_text().splitlines()[:7] == [
+        r"\begin{tabular}{llll}", r"\toprule", r"Dataset & Method & ResNetAP-10 IPC 10 & ResNetAP-10 IPC 20 \\",
+        r"\midrule", r"a\_b \& 50\% \#1 & DGS & \textbf{41.0 $\pm$ 1.4} & \textbf{43.0} \\", r"\bottomrule",
+        r"\end{tabular}"]
+
+
+def test_markdown_has_the_cells_that_pandas_would_write():
+    text = lay_out(summarise(pd.concat([runs([40, 42], ipc=ipc) for ipc in (10, 20)])), "comparison")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables._markdown(text).splitlines()]
+    flat = tables._flat(text)
+    assert lines == [list(flat), ["---"] * flat.shape[1], *flat.astype(str).to_numpy().tolist()]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_line_of_every_file_has_all_its_cells(tmp_path, name):
     write_table(pd.concat([runs([40, 42], ipc=ipc) for ipc in (10, 20)]), name, tmp_path)
@@ -385,7 +402,7 @@ def test_every_line_of_every_file_has_all_its_cells(tmp_path, name):
 
 def test_each_protocol_gets_files_of_its_own(tmp_path):
     results = pd.concat([runs([40, 42]), runs([90, 92], protocol="other")])
-    tables = write_table(results, "comparison", tmp_path)
+    shown = write_table(results, "comparison", tmp_path)
     names = [f"comparison-{protocol}.{kind}" for protocol in ("idc", "other") for kind in ("csv", "md", "tex")]
     assert sorted(f.name for f in tmp_path.iterdir()) == names
     for protocol, own, others in (("idc", "41.0", "91.0"), ("other", "91.0", "41.0")):
@@ -394,7 +411,7 @@ def test_each_protocol_gets_files_of_its_own(tmp_path):
         assert others not in text
         assert f"(protocol {protocol}, H-A)" in text
         assert pd.read_csv(tmp_path / f"comparison-{protocol}.csv")["protocol"].unique().tolist() == [protocol]
-    assert list(tables) == ["idc", "other"]
+    assert list(shown) == ["idc", "other"]
 
 
 def test_an_ablation_s_csv_holds_its_own_cells(tmp_path):

@@ -280,18 +280,17 @@ def _labels(labels: pd.Series) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
+    # pandas' own writer wants tabulate and pads every cell, which would change each committed table.
     flat = _flat(table)
     lines = [list(flat.columns), ["---"] * flat.shape[1], *flat.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)
 
 
 def _latex(table: pd.DataFrame) -> str:
-    flat = _flat(table)
-    escape = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#"})
-    lines = [" & ".join(str(value).translate(escape).replace("±", r"$\pm$").replace(EMPTY, "--") for value in line)
-             for line in [list(flat.columns), *flat.to_numpy().tolist()]]
-    body = " \\\\\n".join([lines[0] + r" \\ \midrule" + "\n" + lines[1] if len(lines) > 1 else lines[0], *lines[2:]])
-    return f"\\begin{{tabular}}{{{'l' * flat.shape[1]}}}\n\\toprule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n"
+    escapes = str.maketrans({**{sign: f"\\{sign}" for sign in "&%_#"}, "±": r"$\pm$", EMPTY: "--"})
+    flat = _flat(table).rename(columns=lambda name: name.translate(escapes))
+    flat = flat.map(lambda value: str(value).translate(escapes))  # pandas would escape the marks of bold, too
+    return flat.to_latex(index=False, column_format="l" * flat.shape[1])
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
