@@ -129,6 +129,11 @@ class StageParams(BaseModel):
         """Return how many images a class are read of the pool, or of its scores, that an input holds; 0 for all."""
         return 0
 
+    @property
+    def computes(self) -> bool:
+        """Whether the stage runs networks, for which it takes a GPU where there is one."""
+        return hasattr(self, "device")
+
     def of_the_whole(self, count: int) -> Self:
         """Return the parameters where so many images a class are all that a pool holds.
 
@@ -312,6 +317,10 @@ class PoolParams(StageParams):
             found["images_per_class"] = self.images_per_class
         return {name: value for name, value in found.items() if name != "root"}
 
+    @property
+    def computes(self) -> bool:
+        return self.generator != "folder"
+
     def count(self) -> int:
         return 0 if self.generator in ("folder", "mgd3") else self.images_per_class
 
@@ -345,6 +354,10 @@ class DifficultyParams(StageParams):
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0
+
+    @property
+    def computes(self) -> bool:
+        return not self.published_scores
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}
@@ -446,6 +459,10 @@ class SampleParams(StageParams):
         """The score where it is another than that of the preset, and looked at; "" otherwise."""
         name, method = self.made
         return method.score if method.score != METHODS[name].score and self.needs & {"score", "target"} else ""
+
+    @property
+    def computes(self) -> bool:
+        return "features" in self.needs or self.made[1].source == "crops"
 
     def identity(self) -> dict[str, Any]:
         """Return the parameters that decide the result; those that the method ignores are left out."""

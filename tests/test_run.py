@@ -22,7 +22,16 @@ from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch import display
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.gpu import leased_gpus
-from dgs_utils.params import EvaluateParams, FineTuneParams, TransformParams
+from dgs_utils.params import (
+    DifficultyParams,
+    EvaluateParams,
+    FiguresParams,
+    FineTuneParams,
+    PoolParams,
+    SampleParams,
+    TransformParams,
+)
+from dgs_utils.runtime import threads
 
 
 @pytest.fixture(scope="module")
@@ -239,15 +248,61 @@ def test_waiting_for_a_gpu_is_told(tmp_path, monkeypatch):
         pass
 
 
-def test_no_gpu_is_leased_where_none_is_wanted_or_a_scheduler_chose(tmp_path, monkeypatch):
+def test_no_gpu_is_leased_where_none_is_wanted(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     for params in (TransformParams(), EvaluateParams(device="cpu"), EvaluateParams(device="cuda:1")):
         with leased_gpus(params, places=tmp_path) as gpus:
             assert gpus == []
+    for params in (SampleParams(), SampleParams(method="random"), PoolParams(generator="folder"),
+                   DifficultyParams(published_scores=True), FiguresParams()):
+        with leased_gpus(params, places=tmp_path) as gpus:
+            assert gpus == []
+    for params in (SampleParams(method="herding"), SampleParams(method="rded"), PoolParams(), DifficultyParams()):
+        with leased_gpus(params, places=tmp_path) as gpus:
+            assert len(gpus) == 1
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+@pytest.mark.parametrize("given", ["4", None])
+def test_a_job_that_has_one_gpu_or_does_not_say_is_left_with_it(given, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     with leased_gpus(EvaluateParams(), places=tmp_path) as gpus:
         assert gpus == []
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
+
+
+def test_notebooks_spread_over_the_gpus_of_a_job_and_jobs_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with leased_gpus(EvaluateParams()) as first:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # as in another process of the job
+        with leased_gpus(EvaluateParams()) as second:
+            assert {*first, *second} == {"0", "1"}
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+            monkeypatch.setenv("SLURM_JOB_ID", "2")  # another two GPUs
+            with leased_gpus(EvaluateParams()) as others:
+                assert others == ["0"]
+
+
+def test_threads_follow_the_affinity_mask_and_the_share_of_a_job(monkeypatch):
+    assert threads.threads(3) == 3
+    monkeypatch.delenv(threads.SHARE, raising=False)
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert threads.threads() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert threads.threads() == len(allowed)
+    monkeypatch.setenv(threads.SHARE, "1")
+    assert threads.threads() == 1
+    monkeypatch.setenv(threads.SHARE, str(10 * len(allowed)))
+    assert threads.threads() == len(allowed)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00")])

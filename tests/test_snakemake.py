@@ -14,8 +14,9 @@ from small_grid import contents, dgs, manifests
 from waits import HANG, wait_for
 
 from dgs_utils.artifacts.nodes import default_node
-from dgs_utils.batch.engine import HERE, find_profile
+from dgs_utils.batch.engine import HERE, THREADS, _command, find_profile, share_of_cores
 from dgs_utils.batch.experiment import SECTIONS
+from dgs_utils.batch.node import Options
 
 pytest.importorskip("snakemake", reason="the extra 'cluster' is not installed")
 FILE = "params/small.yaml"
@@ -218,3 +219,19 @@ def test_unknown_profile_and_missing_packages_are_told(tmp_path, monkeypatch):
              "from dgs_utils.batch.engine import find_profile\nfind_profile('local')")
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert "pip install 'dgs-utils[cluster]'" in result.stderr
+
+
+def test_jobs_on_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)))
+    local, slurm = find_profile("local"), HERE / "profiles" / "slurm"
+    assert [share_of_cores(local, jobs) for jobs in (0, 1, 4, 5, 50)] == [1, 12, 3, 2, 1]
+    assert share_of_cores(slurm) == 0  # a cluster's scheduler assigns them
+    for name in (*THREADS, "DGS_CORES", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    command = _command("params/small.yaml", [], Options(), 3)
+    assert all(f"{name}=3" in command for name in (*THREADS, "DGS_CORES"))
+    elsewhere = _command("params/small.yaml", [], Options(), 0)
+    assert "=3" not in elsewhere
+    assert "-uOMP_NUM_THREADS" in elsewhere
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what somebody has set holds
+    assert "OMP_NUM_THREADS=2" in _command("params/small.yaml", [], Options(), 3)

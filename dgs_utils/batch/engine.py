@@ -28,6 +28,7 @@ from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_in
 from dgs_utils.batch.scratch import run_folder
 from dgs_utils.batch.state import failure, manifest, record_folder, state
 from dgs_utils.params import nearest
+from dgs_utils.runtime.threads import SHARE, cores
 
 HERE = Path(__file__).parent
 COMPLAINT = re.compile(r"^dgs: |error\b|exception\b|no space left", re.IGNORECASE)
@@ -70,7 +71,7 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
                 (node.folder / MANIFEST).unlink()
         scratch = run_folder()
         folder = scratch.path
-        _write_plan(folder, left, _command(file, changes, options))
+        _write_plan(folder, left, _command(file, changes, options, share_of_cores(config, jobs)))
         limit = ["--cores" if profile == "local" else "--jobs", str(jobs)] if jobs else []
         _call(["--snakefile", str(HERE / "Snakefile"), "--profile", str(config), "--directory", str(folder),
                "--config", f"plan={folder / 'plan.json'}", *limit], folder / "snakemake.log", _Watcher(left, display))
@@ -124,15 +125,26 @@ def _write_plan(folder: Path, left: list[Node], command: str) -> None:
     (folder / "plan.json").write_text(json.dumps(plan))
 
 
-def _command(file: str, changes: list[str], options: Options) -> str:
+def share_of_cores(config: Path, jobs: int = 0) -> int:
+    """Return how many cores each of the jobs of a profile has that run here at a time; 0 where they run elsewhere."""
+    profile = yaml.safe_load((config / "config.yaml").read_text())
+    if profile.get("executor", "local") != "local":
+        return 0
+    at_a_time = jobs or profile.get("cores", "all")
+    return max(cores() // at_a_time, 1) if isinstance(at_a_time, int) else 1  # "all": one a core
+
+
+def _command(file: str, changes: list[str], options: Options, share: int) -> str:
     """Return the node command up to the key, for a shell that Snakemake formats: braces doubled."""
     words = [sys.executable, "-m", "dgs_utils.cli", "node", str(locate(file)), "--outputs", str(outputs_root()),
              "--limit", str(options.limit), "--per-gpu", str(options.per_gpu)]
     words += [word for change in changes for word in ("--set", change)]
-    # Snakemake tells its jobs to use one thread and has a cache of its own (`_call`); results shall not depend on how a
-    # notebook was started.
-    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in os.environ]
-    before = [f"{name}={os.environ[name]}" for name in (*THREADS, CACHE) if name in os.environ]
+    # Snakemake tells its jobs to use one thread and has a cache of its own (`_call`). Here each has its share of the
+    # cores, elsewhere all that its scheduler has assigned; numbers that somebody has set hold.
+    own = {name: os.environ[name] for name in (*THREADS, CACHE, SHARE) if name in os.environ}
+    shares = dict.fromkeys([*THREADS, SHARE], str(share)) if share else {}
+    before = [f"{name}={value}" for name, value in (shares | own).items()]
+    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in shares | own]
     command = f"cd {shlex.quote(str(workspace()))} && {shlex.join(['env', *unset, *before, *words])}"
     return command.replace("{", "{{").replace("}", "}}")
 

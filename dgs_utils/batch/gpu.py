@@ -34,7 +34,8 @@ def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = Non
     """Give a stage GPUs that are free, waiting for them, by ``CUDA_VISIBLE_DEVICES`` of the processes started inside.
 
     A stage gets one, or as many as its parameter ``processes`` says, if there are so many at all. Nothing happens where
-    it uses no GPU or names its own, where there is none, and inside a cluster's job, whose scheduler has assigned one.
+    it runs no network or names its own GPU, where there is none, and inside a cluster's job that has been given one.
+    The notebooks of a job that has several, by ``CUDA_VISIBLE_DEVICES``, spread over these.
 
     Args:
         params: the stage's parameters.
@@ -50,12 +51,14 @@ def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = Non
     """
     if per_gpu < 1:
         raise ValueError(f"per_gpu is {per_gpu}; give how many notebooks may share a GPU, 1 or more")
-    wants = getattr(params, "device", "cpu") in ("auto", "cuda")
-    gpus = candidates() if wants and not any(name in os.environ for name in SCHEDULERS) else []
-    if not gpus:
+    wants = params.computes and params.device in ("auto", "cuda")
+    job = next((os.environ[name] for name in SCHEDULERS if os.environ.get(name)), "")
+    gpus = candidates() if wants and not (job and VISIBLE not in os.environ) else []
+    if len(gpus) < (2 if job else 1):
         yield []
         return
-    places = places or Path(tempfile.gettempdir()) / f"dgs-gpus-{os.getuid()}"
+    # Jobs on one machine may call different GPUs by the same number, so each has locks of its own.
+    places = places or Path(tempfile.gettempdir()) / f"dgs-gpus-{os.getuid()}{'-' if job else ''}{job}"
     places.mkdir(exist_ok=True)
     count = min(max(getattr(params, "processes", 1), 1), len(gpus))
     waits = False
