@@ -20,7 +20,7 @@ from test_tables import rows
 from dgs_utils import figures, plots, sample
 from dgs_utils.classifiers.training import ImageTensors
 from dgs_utils.evaluate import evaluate_set
-from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
+from dgs_utils.results.rules import over_bias, over_ipc, over_steps, rules_over_random
 
 ROOT = Path(__file__).resolve().parents[1]
 POOL = {"pool": "p1"}
@@ -125,6 +125,29 @@ def test_curves_go_through_the_differences(x):
         order = [found[found["steps"] == steps].groupby("rule")["difference"].mean() for steps in (400, 4000)]
         assert order[0]["Easiest"] > order[0]["Hardest"]
         assert order[1]["Easiest"] < order[1]["Hardest"]
+
+
+def biased() -> pd.DataFrame:
+    """A rule's gain that falls with the bias of the pool; random images do not know how far their pool lies off."""
+    parts = []
+    for bias, shift, gain in (("-3", 0.21, 4), ("0", 0.01, 0), ("3", -0.13, -2)):
+        place = {"bias": bias, "pool": f"p{bias}", "pool_factor": 0}
+        parts += arm("pool_random", RANDOM, measure="", shift="", **place)
+        parts += arm("easiest", np.add(RANDOM, [gain, gain + 1, gain]), shift=shift, **place)
+    return rows(*parts)
+
+
+def test_a_rule_s_gain_stands_over_how_far_its_pools_lie_off():
+    found = over_bias(figures.completed(biased())).query("rule == 'Easiest'").sort_values("shift")
+    assert found["shift"].tolist() == [-0.13, 0.01, 0.21]
+    for gain, row in zip((-2, 0, 4), found.itertuples(), strict=True):
+        expected = by_hand(np.add(RANDOM, [gain, gain + 1, gain]), RANDOM)
+        assert (row.difference, row.low, row.high) == pytest.approx(expected)
+    [axis] = plots.rule_curves(found, "shift").axes
+    [curve] = [line for line in axis.lines if line.get_marker() != "None"]
+    assert tuple(curve.get_xdata()) == (-0.13, 0.01, 0.21)
+    assert tuple(curve.get_ydata()) == tuple(found["difference"])
+    assert len(over_bias(figures.completed(grid()))) == 0
 
 
 def test_one_ipc_and_one_length_make_no_curve():

@@ -12,6 +12,8 @@ from dgs_utils.plots.differences import draw_interval, half_width_of
 from dgs_utils.plots.style import looks_of
 from dgs_utils.results.comparisons import MARGIN
 
+AXES = {"ipc": "images per class (IPC)", "steps": "training steps",
+        "shift": "how much harder the pool is than the originals\n(Wasserstein-1; below 0: easier)"}
 RANDOM = {"pool": "random of the pool", "originals": "random originals"}
 
 
@@ -73,20 +75,21 @@ def _draw_rules(axis: Axes, cells: pd.DataFrame, part: pd.DataFrame, rules: Sequ
 
 
 def rule_curves(found: pd.DataFrame, x: str) -> Figure:
-    """Show how what each rule has above random images changes with IPC or with training, a panel a condition.
+    """Show how what each rule has above random images changes with IPC, training or the pool's bias.
 
     Bars are the 95 % intervals of the comparisons; the scale follows the points of a source, and bars that reach
     further run out of the frame. Points of one place stand beside each other.
 
     Args:
-        found: rows of `results.rules.over_ipc` or `over_steps`, one or more.
-        x: "ipc" or "steps".
+        found: rows of `results.rules.over_ipc`, `over_steps` or `over_bias`, one or more.
+        x: "ipc", "steps" or "shift".
     """
     several = found.loc[found["score"] != "", "score"].nunique() > 1
     found = found.assign(line=[f"{rule}, {score}" if several and score else rule
                                for rule, score in zip(found["rule"], found["score"], strict=True)])
     looks = dict(zip(found["line"].unique(), looks_of(found["line"].nunique()), strict=True))
-    alike = ["source", "condition"] if x == "ipc" else ["source", "setting", "ipc"]
+    alike = {"ipc": ["source", "condition"], "steps": ["source", "setting", "ipc"],
+             "shift": ["source", "condition", "ipc"]}[x]
     panels = list(found.groupby(alike, sort=False))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
@@ -96,8 +99,8 @@ def rule_curves(found: pd.DataFrame, x: str) -> Figure:
     for axis, (place, part) in zip(axes.flat, panels, strict=False):
         _draw_curves(axis, part, x, looks)
         source, limit = place[0], limits[place[0]]
-        axis.set(title=f"{place[1]}{f', IPC {place[2]}' if x == 'steps' else ''}\nminus {RANDOM[source]}",
-                 ylim=(-limit, limit), xlabel="images per class (IPC)" if x == "ipc" else "training steps")
+        axis.set(title=f"{place[1]}{f', IPC {place[2]}' if len(place) > 2 else ''}\nminus {RANDOM[source]}",
+                 ylim=(-limit, limit), xlabel=AXES[x])
     for axis in axes.flat[len(panels):]:
         axis.set_axis_off()
     figure.supylabel("difference in best top-1 accuracy (points)", fontsize="medium")
@@ -112,8 +115,12 @@ def _draw_curves(axis: Axes, part: pd.DataFrame, x: str, looks: dict[str, dict])
     apart = min(0.05, 0.7 / len(names))
     for number, name in enumerate(names):
         line, shift = part[part["line"] == name].sort_values(x), apart * (number - (len(names) - 1) / 2)
-        places, reach = np.array([ticks.index(value) for value in line[x]]) + shift, line["high"] - line["difference"]
+        places = line[x].to_numpy() if x == "shift" else np.array([ticks.index(value) for value in line[x]]) + shift
+        reach = line["high"] - line["difference"]
         axis.vlines(places, line["difference"] - reach, line["difference"] + reach, color=looks[name]["color"],
                     linewidth=0.6, alpha=0.5)
         axis.plot(places, line["difference"], markersize=4, linewidth=1.1, **looks[name])
+    if x == "shift":
+        axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
+        return
     axis.set(xticks=range(len(ticks)), xticklabels=[f"{tick:,}" if x == "steps" else tick or "all" for tick in ticks])

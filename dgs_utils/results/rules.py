@@ -8,6 +8,7 @@ from dgs_utils.results.rows import CELL, CONDITION, condition_of, series_of
 from dgs_utils.results.summaries import with_controls
 
 CONTROLS = {"pool": "over_pool", "originals": "over_random"}  # of each source: columns of `summaries.with_controls`
+SAME_POOL = ("dataset", "split", "prepare_seed", "pool_factor")  # beside β: of which pools a shift is the mean
 BY_COMPUTE = ("epoch_factor", "evaluations")  # tell conditions apart that differ in nothing but how long is trained
 
 
@@ -57,6 +58,24 @@ def over_steps(found: pd.DataFrame) -> pd.DataFrame:
     """Return those rows of `rules_over_random` that were trained for several numbers of steps, all else alike."""
     alike = [name for name in CONDITION if name not in BY_COMPUTE]
     return _varying(found[found["steps"] > 0], ["source", *alike], "steps")
+
+
+def over_bias(results: pd.DataFrame) -> pd.DataFrame:
+    """Return what each rule has above random images of pools whose bias is known, with how far each pool lies off.
+
+    Args:
+        results: rows, one a training, of pools that were drawn from the originals (generator "originals").
+
+    Returns:
+        `rules_over_random` for those rows, with rules called the same whatever the bias, and shift: of the pools of
+        that β in that condition, the mean over the runs that know it (see `targets.shift`).
+    """
+    found = rules_over_random(results)
+    found = found[found["bias"] != ""].reset_index(drop=True)
+    known = results.assign(shift=pd.to_numeric(results.get("shift", np.nan), errors="coerce"))
+    shifts = known.groupby([*SAME_POOL, "bias"], dropna=False)["shift"].mean().rename("shift").reset_index()
+    found = found.merge(shifts, on=[*SAME_POOL, "bias"], how="left")
+    return found.assign(rule=series_of(found.assign(measure="", bias=""))).dropna(subset="shift")
 
 
 def _varying(found: pd.DataFrame, alike: list[str], name: str) -> pd.DataFrame:
