@@ -63,13 +63,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="dgs", description="Difficulty-guided sampling: run grids of notebooks.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    places = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    places = _Parser(add_help=False)
     places.add_argument("--outputs", default="", metavar="DIR", help="folder for all results (outputs)")
-    experiment = argparse.ArgumentParser(add_help=False, parents=[places])
+    experiment = _Parser(add_help=False, parents=[places])
     experiment.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", dest="changes",
                             help="change a parameter; a list of values makes a grid axis; may be repeated")
-    how = argparse.ArgumentParser(add_help=False)
+    how = _Parser(add_help=False)
     how.add_argument("--force", action="append", default=[], metavar="STAGE",
                      help="make this stage's results anew; 'stale': those that other code made; may be repeated")
     how.add_argument("--limit", type=float, default=0, metavar="MINUTES", help="stop a notebook that sits in one cell "

@@ -22,7 +22,7 @@ from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import CondenseParams, validate
+from dgs_utils.params import CondenseParams, checked
 from dgs_utils.runtime.devices import resolve, send
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng, torch_rng, torch_seeded
@@ -61,8 +61,8 @@ class Condenser:
                                  f"{params.ipc}; lower it")
         self.images = self._start()
         self.optimiser = torch.optim.SGD([self.images], lr=image_learning_rate(params), momentum=0.5)
-        self.iteration, self.losses = 0, []
-        self.inside: dict[str, Any] | None = None  # what the parts of the iteration that is going on share
+        self.iteration, self.losses = 0, list[float]()
+        self.inside: dict[str, Any] = {}  # what the parts of the iteration that is going on share
 
     def _start(self) -> Tensor:
         """Return the real images that the synthetic ones start from, a seeded draw.
@@ -101,7 +101,10 @@ class Condenser:
             images = images * std + mean
         return images.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
 
-    comparisons = 1  # of which an iteration's loss is the mean
+    @property
+    def comparisons(self) -> int:
+        """Of how many an iteration's loss is the mean."""
+        return 1
 
     def begin(self) -> dict[str, Any]:
         """Begin an iteration: return what its parts share, a network with all else, as `part` wants it."""
@@ -131,7 +134,7 @@ class Condenser:
         with midway.watching():
             for _ in progress(range(self.iteration, self.params.iterations), label=self.params.method):
                 self.losses.append(self.step(midway))
-                self.iteration, self.inside = self.iteration + 1, None
+                self.iteration, self.inside = self.iteration + 1, {}
                 midway(self.state)
 
     def step(self, midway: Midway | None = None) -> float:
@@ -151,14 +154,14 @@ class Condenser:
         """Return all that a later process needs to go on, inside an iteration too."""
         inside = {name: value.get_state() if isinstance(value, torch.Generator) else
                   value.state_dict() if hasattr(value, "state_dict") else value
-                  for name, value in (self.inside or {}).items()}
+                  for name, value in self.inside.items()}
         return {"iteration": self.iteration, "losses": self.losses, "images": self.images.detach(),
                 "optimiser": self.optimiser.state_dict(), "inside": inside}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.iteration, self.losses = state["iteration"], state["losses"]
-        self.inside = self._fresh() if state["inside"] else None
+        self.inside = self._fresh() if state["inside"] else {}
         with torch.no_grad():
             self.images.copy_(state["images"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -321,7 +324,7 @@ def condense_set(originals: ImageSet | ImageTensors, method: str = "dm", ipc: in
     if image_size not in (0, known):
         raise ValueError(f"image_size is {image_size}, but the originals are {known} pixels wide; leave it out")
     settings |= {"method": method, "ipc": ipc, "image_size": known, "seed": seed}
-    params = validate(CondenseParams.stage, settings)
+    params = checked(CondenseParams, settings)
     if isinstance(originals, ImageSet):
         names, real = originals.classes, load_images(originals, known, workers)
     else:
@@ -351,8 +354,8 @@ def condense(run: Run) -> tuple[ImageTensors, pd.DataFrame]:
         ValueError: a class with fewer originals than IPC, or a network that does not suit the image size.
     """
     if run.reused:
-        images = ImageSet.read(run.folder)
-        return load_images(images, run.params.image_size, run.params.workers), read_table(run.folder / "losses.csv")
+        made = ImageSet.read(run.folder)
+        return load_images(made, run.params.image_size, run.params.workers), read_table(run.folder / "losses.csv")
     condenser, midway = open_condenser(run), Midway(run.folder / "checkpoints" / "last.pt")
     condenser.optimise(run.progress, midway)
     images, losses = condenser.result(), condenser.loss_table()

@@ -313,7 +313,7 @@ def scores_from_dynamics(run: Run, images: ImageSet, index: ArrayLike) -> dict[s
 def _observe_pool(run: Run, images: ImageSet, targets: np.ndarray) -> Dynamics:
     """Return the pool's dynamics, and keep them in ``dynamics.safetensors``; what that holds is not made again."""
     path, names = run.folder / dynamics.FILE, images.table["file_name"]
-    known, parts = [], []
+    known, parts = list[str](), []
     if path.exists():
         found, known = dynamics.read_dynamics(path)
         parts.append(found)

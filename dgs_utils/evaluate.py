@@ -94,15 +94,17 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     if recipe.protocol.temperature and teacher is None:
         raise ValueError(f"protocol {protocol} trains on soft labels; give a teacher, such as teacher_of(judge)")
     where = resolve(device)
-    sets = [as_tensors(images, size, workers, zoom).to(where)
-            for images, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
+    shown = as_tensors(train, size, workers).to(where)
+    asked = as_tensors(test, size, workers, recipe.protocol.test_zoom).to(where)
     row = {"method": method, "ipc": planned, "pool_seed": pool_seed, "selection_seed": selection_seed}
     row |= row_of(recipe, protocol, network, norm, size, planned, classes)
     row |= {"flip": settings.get("flip", True), "precision": recipe.precision,
             "augment": settings.get("augment", True),
             "steps": recipe.epochs * -(-len(labels) // recipe.batch_size)}
-    rows = [row | row_of_outcome(seed, train_once(network, *sets, recipe, seed, classes, norm, progress, teacher))
-            for seed in seeds]
+    rows = []
+    for seed in seeds:
+        outcome = train_once(network, shown, asked, recipe, seed, classes, norm, progress, teacher)
+        rows.append(row | row_of_outcome(seed, outcome))
     return pd.DataFrame(rows)
 
 
@@ -403,12 +405,12 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     recipe = recipe_of_run(run, planned, method.tiles, len(test.classes))
     seeds = range(params.seed, params.seed + params.repeats)
     if not all(_is_done(run, seed) for seed in seeds):
-        images = [as_tensors(images, params.image_size, params.workers, zoom).to(device)
-                  for images, zoom in ((train, 1.0), (test, recipe.protocol.test_zoom))]
+        shown = as_tensors(train, params.image_size, params.workers).to(device)
+        asked = as_tensors(test, params.image_size, params.workers, recipe.protocol.test_zoom).to(device)
         teacher = open_teacher(run, device)
         for seed in seeds:
             if not _is_done(run, seed):
-                _repeat(run, seed, *images, recipe, len(test.classes), teacher)
+                _repeat(run, seed, shown, asked, recipe, len(test.classes), teacher)
     row |= {"ipc": row["ipc"] or planned}
     row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned, len(test.classes))
     row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment,
@@ -453,7 +455,9 @@ def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) ->
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:
-    rows, curves, per_class, confusion, correct, correct_best = [], [], [], [], {}, {}
+    rows, curves, per_class, confusion = [], [], [], []
+    correct: dict[str, Any] = {}
+    correct_best: dict[str, Any] = {}
     for seed in seeds:
         curve, (predictions, best) = read_table(_paths(run, seed)[0]), np.load(_paths(run, seed)[1])
         outcome = Outcome(curve, predictions, best)

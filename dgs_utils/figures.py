@@ -92,9 +92,10 @@ def panels_of(scores: pd.DataFrame, drawn: pd.DataFrame, ipc: int, bins: int = 1
     panels = {}
     for name, title in titles.items():
         sets = scores[scores["class"] == name].groupby("set")
-        arrays = [sets.get_group(which)[column].to_numpy() for column in ("score", "transformed")
-                  for which in ("original", "pool")]
-        panel = sampling_panels(*arrays, ipc, numpy_rng("figures", "figure 2", name), bins)
+        original, pool = sets.get_group("original"), sets.get_group("pool")
+        panel = sampling_panels(original["score"].to_numpy(), pool["score"].to_numpy(),
+                                original["transformed"].to_numpy(), pool["transformed"].to_numpy(),
+                                ipc, numpy_rng("figures", "figure 2", name), bins)
         panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
         panels[title] = panel
     return panels
@@ -138,7 +139,7 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
         distilled: that folder.
         names: classes; empty for the first two.
     """
-    titles, folder = _titles_of(distilled), input_folder(read_manifest(distilled), "transform")
+    titles, folder = _titles_of(distilled), _input_of(distilled, "transform")
     scores, drawn = read_table(folder / "transformed.csv"), read_table(distilled / "metadata.csv")
     shown = {name: titles[name] for name in names or drawn["class"].unique()[:2]}
     return panels_of(scores, drawn, parameter(distilled, "ipc"), parameter(folder, "bins"), shown)
@@ -156,7 +157,7 @@ def images_of(distilled: Path, names: Sequence[str] = (),
     scored, titles = _scored_originals(distilled), _titles_of(distilled)
     sets = {"distilled": (distilled, read_table(distilled / "metadata.csv"))}
     if originals:
-        root = ImageSet.read(input_folder(read_manifest(scored), "prepare"), "train").root
+        root = ImageSet.read(_input_of(scored, "prepare"), "train").root
         sets = {"original": (root, read_scores(scored)), **sets}
     rows = {}
     for name in names or list(sets["distilled"][1]["class"].unique()[:2]):
@@ -175,7 +176,7 @@ def judged_images(samples: Sequence[Path]) -> tuple[str, pd.DataFrame] | None:
     Returns:
         "originals" or "pool", and `errors_of_judge`; None where no judge's scores stand behind any of them.
     """
-    scored = {}
+    scored: dict[str, Path] = {}
     for folder in dict.fromkeys(behind for sample in samples for behind in _behind(sample)):
         manifest = read_manifest(folder)
         if manifest["stage"] == "03_difficulty":
@@ -183,26 +184,37 @@ def judged_images(samples: Sequence[Path]) -> tuple[str, pd.DataFrame] | None:
     for source in ("originals", "pool"):
         scores = read_scores(scored[source]) if source in scored else pd.DataFrame()
         if "prediction" in scores:
-            classes = read_classes(input_folder(read_manifest(scored[source]), "prepare"))
+            classes = read_classes(_input_of(scored[source], "prepare"))
             return source, errors_of_judge(scores, classes)
     return None
 
 
 def _behind(folder: Path) -> Iterator[Path]:
     """Yield the folders that went into a result, nearest first."""
-    manifest = read_manifest(folder)
-    for source in manifest["inputs"]:
-        below = input_folder(manifest, source["name"])
+    for source in read_manifest(folder)["inputs"]:
+        below = _input_of(folder, source["name"])
         yield below
         yield from _behind(below)
 
 
 def _scored_originals(distilled: Path) -> Path:
     """Return the 03 folder of the originals that a distilled set was guided by."""
-    return input_folder(read_manifest(input_folder(read_manifest(distilled), "transform")), "original_scores")
+    return _input_of(_input_of(distilled, "transform"), "original_scores")
+
+
+def _input_of(folder: Path, name: str) -> Path:
+    """Return an input folder of a finished stage.
+
+    Raises:
+        ValueError: the stage had none, as that of a set which was not drawn by difficulty.
+    """
+    found = input_folder(read_manifest(folder), name)
+    if found is None:
+        raise ValueError(f"{folder} was made without the input {name}; give a set that difficulty-guided sampling drew")
+    return found
 
 
 def _titles_of(distilled: Path) -> dict[str, str]:
     """Return the readable name of each class."""
-    classes = read_classes(input_folder(read_manifest(_scored_originals(distilled)), "prepare"))
+    classes = read_classes(_input_of(_scored_originals(distilled), "prepare"))
     return dict(zip(classes["class"], classes["name"], strict=True))

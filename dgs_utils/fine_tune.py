@@ -34,7 +34,7 @@ from dgs_utils.diffusion.trackers import check_tracker, tracking
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import FineTuneParams, validate
+from dgs_utils.params import FineTuneParams, checked
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.orphans import follow_guard
 from dgs_utils.runtime.progress import silent
@@ -67,7 +67,7 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         ValueError: a bad setting.
         FloatingPointError: the loss became NaN or infinite.
     """
-    params = validate(FineTuneParams.stage, settings)
+    params = checked(FineTuneParams, settings)
     known = range(int(latents.labels.max()) + 1) if conditions is None else conditions
     model = with_difffit(base, params).to(resolve(device))
     trainer = trainer_of(model, latents, known, params)
@@ -247,7 +247,7 @@ def main(file: Path, until: int) -> None:
     """Be one of the processes that `_launch` starts."""
     follow_guard()
     folder = file.parent
-    params = validate(FineTuneParams.stage, json.loads(file.read_text()))
+    params = checked(FineTuneParams, json.loads(file.read_text()))
     group, device = join(params.device)
     due = time.monotonic()
 

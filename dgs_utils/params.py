@@ -12,9 +12,10 @@ the notebooks run by hand, in order, without a path being typed.
 import hashlib
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from dgs_utils.methods import DYNAMIC, METHODS, WINDOW, Method, method_of
 
@@ -129,11 +130,6 @@ class StageParams(BaseModel):
         """Return how many images a class are read of the pool, or of its scores, that an input holds; 0 for all."""
         return 0
 
-    @property
-    def computes(self) -> bool:
-        """Whether the stage runs networks, for which it takes a GPU where there is one."""
-        return hasattr(self, "device")
-
     def of_the_whole(self, count: int) -> Self:
         """Return the parameters where so many images a class are all that a pool holds.
 
@@ -159,7 +155,11 @@ class StageParams(BaseModel):
         """Return the names of the parameters that hold stages' folders, that only suit the machine at hand, that may
         name files and folders of the user's own, that came later, or that say how far a result has grown.
         """
-        return [name for name, field in cls.model_fields.items() if (field.json_schema_extra or {}).get(mark)]
+        return [name for name, field in cls.model_fields.items()
+                if isinstance(field.json_schema_extra, dict) and mark in field.json_schema_extra]
+
+
+Params = TypeVar("Params", bound=StageParams)
 
 
 class PrepareParams(StageParams):
@@ -485,7 +485,7 @@ class SampleParams(StageParams):
 
     def inputs(self) -> dict[str, Input]:
         _, method = self.made
-        generator = {"generator": method.generator} if method.generator else {}
+        generator: dict[str, Any] = {"generator": method.generator} if method.generator else {}
         if method.generator == "mgd3":  # as many modes as images of the set, so a pool for each IPC
             generator["images_per_class"] = self.ipc
         scale = {"ipc": self.ipc, "pool_factor": self.pool_factor} | ({"score": method.score} if method.score else {})
@@ -614,14 +614,18 @@ def validate(stage: str, values: dict[str, Any]) -> StageParams:
     Raises:
         ValueError: one sentence a wrong parameter, naming it, what was given, and the nearest valid name.
     """
-    model = STAGES[stage]
+    return checked(STAGES[stage], values)
+
+
+def checked(model: type[Params], values: dict[str, Any]) -> Params:
+    """Check the parameters of the stage that a model belongs to; see `validate`."""
     try:
         return model(**values)
     except ValidationError as error:
         raise ValueError("; ".join(_sentence(model, e) for e in error.errors())) from None
 
 
-def _sentence(model: type[StageParams], error: dict) -> str:
+def _sentence(model: type[StageParams], error: ErrorDetails) -> str:
     section = model.stage.split("_", 1)[1]
     name = ".".join(str(part) for part in error["loc"] if part not in ("str", "list[str]"))  # pydantic's alternatives
     if error["type"] == "extra_forbidden":
@@ -631,7 +635,7 @@ def _sentence(model: type[StageParams], error: dict) -> str:
     if error["type"] == "value_error":
         return f"{section}.{name} is {error['input']!r}, {error['ctx']['error']}"
     message = error["msg"][0].lower() + error["msg"][1:]
-    choices = [str(choice) for choice in _choices(model.model_fields[error["loc"][0]].annotation)]
+    choices = [str(choice) for choice in _choices(model.model_fields[str(error["loc"][0])].annotation)]
     hint = nearest(str(error["input"]), choices) if error["type"] == "literal_error" else ""
     return f"{section}.{name} is {error['input']!r}, but {message}{hint if 'did you mean' in hint else ''}"
 

@@ -63,11 +63,11 @@ def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, n
     classes = int(train.labels.max()) + 1
     with torch_seeded("prepare", "judge", seed):
         built = build_network(network, classes, size)
-    sets = [images if isinstance(images, ImageTensors) else load_images(images, size, workers)
-            for images in (train, test)]
+    shown, asked = ((images if isinstance(images, ImageTensors) else load_images(images, size, workers))
+                    .to(resolve(device)) for images in (train, test))
     recipe = Recipe(epochs, augmentation=Augmentation(flip=0.5 if flip else 0.0), precision=precision)
-    outcome = train_classifier(built.to(resolve(device)), *(images.to(resolve(device)) for images in sets), recipe,
-                               seed, progress, stage="prepare", midway=midway, watch=watch)
+    outcome = train_classifier(built.to(resolve(device)), shown, asked, recipe, seed, progress, stage="prepare",
+                               midway=midway, watch=watch)
     return Classifier(built.cpu(), ClassifierConfig(network, classes, resize=size, crop=size)), outcome.curve
 
 

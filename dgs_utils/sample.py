@@ -129,7 +129,7 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
         row = {"class": name, "label": part["label"].iloc[0], "images": images}
         values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
         target = source.targets.get(name)
-        if target:
+        if target and values is not None:
             row |= beside_target(values, scores.get_group(name)["transformed"], target, source.notes[name])
         elif values is not None:
             row["found"] = text_of(histogram(values))

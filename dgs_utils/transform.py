@@ -69,7 +69,7 @@ def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn,
     originals = dict(list(sets.originals.groupby("class", sort=False)))
     thresholds, scores, surfaces = [], [], {}
     for name, pool in progress(list(sets.pool.groupby("class", sort=False)), label="classes"):
-        real, notes = originals[name], []
+        real, notes = originals[name], list[str]()
         with naming(f"class {name}", notes.append):
             found = transform_class(pool["score"], real["score"], limit, **settings)
         for note in notes:
@@ -123,7 +123,7 @@ def compare_scales(sets: Sets, params: TransformParams, names: list[str]) -> dic
     Returns:
         By class name, by setting ("own bounds", "shared scale"): images per bin, summing to ``params.ipc``.
     """
-    found = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     for name in names:
         pool, originals = (part.loc[part["class"] == name, "score"] for part in sets)
         found[name] = {}
@@ -184,7 +184,7 @@ def transform_sets(run: Run, sets: Sets) -> tuple[pd.DataFrame, pd.DataFrame]:
     write_csv(run.folder / "thresholds.csv", found.thresholds)
     write_csv(run.folder / "transformed.csv", found.scores)
     with atomic(run.folder / "objective.npz") as partial, partial.open("wb") as stream:
-        np.savez(stream, **found.surfaces)
+        np.savez(stream, **dict[str, Any](found.surfaces))
     return found.thresholds, found.scores
 
 

@@ -144,7 +144,8 @@ class _Memory:
     def __enter__(self) -> "_Memory":
         import sqlite3
 
-        self.base, self.errors = None, sqlite3.Error
+        self.base: Any = None  # a connection, where one can be opened
+        self.errors = sqlite3.Error
         with suppress(sqlite3.Error, OSError):
             outputs_root().mkdir(parents=True, exist_ok=True)
             self.base = sqlite3.connect(outputs_root() / STORE, timeout=60, isolation_level=None)

@@ -126,7 +126,7 @@ def same_source(before: dict[str, Any], now: dict[str, Any]) -> bool:
     if before.get("count", 0) == now.get("count", 0):
         return before["content"] == now["content"]
     manifest = _readable(outputs_root() / now["folder"])
-    return bool(manifest) and content_of(manifest, before.get("count", 0)) == before["content"]
+    return manifest is not None and content_of(manifest, before.get("count", 0)) == before["content"]
 
 
 def _readable(folder: Path) -> dict[str, Any] | None:

@@ -70,8 +70,9 @@ class Midway:
         """Write a state, in one step."""
         import torch
 
-        with kept(self.file) as partial:
-            torch.save(state, partial)
+        if self.file:
+            with kept(self.file) as partial:
+                torch.save(state, partial)
         self._due = time.monotonic() + self.every
 
     def done(self) -> None:

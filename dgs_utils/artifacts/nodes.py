@@ -1,5 +1,6 @@
 """Nodes: a stage with all its parameters settled, and the folder that stands for it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,15 +10,20 @@ from dgs_utils.artifacts.contents import digest_of, identity_of
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.names import clean_name
 from dgs_utils.artifacts.places import locate, outputs_root
-from dgs_utils.params import Input, StageParams, node_key, validate
+from dgs_utils.params import StageParams, node_key, validate
 
 
 @dataclass(frozen=True)
 class Node:
-    """A stage with all its parameters settled: what a folder's name stands for, whether or not it exists yet."""
+    """A stage with all its parameters settled: what a folder's name stands for, whether or not it exists yet.
+
+    Attributes:
+        params: the parameters, of the stage's own model.
+        inputs: by parameter name a node, the path of a given folder, or a list of those.
+    """
 
     params: StageParams
-    inputs: dict[str, "Node | Path | list[Node | Path]"]
+    inputs: Mapping[str, "Node | Path | Sequence[Node | Path]"]
 
     @property
     def stage(self) -> str:
@@ -50,7 +56,7 @@ class Node:
     @cached_property
     def label(self) -> str:
         """The readable part of the folder's name."""
-        found = self.params.label({n: label_of(v) for n, v in self.inputs.items() if not isinstance(v, list)})
+        found = self.params.label({n: label_of(v) for n, v in self.inputs.items() if isinstance(v, Node | Path)})
         return clean_name(found)  # titles, folders' names and others' manifests are in it
 
     @cached_property
@@ -59,7 +65,7 @@ class Node:
         if self.params.count() or self.stage != "03_difficulty":
             return self.params.count()
         pool = self.inputs.get("pool")
-        return pool_count(pool) if pool else 0
+        return pool_count(pool) if isinstance(pool, Node | Path) else 0
 
     @property
     def folder(self) -> Path:
@@ -77,7 +83,7 @@ class Node:
         return [None, None]
 
 
-def settled(params: StageParams, inputs: dict[str, Any], there: bool = False) -> StageParams:
+def settled(params: StageParams, inputs: Mapping[str, Any], there: bool = False) -> StageParams:
     """Return parameters that say how much of a pool that can grow is its whole, where that matters.
 
     Args:
@@ -101,14 +107,13 @@ def _chain(folder: Path) -> list[str]:
     return read_manifest(folder)["chain"] if (folder / MANIFEST).exists() else []
 
 
-def key_of(source: "Node | Path | list") -> Any:
+def key_of(source: "Node | Path | Sequence[Node | Path]") -> Any:
     """Return what identifies an input: a node's or a stage folder's key, a foreign folder's content, a list's keys."""
-    if isinstance(source, list):
-        return sorted(key_of(item) for item in source)
     if isinstance(source, Node):
         return source.key
-    manifest = source / MANIFEST
-    return read_manifest(source)["key"] if manifest.exists() else f"sha256:{digest_of(source)}"
+    if isinstance(source, Path):
+        return read_manifest(source)["key"] if (source / MANIFEST).exists() else f"sha256:{digest_of(source)}"
+    return sorted(key_of(item) for item in source)
 
 
 def label_of(source: "Node | Path") -> str:
@@ -121,11 +126,8 @@ def label_of(source: "Node | Path") -> str:
 def default_node(stage: str, overrides: dict[str, Any] | None = None) -> Node:
     """Return the node that a stage with default parameters (and ``overrides``) stands for."""
     params = validate(stage, overrides or {})
-    inputs = {name: default_input(params, name, spec) for name, spec in params.inputs().items()}
+    inputs: dict[str, Node | Path | Sequence[Node | Path]] = {}
+    for name, spec in params.inputs().items():
+        node = default_node(spec.stage, spec.overrides)
+        inputs[name] = [node] if isinstance(getattr(params, name), list) else node
     return Node(settled(params, inputs, there=True), inputs)
-
-
-def default_input(params: StageParams, name: str, spec: Input) -> Node | list[Node]:
-    """Return the default node behind one input parameter; a parameter that takes several folders gets a list of one."""
-    node = default_node(spec.stage, spec.overrides)
-    return [node] if isinstance(getattr(params, name), list) else node

@@ -147,7 +147,8 @@ def begin_on(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any] | None
         drop_damaged(node, lost)
         print(f"{folder}: {', '.join(lost)[:200]} is missing or damaged, and is made again", flush=True)
         manifest = None
-    other = bool(begun) and begun.get("code") != now
+    code = begun.get("code") if begun else now
+    other = code != now
     if manifest and covers(manifest, node.count):
         how = ("and by the same code; it is used as it is" if not other else "but by another version of the code; it "
                f"is kept as it is. To make it anew, delete it or use dgs run --force {node.stage[3:]}")
@@ -157,7 +158,7 @@ def begin_on(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any] | None
         print(f"{folder} was begun by another version of the code, and goes on from there", flush=True)
     later = [*(begun or {}).get("later_code", []), *([now] if other else [])]
     (folder / MANIFEST).unlink(missing_ok=True)
-    write_json(folder / BEGUN, _record(node, sources, begun["code"] if other and begun.get("code") else now, later),
+    write_json(folder / BEGUN, _record(node, sources, code or now, later),
                durable=True)
     return None
 

@@ -70,15 +70,15 @@ def _imports(module: Path, modified: int) -> tuple[Path, ...]:
 def _attached(tree: ast.AST, room: Path) -> list[Path]:
     """Return the files that a room loads on first need, through `lazy_loader.attach`."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    tables = [word.value for call in calls for word in call.keywords if word.arg == "submod_attrs"]
-    return [room / f"{name.value.replace('.', '/')}.py" for table in tables for name in table.keys]
+    tables = [ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "submod_attrs"]
+    return [room / f"{name.replace('.', '/')}.py" for table in tables for name in table]
 
 
 def _modules_in(tree: ast.AST) -> list[Path]:
     """Return the files of this package that a piece of code imports."""
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == NAME:
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0 and node.module.split(".")[0] == NAME:
             found += [_file(node.module), *(_file(f"{node.module}.{alias.name}") for alias in node.names)]
         elif isinstance(node, ast.Import):
             found += [_file(alias.name) for alias in node.names if alias.name.split(".")[0] == NAME]

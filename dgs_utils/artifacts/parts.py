@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dgs_utils.artifacts.files import atomic, write_json
 from dgs_utils.artifacts.manifests import digest, read_sums
@@ -87,14 +88,14 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.sums")
 
 
-def _read(path: Path, kind: type) -> list | dict:
+def _read(path: Path, kind: type) -> Any:
     """Return the JSON of a file, which tells nothing where it is missing or damaged."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return kind()
-    return found if isinstance(found, kind) and all(isinstance(value, str) for value in
-                                                    (found.values() if kind is dict else found)) else kind()
+    values: Iterable[Any] = found.values() if isinstance(found, dict) else found
+    return found if isinstance(found, kind) and all(isinstance(value, str) for value in values) else kind()
 
 
 def _sum(path: Path) -> str:

@@ -24,7 +24,7 @@ from dgs_utils.artifacts.manifests import (
     is_done,
     read_begun,
 )
-from dgs_utils.artifacts.nodes import Node, default_input, key_of, settled
+from dgs_utils.artifacts.nodes import Node, default_node, key_of, settled
 from dgs_utils.artifacts.opening import begin_on, door, given_paths, release, share_of, take
 from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import locate, notebook_of, outputs_root, workspace
@@ -165,19 +165,16 @@ def open_node(params: StageParams, alone: bool = True) -> Run:
         params: the parameters.
         alone: False for a process that works for another one, which has opened the folder.
     """
-    inputs, found_in = {}, []
+    inputs: dict[str, Any] = {}
+    found_in = []
     for name, spec in params.inputs().items():
         given = getattr(params, name)
-        if not given:
-            found = default_input(params, name, spec)
-            if spec.on_demand:
-                _make(found)
-            found = [n.folder for n in found] if isinstance(found, list) else found.folder
+        if given:
+            folders = [locate(one) for one in (given if isinstance(given, list) else [given])]
         else:
-            found = [locate(g) for g in given] if isinstance(given, list) else locate(given)
-        inputs[name] = found
-        for folder in found if isinstance(found, list) else [found]:
-            found_in.append((name, folder, _manifest_of(name, folder, spec)))
+            folders = [_default_folder(spec)]
+        inputs[name] = folders if isinstance(given, list) else folders[0]
+        found_in += [(name, folder, _manifest_of(name, folder, spec)) for folder in folders]
     params = settled(params, inputs)
     sources = [_source(name, folder, manifest, params.taken(name)) for name, folder, manifest in found_in]
     run = Run(Node(params, inputs), inputs, sources)
@@ -190,6 +187,13 @@ def open_node(params: StageParams, alone: bool = True) -> Run:
     return run
 
 
+def _default_folder(spec: Input) -> Path:
+    node = default_node(spec.stage, spec.overrides)
+    if spec.on_demand:
+        _make(node)
+    return node.folder
+
+
 def _make(node: Node) -> None:
     """Run the notebook of a default input that takes seconds and is missing, while all that it reads is there.
 
@@ -198,7 +202,7 @@ def _make(node: Node) -> None:
     Raises:
         ValueError: that notebook failed.
     """
-    ready = all(is_done(source.folder) for source in node.inputs.values())
+    ready = all(isinstance(source, Node) and is_done(source.folder) for source in node.inputs.values())
     if is_done(node.folder) or not ready:
         return
     print(f"{node.folder} is missing; running {node.stage} with these parameters first")

@@ -101,10 +101,11 @@ def experiment(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the experiment file that makes this anew: each stage's parameters that are not the default."""
     found: dict[str, Any] = {"name": "published"}
     for stage in sorted(STAGES.keys() & manifests.keys()):
-        fields, given = STAGES[stage].model_fields, manifests[stage]["params"]
+        model, given = STAGES[stage], manifests[stage]["params"]
+        fields, apart = model.model_fields, {*model.marked("folder"), *model.marked("machine")}
         found[SECTION_OF[stage]] = {
-            name: value for name, value in given.items() if name in fields and value != fields[name].default
-            and not {"folder", "machine"} & (fields[name].json_schema_extra or {}).keys()}
+            name: value for name, value in given.items()
+            if name in fields and name not in apart and value != fields[name].default}
     return found
 
 

@@ -27,8 +27,8 @@ def stale_lines(nodes: list[Node], states: dict[str, str]) -> list[str]:
     """
     reasons: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
-        if states[node.key] == "stale":
-            reasons[stale_line(node, manifest(node))].append(node)
+        if states[node.key] == "stale" and (found := manifest(node)):
+            reasons[stale_line(node, found)].append(node)
     lines = []
     for reason, group in reasons.items():
         below = [node for node in dependents(nodes, [node.folder for node in group]) if states[node.key] == "done"]

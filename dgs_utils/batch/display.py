@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.artifacts.nodes import Node
@@ -38,7 +39,7 @@ def earlier_seconds(stages: set[str]) -> dict[str, list[float]]:
 class Display:
     """Shows one line that is kept up to date on a terminal; elsewhere lines, one a minute at the least."""
 
-    def __init__(self, stream=None):
+    def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
         self.total = self.cell = 0

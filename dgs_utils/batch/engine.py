@@ -172,7 +172,8 @@ class _Watcher:
     """Reports nodes as they begin, go on, finish or fail, whichever machine runs them."""
 
     def __init__(self, left: list[Node], display: Display):
-        self.left, self.display, self.failed = list(left), display, {}
+        self.left, self.display = list(left), display
+        self.failed: dict[str, str] = {}
         self.before = {node.key: _log_time(node) for node in left}  # what earlier runs left
         self.begun: dict[str, float] = {}
         self.told: dict[str, float] = {}
@@ -213,7 +214,7 @@ def _reports(nodes: list[Node], before: set[str], told: dict[str, str]) -> list[
     for node in nodes:
         report = finished(node)
         if report and report.outcome == "skipped" and node.key not in before:
-            report = Report(node, "done", manifest(node)["seconds"])
+            report = Report(node, "done", (manifest(node) or {"seconds": 0.0})["seconds"])
         elif report is None and any(reports[s.key].outcome not in GOOD for s in input_nodes(node) if s.key in planned):
             report = Report(node, "blocked")
         elif report is None:

@@ -228,7 +228,8 @@ def _change(change: str, sections: dict, grids: list[Grid]) -> None:
         value = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"--set {change} is not valid YAML: {_where(error)}") from None
-    takes_list = list in map(get_origin, (kind := STAGES[stage].model_fields[name].annotation, *get_args(kind)))
+    kind = STAGES[stage].model_fields[name].annotation
+    takes_list = any(get_origin(alternative) is list for alternative in (kind, *get_args(kind)))
     if isinstance(value, list) and not takes_list:
         for grid in grids:
             grid[stage, name] = _options(text, value)

@@ -60,6 +60,8 @@ class CellClock:
 
     def _end(self) -> None:
         self.expired = True
+        if self.kernel is None:  # it ended before it was known
+            return
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(OSError):  # it has just ended by itself
                 os.kill(self.kernel, number)

@@ -268,7 +268,7 @@ def _parameters(node: Node) -> dict[str, Any]:
     """Return all parameters of a notebook, with its input folders filled in."""
     values = node.params.model_dump(mode="json")
     for name, source in node.inputs.items():
-        values[name] = [_path(item) for item in source] if isinstance(source, list) else _path(source)
+        values[name] = _path(source) if isinstance(source, Node | Path) else [_path(item) for item in source]
     return values
 
 

@@ -16,7 +16,7 @@ from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import DYNAMIC
-from dgs_utils.params import Input, PrepareParams, SampleParams, StageParams, validate
+from dgs_utils.params import Input, PoolParams, PrepareParams, SampleParams, StageParams, TransformParams, validate
 
 HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
 
@@ -128,44 +128,46 @@ def _unique(sources: Any) -> list:
 # ---- Checks that need more than one stage, or a look at the disk -----------------------------------------------------
 
 def _check(node: Node) -> None:
-    if node.stage == "00_prepare":
+    if isinstance(node.params, PrepareParams):
         _check_originals(node.params)
-    elif node.stage in ("04_transform", "05_sample"):
-        _check_pool_size(node)
-        if node.stage == "05_sample":
-            _check_dynamics(node.params, node.inputs["prepare"])
+    elif isinstance(node.params, TransformParams | SampleParams):
+        _check_pool_size(node, node.params)
+    if isinstance(node.params, SampleParams):
+        prepare = node.inputs["prepare"]
+        _check_dynamics(node.params, prepare.params if isinstance(prepare, Node) else None)
 
 
-def _check_dynamics(params: SampleParams, prepare: Node | Path) -> None:
+def _check_dynamics(params: SampleParams, prepare: StageParams | None) -> None:
     """What goes by training dynamics needs a judge whose training is watched."""
-    if "dynamics" in params.needs and isinstance(prepare, Node) and not prepare.params.dynamics:
+    if "dynamics" in params.needs and isinstance(prepare, PrepareParams) and not prepare.dynamics:
         _, method = params.made
         wanted = f"sample.score {method.score}" if method.score in DYNAMIC else f"sample.rule {method.selector}"
         raise ValueError(f"{wanted} looks at what the judge said after each epoch of its training, of which nothing is "
                          f"kept; set prepare.dynamics to true")
 
 
-def _check_pool_size(node: Node) -> None:
+def _check_pool_size(node: Node, params: TransformParams | SampleParams) -> None:
     """The pool must hold what is to be drawn from it."""
     scores = node.inputs.get("pool_scores")
     pool = scores.inputs.get("pool") if isinstance(scores, Node) else node.inputs.get("pool")
-    if not isinstance(pool, Node):
+    made = pool.params if isinstance(pool, Node) else None
+    if not isinstance(made, PoolParams):
         return
-    ipc, factor = node.params.ipc, node.params.pool_factor
-    uses_factor = node.stage == "04_transform" or "pool_factor" in node.params.made[1].uses
+    ipc, factor = params.ipc, params.pool_factor
+    uses_factor = isinstance(params, TransformParams) or "pool_factor" in params.made[1].uses
     need = ipc * max(factor, 1) if uses_factor else ipc
     wanted = f"sample.ipc {ipc} × sample.pool_factor {factor}" if need > ipc else f"sample.ipc {ipc}"
-    if pool.params.generator == "folder":
-        given = pool.params.root
+    if made.generator == "folder":
+        given = made.root
         roots = given if isinstance(given, list) else [given]
-        counts = [_class_counts("pool.root", root, pool.params.classes, need) for root in roots]
+        counts = [_class_counts("pool.root", root, made.classes, need) for root in roots]
         for name in set.intersection(*map(set, counts)) if counts else ():  # an archive's are told by stage 02
             if (count := sum(found[name] for found in counts)) < need:
                 raise ValueError(f"{wanted} asks for {need} images of each class, but class {name} has {count} in "
                                  f"{', '.join(str(locate(r)) for r in roots)}; add some, or lower ipc or pool_factor")
-    elif need > pool.params.images_per_class:
+    elif need > made.images_per_class:
         raise ValueError(f"{wanted} asks for {need} images of each class, but pool.images_per_class is "
-                         f"{pool.params.images_per_class}; raise it to {need}, or lower ipc or pool_factor")
+                         f"{made.images_per_class}; raise it to {need}, or lower ipc or pool_factor")
 
 
 def _check_originals(params: PrepareParams) -> None:
@@ -188,7 +190,7 @@ def _check_tests(nodes: list[Node]) -> None:
     """Stage 06 tests on real images, which one's own originals may lack."""
     if not any(node.stage == "06_evaluate" for node in nodes):
         return
-    for params in (node.params for node in nodes if node.stage == "00_prepare"):
+    for params in (node.params for node in nodes if isinstance(node.params, PrepareParams)):
         if params.dataset != "folder" or params.split != "given" or not params.root:
             continue
         from dgs_utils.images.trees import entries

@@ -105,7 +105,7 @@ def gather(folder: Path) -> Found:
             manifests[f"{one['stage']}-{one['key']}"] = one
     transform = None if scored else input_folder(manifest, "transform")
     thresholds = read_table(transform / "thresholds.csv") if transform else None
-    images = _pool(folder, pool) if scored else ImageSet.read(folder)
+    images = _pool(folder, pool) if scored and pool else ImageSet.read(folder)
     places = ImageSet.read(pool).table.set_index("file_name").get("index") if pool else None
     table = _with_origin(images.table, manifests, places)
     results = pd.DataFrame() if scored else _results(manifest)
@@ -191,7 +191,7 @@ def write_dataset(target: Path, found: Found, licence: str) -> None:
         ValueError: the package for parquet files is missing.
     """
     names = class_folders(found.images.classes)
-    files = []
+    files = list[str]()
     for name, path in zip(found.images.table["class"], found.images.paths, strict=True):
         copy = target / "images" / names[name] / path.name
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def _read(folder: Path) -> tuple[dict[str, Any] | None, str]:
     except OSError as error:  # it has just been removed
         return None, f"{folder / MANIFEST} cannot be read ({error.strerror})"
     kept = {name: found.get(name) for name in KEPT}
-    kept |= {name: tuple(kept[name]) for name in ("later_code", "chain")}
+    kept |= {name: tuple(found[name]) for name in ("later_code", "chain")}
     kept["inputs"] = [{name: sys.intern(source[name]) for name in INPUT} | _counted(source)
                       for source in found["inputs"]]
     kept["given"] = kept["given"] or None  # mostly empty, and many are kept

@@ -62,7 +62,7 @@ def folder_size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Return a number of bytes as "12.3 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:

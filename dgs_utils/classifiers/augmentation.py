@@ -270,9 +270,10 @@ def cutmix(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, float]
         The images, the permutation (N,) behind the box, and the share of each image that is still its own.
     """
     partner = torch.randperm(len(images), generator=rng)
-    box = cutmix_box(*images.shape[-2:], rng)
+    height, width = images.shape[-2:]
+    box = cutmix_box(height, width, rng)
     [partner] = send([partner], images.device)
-    return paste(images, partner, box), partner, own_share(box, *images.shape[-2:])
+    return paste(images, partner, box), partner, own_share(box, height, width)
 
 
 def paste(images: Tensor, partner: Tensor, box: tuple[int, int, int, int]) -> Tensor:

@@ -55,8 +55,8 @@ class Epoch:
                 draws = draws._replace(partner=torch.randperm(len(chosen), generator=rng))
                 self.boxes.append(cutmix_box(size, size, rng))
             drawn.append(draws)
-        self.order, *draws = send([order, *map(torch.cat, zip(*drawn, strict=True))], images.device)
-        self.draws = Draws(*draws)
+        self.order, *sent = send([order, *map(torch.cat, zip(*drawn, strict=True))], images.device)
+        self.draws = Draws(*sent)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)

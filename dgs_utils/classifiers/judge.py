@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,6 +126,11 @@ class Classifier(nn.Module):
             write_json(partial / "config.json", asdict(self.config))
 
 
+def _without_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what JSON holds of a `ClassifierConfig`, with its tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 def load(folder: Path) -> Classifier:
     """Open a classifier that `Classifier.save` wrote.
 
@@ -133,8 +139,8 @@ def load(folder: Path) -> Classifier:
     """
     folder = Path(folder)
     try:
-        values = json.loads((folder / "config.json").read_text())
-        config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values = _without_lists(json.loads((folder / "config.json").read_text()))
+        config = ClassifierConfig(**values)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder} holds no classifier (config.json); finish stage 00_prepare first") from None
     except (json.JSONDecodeError, TypeError) as error:
@@ -274,8 +280,8 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
     if f"{head}.weight" not in state:
         raise ValueError(f"{path} has no {head}.weight, but {min(state)}, so it does not hold the weights of {name}; "
                          f"give those of that network, or its right name as prepare.classifier")
-    values = {"network": name, "num_classes": len(state[f"{head}.weight"]), "resize": round(size * 256 / 224),
-              "crop": size, "norm": "batch"}
+    values: dict[str, Any] = {"network": name, "num_classes": len(state[f"{head}.weight"]),
+                              "resize": round(size * 256 / 224), "crop": size, "norm": "batch"}
     if name.startswith(architectures.TIMM):
         with torch_seeded("overwritten"):
             values |= architectures.timm_preprocessing(name)
@@ -287,7 +293,7 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
         unknown = sorted(given.keys() - ClassifierConfig.__dataclass_fields__.keys())
         if unknown:
             raise ValueError(f"{beside}: {unknown[0]} is unknown{nearest(unknown[0], values)}")
-        values |= {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        values |= _without_lists(given)
     config = ClassifierConfig(**values)
     network = network_of(config)
     load_state(network, state, path)

@@ -228,7 +228,7 @@ class Training:
         self.forward = _compiled(network) if recipe.compile else network
         self.optimiser = recipe.protocol.optimiser(network, recipe.learning_rate)
         self.tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
-        self.epochs_done, self.losses, self.rows = 0, [], []
+        self.epochs_done, self.losses, self.rows = 0, list[Tensor](), list[tuple]()
         self.predictions, self.best = torch.empty(0), (-1.0, torch.empty(0))
 
     def run(self, progress: Callable, midway: Midway, watch: Watch | None = None) -> None:
@@ -295,7 +295,7 @@ class Training:
             self.best = (100 * share, predictions)
 
 
-def _compiled(network: Network) -> Callable:
+def _compiled(network: Network) -> Network:
     """Return the network's forward pass, compiled; on a GPU as CUDA graphs, one for each of the two batch sizes."""
     torch.compiler.reset()  # an earlier repeat's graphs count against the number of recompilations
     return torch.compile(network, mode="reduce-overhead", dynamic=False)
@@ -305,6 +305,7 @@ def batch_loss(network: Network, batch: Batch, protocol: Protocol, teacher: Teac
     """Return a batch's loss: cross-entropy to (mixed) labels, or KL(teacher ‖ network) at a temperature."""
     images, labels, behind, own = batch
     if protocol.temperature:
+        assert teacher is not None, "soft labels need a teacher"  # `train_classifier` has asked for one
         with torch.no_grad():
             wanted = (teacher(images).float() / protocol.temperature).log_softmax(1)
             if protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):

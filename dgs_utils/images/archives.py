@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -42,7 +43,7 @@ class Member(NamedTuple):
 
     name: str
     link: bool
-    source: zipfile.ZipInfo | tarfile.TarInfo
+    open: Callable[[], IO[bytes]]
 
 
 def is_archive(path: Path) -> bool:
@@ -66,7 +67,7 @@ def unpack_all(archives: list[Path], target: Path, bounds: Bounds = BOUNDS) -> N
 def _is_split(archive: Path, name: str) -> bool:
     if name.lower() not in SPLITS:
         return False
-    with _opened(archive) as (members, _):
+    with _opened(archive) as members:
         return not any(member.name.removeprefix("./").split("/")[0].lower() in SPLITS for member in members)
 
 
@@ -79,7 +80,7 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
     """
     most = min(bounds.size, max(2**26, bounds.ratio * archive.stat().st_size))
     total = 0
-    with _opened(archive) as (members, open_member):
+    with _opened(archive) as members:
         if len(members) > bounds.members:
             raise ValueError(f"{archive} holds {len(members):,} files, more than {bounds.members:,}; unpack it "
                              f"yourself if you trust it, and give the folder")
@@ -96,7 +97,7 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
                                      f"already; unpack each into a folder of its own, and give the folder")
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
-            with open_member(member) as source, place.open("wb") as file:
+            with member.open() as source, place.open("wb") as file:
                 while block := source.read(BLOCK):
                     total += len(block)
                     if total > most:
@@ -106,20 +107,27 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[list[Member], Callable[[Member], IO[bytes]]]]:
-    """List an archive's files and yield them with a function that opens one; its damage becomes a sentence."""
+def _opened(path: Path) -> Iterator[list[Member]]:
+    """List an archive's files and yield them; its damage becomes a sentence."""
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                listed = [Member(info.filename, stat.S_ISLNK(info.external_attr >> 16), info)
-                          for info in file.infolist() if not info.is_dir()]
-                yield listed, lambda member: file.open(member.source)
+            with zipfile.ZipFile(path) as zipped:
+                yield [Member(info.filename, stat.S_ISLNK(info.external_attr >> 16), partial(zipped.open, info))
+                       for info in zipped.infolist() if not info.is_dir()]
         else:
             with tarfile.open(path) as file:
-                listed = [Member(info.name, not info.isreg(), info) for info in file if not info.isdir()]
+                listed = [Member(info.name, not info.isreg(), partial(_open_regular, file, info))
+                          for info in file if not info.isdir()]
                 while file.fileobj.read(BLOCK):  # to the checksum, which stands after the last member
                     pass
-                yield listed, lambda member: file.extractfile(member.source)
+                yield listed
     except DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise ValueError(f"{path} cannot be unpacked ({reason}); delete it and fetch it again") from None
+
+
+def _open_regular(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    found = archive.extractfile(info)
+    if found is None:
+        raise tarfile.ExtractError(f"{info.name} is no file")
+    return found

@@ -308,13 +308,14 @@ def _other_lists(top: Path, files: list[str]) -> list[str]:
 def _by_list(path: Path, tree: Tree) -> tuple[pd.DataFrame, Counter]:
     """Read a list, and match it with the images below its folder."""
     table = read_table(path, (*FILE, *CLASS))
-    for column, names in (("file_name", FILE), ("class", ("class", *CLASS[2:]))):
-        other = next((name for name in names if name in table), column)
+    for column, also in (("file_name", FILE), ("class", ("class", *CLASS[2:]))):
+        other = next((name for name in also if name in table), column)
         table = table.rename(columns={other: column})
     if "file_name" not in table:
         raise ValueError(f"{path} has no column file_name, but {', '.join(map(str, table.columns))}; add one with each "
                          f"image's path relative to the folder")
-    images, names, known = set(tree.images), [], {} if path.stem == "metadata" else _short_names(tree.images)
+    images, names = set(tree.images), list[str]()
+    known = {} if path.stem == "metadata" else _short_names(tree.images)
     for place, name in enumerate(table["file_name"]):
         if not name:
             raise ValueError(f"{row_at(path, place)} names no file; fill in file_name, or remove the row")

@@ -54,7 +54,7 @@ def looks_like_image(path: Path) -> bool:
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the visible folders, and of the visible files, directly in a folder; sorted."""
-    folders, files = [], []
+    folders, files = list[str](), list[str]()
     for entry in listed(folder):
         if not is_hidden(entry.name):
             (folders if entry.is_dir() else files).append(entry.name)

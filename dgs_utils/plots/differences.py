@@ -1,5 +1,7 @@
 """Differences to one arm, with their intervals."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -53,7 +55,7 @@ def half_width_of(shown: pd.DataFrame, margin: float = MARGIN) -> float:
                      np.nanquantile(shown[["left", "right"]].abs().max(axis=1).fillna(0), 0.5)))
 
 
-def draw_interval(axis: Axes, row: tuple, place: float, limit: float, color: object, **look: object) -> None:
+def draw_interval(axis: Axes, row: Any, place: float, limit: float, color: Any, **look: Any) -> None:
     """Draw ``row.value`` with its interval at a height; a point outside of ± limit is an arrow with its value."""
     if not np.isnan(row.left):
         axis.plot([row.left, row.right], [place, place], color=color, linewidth=1.2, clip_on=True)

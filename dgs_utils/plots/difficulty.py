@@ -187,9 +187,10 @@ def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
 
 def _one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     """Replace the panels' equal legends by one beside them."""
-    legend = axes[0].get_legend()
-    figure.legend(legend.legend_handles, [text.get_text() for text in legend.get_texts()], loc="outside right upper")
-    for axis in axes:
-        axis.get_legend().remove()
+    legends = [legend for axis in axes if (legend := axis.get_legend())]
+    handles = [handle for handle in legends[0].legend_handles if handle]
+    figure.legend(handles, [text.get_text() for text in legends[0].get_texts()], loc="outside right upper")
+    for legend in legends:
+        legend.remove()
 
 

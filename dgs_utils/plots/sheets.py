@@ -1,6 +1,6 @@
 """Contact sheets: images in named rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from dgs_utils.images.pixels import load_rgb
 
 
-def contact_sheet(rows: dict[str, Sequence[Path | np.ndarray]], captions: dict[str, Sequence[str]] | None = None,
-                  cell: float = 0.55) -> Figure:
+def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
+                  captions: Mapping[str, Sequence[str]] | None = None, cell: float = 0.55) -> Figure:
     """Show images in named rows.
 
     Args:

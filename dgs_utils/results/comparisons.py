@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,7 @@ def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", 
     for values, part in results.groupby(condition, sort=False, dropna=False):
         sides = [part[part[by] == name] for name in (first, second)]
         if all(len(side) for side in sides):
-            found = compare_rows(*sides, measure, margin, confidence, images)
+            found = compare_rows(sides[0], sides[1], measure, margin, confidence, images)
             rows.append(dict(zip(condition, values, strict=True)) | {"first": first, "second": second} | vars(found) | {
                 "sentence": found.sentence(first, second)})
     return pd.DataFrame(rows, columns=[*condition, "first", "second", *Comparison.__dataclass_fields__, "sentence"])
@@ -141,7 +142,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
     """Compare the rows of two arms in one condition; see `compare`."""
     design = arrange(first, second)
     if design.is_empty:
-        return Comparison(*[np.nan] * 5, 0, 0, 0, "", margin, confidence)
+        return Comparison(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0, 0, "", margin, confidence)
     tables = design.tables([side[measure].to_numpy(dtype=np.float64) for side in design.sides])
     difference, terms = float(sum(table.mean for table in tables)), terms_of(tables, design.groups)
     given, p_images = [*design.given, "test images"], np.nan
@@ -151,7 +152,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
         p_images = mcnemar(sum(part.mean(0) for part in parts))
     half = float(half_width(terms, confidence)) if design.is_repeated else np.nan
     known = not np.isnan(half)
-    needed = {f"{name}_needed": count_needed(terms, name, margin, confidence) if known else np.nan
+    needed: dict[str, Any] = {f"{name}_needed": count_needed(terms, name, margin, confidence) if known else np.nan
               for name in UNITS.values()}
     return Comparison(difference, difference - half, difference + half, p_value(difference, terms) if known else np.nan,
                       p_equivalent(difference, margin, terms) if known else np.nan, **design.counts,
@@ -171,9 +172,9 @@ def compare_with_rivals(results: pd.DataFrame, first: str, rivals: Sequence[str]
 
 def holm(p: Sequence[float]) -> np.ndarray:
     """Return p values that hold for all comparisons of a table together (Holm 1979); NaN stay NaN and do not count."""
-    p = np.asarray(p, dtype=np.float64)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    corrected = np.full(len(p), np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    values = np.asarray(p, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    corrected = np.full(len(values), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1)
     return corrected

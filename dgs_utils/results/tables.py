@@ -7,7 +7,7 @@ can be compared with. Rows of different evaluation protocols are never averaged 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -234,14 +234,14 @@ def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str
     return text
 
 
-def _difference(found: NamedTuple) -> str:
+def _difference(found: Any) -> str:
     if np.isnan(found.low):
         return EMPTY if np.isnan(found.difference) else signed(found.difference)
     text = f"{signed(found.difference)} ({signed(found.low)} to {signed(found.high)})"
     return f"**{text}**" if found.p_holm < 1 - found.confidence else text
 
 
-def _p_values(found: NamedTuple) -> str:
+def _p_values(found: Any) -> str:
     if np.isnan(found.p):
         return ""
     images = "" if np.isnan(found.p_images) else f"; on these images and trainings alone, McNemar {found.p_images:.2g}"

@@ -14,9 +14,11 @@ one entry a class, and returns a list of index arrays.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
+Array = np.ndarray | Any  # None only where the rule's row of `dgs_utils.methods.RULES` does not ask for it
 PER_IMAGE = ("scores", "confidence", "correct", "features", "mean_probability")
 
 
@@ -43,14 +45,14 @@ class Candidates:
     name: str
     size: int
     rng: np.random.Generator
-    scores: np.ndarray | None = None
-    confidence: np.ndarray | None = None
-    correct: np.ndarray | None = None
-    counts: np.ndarray | None = None
-    quantiles: np.ndarray | None = None
-    features: np.ndarray | None = None
-    mean_probability: np.ndarray | None = None
-    real_features: np.ndarray | None = None
+    scores: Array = None
+    confidence: Array = None
+    correct: Array = None
+    counts: Array = None
+    quantiles: Array = None
+    features: Array = None
+    mean_probability: Array = None
+    real_features: Array = None
 
     def only(self, kept: np.ndarray) -> "Candidates":
         """Return the candidates at some indices, in that order; chance comes from the same generator."""

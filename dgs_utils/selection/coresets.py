@@ -228,6 +228,7 @@ def k_means(features: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarra
 
 def distances_to_centres(features: ArrayLike, centres: np.ndarray) -> np.ndarray:
     """Return each row's Euclidean distance to the nearest of some points: float64 (N,); centres has shape (M, D)."""
+    features = np.asarray(features)
     nearest = np.full(len(features), np.inf)
     for centre in np.asarray(centres, dtype=np.float64):
         nearest = np.minimum(nearest, _squared_distances(features, centre))

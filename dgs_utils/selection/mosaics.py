@@ -112,7 +112,7 @@ def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.rando
     def crop(task: tuple) -> tuple[list, np.ndarray]:
         name, seed = task
         image, own = load_rgb(images.root / name), np.random.default_rng(seed)
-        boxes = [square_crop(*image.size, own) for _ in range(TRIES)]
+        boxes = [square_crop(image.width, image.height, own) for _ in range(TRIES)]
         return boxes, np.stack([cut(image, box, side) for box in boxes])
 
     boxes, found = [], []

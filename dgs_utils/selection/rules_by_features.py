@@ -81,8 +81,8 @@ def s3(classes: Sequence[Candidates], ipc: int, attraction: float = 0.4, repulsi
     attraction · Σ_i −log(1 − cos(c_i, r_i)) + repulsion · Σ_{i<j} log(1 − cos(c_i, c_j)), starting from the groups
     closest to the real classes, one class at a time (in order of class names), for at most ``sweeps`` rounds.
     """
-    groups = [[_direction(c.features[g * ipc : (g + 1) * ipc]) for g in range(c.size // ipc)] for c in classes]
-    groups = [np.stack(g) for g in groups]
+    groups = [np.stack([_direction(c.features[g * ipc : (g + 1) * ipc]) for g in range(c.size // ipc)])
+              for c in classes]
     pull = [-_log_gap(g @ _direction(c.real_features)) for g, c in zip(groups, classes, strict=True)]
     chosen = [int(np.argmax(p)) for p in pull]
     order = sorted(range(len(classes)), key=lambda i: classes[i].name)

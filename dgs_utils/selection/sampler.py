@@ -143,7 +143,7 @@ class DifficultyGuidedSampler(BaseEstimator):
                 raise ValueError(f"{name} is {value!r}{nearest(str(value), valid)}")
         for name, least in (("ipc", 1), ("bins", 2), ("limit", 1)):
             value = getattr(self, name)
-            if not (isinstance(value, Integral) and value >= least) and not (name == "limit" and value is None):
+            if not (isinstance(value, Integral) and int(value) >= least) and not (name == "limit" and value is None):
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
         if not 0 <= self.weight <= 1:
             raise ValueError(f"weight is {self.weight!r}; give a number from 0 to 1")

@@ -212,14 +212,15 @@ def shift(pool: ArrayLike, originals: ArrayLike) -> float:
         pool: difficulties of one class's pool, shape (N,), each in [0, 1].
         originals: of its originals, shape (M,).
     """
-    harder = np.mean(pool) >= np.mean(originals)
+    harder = np.asarray(pool).mean() >= np.asarray(originals).mean()
     return float(wasserstein_distance(pool, originals)) * (1 if harder else -1)
 
 
 def divergence_to_target(found: ArrayLike, target: ArrayLike) -> float:
     """Return KL(found ‖ target) in bits of counts per bin, with one image spread evenly over the bins of each."""
+    found, target = np.asarray(found), np.asarray(target)
     spread = 1 / len(target)
-    return float(divergence(np.asarray(found) + spread, np.asarray(target) + spread))
+    return float(divergence(found + spread, target + spread))
 
 
 def check_ipc(ipc: int) -> None:
