@@ -1,9 +1,11 @@
 """The report of stage 07: one page that needs nothing else, and that a finished folder can do without."""
 
 import base64
+import hashlib
 import io
 import re
 import shutil
+import subprocess
 
 import nbformat
 import pytest
@@ -54,8 +56,46 @@ def test_page_shows_all_that_the_notebook_shows_and_nothing_else(figures):
     assert "Warning: few &lt;images&gt;" in text
     assert "np.random" not in text  # code
     assert str(figures.parents[1]) not in text  # the maker's folders
-    assert not re.findall(r'<script|<link|(?:src|href)="(?!data:|#)', text)  # needs nothing else
+    assert not re.findall(r'<script |<link|@import|url\(|(?:src|href)="(?!data:|#)', text)  # needs nothing else
+    assert "http" not in text.replace("http-equiv", "").split("<body>")[1].split("<script>")[1]
+    assert text.count("<script>") == 1
+    policy = re.search("script-src 'sha256-(.*?)'", text)[1]
+    script = text.split("<script>")[1].split("</script>")[0]
+    assert policy == base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
+    assert len(text) <= 5_000_000
     assert read_manifest(figures)["content"] in text.split("Provenance")[1]
+
+
+SORTED = """
+<table id="t"><thead><tr><th>arm</th><th>gain</th></tr></thead><tbody>
+<tr><td>b</td><td>+9.5 (1 to 18)</td></tr><tr><td>c</td><td>–</td></tr><tr><td>a</td><td>−10.0</td></tr>
+<tr><td>d</td><td>+10.2</td></tr></tbody></table>
+"""
+CLICKS = """
+<script>
+const [arm, gain] = document.querySelectorAll("#t th");
+const seen = [];
+for (const click of [() => gain.click(), () => gain.click(), () => arm.click(),
+                     () => gain.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter"}))]) {
+  click();
+  seen.push([...document.querySelectorAll("#t td:first-child")].map((cell) => cell.textContent).join(""));
+}
+document.title = seen.join(" ") + " " + gain.getAttribute("aria-sort") + " " + arm.getAttribute("aria-sort");
+</script>
+"""
+
+
+def test_a_click_on_a_head_sorts_a_table(figures, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no Chromium to open the page with")
+    text = (figures / page.PAGE).read_text()
+    text = re.sub('<meta http-equiv="Content-Security-Policy".*?>', "", text)  # lets the test's own script in
+    text = text.replace("<body>", f"<body>{SORTED}").replace("</body>", f"{CLICKS}</body>")
+    (tmp_path / "page.html").write_text(text)
+    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
+                           "--dump-dom", (tmp_path / "page.html").as_uri()], capture_output=True, text=True)
+    assert re.search("<title>(.*?)</title>", done.stdout)[1] == "abdc dbac abcd abdc ascending null"
 
 
 def test_page_is_small_enough_for_a_mail(figures, tmp_path, monkeypatch):

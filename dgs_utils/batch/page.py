@@ -1,9 +1,15 @@
-"""The executed notebook of stage 07 as one page to pass on: figures inside, no code, readable on a phone."""
+"""The executed notebook of stage 07 as one page to pass on: figures inside, no code, readable on a phone.
+
+A click on the head of a column sorts its table, by the few lines of ``sort.js``. The page forbids itself every other
+script and every address, so that neither a class's name nor a browser can make it ask a network for anything.
+"""
 
 import base64
+import hashlib
 import html
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +20,16 @@ from dgs_utils.images.pixels import halve_png
 LARGEST = 5_000_000  # bytes, as a mail takes
 KINDS = ("text/html", "text/markdown", "image/png", "text/plain")  # of what a cell shows, the first that there is
 STYLE = """
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #222; }
+body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #222;
+  background: #fff; overflow-wrap: break-word; }
 img { max-width: 100%; height: auto; }
 table { display: block; overflow-x: auto; border-collapse: collapse; font-size: 0.9rem; }
 th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+th[tabindex] { cursor: pointer; }
+th[tabindex]:hover { background: #eee; }
+th[aria-sort]::after { content: " ▲"; font-size: 0.7em; }
+th[aria-sort="descending"]::after { content: " ▼"; }
+table.facts td { overflow-wrap: anywhere; }
 pre { overflow-x: auto; font-size: 0.8rem; }
 a.anchor-link { display: none; }
 """
@@ -64,9 +76,14 @@ def _page(title: str, notebook: Any, manifest: dict[str, Any]) -> bytes:
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True,
                             exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
+    script = (files("dgs_utils.batch") / "sort.js").read_text()
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n{provenance(manifest)}\n</body>\n</html>\n").encode()
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n{provenance(manifest)}\n<script>{script}</script>\n"
+            f"</body>\n</html>\n").encode()
 
 
 def provenance(manifest: dict[str, Any]) -> str:
@@ -81,7 +98,7 @@ def provenance(manifest: dict[str, Any]) -> str:
     rows = [*facts.items(), *((f"parameter {name}", json.dumps(value)) for name, value in given.items()), *inputs]
     lines = "\n".join(f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
                       for name, value in rows)
-    return f"<h2>Provenance</h2>\n<table>\n{lines}\n</table>"
+    return f'<h2>Provenance</h2>\n<table class="facts">\n{lines}\n</table>'
 
 
 def _halve_images(notebook: Any) -> bool:
