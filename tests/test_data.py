@@ -186,7 +186,8 @@ def test_class_folders(tmp_path):
     (tmp_path / "top.png").touch()
     notes = []
     images = ImageSet.read(tmp_path, warn=notes.append)
-    assert notes == [f"{tmp_path}: 7 images used, 2 skipped (.txt 1, images outside class folders 1)"]
+    assert notes == [f"{tmp_path}: 7 images used, 2 skipped (.txt 1, images outside class folders 1)",
+                     f"1 folders of {tmp_path} hold no images, and so are no classes: empty"]
     assert len(images) == 7
     assert images.classes == ["10", "9", "a", "b"]  # in the order of characters, as torchvision's ImageFolder has it
     assert images.table["file_name"].tolist() == ["10/1.bmp", "9/0.png", "a/2.jpeg", "a/10.webp", "a/x.jpg", "b/9.PNG",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import tarfile
 import zipfile
@@ -105,7 +106,7 @@ def test_every_file_is_used_or_counted(tmp_path_factory, files, others):
         return  # a folder around others, which is looked through
     found, notes = read(root)
     assert found == expected
-    [note] = notes or [""]
+    [note] = [note for note in notes if note.startswith(f"{root}: ")] or [""]  # another names empty class folders
     counted = int(re.search(r"(\d+) skipped", note)[1]) if note else 0
     assert len(found) + counted == number
     if note:
@@ -145,6 +146,47 @@ def test_links_are_followed_and_circles_are_not(tmp_path):
     assert notes == [f"{tmp_path}/set: 3 images used, 2 skipped (broken links 1, links in a circle 1)",
                      f"1 images of {tmp_path}/set are links to elsewhere, such as c/1.png; make sure that these may be "
                      f"read and passed on"]
+
+
+def test_links_to_themselves_are_broken(tmp_path):
+    write(tmp_path, {"a/1.png": 0, "b/1.png": 0})
+    for name in ("loop", "a/loop.png"):
+        (tmp_path / name).symlink_to(Path(name).name)
+    assert read(tmp_path) == ({"a/1.png": "a", "b/1.png": "b"},
+                              [f"{tmp_path}: 2 images used, 2 skipped (broken links 2)"])
+
+
+def test_class_folders_without_images_are_named(tmp_path):
+    write(tmp_path, {"train/a/1.png": 0, "train/b/1.heic": b"", "test/a/1.png": 0})
+    (tmp_path / "train" / "c").mkdir()
+    assert read(tmp_path)[1] == [f"{tmp_path}: 2 images used, 1 skipped (.heic 1)",
+                                 f"2 folders of {tmp_path} hold no images, and so are no classes: train/b, train/c",
+                                 f"{tmp_path}: 1 images of val and test are left out"]
+
+
+NFC, NFD = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+
+
+def test_names_are_alike_however_their_accents_are_stored(tmp_path, outputs):
+    write(tmp_path / "real", {f"{NFD}/1.png": 0, f"{NFD}/2.png": 0, "tea/1.png": 0, "tea/2.png": 0})
+    (tmp_path / "index.csv").write_text(f"class,index\n{NFC},3\ntea,1\n")
+    table, _ = originals(tmp_path, tmp_path / "real", classes=["tea", NFC], class_index=str(tmp_path / "index.csv"),
+                         classifier="resnet18", classifier_weights="best.pth", base_model="none")
+    assert Counter(table["class"]) == {NFC: 2, "tea": 2}
+    assert read_table(tmp_path / "out" / "classes.csv")["index"].tolist() == [1, 3]
+    write(tmp_path / "made", {f"{NFC}.png": 0, "tea.png": 0,
+                              "metadata.csv": f"file_name,class\n{NFD}.png,{NFD}\ntea.png,tea\n"})
+    assert read(tmp_path / "made", classes=["tea", NFC])[0] == {f"{NFC}.png": NFC, "tea.png": "tea"}
+    write(tmp_path / "real", {f"{NFC}/3.png": 0})
+    with pytest.raises(ValueError, match="holds two folders café, whose names differ only in how accents are stored"):
+        read(tmp_path / "real")
+
+
+def test_names_that_are_no_text_are_told(tmp_path):
+    write(tmp_path, {"a/1.png": 0, "b/1.png": 0})
+    Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/\xff.png")).write_bytes(encoded(".png"))
+    with pytest.raises(ValueError, match=rf"{tmp_path}: a file is 'a/\\udcff.png', which holds a control character"):
+        read(tmp_path)
 
 
 def test_labels_are_those_of_other_tools(tmp_path):
@@ -188,7 +230,20 @@ def lines(text: str) -> str:
     ({"train/1.png": 1, "bus/2.png": 2}, {"train/1.png": "train", "bus/2.png": "bus"}),  # a class called train
     ({"train/cat/1.png": 1, "train/ant/2.png": 2, "test/cat/3.png": 3}, {"train/cat/1.png": "cat",
                                                                          "train/ant/2.png": "ant"}),
-], ids=range(14))
+    ({**FLAT, "metadata.csv": "\ufeff" + TEXT.replace(",", ";").replace("\n", "\r\n")}, CATS),  # as Excel saves it
+    ({**FLAT, "labels.tsv": TEXT.replace(",", "\t")}, CATS),
+    ({**FLAT, "METADATA.CSV": TEXT.replace("file_name,label", "File_Name,Label")}, CATS),
+    ({**FLAT, "metadata.csv": TEXT.replace("file_name,label", "file_name, label")}, CATS),
+    ({"x/1.png": 1, "y/1.png": 2, "metadata.csv": "file_name,class\nx\\1.png,cat\ny\\1.png,ant\n"},
+     {"x/1.png": "cat", "y/1.png": "ant"}),  # as pandas writes paths on Windows
+    ({**FLAT, "metadata.csv": "file_name,class,split\n1.png,cat,Train\n2.png,ant,train\n3.png,cat,validation\n"},
+     {"1.png": "cat", "2.png": "ant"}),
+    ({"ILSVRC/Data/CLS-LOC/train/cat/1.png": 1, "ILSVRC/Data/CLS-LOC/train/ant/1.png": 1,
+      "ILSVRC/Data/CLS-LOC/val/cat/2.png": 1, "ILSVRC/Annotations/CLS-LOC/val/2.xml": "", "LOC_val_solution.csv": ""},
+     {"ILSVRC/Data/CLS-LOC/train/cat/1.png": "cat", "ILSVRC/Data/CLS-LOC/train/ant/1.png": "ant"}),
+    ({"train/cat/1.png": 1, "train/ant/2.png": 2, "test/3.png": 3, "test/4.png": 3},
+     {"train/cat/1.png": "cat", "train/ant/2.png": "ant"}),  # as competitions have it
+], ids=range(22))
 def test_layouts_with_one_meaning(tmp_path, files, expected):
     assert read(write(tmp_path, files))[0] == expected
 
@@ -222,6 +277,14 @@ def test_lists_of_splits(tmp_path, kind, text, held, place):
                                                                                          (held, "val"))
         for name, kind in classes.items())
     assert read(root)[0] == {f"train/{name}": kind for name, kind in classes.items()}  # as a pool: the training images
+
+
+def test_what_lies_around_is_counted(tmp_path):
+    write(tmp_path, {"README": "", "ILSVRC/x.txt": "", "ILSVRC/.x": "", "ILSVRC/Annotations/1.xml": "",
+                     "ILSVRC/Data/train/cat/1.png": 0, "ILSVRC/Data/train/ant/1.png": 0,
+                     "ILSVRC/Data/test/1.png": 0, "ILSVRC/Data/test/2.png": 0})
+    assert read(tmp_path)[1] == [f"{tmp_path}: 2 images used, 6 skipped (test images without classes 2, .txt 1, "
+                                 ".xml 1, hidden 1, no suffix 1)"]
 
 
 def test_a_test_folder_beside_val_is_left_out(tmp_path):
@@ -297,10 +360,15 @@ def test_missing_test_images_are_told_at_the_start(tmp_path):
      r"metadata.csv, row 3: class a has the label 1, but other rows say otherwise"),
     ({**FLAT, "metadata.csv": "file_name,class,label\n1.png,a,0\n2.png,b,0\n"},
      r"metadata.csv, row 3: class b has the label 0, but other rows say otherwise"),
-    ({**FLAT, "metadata.csv": "file_name;label\n1.png;cat\n"}, r"has no column file_name, but file_name;label"),
+    ({**FLAT, "metadata.csv": "name;label\n1.png;cat\n"}, r"has no column file_name, but name, label; add one"),
+    ({**FLAT, "metadata.csv": "file_name,class,split\n1.png,a,train\n2.png,a,fold2\n"},
+     r"metadata.csv, row 3: the split of 2.png is 'fold2'; write train, val or test, or leave out"),
+    ({**FLAT, "1.jpg": 0, "labels.csv": "file,class\n1,a\n2,b\n"}, r"row 2 lists 1, which may be 1.jpg or 1.png in"),
+    ({"1.jpg": 0, "1.seg.png": 0, "1.cls": "a"}, r"1.cls lies beside two images, 1.jpg and 1.seg.png; keep one"),
+    ({**FLAT, "metadata.csv": "file_name,class\n1.png,cat \n"}, r"a class is 'cat ', which begins or ends with"),
     ({**FLAT, "a.csv": TEXT, "b.csv": TEXT}, r"holds several lists of images \(a.csv, b.csv\); keep one"),
     ({"1.png": 0, "1.cls": "a", "2.png": 0}, r"2.png has no 2.cls beside it"),
-], ids=range(17))
+], ids=range(21))
 def test_what_has_no_meaning_is_told_with_the_way_out(tmp_path, files, sentence):
     write(tmp_path / "set", files)
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -370,6 +438,30 @@ def test_archives_called_as_splits(tmp_path):
     table, _ = originals(tmp_path, tmp_path / "set")
     assert sorted(table["file_name"]) == ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png"]
     assert sorted(table["split"]) == ["train", "train", "val", "val"]
+
+
+def test_archives_from_elsewhere(tmp_path):
+    windows = packed({"a/1.png": 0, "b/1.png": 0}, ".zip")
+    for name in (b"a/1.png", b"b/1.png"):
+        windows = windows.replace(name, name.replace(b"/", b"\\"))  # as some packers there write them
+    write(tmp_path, {"x.zip": windows})
+    assert Counter(originals(tmp_path, tmp_path / "x.zip")[0]["file_name"]) == {"a/1.png": 1, "b/1.png": 1}
+    locked = bytearray(packed({"a/1.png": 0}, ".zip"))
+    locked[6] |= 1
+    locked[locked.find(b"PK\1\2") + 8] |= 1  # the flag of a password
+    write(tmp_path, {"y.zip": bytes(locked), "z.7z": b"7z\xbc\xaf"})
+    for name, sentence in (("y.zip", "is encrypted; unpack it with its password, and give the folder"),
+                           ("z.7z", r"cannot be unpacked \(.*\); unpack it yourself, and give the folder")):
+        with pytest.raises(ValueError, match=f"{tmp_path}/{name} {sentence}"):
+            unpack(tmp_path / name, tmp_path / "unpacked")
+
+
+def test_images_inside_a_list_are_told(tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    images = [{"bytes": encoded(".png", i), "path": f"{i}.png"} for i in range(3)]
+    pd.DataFrame({"image": images, "label": [0, 1, 0]}).to_parquet(tmp_path / "metadata.parquet")
+    with pytest.raises(ValueError, match=r"metadata.parquet holds the images themselves in its column image; write"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tgz"])

@@ -84,6 +84,25 @@ def test_what_trainers_keep_beside_the_network_is_left_out_and_told(tmp_path, ne
                          "are left out")
 
 
+def test_values_that_are_no_numbers_are_told(tmp_path, network):
+    state = network.state_dict()
+    write(tmp_path / "w.pth", state | {"conv5.0.weight": state["conv5.0.weight"] * float("nan")})
+    with pytest.raises(ValueError, match=f"{tmp_path}/w.pth holds values in conv5.0.weight that are no numbers"):
+        opened(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("{", r"is no JSON \("), ("[1]", "is no JSON object; write one"), ('{"crop": "big"}', "crop is 'big'; give a"),
+    ('{"mean": [0.5]}', r"mean is \[0.5\]; give"), ('{"id2label": {}}', "id2label is unknown; valid names are")])
+def test_a_description_that_is_wrong_is_told(tmp_path, network, text, sentence):
+    write(tmp_path / "w.pth", network.state_dict())
+    (tmp_path / "w.json").write_text('{"resize": 40, "mean": [0.5, 0.5, 0.5]}')
+    assert (opened(tmp_path / "w.pth")[0].config.resize, opened(tmp_path / "w.pth")[0].config.mean) == (40, (0.5,) * 3)
+    (tmp_path / "w.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path}/w.json(:)? {sentence}"):
+        opened(tmp_path / "w.pth")
+
+
 def test_two_networks_in_one_file_are_told(tmp_path, network):
     both = {f"{prefix}.{name}": v for prefix in ("teacher", "student") for name, v in network.state_dict().items()}
     write(tmp_path / "w.pth", both)

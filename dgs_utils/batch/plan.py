@@ -225,4 +225,4 @@ def _class_counts(what: str, given: str, classes: list[str], enough: int) -> dic
 
 
 def _may_list(file: str) -> bool:
-    return file.endswith((".csv", ".jsonl", ".parquet"))
+    return file.lower().endswith((".csv", ".jsonl", ".parquet", ".tsv"))

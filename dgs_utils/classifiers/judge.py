@@ -288,16 +288,32 @@ def _from_file(name: str, path: Path, size: int, warn: Callable[[str], None]) ->
     if tensorflow:
         values |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "tensorflow_padding": True}
     beside = path.with_suffix(".json")
-    if beside.exists():
-        given = json.loads(beside.read_text())
-        unknown = sorted(given.keys() - ClassifierConfig.__dataclass_fields__.keys())
-        if unknown:
-            raise ValueError(f"{beside}: {unknown[0]} is unknown{nearest(unknown[0], values)}")
-        values |= _without_lists(given)
-    config = ClassifierConfig(**values)
+    config = ClassifierConfig(**values | (_described(beside, values) if beside.exists() else {}))
     network = network_of(config)
     load_state(network, state, path)
     return Classifier(network, config)
+
+
+def _described(path: Path, values: dict) -> dict:
+    """Read fields of `ClassifierConfig` from the file beside weights.
+
+    Raises:
+        ValueError: it is no JSON object, or a field is unknown or of another kind.
+    """
+    try:
+        given = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); correct it, or remove it") from None
+    if not isinstance(given, dict):
+        raise ValueError(f'{path} is no JSON object; write one such as {{"resize": 256, "crop": 224}}, or remove it')
+    defaults = asdict(ClassifierConfig("", 1, 1, 1)) | values
+    for name, value in given.items():
+        if name not in defaults:
+            raise ValueError(f"{path}: {name} is unknown{nearest(name, defaults)}")
+        kind = list if isinstance(defaults[name], tuple) else type(defaults[name])
+        if type(value) is not kind or (kind is list and [type(v) for v in value] not in ([float] * 3, [int] * 3)):
+            raise ValueError(f"{path}: {name} is {value!r}; give a value such as {defaults[name]!r}")
+    return _without_lists(given)
 
 
 def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:

@@ -78,7 +78,7 @@ def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], list[str
             return tensors, around
         around.append(inner)
         content = content[inner]
-    keys = f" but {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+    keys = f" but {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) and content else ""
     raise ValueError(f"{path} holds no weights by name{keys}; save the network's state_dict()")
 
 
@@ -95,6 +95,9 @@ def _read_torch(path: Path) -> object:
             what = f"an object of {unsafe[1]}" if unsafe else "a TorchScript program"
             raise ValueError(f"{path} holds {what} instead of weights alone, and could run code when it is opened; "
                              f"save the network's state_dict() and give that file") from None
+        if isinstance(error, pickle.UnpicklingError):  # whose text says how to open it unsafely
+            raise ValueError(f"{path} cannot be read as weights (it is damaged, or PyTorch did not write it); fetch it "
+                             f"again, or save the network's state_dict()") from None
         raise
 
 
@@ -125,7 +128,8 @@ def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None
     """Copy a state dict into a network; only counters of batch norm may be missing from it.
 
     Raises:
-        ValueError: a missing or superfluous name, or another shape; the sentence names it and ``path``.
+        ValueError: a missing or superfluous name, another shape, or a value that is no number; the sentence names it
+            and ``path``.
     """
     wanted = network.state_dict()
     missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith(COUNTERS))
@@ -134,4 +138,8 @@ def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None
     for names, what in ((missing, "lacks"), (extra, "has the unknown"), (wrong, "has another shape of")):
         if names:
             raise ValueError(f"{path} {what} {names[0]}; these are not the weights of this network")
+    broken = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
+    if broken:
+        raise ValueError(f"{path} holds values in {broken[0]} that are no numbers, as of a training that diverged; "
+                         f"take an earlier checkpoint")
     network.load_state_dict(state, strict=False)

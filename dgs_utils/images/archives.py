@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from dgs_utils.artifacts.names import check_relative
-from dgs_utils.images.layouts import SPLITS
+from dgs_utils.images.lists import SPLITS
 from dgs_utils.images.trees import ARCHIVES, is_hidden, looks_like_image
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
@@ -112,8 +112,8 @@ def _opened(path: Path) -> Iterator[list[Member]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as zipped:
-                yield [Member(info.filename, stat.S_ISLNK(info.external_attr >> 16), partial(zipped.open, info))
-                       for info in zipped.infolist() if not info.is_dir()]
+                yield [Member(info.filename.replace("\\", "/"), stat.S_ISLNK(info.external_attr >> 16),
+                              partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
         else:
             with tarfile.open(path) as file:
                 listed = [Member(info.name, not info.isreg(), partial(_open_regular, file, info))
@@ -123,7 +123,10 @@ def _opened(path: Path) -> Iterator[list[Member]]:
                 yield listed
     except DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
-        raise ValueError(f"{path} cannot be unpacked ({reason}); delete it and fetch it again") from None
+        if "password" in reason:
+            raise ValueError(f"{path} is encrypted; unpack it with its password, and give the folder") from None
+        cure = "delete it and fetch it again" if is_archive(path) else "unpack it yourself, and give the folder"
+        raise ValueError(f"{path} cannot be unpacked ({reason}); {cure}") from None
 
 
 def _open_regular(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dgs_utils.artifacts.names import check_name
-from dgs_utils.images.tables import read_table, row_at
+from dgs_utils.images.tables import one_form, read_table, row_at
 from dgs_utils.params import SUBSETS
 
 __all__ = ["SUBSETS", "read_classes"]
@@ -58,14 +58,15 @@ def read_class_index(path: Path) -> dict[str, int]:
             number from 0; the sentence names the row and the value.
     """
     if not path.is_file():
-        raise ValueError(f"prepare.class_index is {path}, which does not exist; give a CSV with class and index")
-    table = read_table(path, ["index"])
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"prepare.class_index is {path}, which {what}; give a CSV with class and index")
+    table = read_table(path, ["index"]).rename(columns=str.lower)
     if not {"class", "index"} <= set(table.columns):
         raise ValueError(f"{path} has the columns {', '.join(table.columns)}; it needs class and index")
     found: dict[str, int] = {}
     owners: dict[int, str] = {}
     for place, (name, text) in enumerate(zip(table["class"], table["index"], strict=True)):
-        where = row_at(path, place)
+        name, where = one_form(name.strip()), row_at(path, place)
         if not name:
             raise ValueError(f"{where} names no class; fill it in, or remove the row")
         if not re.fullmatch(r"[0-9]{1,9}", text.strip()):

@@ -18,7 +18,7 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.layouts import find_images, no_images_of
 from dgs_utils.images.sources import FASHION, open_source
 from dgs_utils.images.splits import count_warnings, split_table
-from dgs_utils.images.tables import natural_key
+from dgs_utils.images.tables import natural_key, one_form
 from dgs_utils.images.trees import entries
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.progress import silent
@@ -90,7 +90,7 @@ def _wanted(params: PrepareParams) -> list[str]:
     if len(set(params.classes)) < len(params.classes):
         raise ValueError(f"prepare.classes names a class twice: {', '.join(params.classes)}")
     if params.dataset not in SUBSETS:
-        return params.classes
+        return [one_form(name) for name in params.classes]
     names = [wnid for wnid, *_ in SUBSETS[params.dataset]]
     foreign = [name for name in params.classes if name not in names]
     if foreign:

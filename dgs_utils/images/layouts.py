@@ -21,13 +21,21 @@ import pandas as pd
 from dgs_utils.artifacts.manifests import MANIFEST, read_begun, read_manifest
 from dgs_utils.artifacts.names import check_name, check_relative, links_outside
 from dgs_utils.artifacts.places import locate, outputs_root
-from dgs_utils.images.tables import LISTS, read_table, row_at
-from dgs_utils.images.trees import ARCHIVES, Tree, entries, kind_of, listed, told, walk
+from dgs_utils.images.lists import SPLITS, other_lists, read_list, with_class
+from dgs_utils.images.tables import LISTS, one_form, read_table
+from dgs_utils.images.trees import (
+    ARCHIVES,
+    Tree,
+    count_files,
+    count_images,
+    entries,
+    is_hidden,
+    kind_of,
+    listed,
+    told,
+    walk,
+)
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-          "test": "test", "testing": "test"}
-FILE = ("file_name", "filename", "file", "path", "image_path", "image_file", "image")  # columns of lists
-CLASS = ("class", "label", "class_name", "category")
 WANTED = ("one folder of images per class, train and val (or test) with such folders, or a metadata.csv with the "
           "columns file_name and class")
 
@@ -105,7 +113,7 @@ def _stage(folder: Path) -> Listing:
     path, manifest = folder / "metadata.csv", read_manifest(folder)
     table, params = read_table(path), manifest.get("params", {})
     if "class" not in table:
-        table = _with_class(table, path)
+        table = with_class(table, path)
     if manifest["stage"] == "02_pool" and params.get("generator") == "folder" and "source" not in table:
         given = locate(params["root"])
         names = table["file_name"].map(lambda name: name.removeprefix(f"{given}/"))
@@ -136,25 +144,32 @@ def _search(folder: Path, classes: list[str]) -> Listing:
     """Find the layout of a folder and read it."""
     top = _top(folder, classes)
     folders, files = entries(top)
-    splits = _splits(top, folders)
+    splits, notes = _splits(top, folders), []
     lists = _lists(files)
     if not lists and splits and not any(_is_told(top / name) for name in splits):
-        lists = _other_lists(top, files)  # for all splits at once
+        lists = other_lists(top, files)  # for all splits at once
     if splits and not lists:
-        parts = [(name, _part(top / name, classes, _lists(entries(top / name)[1]))) for name in splits]
+        bare = [name for name, split in splits.items() if split == "test" and _has_no_classes(top / name)]
+        parts = [(name, _part(top / name, classes, _lists(entries(top / name)[1]))) for name in splits
+                 if name not in bare]
         found = [table.assign(file_name=f"{name}/" + table["file_name"], split=splits[name])
                  for name, (table, _) in parts if len(table)]
         table = pd.concat(found, ignore_index=True) if found else parts[0][1][0]
         skipped = sum((counts for _, (_, counts) in parts), Counter())
         rest = walk(top, [name for name in folders if name not in splits])
         skipped += rest.skipped + Counter(kind_of(name) for name in [*rest.images, *rest.others])
+        for tree in (walk(top, [name]) for name in bare):
+            skipped += tree.skipped + Counter(map(kind_of, tree.others))
+            skipped["test images without classes"] += len(tree.images)
         skipped += _loose(top, files)
     else:
         table, skipped = _part(top, classes, lists)
         heads = table["file_name"].str.split("/").str[0]
         if splits and heads.isin(splits).all():
             table = table.assign(split=heads.map(splits))
-    around = _loose(folder, entries(folder)[1]) if top != folder else Counter()
+    if not (lists or classes):
+        notes += _hollow(top, [name for name, split in splits.items() if split == "train"] or [""], table)
+    skipped += _around(folder, top)
     prefix = top.relative_to(folder).as_posix()
     if prefix != ".":
         table = table.assign(file_name=f"{prefix}/" + table["file_name"])
@@ -162,23 +177,49 @@ def _search(folder: Path, classes: list[str]) -> Listing:
         known = table["label"].notna().all()
         table = table.assign(label=table["label"].rank(method="dense").astype(int) - 1) if known else table.drop(
             columns="label")
-    table, notes = _checked(table, folder, folder)
-    skipped += around
     if skipped.total():
         notes.insert(0, f"{folder}: {len(table)} images used, {told(skipped)}")
-    return Listing(folder, table, notes)
+    return Listing(folder, *_checked(table, folder, folder, notes))
 
 
 def _top(folder: Path, classes: list[str]) -> Path:
-    """Return where the class folders, the lists, or ``train`` and ``val`` lie: other folders may be put around them."""
+    """Return where the class folders, the lists, or ``train`` and ``val`` lie: other folders may be put around them.
+
+    Beside one that leads to ``train`` there may be folders without images, as ImageNet's Annotations.
+    """
     while True:
         folders, files = entries(folder)
-        if len(folders) != 1 or folders[0] in classes or SPLITS.get(folders[0].lower()) == "train" or _lists(files):
+        if _lists(files) or set(folders) & set(classes) or _has_train(folders):
+            return folder
+        if len(folders) > 1:
+            filled: list[str] = []
+            for name in folders:  # two are enough to know
+                filled += [name] if len(filled) < 2 and count_images(folder / name) else []
+            inner = _top(folder / filled[0], classes) if len(filled) == 1 else folder
+            return inner if _has_train(entries(inner)[0]) else folder
+        if not folders:
             return folder
         inner_folders, inner_files = entries(folder / folders[0])
         if not (inner_folders or _lists(inner_files)):
             return folder
         folder = folder / folders[0]
+
+
+def _has_train(folders: list[str]) -> bool:
+    return any(SPLITS.get(name.lower()) == "train" for name in folders)
+
+
+def _hollow(top: Path, places: list[str], table: pd.DataFrame) -> list[str]:
+    """Return a sentence about folders beside class folders that hold no images, as where a download broke off."""
+    notes = []
+    for place in places:
+        start = f"{place}/" if place else ""
+        full = {name[len(start):].partition("/")[0] for name in table["file_name"] if name.startswith(start)}
+        empty = [start + name for name in entries(top / place)[0] if name not in full and name.lower() not in SPLITS]
+        if empty:
+            some = f"{', '.join(empty[:5])}{' …' if len(empty) > 5 else ''}"
+            notes.append(f"{len(empty)} folders of {top} hold no images, and so are no classes: {some}")
+    return notes
 
 
 def _lists(files: list[str]) -> list[str]:
@@ -191,6 +232,11 @@ def _is_told(folder: Path) -> bool:
     return bool(folders or _lists(files) or any(kind_of(file) == ".cls" for file in files))
 
 
+def _has_no_classes(folder: Path) -> bool:
+    """Return whether nothing tells the classes of a folder's images, as in competitions' tests."""
+    return not _is_told(folder) and not other_lists(folder, entries(folder)[1])
+
+
 def _splits(top: Path, folders: list[str]) -> dict[str, str]:
     """Return the split that each folder is, where they are splits; a class may be called "train", too."""
     splits = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
@@ -201,29 +247,39 @@ def _splits(top: Path, folders: list[str]) -> dict[str, str]:
 
 
 def _loose(folder: Path, files: list[str]) -> Counter:
-    """Count the files that lie directly in a folder, beside what is read, and the hidden entries there."""
-    tree = Tree()
-    for entry in listed(folder):
-        if entry.name not in files and not entry.is_dir():
-            tree.skipped["hidden"] += 1
-    return tree.skipped + Counter(kind_of(name) for name in files)
+    """Count the files that lie directly in a folder, beside what is read, and the hidden ones there."""
+    hidden = sum(count_files(entry) for entry in listed(folder) if is_hidden(entry.name))
+    return Counter({"hidden": hidden}) + Counter(kind_of(name) for name in files)
+
+
+def _around(folder: Path, top: Path) -> Counter:
+    """Count what lies in the folders around the one that is read."""
+    counts: Counter = Counter()
+    while folder != top:
+        folders, files = entries(folder)
+        inner = top.relative_to(folder).parts[0]
+        beside = walk(folder, [name for name in folders if name != inner])
+        counts += beside.skipped + Counter(map(kind_of, beside.others)) + _loose(folder, files)
+        folder = folder / inner
+    return counts
 
 
 def _part(top: Path, classes: list[str], lists: list[str]) -> tuple[pd.DataFrame, Counter]:
     """Return the table of one folder (of a split, or of all), with names from it, and what was skipped."""
     folders, files = entries(top)
-    if not lists and classes and set(classes) & set(folders):
-        tree = walk(top, [name for name in classes if name in folders])
+    wanted = [name for name in folders if one_form(name) in classes]
+    if not lists and wanted:
+        tree = walk(top, wanted)
         tree.skipped += _loose(top, files)  # other classes were left out by whoever named these
-        return _by_folder(tree, 0)
+        return _by_folder(top, tree, 0)
     tree = walk(top)
     if not lists and len({name.rpartition("/")[0] for name in tree.images}) == 1:  # so folders tell no class
-        lists = _other_lists(top, files)
+        lists = other_lists(top, files)
     if lists:
-        return _by_list(top / lists[0], tree)
+        return read_list(top / lists[0], tree)
     if tree.images and all(f"{_stem(name)}.cls" in set(tree.others) for name in tree.images[:1]):
         return _by_sidecar(top, tree)
-    return _by_folder(tree, _depth(top, tree, classes))
+    return _by_folder(top, tree, _depth(top, tree, classes))
 
 
 def _stem(name: str) -> str:
@@ -267,123 +323,30 @@ def _nothing(top: Path, tree: Tree) -> str:
     return f"{top} holds no images{among}; it needs {WANTED}"
 
 
-def _by_folder(tree: Tree, depth: int) -> tuple[pd.DataFrame, Counter]:
+def _by_folder(top: Path, tree: Tree, depth: int) -> tuple[pd.DataFrame, Counter]:
     rows = [(name, name.split("/")[depth]) for name in tree.images if name.count("/") > depth]
+    forms: dict[str, str] = {}
+    for name in {name for _, name in rows}:
+        if forms.setdefault(one_form(name), name) != name:
+            raise ValueError(f"{top} holds two folders {name}, whose names differ only in how accents are stored; put "
+                             f"their images into one")
+    table = pd.DataFrame([(file, one_form(name)) for file, name in rows], columns=["file_name", "class"])
     skipped = tree.skipped + Counter(map(kind_of, tree.others))
     skipped["images outside class folders"] += len(tree.images) - len(rows)
-    return pd.DataFrame(rows, columns=["file_name", "class"]), skipped
+    return table, skipped
 
 
 def _by_sidecar(top: Path, tree: Tree) -> tuple[pd.DataFrame, Counter]:
     """Read each image's class from the file beside it."""
-    others, rows = set(tree.others), []
+    others, rows, owners = set(tree.others), list[tuple[str, str]](), dict[str, str]()
     for name in tree.images:
         beside = f"{_stem(name)}.cls"
+        if beside in owners:
+            raise ValueError(f"{top / beside} lies beside two images, {owners[beside]} and {name}; keep one of them")
+        owners[beside] = name
         if beside not in others:
             raise ValueError(f"{top / name} has no {Path(beside).name} beside it, as other images there; add its class")
         rows.append((name, (top / beside).read_text(encoding="utf-8", errors="replace").strip()))
         others.discard(beside)
     table = pd.DataFrame(rows, columns=["file_name", "label"])
-    return _with_class(table, top), tree.skipped + Counter(map(kind_of, others))
-
-
-# ---- Lists -----------------------------------------------------------------------------------------------------------
-
-def _other_lists(top: Path, files: list[str]) -> list[str]:
-    """Return the one list of another name, such as labels.csv, that tells files and classes.
-
-    Raises:
-        ValueError: there are several.
-    """
-    found = []
-    for file in files:
-        if kind_of(file) in LISTS:
-            columns = set(read_table(top / file, everything=True).columns)
-            found += [file] if columns & set(FILE) and columns & set(CLASS) else []
-    if len(found) > 1:
-        raise ValueError(f"{top} holds several lists of images ({', '.join(found)}); keep one, called metadata.csv")
-    return found
-
-
-def _by_list(path: Path, tree: Tree) -> tuple[pd.DataFrame, Counter]:
-    """Read a list, and match it with the images below its folder."""
-    table = read_table(path, (*FILE, *CLASS))
-    for column, also in (("file_name", FILE), ("class", ("class", *CLASS[2:]))):
-        other = next((name for name in also if name in table), column)
-        table = table.rename(columns={other: column})
-    if "file_name" not in table:
-        raise ValueError(f"{path} has no column file_name, but {', '.join(map(str, table.columns))}; add one with each "
-                         f"image's path relative to the folder")
-    images, names = set(tree.images), list[str]()
-    known = {} if path.stem == "metadata" else _short_names(tree.images)
-    for place, name in enumerate(table["file_name"]):
-        if not name:
-            raise ValueError(f"{row_at(path, place)} names no file; fill in file_name, or remove the row")
-        name = check_relative(name, f"{path}: a file").as_posix()
-        name = name if name in images else known.get(name, name)
-        if name not in images:
-            there = "is no image" if (path.parent / name).is_file() else "does not exist"
-            raise ValueError(f"{row_at(path, place)} lists {name}, which {there} in {path.parent}; restore it, or "
-                             f"remove the row")
-        names.append(name)
-    table = table.assign(file_name=names)
-    doubled = table.index[table["file_name"].duplicated()]
-    if len(doubled):
-        raise ValueError(f"{row_at(path, doubled[0])} lists {names[doubled[0]]} again; keep one row of each image")
-    skipped = tree.skipped + Counter(kind_of(name) for name in tree.others if name != path.name)
-    skipped["images not in the list"] += len(images) - len(names)
-    table = _with_class(table, path)
-    for name in table["class"].unique():
-        check_name(name, f"{path}: a class")
-    return table, skipped
-
-
-def _short_names(images: list[str]) -> dict[str, str]:
-    """Return the images that lists from elsewhere may mean by a name without folder, or without suffix, too."""
-    tails = [(name.rpartition("/")[2], name) for name in images]
-    short = tails + [(Path(tail).stem, name) for tail, name in tails]
-    often = Counter(tail for tail, _ in short)
-    return {tail: name for tail, name in short if often[tail] == 1}
-
-
-def _with_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Complete a list: the class is its own column, the label's text, or the file's folder.
-
-    Numeric labels that go one to one with folders give the folders' order; where they do not, as with one folder
-    ``train`` for all, folders tell no class and the label is it.
-    """
-    table = table.reset_index(drop=True)
-    if "class" not in table and "label" not in table:
-        parents = table["file_name"].map(lambda name: Path(name).parent.name)
-        if (parents == "").any():
-            raise ValueError(f"{path} tells no class: add a column class, or put the images into class folders")
-        return table.assign(**{"class": parents})
-    column = "class" if "class" in table else "label"
-    empty = table.index[table[column].astype(str) == ""]
-    if len(empty):
-        raise ValueError(f"{row_at(path, empty[0])}: {table['file_name'][empty[0]]} has no {column}; fill it in, or "
-                         f"remove the row")
-    if "label" not in table:
-        return table
-    numbers = pd.to_numeric(table["label"], errors="coerce")
-    if not (numbers.notna() & (numbers % 1 == 0) & numbers.between(-2**53, 2**53)).all():
-        kept = table["label"] if column == "label" else table["class"]
-        return table.drop(columns="label").assign(**{"class": kept})
-    labels = numbers.astype(int)
-    if column == "class":
-        return _with_labels(table, labels, path)
-    parents = table["file_name"].map(lambda name: Path(name).parent.name)
-    pairs = pd.DataFrame({"folder": parents, "label": labels}).drop_duplicates()
-    named = (parents != "").all() and pairs["folder"].is_unique and pairs["label"].is_unique
-    return table.assign(**{"class": parents if named else labels.astype(str), "label": labels})
-
-
-def _with_labels(table: pd.DataFrame, labels: pd.Series, path: Path) -> pd.DataFrame:
-    """Check that labels and classes of a list go one to one."""
-    seen: dict[str, int] = {}
-    taken: dict[int, str] = {}
-    for place, (name, label) in enumerate(zip(table["class"], labels, strict=True)):
-        if seen.setdefault(name, label) != label or taken.setdefault(label, name) != name:
-            raise ValueError(f"{row_at(path, place)}: class {name} has the label {table['label'][place]}, but other "
-                             f"rows say otherwise; give every class one label of its own, or leave out the labels")
-    return table.assign(label=labels)
+    return with_class(table, top), tree.skipped + Counter(map(kind_of, others))

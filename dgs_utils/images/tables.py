@@ -6,13 +6,14 @@ A class may be called 007, 1e5, NA, null or True: columns of names are text from
 
 import json
 import re
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 NAMES = frozenset({"file_name", "class", "name", "true", "predicted", "source", "split", "set", "note"})
-LISTS = (".csv", ".jsonl", ".parquet")  # suffixes of what `read_table` reads
+LISTS = (".csv", ".jsonl", ".parquet", ".tsv")  # suffixes of what `read_table` reads
 
 
 def natural_key(name: str) -> str:
@@ -22,6 +23,11 @@ def natural_key(name: str) -> str:
     which take pandas ten times as long to sort: a minute for ImageNet's names.
     """
     return re.sub(r"0*(\d+)", lambda number: f"{len(number[1]):03d}{number[1]}", name) + "\0" + name
+
+
+def one_form(name: str) -> str:
+    """Return a name with each accented letter stored as one character: systems store them so or apart."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def read_table(path: Path, text: Collection[str] = (), everything: bool = False) -> pd.DataFrame:
@@ -43,7 +49,8 @@ def read_table(path: Path, text: Collection[str] = (), everything: bool = False)
     if not path.exists():
         raise ValueError(f"{path} does not exist; restore it, or make it again")
     try:
-        return reader(path, lambda column: everything or column in NAMES or column in text)
+        names = NAMES | set(text)
+        return reader(path, lambda column: everything or str(column).strip().lower() in names)
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not in UTF-8; save it in that encoding") from None
     except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
@@ -53,15 +60,20 @@ def read_table(path: Path, text: Collection[str] = (), everything: bool = False)
 
 def row_at(path: Path, place: int) -> str:
     """Return where the row at a place (from 0) stands in its file, such as "FILE, row 3", with the heading as row 1."""
-    kind, first = {".csv": ("row", 2), ".jsonl": ("line", 1)}.get(path.suffix.lower(), ("row", 1))
+    kind, first = {".csv": ("row", 2), ".tsv": ("row", 2), ".jsonl": ("line", 1)}.get(path.suffix.lower(), ("row", 1))
     return f"{path}, {kind} {place + first}"
 
 
 def _read_csv(path: Path, is_text) -> pd.DataFrame:
-    columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns  # the mark that Excel writes is no name
+    """Read a table with commas; or with what Excel writes in other countries, where its heading has no comma."""
+    with path.open(encoding="utf-8-sig") as file:  # the mark that Excel writes is no name
+        heading = file.readline()
+    how = {"sep": next((mark for mark in ",;\t" if mark in heading), ","), "encoding": "utf-8-sig"}
+    columns = pd.read_csv(path, nrows=0, **how).columns
     numbers = {column: [""] for column in columns if not is_text(column)}
-    return pd.read_csv(path, dtype={column: str for column in columns if is_text(column)}, encoding="utf-8-sig",
-                       keep_default_na=False, na_values=numbers)
+    table = pd.read_csv(path, dtype={column: str for column in columns if is_text(column)}, keep_default_na=False,
+                        na_values=numbers, **how)
+    return table.rename(columns=str.strip)
 
 
 def _read_lines(path: Path, is_text) -> pd.DataFrame:
@@ -90,6 +102,10 @@ def _read_parquet(path: Path, is_text) -> pd.DataFrame:
                          f"or save the list as .csv") from None
     except Exception as error:  # the reader has its own kinds of errors for a damaged file
         raise ValueError(f"{path} cannot be read as a table ({' '.join(str(error).split())}); make it again") from None
+    for column in table:
+        if is_text(column) and table[column].map(lambda value: isinstance(value, dict | bytes)).any():
+            raise ValueError(f"{path} holds the images themselves in its column {column}; write them as files beside "
+                             f"it, with their names in a column file_name")
     return table.assign(**{column: table[column].map(_as_text) for column in table if is_text(column)})
 
 

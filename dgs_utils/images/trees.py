@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dgs_utils.artifacts.manifests import BEGUN, VOLATILE, read_begun
+from dgs_utils.artifacts.names import check_relative
 from dgs_utils.artifacts.opening import HOLDER, LOCK
 from dgs_utils.images.pixels import image_suffixes, is_image
 
@@ -57,7 +58,7 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     folders, files = list[str](), list[str]()
     for entry in listed(folder):
         if not is_hidden(entry.name):
-            (folders if entry.is_dir() else files).append(entry.name)
+            (folders if is_folder(entry) else files).append(entry.name)
     return folders, files
 
 
@@ -96,6 +97,9 @@ def walk(root: Path, below: Iterable[str] = ("",)) -> Tree:
         _walk(root, start, tree, (os.path.realpath(root / start),))
     tree.images.sort()
     tree.others.sort()
+    for name in tree.images + tree.others:
+        if not name.isascii():  # bytes that are no text have no place in a table
+            check_relative(name, f"{root}: a file")
     return tree
 
 
@@ -103,20 +107,25 @@ def _walk(root: Path, place: str, tree: Tree, above: tuple[str, ...]) -> None:
     for entry in listed(root / place):
         name = f"{place}/{entry.name}" if place else entry.name
         if is_hidden(entry.name):
-            tree.skipped["hidden"] += _count_files(entry)
-        elif entry.is_dir():
+            tree.skipped["hidden"] += count_files(entry)
+        elif is_folder(entry):
             real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
             if real in above:
                 tree.skipped["links in a circle"] += 1
             else:
                 _walk(root, name, tree, (*above, real))
-        elif not entry.is_file():
+        elif not (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()):
             tree.skipped["broken links" if entry.is_symlink() else "no files"] += 1
         else:
             (tree.images if looks_like_image(Path(entry.path)) else tree.others).append(name)
 
 
-def _count_files(entry: os.DirEntry) -> int:
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder, or a link to one; False for a link that leads to itself."""
+    return entry.is_dir() if not entry.is_symlink() else os.path.isdir(entry.path)
+
+
+def count_files(entry: os.DirEntry) -> int:
     if not entry.is_dir(follow_symlinks=False):
         return 1
     return sum(len(files) for _, _, files in os.walk(entry.path))
