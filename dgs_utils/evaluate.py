@@ -36,7 +36,7 @@ from dgs_utils.images.pixels import read_header
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.params import nearest
-from dgs_utils.results.labels import generation_of
+from dgs_utils.results.labels import classifier_name, generation_of
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
@@ -247,9 +247,9 @@ def describe(run: Run) -> dict:
     pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
     measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left out),
     compute, bias (β of a pool of originals), pool (its key), shift (by how much the pool is harder than the originals,
-    the mean over the classes, where 04 was told), generation (how it was made), teacher (the classifier of 00), and
-    variant: eight hex digits of everything else that decided the set, seeds left out, so that runs of unlike sets are
-    never averaged.
+    the mean over the classes, where 04 was told), generation (how it was made), features (whose its rule looked at, ""
+    for none), teacher and teacher_top1 (see `teacher_row`), and variant: eight hex digits of everything else that
+    decided the set, seeds left out, so that runs of unlike sets are never averaged.
     """
     folder, prepare = run.inputs["distilled"], run.inputs["prepare"]
     source = json.loads((prepare / "dataset.json").read_text())
@@ -271,8 +271,8 @@ def describe(run: Run) -> dict:
             "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
     row["bias"] = bias_of(params.get("02_pool", {}))
     row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
-            "shift": _shift_of(folder), "generation": generation_of(params),
-            "teacher": _teacher_name(params.get("00_prepare", {}))}
+            "shift": _shift_of(folder), "generation": generation_of(params), "features": _features_of(made),
+            **teacher_row(run)}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
             for stage, manifest in history]
     foreign = "" if made else key_of(folder)
@@ -300,10 +300,30 @@ def _shift_of(folder: Path) -> float | str:
     return round(float(table["shift"].mean()), 4) if "shift" in table else ""
 
 
-def _teacher_name(params: dict) -> str:
-    """Return which classifier 00 has, such as "resnet18 trained on the subset"."""
-    weights = params.get("classifier_weights", "")
-    return f"{params.get('classifier', '')} {'trained on the subset' if weights == 'train' else weights}".strip()
+def _features_of(made: list) -> str:
+    """Return whose features a set's rule looked at, such as "resnet50 IMAGENET1K_V1"; "" where it looked at none."""
+    manifest = made[0][1] if made else {}
+    method = METHODS.get(manifest.get("identity", {}).get("method"))
+    if manifest.get("stage") != "05_sample" or not method or "features" not in method.rule.needs:
+        return ""
+    trainer = input_folder(manifest, "trained") or input_folder(manifest, "prepare")
+    named = manifest["identity"].get("features", "")
+    return named or (classifier_name(read_manifest(trainer)["params"]) if trainer else "")
+
+
+def teacher_row(run: Run) -> dict[str, Any]:
+    """Return what a row says of the teacher: what it is, and the percent of the test images that it got right.
+
+    A trained one is named as in "resnet18 trained on the subset, rded, 300 epochs, 224 px"; its accuracy is that after
+    its last epoch, as stage 00 tested it. Of one that came from elsewhere 00 knows none, and hard labels have no
+    teacher: NaN.
+    """
+    if not PROTOCOLS[run.params.protocol].temperature:
+        return {"teacher": "", "teacher_top1": np.nan}
+    folder = run.inputs.get("teacher", run.inputs["prepare"])
+    params, curve = read_manifest(folder)["params"], folder / "classifier_curve.csv"
+    tested = read_table(curve)["top1"] if curve.exists() else pd.Series(dtype=float)
+    return {"teacher": classifier_name(params), "teacher_top1": tested.iloc[-1] if len(tested) else np.nan}
 
 
 def _score_of(method: str, made: list, told: dict) -> str:
@@ -382,11 +402,22 @@ def recipe_of_run(run: Run, ipc: int, tiles: int = 1, classes: int = 10) -> Reci
 
 
 def open_teacher(run: Run, device: torch.device) -> Teacher | None:
-    """Return 00's classifier as a teacher of the classes at hand, or None where the protocol has hard labels."""
+    """Return the run's teacher of the classes at hand, or None where the protocol has hard labels.
+
+    Raises:
+        ValueError: it is of other classes, or was trained on a test image.
+    """
     if not PROTOCOLS[run.params.protocol].temperature:
         return None
     prepare = run.inputs["prepare"]
-    return teacher_of(load(prepare / "classifier").to(device), read_classes(prepare)["index"])
+    folder = run.inputs.get("teacher", prepare)
+    names, known = (list(read_classes(place)["class"]) for place in (prepare, folder))
+    if names != known:
+        raise ValueError(f"evaluate.teacher is {folder}, which knows the classes {', '.join(known)}, and "
+                         f"{prepare} has {', '.join(names)}; train the teacher on the same classes, in the same order")
+    if folder != prepare:
+        check_overlap(ImageSet.read(folder, "train"), ImageSet.read(prepare, "val"))
+    return teacher_of(load(folder / "classifier").to(device), read_classes(folder)["index"])
 
 
 def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:

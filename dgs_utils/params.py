@@ -45,6 +45,10 @@ Cut = Annotated[float, Field(ge=0, lt=1, json_schema_extra=LATER)]
 Score = Annotated[Literal["", "difficulty", "margin", "cross_entropy", "entropy", "el2n", "confidence", "aum",
                           "forgetting", "dyn_unc", "dual", "el2n_early"], Field(json_schema_extra=LATER)]
 Network = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
+Trained = Annotated[Literal["", Network], Field(json_schema_extra=LATER)]  # in a stage 00 of its own; "" = none
+Epochs = Annotated[int, Field(ge=0, json_schema_extra=LATER)]  # of that classifier; 0 = 300, as published
+Protocol = Literal["idc", "rded"]
+SOFT = ("rded",)  # protocols with soft labels
 
 # (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
 SUBSETS: dict[str, list[tuple[str, int, str]]] = {
@@ -102,6 +106,30 @@ class Input(BaseModel):
         """The stages whose folders are accepted."""
         return (self.stage, self.alternative) if self.alternative else (self.stage,)
 
+
+def classifier_alone(network: str, epochs: int, size: int = 0, protocol: str = "idc") -> Input:
+    """Return the input of a stage 00 that has nothing but a classifier, trained on all originals of the experiment.
+
+    What else the experiment's own stage 00 prepares is left out, so that one training serves whatever that is.
+
+    Args:
+        network: to train; "" where its folder is given.
+        epochs: 0 = 300, as the full set is trained on [F §9.1] [B §3.1].
+        size: pixels that it sees; 0 = as the experiment's own classifier.
+        protocol: by which it is trained.
+    """
+    others = ("class_index", "image_size", "channels", "autoencoder", "autoencoder_path", "dit_size", "patch_size",
+              "hidden_size", "depth", "num_heads", "label_dropout", "train_steps", "train_batch", "learning_rate",
+              "ema_decay", "folds", "dynamics")
+    plain = {name: PrepareParams.model_fields[name].default for name in others}
+    asked: dict[str, Any] = {"classifier": network} if network else {}
+    asked |= {"classifier_size": size} if size else {}
+    return Input(stage="00_prepare", overrides=plain | asked | {
+        "base_model": "none", "classifier_weights": "train", "classifier_epochs": epochs or FULL_EPOCHS,
+        "classifier_protocol": protocol})
+
+
+FULL_EPOCHS = 300
 
 DISTILLED = Input(stage="05_sample", alternative="08_condense")
 
@@ -194,6 +222,8 @@ class PrepareParams(StageParams):
     classifier_weights: Given = "train"  # "train", a torchvision weights name, "pretrained" (timm's), or a local file
     classifier_size: Positive = 16
     classifier_epochs: Positive = 15
+    classifier_protocol: Annotated[Protocol, Field(json_schema_extra=LATER)] = "idc"  # how one is trained here: as a
+    # network of the hard-label tables, or as a teacher of soft labels (rded)
     folds: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # cross-fitted difficulty: k judges, each trained
     # without one of k parts of the originals; 0 = one judge, which has seen them all
     dynamics: Annotated[bool, Field(json_schema_extra=LATER)] = False  # keep what the judge says after every epoch
@@ -424,6 +454,9 @@ class SampleParams(StageParams):
     distribution: Distribution = "scale"
     counts: list[Count] = []  # images per bin, for distribution "own"
     features: Given = ""  # classifier of the coresets' features: its folder, or name:weights; "" = the difficulty's
+    features_network: Trained = ""  # or a network that is trained on all originals for it, as IDC's authors did
+    features_epochs: Epochs = 0
+    trained: Folder = ""  # the 00 folder with that network; "" = the default node
     pool_images: PoolImages = 0
     seed: Count = 0
     device: Device = "auto"
@@ -440,6 +473,9 @@ class SampleParams(StageParams):
         if (self.cut or self.cut_errors) and not method.chooses:
             raise ValueError(f"sample.cut and sample.cut_errors need a rule that chooses, and {self.method} has none; "
                              f"leave them out")
+        if self.features and (self.features_network or self.trained):
+            raise ValueError(f"sample.features is {self.features!r}, and sample.features_network asks for another "
+                             f"classifier; give one of the two")
         return self
 
     @property
@@ -467,7 +503,8 @@ class SampleParams(StageParams):
     def identity(self) -> dict[str, Any]:
         """Return the parameters that decide the result; those that the method ignores are left out."""
         name, method = self.made
-        known = {"cut", "cut_errors", *method.uses} | (set() if method.whole else {"ipc"}) | ({"features"} & self.needs)
+        known = {"cut", "cut_errors", *method.uses} | (set() if method.whole else {"ipc"})
+        known |= {"features", "features_network", "features_epochs"} if "features" in self.needs else set()
         known |= {"pool_images"} if "pool_factor" in known else set()
         found = {parameter: value for parameter, value in super().identity().items() if parameter in known}
         return {"method": name} | ({"score": self.scored} if self.scored else {}) | found
@@ -497,6 +534,8 @@ class SampleParams(StageParams):
             found["transform"] = Input(stage="04_transform", overrides=scale, on_demand=True)
         elif self.needs & {"score", "judgement"}:
             found["scores"] = Input(stage="03_difficulty", overrides={"source": method.source})
+        if "features" in self.needs and (self.features_network or self.trained):
+            found["trained"] = classifier_alone(self.features_network, self.features_epochs)
         return found
 
     def label(self, inputs: dict[str, str]) -> str:
@@ -517,7 +556,10 @@ class EvaluateParams(StageParams):
     network: Network = "convnet3"
     norm: Literal["instance", "batch"] = "instance"
     image_size: Positive = 16
-    protocol: Literal["idc", "rded"] = "idc"  # idc: hard labels, the paper's; rded: soft labels of 00's classifier
+    protocol: Protocol = "idc"  # idc: hard labels, the paper's; rded: soft labels of a teacher
+    teacher_network: Trained = ""  # the teacher, trained on all originals; "" = 00's classifier; resnet18 as published
+    teacher_epochs: Epochs = 0
+    teacher: Folder = ""  # the 00 folder with that network; "" = the default node
     epochs: Count = 0  # 0 = the published number for this IPC
     epoch_factor: Annotated[float, Field(gt=0)] = 0.0075  # scales the protocol's epochs for small machines
     batch_size: Count = 0  # 0 = the protocol's
@@ -535,8 +577,17 @@ class EvaluateParams(StageParams):
     def count(self) -> int:
         return self.repeats
 
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters that decide the result; hard labels have no teacher."""
+        apart = () if self.protocol in SOFT else ("teacher_network", "teacher_epochs")
+        return {name: value for name, value in super().identity().items() if name not in apart}
+
     def inputs(self) -> dict[str, Input]:
-        return {"prepare": Input(stage="00_prepare"), "distilled": DISTILLED.model_copy(update={"any_folder": True})}
+        found = {"prepare": Input(stage="00_prepare"), "distilled": DISTILLED.model_copy(update={"any_folder": True})}
+        if self.protocol in SOFT and (self.teacher_network or self.teacher):
+            found["teacher"] = classifier_alone(self.teacher_network, self.teacher_epochs, self.image_size,
+                                                self.protocol)
+        return found
 
     def label(self, inputs: dict[str, str]) -> str:
         return f"{inputs['distilled']}-{self.network}"

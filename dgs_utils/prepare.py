@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +14,9 @@ from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
-from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, load, pretrained
 from dgs_utils.classifiers.networks import Network, build_network
+from dgs_utils.classifiers.protocols import PROTOCOLS, augmentation_of
 from dgs_utils.classifiers.training import ImageTensors, Recipe, Watch, load_images, logits, train_classifier
 from dgs_utils.diffusion import autoencoder, checkpoints
 from dgs_utils.diffusion.dit import DiT
@@ -35,9 +36,9 @@ from dgs_utils.selection.folds import folds_of
 
 def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, network: str, size: int, epochs: int,
                 seed: int = 0, flip: bool = True, precision: str = "fp32", device: str = "auto", workers: int = 0,
-                progress: Callable = silent, midway: Midway | None = None,
-                watch: Watch | None = None) -> tuple[Classifier, pd.DataFrame]:
-    """Train a judge of difficulty on real images.
+                progress: Callable = silent, midway: Midway | None = None, watch: Watch | None = None,
+                protocol: str = "idc") -> tuple[Classifier, pd.DataFrame]:
+    """Train a judge of difficulty, or a teacher, on real images with their true labels.
 
     Args:
         train: images with labels from 0, as files or uint8 tensors (N, 3, size, size).
@@ -53,6 +54,9 @@ def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, n
         progress: wraps the epochs.
         midway: keeps the state between two steps, and has the one to go on from, if any.
         watch: called with the number and the network after each epoch.
+        protocol: whose optimiser, schedule, transforms, norm and size of test images: "idc", or "rded" for a teacher
+            of soft labels [B §3.1]. RDED's authors gave their teachers away, but not how they were trained, so ours
+            are trained as their students are.
 
     Returns:
         The judge, on the CPU, and its curve: epoch, learning_rate, loss, top1 (percent).
@@ -60,15 +64,18 @@ def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, n
     Raises:
         ValueError: an unknown network, or one that does not suit the size.
     """
-    classes = int(train.labels.max()) + 1
+    classes, known = int(train.labels.max()) + 1, PROTOCOLS[protocol]
+    norm, known = "batch" if known.temperature else "instance", replace(known, temperature=0.0)
     with torch_seeded("prepare", "judge", seed):
-        built = build_network(network, classes, size)
-    shown, asked = ((images if isinstance(images, ImageTensors) else load_images(images, size, workers))
-                    .to(resolve(device)) for images in (train, test))
-    recipe = Recipe(epochs, augmentation=Augmentation(flip=0.5 if flip else 0.0), precision=precision)
+        built = build_network(network, classes, size, norm)
+    shown, asked = ((images if isinstance(images, ImageTensors) else load_images(images, size, workers, zoom=zoom))
+                    .to(resolve(device)) for images, zoom in ((train, 1.0), (test, known.test_zoom)))
+    recipe = Recipe(epochs, known.batch_size(0), known.learning_rate, augmentation=augmentation_of(known, flip),
+                    precision=precision, protocol=known)
     outcome = train_classifier(built.to(resolve(device)), shown, asked, recipe, seed, progress, stage="prepare",
                                midway=midway, watch=watch)
-    return Classifier(built.cpu(), ClassifierConfig(network, classes, resize=size, crop=size)), outcome.curve
+    config = ClassifierConfig(network, classes, resize=round(size * known.test_zoom), crop=size, norm=norm)
+    return Classifier(built.cpu(), config), outcome.curve
 
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
@@ -111,7 +118,9 @@ def _train_judges(run: Run) -> None:
     left = [judge for judge in judges
             if judge[0] not in there or (judge[0] in watched and not _is_heard(run, judge[0], joined))]
     if left:
-        images, tests = (load_images(s, params.classifier_size, params.workers) for s in (train, test))
+        zoom = PROTOCOLS[params.classifier_protocol].test_zoom
+        images = load_images(train, params.classifier_size, params.workers)
+        tests = load_images(test, params.classifier_size, params.workers, zoom=zoom)
     for name, curve, left_out, seed in left:
         part, watch = images, _watch(run, name, images) if name in watched else None
         if left_out >= 0:
@@ -131,7 +140,8 @@ def _train_one(run: Run, train: ImageTensors, test: ImageTensors, name: str, cur
     params, midway = run.params, Midway(run.folder / "checkpoints" / name / "training.pt")
     judge, table = train_judge(
         train, test, params.classifier, params.classifier_size, params.classifier_epochs, seed, params.flip,
-        params.precision, params.device, params.workers, run.progress, midway, watch)
+        params.precision, params.device, params.workers, run.progress, midway, watch,
+        params.classifier_protocol)
     _write(run.folder / curve, table)
     judge.save(run.folder / name)
     midway.done()

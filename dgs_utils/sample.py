@@ -253,11 +253,12 @@ def _choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
 def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
     """Return the candidates' features, and those of real images where the rule compares them.
 
-    They are those of the classifier that ``sample.features`` names, at the size that 00's classifier sees, or of 00's.
+    They are those of the classifier that was trained for it (``sample.features_network``), or that ``sample.features``
+    names, at the size that 00's classifier sees, or of 00's.
     """
     from dgs_utils.classifiers import judge as classifier  # loading torchvision takes seconds
 
-    judge = classifier.load(run.inputs["prepare"] / "classifier")
+    judge = classifier.load(run.inputs.get("trained", run.inputs["prepare"]) / "classifier")
     if run.params.features:
         judge = classifier.open_judge(run.params.features, judge.config.crop, run.warn)
     options = {"device": run.params.device, "workers": run.params.workers, "progress": run.progress}

@@ -23,7 +23,8 @@ BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_s
         "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": True, "precision": "fp32",
         "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
         "variant": "a1", "test_list": "", "prepare_seed": "", "fine_tune_seed": "", "pool": "", "teacher": "",
-        "cut": "", "compute": "", "bias": "", "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
+        "features": "", "cut": "", "compute": "", "bias": "",
+        "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
 
@@ -293,7 +294,7 @@ def test_older_rows_tell_their_pool_by_generator_and_seed():
 
 HARD = {**BASE, "epochs": 2000}
 SOFT = {**BASE, "protocol": "rded", "norm": "batch", "batch_size": 50, "learning_rate": 0.001, "epochs": 300,
-        "teacher": "resnet18 trained on the subset"}
+        "teacher": "resnet18 trained on the subset, rded, 300 epochs, 224 px"}
 
 
 @pytest.mark.parametrize(("row", "label"), [
@@ -307,6 +308,8 @@ SOFT = {**BASE, "protocol": "rded", "norm": "batch", "batch_size": 50, "learning
     ({**HARD, "method": "full", "ipc": 0, "evaluations": 300}, "H-A"),
     (SOFT, "S-R"),
     ({**SOFT, "teacher": "resnet50 IMAGENET1K_V1"}, "S-R, scaled: teacher resnet50 IMAGENET1K_V1"),
+    ({**SOFT, "teacher": "resnet18 trained on the subset, rded, 30 epochs, 224 px"},
+     "S-R, scaled: teacher resnet18 trained on the subset, rded, 30 epochs, 224 px"),
     ({**SOFT, "norm": "instance", "teacher": ""}, "S-R, scaled: instance norm, teacher unknown"),
     ({**HARD, "protocol": "own", "label": "mine"}, "mine")])
 def test_a_label_is_earned(row, label):

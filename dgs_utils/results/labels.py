@@ -10,7 +10,7 @@ PUBLISHED_GENERATION = {  # of the paper's pools [F §3, §5]
     "dit": "DiT-XL/2, 50 steps, guidance 4",
     "minimax": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
 }
-TEACHER = "resnet18 trained on the subset"  # of family S-R [B §3.1]
+TEACHER = "resnet18 trained on the subset, rded, 300 epochs, 224 px"  # of family S-R [B §3.1]
 
 
 def earned_label(row: Mapping[str, Any]) -> str:
@@ -43,6 +43,19 @@ def earned_label(row: Mapping[str, Any]) -> str:
     }
     found = [text for text, is_so in differs.items() if is_so]
     return f"{protocol.label}, scaled: {', '.join(found)}" if found else protocol.label
+
+
+def classifier_name(prepare: Mapping[str, Any]) -> str:
+    """Return what a stage 00's classifier is, such as `TEACHER`.
+
+    Args:
+        prepare: parameters of stage 00.
+    """
+    name, weights = prepare.get("classifier", ""), prepare.get("classifier_weights", "")
+    if weights != "train" or "/" in name:
+        return f"{name} {'' if '/' in name else weights}".strip()
+    return (f"{name} trained on the subset, {prepare.get('classifier_protocol', 'idc')}, "
+            f"{prepare['classifier_epochs']} epochs, {prepare['classifier_size']} px")
 
 
 def generation_of(params: Mapping[str, Mapping[str, Any]]) -> str:

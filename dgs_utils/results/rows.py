@@ -15,7 +15,7 @@ UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 
 # Runs that differ in any of these are never compared.
 CONDITION = ["protocol", "dataset", "split", "test_list", "prepare_seed", "image_size", "epoch_factor", "batch_size",
-             "learning_rate", "augment", "flip", "precision", "evaluations", "network", "norm", "ipc"]
+             "learning_rate", "augment", "flip", "precision", "evaluations", "teacher", "network", "norm", "ipc"]
 
 
 def numbers_of(seeds: pd.Series) -> pd.Series:
@@ -37,8 +37,8 @@ PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First file
 
 # What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
 # images were made are averaged.
-MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias", "fine_tune_seed",
-          "variant"]
+MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias", "features",
+          "fine_tune_seed", "variant"]
 
 CELL = [*CONDITION, *MAKING]
 
@@ -47,7 +47,7 @@ BY_IPC = ("epoch_factor", "batch_size", "evaluations")
 
 TEXT = ("method", "distribution", "objective", "measure", "rule", "cut", "compute", "bias", "variant", "dataset",
         "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed", "selection_seed", "pool",
-        "generation", "teacher")
+        "generation", "features", "teacher")
 
 # What columns hold in rows of the time before there were such columns.
 LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True, "steps": 0}
@@ -124,7 +124,8 @@ def series_of(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _value(name: str, value: object) -> str:
-    shown = {"pool_factor": "{} × IPC", "variant": "set {}", "bias": "β {}", "fine_tune_seed": "fine-tuned by seed {}"}
+    shown = {"pool_factor": "{} × IPC", "variant": "set {}", "bias": "β {}", "fine_tune_seed": "fine-tuned by seed {}",
+             "features": "features of {}"}
     return shown.get(name, "{}").format(value)
 
 

@@ -40,7 +40,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
 def earned_labels(results: pd.DataFrame) -> list[str]:
     """Return the label that each row has earned (`labels.earned_label`)."""
-    told = [*CONDITION, "label", "epochs", "n_test", "teacher"]
+    told = [*CONDITION, "label", "epochs", "n_test"]
     known = results[[name for name in told if name in results]]
     alike = known.groupby([*known], dropna=False, sort=False).ngroup()  # empty cells are NaN, which equals nothing
     labels = [earned_label(row) for row in known[~alike.duplicated()].to_dict("records")]

@@ -33,7 +33,7 @@ class Layout:
         compared: the one of these names in which cells compete: the best of those that agree in all others is bold.
         cells: values that are always shown, run or not, by summary column; others appear as they were run.
         published: number of the paper's table whose values are shown beside ours; 0 for none.
-        note: how runs as published still differ from the published ones.
+        note: how runs as published still differ from the published ones; {features} stands for what coresets saw.
     """
 
     rows: tuple[str, ...]
@@ -47,8 +47,8 @@ class Layout:
 IPCS = [10, 20, 50]
 POOLS = "How many pools are behind the published values, and which noise their ± covers, is not known."
 FIRST = "The published Random is the first files in order of names, ours a seeded draw."
-CORESETS = ("K-Center and Herding see the features of sample.features, or of the difficulty's classifier; IDC's "
-            "authors take a ResNetAP-10 trained on the full set, and which one the published rows used is not known.")
+CORESETS = ("K-Center and Herding see the features of {features}; IDC's authors took a ResNetAP-10 trained on the full "
+            "set, at its best epoch where ours is at its last, and which one the published rows used is not known.")
 LAYOUTS: dict[str, Layout] = {
     "comparison": Layout(("dataset", "series"), ("network", "ipc"), "series", {}),
     **{name: Layout(("dataset", "network", name), ("ipc",), name, {"method": ["dgs"]}) for name in ABLATIONS},
@@ -256,7 +256,9 @@ def caption(summary: pd.DataFrame, name: str = "comparison") -> str:
     counts = [f"{low} to {high}" if low != high else str(low) for low, high in ranges]
     factors = sorted(source["epoch_factor"].unique())
     scaled = "" if factors == [1.0] else f" Epochs are the protocol's × {', '.join(f'{f:g}' for f in factors)}."
-    apart = "" if not LAYOUTS[name].published else f" {LAYOUTS[name].note}" if is_comparable(shown) else (
+    seen = " or of ".join(sorted(set(shown["features"]) - {""})) or "a classifier that these rows do not tell"
+    note = LAYOUTS[name].note.format(features=seen)
+    apart = "" if not LAYOUTS[name].published else f" {note}" if is_comparable(shown) else (
         " Published values are left out: they were measured by protocol H-A with all its epochs and tests, in fp32, at "
         "224 pixels, on the 500 official validation images, with DiT-XL/2, 12,000 steps of fine-tuning, 50 steps of "
         "sampling and guidance 4.")
