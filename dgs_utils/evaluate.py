@@ -157,7 +157,7 @@ def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Re
 
 def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, epoch_factor: float = 1.0,
               batch_size: int = 0, learning_rate: float = 0.0, evaluations: int = 100, augment: bool = True,
-              flip: bool = True, tiles: int = 1, precision: str = "fp32", compile: bool = False) -> Recipe:
+              flip: bool = True, tiles: int = 1, precision: str = "fp32", compile: str = "auto") -> Recipe:
     """Return a protocol's recipe with some numbers of one's own.
 
     Args:
@@ -173,7 +173,7 @@ def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, ep
         flip: whether a mirrored image still shows its class.
         tiles: the images are mosaics of tiles × tiles crops.
         precision: "fp32" or "bf16".
-        compile: whether to run training steps through `torch.compile`.
+        compile: "on", "off", or "auto", which runs long trainings on a GPU through `torch.compile`.
 
     Raises:
         ValueError: an unknown protocol.

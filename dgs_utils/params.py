@@ -569,7 +569,7 @@ class EvaluateParams(StageParams):
     evaluations: Positive = 3  # tests during a training; 100 as published
     repeats: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
-    compile: Annotated[bool, Field(json_schema_extra=MACHINE)] = False  # torch.compile, with CUDA graphs on a GPU
+    compile: Switch = "auto"  # torch.compile; auto: on a GPU, for trainings that take long enough
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0

@@ -39,6 +39,7 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import PoolParams
+from dgs_utils.runtime.compiling import compiles
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
@@ -46,7 +47,7 @@ from dgs_utils.selection.bias import biased_order
 from dgs_utils.selection.score_tables import read_scores
 
 TAKEN = ("folder", "originals")  # generators whose images exist already
-COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
+COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps, outweigh compiling it
 
 
 # ---- Images from a model ---------------------------------------------------------------------------------------------
@@ -240,11 +241,6 @@ def share(items: list[Block], shard: str) -> list[Block]:
     return items[len(items) * (k - 1) // n : len(items) * k // n]
 
 
-def worth_compiling(device: torch.device, evaluations: int) -> bool:
-    """Return whether so many evaluations of the network outweigh compiling it first (`COMPILE_FROM`)."""
-    return device.type == "cuda" and evaluations >= COMPILE_FROM
-
-
 def _generate_blocks(run: Run, missing: list[Block]) -> None:
     """Sample block by block; decoding and writing of one block overlap with the sampling of the next."""
     params = run.params
@@ -252,7 +248,7 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
     model = load_generator(run)
     guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
     guidance.check(model.config.in_channels)
-    if params.compile == "on" or (params.compile == "auto" and worth_compiling(device, evaluations)):
+    if compiles(params.compile, device, evaluations, COMPILE_FROM):
         model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
     codec = autoencoder.load(run.inputs["prepare"], channels).store_matrices(params.precision).to(device)

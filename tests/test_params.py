@@ -89,6 +89,7 @@ def test_a_name_like_no_other_brings_the_whole_list():
     ("02_pool", "shard", "3", "pool.shard is '3', but string should match pattern"),
     ("02_pool", "shard", "3/2", "pool.shard is '3/2', but shares are numbered 1/2 to 2/2"),
     ("02_pool", "compile", True, "pool.compile is True, but input should be 'auto', 'on' or 'off'"),
+    ("06_evaluate", "compile", True, "evaluate.compile is True, but input should be 'auto', 'on' or 'off'"),
     ("01_fine_tune", "tracker", "tensorbord", "tracker is 'tensorbord', but input should be '', 'tensorboard'"),
     ("05_sample", "method", "dgz", "sample.method is 'dgz'; choose one of random, first"),
     ("05_sample", "distribution", "hil", "sample.distribution is 'hil', but input should be 'scale', 'hill'"),

@@ -212,12 +212,6 @@ def test_cost_is_linear_and_no_more_than_two_blocks_are_held(prepare, monkeypatc
         assert held[-1] == 0
 
 
-@pytest.mark.parametrize(("device", "evaluations", "worth"), [("cuda", 3000, True), ("cuda", 100, False),
-                                                              ("cpu", 10**6, False)])
-def test_compiling_by_default_is_for_long_pools_on_gpus(device, evaluations, worth):
-    assert pool.worth_compiling(torch.device(device), evaluations) == worth
-
-
 @pytest.mark.slow  # compiling takes long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_a_compiled_model_makes_the_same_images(prepare):

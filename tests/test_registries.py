@@ -22,6 +22,7 @@ from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
 from dgs_utils.results import rows
 from dgs_utils.results.published_values import TABLES
+from dgs_utils.runtime.compiling import SWITCH
 from dgs_utils.selection.measures import MEASURES
 from dgs_utils.selection.selectors import SELECTORS
 from dgs_utils.selection.targets import PREDEFINED
@@ -32,9 +33,11 @@ REGISTRIES = {
     ("00_prepare", "dit_size"): {"", *DIT_SIZES},
     ("00_prepare", "autoencoder"): {"none", *HUB},
     ("02_pool", "generator"): {"folder", "originals", *(m.generator for m in METHODS.values() if m.generator)},
+    ("02_pool", "compile"): set(SWITCH),
     ("02_pool", "solver"): {"ancestral", *SOLVERS},
     ("03_difficulty", "measure"): set(MEASURES),
     ("05_sample", "distribution"): {"scale", "own", *PREDEFINED},
+    ("06_evaluate", "compile"): set(SWITCH),
     ("06_evaluate", "network"): set(NETWORKS),
     ("06_evaluate", "norm"): set(NORMS),
     ("06_evaluate", "protocol"): set(PROTOCOLS),

@@ -31,6 +31,7 @@ from dgs_utils.classifiers.training import (
 )
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.allocator import keep_freed_memory
+from dgs_utils.runtime.compiling import compiles
 from dgs_utils.runtime.seeds import torch_rng
 
 PLAIN = Augmentation(crop=1, flip=0, jitter=0, lighting=0, cutmix=False)
@@ -222,8 +223,20 @@ def test_bf16_learns_as_well():
 def test_compiled_steps_are_the_same_steps(protocol):
     recipe = Recipe(2, 20, augmentation=PLAIN, protocol=protocol)
     runs = [train_classifier(fresh("batch"), TRAIN, TEST, r, teacher=fresh())
-            for r in (recipe, replace(recipe, compile=True))]
+            for r in (recipe, replace(recipe, compile="on"))]
     np.testing.assert_allclose(*[run.curve["loss"] for run in runs], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("switch", "device", "calls", "compiled"), [
+    ("on", "cpu", 1, True), ("off", "cuda", 10**6, False), ("auto", "cuda", 1000, True), ("auto", "cuda", 999, False),
+    ("auto", "cpu", 999, False)])
+def test_one_switch_says_what_is_compiled(switch, device, calls, compiled):
+    assert compiles(switch, torch.device(device), calls, least=1000) == compiled
+
+
+def test_an_unknown_switch_is_refused_before_training():
+    with pytest.raises(ValueError, match="compile is 'yes'; choose auto, on or off"):
+        train_classifier(fresh(), TRAIN, TEST, Recipe(2, 20, compile="yes"))
 
 
 def test_freed_memory_is_kept_where_the_c_library_is_glibc():

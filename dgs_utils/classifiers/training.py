@@ -22,10 +22,12 @@ from dgs_utils.classifiers.networks import Network
 from dgs_utils.classifiers.protocols import IDC, Protocol
 from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
+from dgs_utils.runtime.compiling import compiles
 from dgs_utils.runtime.devices import autocast
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_rng
 
+COMPILE_FROM = 20_000  # steps outweigh the minute or so that compiling them takes
 Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
 Watch = Callable[[int, Network], None]  # called with an epoch that has ended, from 1, and the network as it then is
 
@@ -48,7 +50,7 @@ class Recipe:
         augmentation: training transforms.
         precision: "fp32" or "bf16".
         protocol: optimiser, schedule, labels, and which tests count.
-        compile: run training steps through `torch.compile`, as CUDA graphs on a GPU; compiling comes first.
+        compile: "auto", "on" or "off": whether training steps run through `torch.compile`, as CUDA graphs on a GPU.
     """
 
     epochs: int
@@ -58,7 +60,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: str = "fp32"
     protocol: Protocol = IDC
-    compile: bool = False
+    compile: str = "off"
 
 
 @dataclass
@@ -225,7 +227,8 @@ class Training:
                  teacher: Teacher | None, stage: str):
         self.network, self.train, self.test, self.recipe = network, train, test, recipe
         self.seed, self.teacher, self.stage = seed, teacher, stage
-        self.forward = _compiled(network) if recipe.compile else network
+        steps, device = recipe.epochs * -(-len(train.labels) // recipe.batch_size), train.images.device
+        self.forward = _compiled(network) if compiles(recipe.compile, device, steps, COMPILE_FROM) else network
         self.optimiser = recipe.protocol.optimiser(network, recipe.learning_rate)
         self.tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
         self.epochs_done, self.losses, self.rows = 0, list[Tensor](), list[tuple]()

@@ -147,7 +147,7 @@ def main(options: argparse.Namespace) -> None:
         "test as published": baseline.test,
     }, device, options.rounds)
     name = f"{options.network} at {options.size} px, {options.precision}, {device.type}"
-    name += ", compiled" if options.compile else ""
+    name += ", compiled" if options.compile == "on" else ""
     images = len(mine.labels) * options.epochs
     print(f"training {name}: {images / found['train']:8.0f} images/s, "
           f"{found['train as published'] / found['train']:.2f} × the published way")
@@ -170,5 +170,5 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the baseline")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--compile", action="store_true", help="our side through torch.compile")
+    parser.add_argument("--compile", choices=["on", "off"], default="off", help="our side through torch.compile")
     main(parser.parse_args())
