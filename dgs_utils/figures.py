@@ -124,6 +124,22 @@ def errors_of_judge(scores: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame
                                kind="stable").reset_index(drop=True)
 
 
+def shares_of_generators(sets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return which share of the images of each set each generator made.
+
+    Args:
+        sets: by name, a frame with generator, one row an image.
+
+    Returns:
+        set, generator, share in [0, 1]: every pair, sets as given, generators by name.
+    """
+    names = sorted({generator for table in sets.values() for generator in table["generator"]})
+    shares = {name: table["generator"].value_counts(normalize=True).reindex(names, fill_value=0.0)
+              for name, table in sets.items()}
+    rows = [(name, generator, share) for name, found in shares.items() for generator, share in found.items()]
+    return pd.DataFrame(rows, columns=["set", "generator", "share"])
+
+
 # ---- The stage: from folders -----------------------------------------------------------------------------------------
 
 def guided_set(samples: Sequence[Path]) -> Path | None:
@@ -146,8 +162,9 @@ def sampling_of(distilled: Path, names: Sequence[str] = ()) -> dict[str, dict[st
 
 
 def images_of(distilled: Path, names: Sequence[str] = (),
-                originals: bool = True) -> dict[str, tuple[list[Path], np.ndarray]]:
-    """Return the images of Figure 3, original and distilled, with their scores, by row name.
+                originals: bool = True) -> dict[str, tuple]:
+    """Return the images of Figure 3, original and distilled, with their scores, by row name, as `plots.gallery` takes
+    them: with what generated each, where the set tells.
 
     Args:
         distilled: a 05 folder that difficulty-guided sampling wrote.
@@ -163,8 +180,31 @@ def images_of(distilled: Path, names: Sequence[str] = (),
     for name in names or list(sets["distilled"][1]["class"].unique()[:2]):
         for which, (root, table) in sets.items():
             part = table[table["class"] == name]
-            rows[f"{titles[name]}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy())
+            made = (part["generator"].to_list(),) if "generator" in part else ()
+            rows[f"{titles[name]}, {which}"] = ([root / file for file in part["file_name"]], part["score"].to_numpy(),
+                                                *made)
     return rows
+
+
+def sets_of_generators(samples: Sequence[Path], results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the sets that were taken from a pool of several generators, and first the pool itself, by name.
+
+    Args:
+        samples: 05 folders.
+        results: rows that name their sets: distilled (folder) and series; others are called by their folders.
+
+    Returns:
+        As `shares_of_generators` takes them, the sets of one series together; empty where no pool has several.
+    """
+    series = dict(zip(results["distilled"], results["series"], strict=True))
+    sets: dict[str, list[pd.DataFrame]] = {}
+    for folder in samples:
+        pool = input_folder(read_manifest(folder), "pool")
+        whole = read_table(pool / "metadata.csv") if pool else pd.DataFrame()
+        if "generator" in whole and whole["generator"].nunique() > 1:
+            sets.setdefault("the pool", [whole])
+            sets.setdefault(series.get(folder.name, folder.name), []).append(read_table(folder / "metadata.csv"))
+    return {name: pd.concat(tables) for name, tables in sets.items()}
 
 
 def judged_images(samples: Sequence[Path]) -> tuple[str, pd.DataFrame] | None:

@@ -94,7 +94,8 @@ def test_histograms_are_fractions_of_each_set():
 def test_sheet_of_a_distilled_set_goes_from_easy_to_hard(tmp_path):
     table = pd.DataFrame({"class": ["a"] * 3 + ["b"] * 2, "file_name": list("pqrst"),
                           "score": [0.3, 0.1, 0.2, 1.0, 0.5]})
-    rows, captions = plots.sheet_of(table, tmp_path)
+    rows, captions, note = plots.sheet_of(table, tmp_path)
+    assert note == ""  # one generator, or none named
     assert [path.name for path in rows["a"]] == ["q", "r", "p"]
     assert captions == {"a": [".10", ".20", ".30"], "b": [".50", "1.0"]}
     assert plots.sheet_of(table.drop(columns="score"), tmp_path)[1] is None

@@ -3,11 +3,12 @@
 import zipfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from small_world import make_prepare, open_stage, write_digits
 
-from dgs_utils import pool, sample
+from dgs_utils import figures, plots, pool, sample
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
@@ -63,6 +64,51 @@ def test_the_distilled_set_says_which_generator_made_each_image(two):
     assert (source.images.table.groupby("class")["generator"].value_counts() == 4).all()  # a prefix holds both alike
     metadata = sample.write_set(run, source, sample.select_images(run, source))
     assert set(metadata["generator"]) == {"big", "packed"}
+
+
+def test_figures_tell_which_generator_made_what(two):
+    prepare, big, packed = two
+    made, table = gathered(prepare, [str(big), str(packed)])
+    sets, folders = {"the pool": table}, []
+    for seed, method in enumerate(("pool_random", "minimax")):  # the first two of each class are one of either
+        run = open_stage("05_sample", prepare=str(prepare), pool=str(made.folder), method=method, ipc=2, pool_factor=7,
+                         seed=seed)
+        source = sample.read_source(run)
+        sets[method] = sample.write_set(run, source, sample.select_images(run, source))
+        run.finish()
+        folders.append(run.folder)
+    results = pd.DataFrame({"distilled": [folder.name for folder in folders], "series": ["Chance", "First"]})
+    shares = figures.shares_of_generators(figures.sets_of_generators(folders, results)).set_index(["set", "generator"])
+    assert shares.loc[("the pool", "packed"), "share"] == pytest.approx(5 / 14)
+    assert shares.loc[("First", "big"), "share"] == 0.5
+    for name, method in (("Chance", "pool_random"), ("First", "minimax")):
+        share = (sets[method]["generator"] == "big").mean()
+        assert shares.loc[(name, "big"), "share"] == pytest.approx(share)
+    [axis] = plots.generator_shares(shares.reset_index()).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["the pool", "Chance", "First"]
+    widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in axis.containers}
+    assert widths["big"] == pytest.approx(100 * shares.xs("big", level="generator")["share"])
+    assert [sum(pair) for pair in zip(*widths.values(), strict=True)] == pytest.approx([100] * 3)
+    rows, captions, note = plots.sheet_of(sets["minimax"], folders[1])
+    assert note == "A big, B packed"
+    assert [captions[name] for name in rows] == [["A", "B"]] * 3
+    scored = sets["minimax"].assign(score=[0.25, 0.75] * 3)
+    assert plots.sheet_of(scored, folders[1])[1]["0"] == [".25 A", ".75 B"]
+    files = [folders[1] / file for file in scored["file_name"][:2]]
+    figure = plots.gallery({"row": (files, scored["score"].to_numpy()[:2], ["big", "packed"])})
+    assert [axis.get_title() for axis in figure.axes] == [".25 A", ".75 B"]
+    plt.close("all")
+
+
+def test_a_pool_of_one_generator_has_no_shares(two, tmp_path):
+    prepare, big, _ = two
+    made, _ = gathered(prepare, str(big))
+    run = open_stage("05_sample", prepare=str(prepare), pool=str(made.folder), method="pool_random", ipc=2,
+                     pool_factor=4)
+    source = sample.read_source(run)
+    sample.write_set(run, source, sample.select_images(run, source))
+    run.finish()
+    assert figures.sets_of_generators([run.folder], pd.DataFrame({"distilled": [], "series": []})) == {}
 
 
 def test_names_of_their_own(two):

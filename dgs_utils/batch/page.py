@@ -24,12 +24,13 @@ body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui
   background: #fff; overflow-wrap: break-word; }
 img { max-width: 100%; height: auto; }
 table { display: block; overflow-x: auto; border-collapse: collapse; font-size: 0.9rem; }
-th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top;
+  white-space: nowrap; }
 th[tabindex] { cursor: pointer; }
 th[tabindex]:hover { background: #eee; }
 th[aria-sort]::after { content: " ▲"; font-size: 0.7em; }
 th[aria-sort="descending"]::after { content: " ▼"; }
-table.facts td { overflow-wrap: anywhere; }
+table.facts td { white-space: normal; overflow-wrap: anywhere; }
 pre { overflow-x: auto; font-size: 0.8rem; }
 a.anchor-link { display: none; }
 """

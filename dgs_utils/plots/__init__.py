@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
         "transformed_histograms",
     ],
     "galleries": ["gallery", "gallery_slider", "mistakes", "sheet_of"],
+    "generators": ["generator_shares"],
     "judge": ["judge_errors", "shift_of_originals"],
     "live": ["LiveFigure"],
     "rules": ["rule_curves", "rule_grid"],

@@ -11,12 +11,13 @@ from dgs_utils.images.pixels import load_rgb
 
 
 def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
-                  captions: Mapping[str, Sequence[str]] | None = None, cell: float = 0.55) -> Figure:
+                  captions: Mapping[str, Sequence[str]] | None = None, note: str = "", cell: float = 0.55) -> Figure:
     """Show images in named rows.
 
     Args:
         rows: images by row name: paths, or arrays (H, W) or (H, W, 3), uint8 or float in [0, 1].
         captions: a short text under each image, by row name.
+        note: below all of them.
         cell: side of an image in inches.
     """
     width = max(len(images) for images in rows.values())
@@ -34,4 +35,6 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
             if captions:
                 line[place].set_title(captions[name][place], fontsize=6, pad=1.5, y=-0.28)
         line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    if note:
+        figure.supxlabel(note, fontsize="small")
     return figure
