@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from papermill import inspect_notebook
 
 from dgs_utils.params import STAGES
 
@@ -54,6 +55,11 @@ def test_parameters_cell_equals_the_model(notebook):
     found = {statement.target.id: ast.literal_eval(statement.value) for statement in statements}
     fields = STAGES[notebook.stem].model_fields
     assert found == {name: field.default for name, field in fields.items()}
+
+
+def test_papermill_knows_every_parameter(notebook):
+    """It reads the cell by a pattern of its own, and warns of each parameter that it did not see."""
+    assert set(inspect_notebook(notebook)) == set(STAGES[notebook.stem].model_fields)
 
 
 def test_notebook_is_stripped_and_short(notebook):
