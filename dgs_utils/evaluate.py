@@ -262,10 +262,9 @@ def describe(run: Run) -> dict:
     told = {stage: manifest["params"] for stage, manifest in reversed(made) if "02" <= stage < "05"}
     history = [*made, *_history(prepare)]
     params = {stage: manifest["params"] for stage, manifest in reversed(history)}
-    tuned = params.get("02_pool", {}).get("generator") == "minimax"
     row |= {"pool_seed": params.get("02_pool", {}).get("seed", ""),
             "prepare_seed": params.get("00_prepare", {}).get("seed", ""),
-            "fine_tune_seed": params.get("01_fine_tune", {}).get("seed", "") if tuned else ""}
+            "fine_tune_seed": params.get("01_fine_tune", {}).get("seed", "")}
     row |= {"objective": told.get("04_transform", {}).get("objective", ""),
             "measure": _score_of(row["method"], made, told), "rule": _method_of(row).selector,
             "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}

@@ -1,4 +1,4 @@
-"""Stage 01: DiffFit fine-tuning of the base DiT with the minimax criteria (Eqs. 1–4) [F §3–4].
+"""Stage 01: DiffFit fine-tuning of the base DiT, with the minimax criteria (Eqs. 1–4) or without [F §3–4].
 
 Several GPUs share each batch: the notebook then starts this module as a program, one process a GPU
 (`dgs_utils.diffusion.parallel`), and watches its losses.
@@ -56,8 +56,8 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         conditions: shape (classes,), the model's label of each class; None where they are the set's own.
         device: where to train.
         progress: wraps the steps.
-        settings: epochs, steps, sampled_step, batch_size, learning_rate, ema_decay, scaled_blocks, memory_size,
-            weight_representative, weight_diverse, seed and precision of `params.FineTuneParams`.
+        settings: epochs, steps, sampled_step, batch_size, learning_rate, ema_decay, scaled_blocks, criteria,
+            memory_size, weight_representative, weight_diverse, seed and precision of `params.FineTuneParams`.
 
     Returns:
         The moving average at the last step by parameter name, as ``difffit.safetensors`` holds it, and the losses:
@@ -88,7 +88,9 @@ def trainer_of(model: DiT, latents: Latents, conditions: ArrayLike, params: Fine
     """Return the trainer of a model that `with_difffit` made, on its device, resumed where there is a checkpoint."""
     if params.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    criterion = MinimaxCriterion(params.memory_size, params.weight_representative, params.weight_diverse)
+    criterion = None
+    if params.criteria == "minimax":
+        criterion = MinimaxCriterion(params.memory_size, params.weight_representative, params.weight_diverse)
     schedule = Schedule(total_steps(params, len(latents)), params.batch_size, params.learning_rate, params.ema_decay,
                         params.seed, params.precision, params.checkpoint_every)
     return Trainer(model, trainable_parameters(model), latents, torch.tensor(np.asarray(conditions)), schedule,

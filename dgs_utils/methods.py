@@ -17,6 +17,7 @@ SCORES: dict[str, str] = {  # columns of stage 03, each in [0, 1], 0 the easiest
 }
 DYNAMIC = ("aum", "forgetting", "dyn_unc", "dual", "el2n_early")  # scores that need prepare.dynamics
 WINDOW = 10  # epochs that they look at together, the least that a training with dynamics has
+MODES = ("mgd3", "strata")  # generators with as many modes as images, whose pools do not nest
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ METHODS: dict[str, Method] = {
     # Generated images, first IPC of the pool
     "dit": Method("DiT", "pool", "first", generator="dit"),
     "minimax": Method("Minimax", "pool", "first", generator="minimax"),
+    "plain": Method("DiT, fine-tuned", "pool", "first", generator="plain"),
     "mgd3": Method("MGD3", "pool", "first", generator="mgd3"),
+    "strata": Method("MGD3 by difficulty", "pool", "first", generator="strata"),
     # Generated images, chosen out of the pool
     "dgs": Method("DGS", "pool", "draw"),
     "match": Method("DGS (match)", "pool", "match"),

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, g
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from dgs_utils.methods import DYNAMIC, METHODS, WINDOW, Method, method_of
+from dgs_utils.methods import DYNAMIC, METHODS, MODES, WINDOW, Method, method_of
 
 LATER = {"later": True}  # marks what came later: at its default it is left out, so that older results keep their names
 GROWS = {"grows": True}  # marks how many of its kind a result holds, which can become more: see `StageParams.count`
@@ -32,7 +32,8 @@ Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["fp32", "bf16"]
-Distribution = Literal["scale", "hill", "ground", "slope", "cliff", "uniform", "own"]
+Shape = Literal["scale", "hill", "ground", "slope", "cliff", "uniform"]
+Distribution = Literal[Shape, "own"]
 Tracker = Literal["", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow"]  # accelerate's names
 Switch = Annotated[Literal["auto", "on", "off"], Field(json_schema_extra=MACHINE)]
 Batch = Annotated[int, Field(ge=1, json_schema_extra=MACHINE)]  # images at a time, where that moves rounding only
@@ -272,6 +273,7 @@ class FineTuneParams(StageParams):
     ema_decay: Fraction = 0.99
     scaled_blocks: Count = 0  # blocks that carry DiffFit scales; 0 = the first half
     memory_size: Positive = 64
+    criteria: Annotated[Literal["minimax", "none"], Field(json_schema_extra=LATER)] = "minimax"  # none: Eq. 2 alone
     weight_representative: Annotated[float, Field(ge=0)] = 0.002
     weight_diverse: Annotated[float, Field(ge=0)] = 0.008
     sampled_step: Count = 0  # the step whose EMA is sampled; 0 = the last
@@ -286,8 +288,13 @@ class FineTuneParams(StageParams):
     def inputs(self) -> dict[str, Input]:
         return {"prepare": Input(stage="00_prepare")}
 
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters that decide the result; those of the criteria are left out where there are none."""
+        apart = ("memory_size", "weight_representative", "weight_diverse") if self.criteria == "none" else ()
+        return {name: value for name, value in super().identity().items() if name not in apart}
+
     def label(self, inputs: dict[str, str]) -> str:
-        return f"{inputs['prepare']}-minimax"
+        return f"{inputs['prepare']}-{'minimax' if self.criteria == 'minimax' else 'plain'}"
 
 
 class PoolParams(StageParams):
@@ -297,8 +304,9 @@ class PoolParams(StageParams):
 
     prepare: Folder = ""
     fine_tune: Folder = ""
-    originals: Folder = ""  # the originals' scores (03), for generator "originals"
-    generator: Literal["minimax", "dit", "mgd3", "folder", "originals"] = "minimax"
+    originals: Folder = ""  # the originals' scores (03), for generators "originals" and "strata"
+    generator: Literal["minimax", "dit", "plain", "mgd3", "strata", "folder", "originals"] = "minimax"
+    base: Annotated[Literal["dit", "plain", "minimax"], Field(json_schema_extra=LATER)] = "dit"  # guided by modes
     root: Annotated[str | list[str], Field(json_schema_extra=GIVEN)] = ""  # the images of generator "folder": a folder,
     # or several folders or archives, which make one pool
     images_per_class: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 50
@@ -310,8 +318,9 @@ class PoolParams(StageParams):
     guidance: Annotated[float, Field(ge=0)] = 2.0
     guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
     guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
-    mode_scale: Annotated[float, Field(ge=0, json_schema_extra=LATER)] = 0.1  # λ of generator mgd3
-    mode_stop: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # step index at which its pull ends; 0 = half
+    mode_scale: Annotated[float, Field(ge=0, json_schema_extra=LATER)] = 0.1  # λ of generators mgd3 and strata
+    mode_stop: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # step index at which their pull ends; 0 = half
+    mode_shape: Annotated[Shape, Field(json_schema_extra=LATER)] = "scale"  # modes a bin of difficulty, for strata
     batch_size: Batch = 50
     classes: list[str] = []  # [] = all
     shard: Shard = ""  # "k/n": generate only the k-th of n shares, into the same folder; "" = all
@@ -331,10 +340,23 @@ class PoolParams(StageParams):
         if self.bias and self.generator != "originals":
             raise ValueError(f"pool.bias is {self.bias:g}, but generator {self.generator} has no bias to set; leave it "
                              f"at 0, or set pool.generator to originals")
-        if self.generator == "mgd3" and self.solver != "ancestral":
-            raise ValueError(f"pool.solver is {self.solver!r}, but generator mgd3 guides ancestral steps only; "
-                             f"set it to 'ancestral'")
+        if self.generator in MODES and self.solver != "ancestral":
+            raise ValueError(f"pool.solver is {self.solver!r}, but generator {self.generator} guides ancestral steps "
+                             f"only; set it to 'ancestral'")
         return self
+
+    @property
+    def model(self) -> str:
+        """Which diffusion model generates: "dit", "plain" (fine-tuned by Eq. 2 alone), "minimax"; "" for none."""
+        own = {"folder": "", "originals": ""} | dict.fromkeys(MODES, self.base)
+        return own.get(self.generator, self.generator)
+
+    def check_prefix(self, count: int) -> None:
+        """Raise ValueError where the first ``count`` images a class (0 = all) are not such a pool themselves."""
+        if self.generator in MODES and 0 < count < self.images_per_class:
+            raise ValueError(f"the first {count} images a class are wanted of a pool of {self.images_per_class} by "
+                             f"generator {self.generator}, whose modes are as many as its images, so that its pools do "
+                             f"not nest; set pool.images_per_class to {count}, or sample.pool_factor to 0")
 
     def identity(self) -> dict[str, Any]:
         """Return the parameters that decide the pool; of one that exists already, that is the folder alone."""
@@ -343,28 +365,33 @@ class PoolParams(StageParams):
             return {name: found[name] for name in ("generator", "root", "classes")}
         if self.generator == "originals":
             return {name: found[name] for name in ("generator", "bias", "seed", "classes") if name in found}
-        if self.generator == "mgd3":  # as many modes as images
+        apart = {"root"} | ({"mode_shape"} if self.generator != "strata" else set())
+        if self.generator in MODES:  # as many modes as images
             found["images_per_class"] = self.images_per_class
-        return {name: value for name, value in found.items() if name != "root"}
+        else:
+            apart |= {"base", "mode_scale", "mode_stop"}
+        return {name: value for name, value in found.items() if name not in apart}
 
     @property
     def computes(self) -> bool:
         return self.generator != "folder"
 
     def count(self) -> int:
-        return 0 if self.generator in ("folder", "mgd3") else self.images_per_class
+        return 0 if self.generator in ("folder", *MODES) else self.images_per_class
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}
-        if self.generator == "minimax":
-            found["fine_tune"] = Input(stage="01_fine_tune")
-        if self.generator == "originals":
+        if self.model in ("plain", "minimax"):
+            found["fine_tune"] = Input(stage="01_fine_tune",
+                                       overrides={"criteria": "none"} if self.model == "plain" else {})
+        if self.generator in ("originals", "strata"):
             found["originals"] = Input(stage="03_difficulty", overrides={"source": "originals"})
         return found
 
     def label(self, inputs: dict[str, str]) -> str:
-        bias = f"-bias{self.bias:g}" if self.generator == "originals" else ""
-        return f"{inputs['prepare']}-{self.generator}{bias}-{self.seed}"
+        more = f"-bias{self.bias:g}" if self.generator == "originals" else ""
+        more = f"-{self.base}" if self.generator in MODES and self.base != "dit" else more
+        return f"{inputs['prepare']}-{self.generator}{more}-{self.seed}"
 
 
 class DifficultyParams(StageParams):
@@ -523,7 +550,7 @@ class SampleParams(StageParams):
     def inputs(self) -> dict[str, Input]:
         _, method = self.made
         generator: dict[str, Any] = {"generator": method.generator} if method.generator else {}
-        if method.generator == "mgd3":  # as many modes as images of the set, so a pool for each IPC
+        if method.generator in MODES:  # as many modes as images of the set, so a pool for each IPC
             generator["images_per_class"] = self.ipc
         scale = {"ipc": self.ipc, "pool_factor": self.pool_factor} | ({"score": method.score} if method.score else {})
         scale |= {"pool_images": self.pool_images} if self.pool_images else {}

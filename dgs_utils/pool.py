@@ -1,10 +1,10 @@
 """Stage 02: the pool of generated images (§2.2) [F §5].
 
 Image i of class c draws all its noise from a seed of its own, so that a pool of 50 is the beginning of a pool of 300:
-the same images in fp32, to one grey level of 255, whatever the batch size. (MGD3's modes depend on the number of
-images, so its pools do not nest.) Work goes in fixed blocks of indices; a block whose files are all there, as they
-were written, is never generated again, so a killed run goes on at the first unfinished block, and several processes can
-fill one folder, each its share of blocks.
+the same images in fp32, to one grey level of 255, whatever the batch size. (Where images have modes, these depend on
+the number of images, so that such pools do not nest.) Work goes in fixed blocks of indices; a block whose files are all
+there, as they were written, is never generated again, so a killed run goes on at the first unfinished block, and
+several processes can fill one folder, each its share of blocks.
 """
 
 import json
@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv
@@ -32,12 +31,14 @@ from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
+from dgs_utils.diffusion.modes import modes_of, stratified_modes
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
 from dgs_utils.images.archives import unpack
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.tables import read_table
+from dgs_utils.methods import MODES
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.compiling import compiles
 from dgs_utils.runtime.devices import autocast, resolve
@@ -87,34 +88,28 @@ def decode_images(codec: autoencoder.Autoencoder, latents: Tensor, precision: st
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def modes_of(latents: Tensor, count: int) -> Tensor:
-    """Return MGD3's modes of a class: ``count`` k-means centres of its real latents [F §11].
-
-    As there are as many modes as images, a pool of another size has other modes: these pools do not nest.
-
-    Args:
-        latents: (N, C, S, S), N ≥ count.
-        count: images of the pool.
-
-    Returns:
-        (count, C, S, S) float32.
-    """
-    found = KMeans(count, random_state=0, n_init="auto").fit(latents.flatten(1).numpy())
-    return torch.from_numpy(found.cluster_centers_).view(-1, *latents.shape[1:]).float()
-
-
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def load_generator(run: Run) -> DiT:
     """Return the diffusion model of this pool: the raw base model, or with its DiffFit weights folded in."""
     model = DiT.from_pretrained(run.inputs["prepare"] / "dit")
-    if run.params.generator == "minimax":
+    if "fine_tune" in run.inputs:
+        _check_criteria(run)
         state = load_file(run.inputs["fine_tune"] / "difffit.safetensors")
         scaled = {int(name.split(".")[1]) for name in state if "gamma" in name}
         add_difffit(model, max(scaled, default=-1) + 1)
         model.load_state_dict(state, strict=False)
         fold(model)
     return model.store_matrices(run.params.precision).to(resolve(run.params.device)).eval()
+
+
+def _check_criteria(run: Run) -> None:
+    """What a folder of 01 was fine-tuned with must be what the generator is called after."""
+    criteria = read_manifest(run.inputs["fine_tune"])["params"].get("criteria", "minimax")
+    if (criteria == "none") != (run.params.model == "plain"):
+        raise ValueError(f"pool.fine_tune is {run.inputs['fine_tune']}, fine-tuned with criteria {criteria!r}, and the "
+                         f"pool asks for {run.params.model!r}; give another folder, or set pool.generator (of modes "
+                         f"pool.base) to {'plain' if criteria == 'none' else 'minimax'!r}")
 
 
 def generate(run: Run) -> pd.DataFrame:
@@ -252,7 +247,7 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
         model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
     codec = autoencoder.load(run.inputs["prepare"], channels).store_matrices(params.precision).to(device)
-    modes = class_modes(run, {block.name for block in missing}) if params.generator == "mgd3" else {}
+    modes = class_modes(run, {block.name for block in missing}) if params.generator in MODES else {}
     steps = run.progress(range(evaluations), label="pool")
     with ThreadPoolExecutor(1) as writer:
         pending = []
@@ -285,18 +280,24 @@ def _write_images(folder: Path, codec: autoencoder.Autoencoder, latents: Tensor,
 
 
 def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:
-    """Return MGD3's modes of some classes (see `modes_of`)."""
-    latents = Latents.load(run.inputs["prepare"] / "latents.safetensors")
-    classes = read_classes(run.inputs["prepare"])
+    """Return the modes of some classes: MGD3's, or stratified by the originals' difficulty."""
+    params, prepare = run.params, run.inputs["prepare"]
+    latents = Latents.load(prepare / "latents.safetensors")
+    classes, scores = read_classes(prepare), np.empty(0)
+    if params.generator == "strata":
+        known = read_scores(run.inputs["originals"]).set_index("file_name")["score"]
+        scores = known.loc[ImageSet.read(prepare, "train").table["file_name"]].to_numpy()
     modes = {}
     for name, label in zip(classes["class"], classes["label"], strict=True):
         if name not in names:
             continue
-        real = latents.mean[latents.labels == label, 0]
-        if len(real) < run.params.images_per_class:
-            raise ValueError(f"class {name} has {len(real)} originals, too few for {run.params.images_per_class} "
+        own = latents.labels == label
+        real = latents.mean[own, 0]
+        if len(real) < params.images_per_class:
+            raise ValueError(f"class {name} has {len(real)} originals, too few for {params.images_per_class} "
                              f"modes; lower pool.images_per_class or use another generator")
-        modes[name] = modes_of(real, run.params.images_per_class)
+        modes[name] = (modes_of(real, params.images_per_class) if params.generator == "mgd3" else
+                       stratified_modes(real, scores[own.numpy()], params.images_per_class, params.mode_shape))
     return modes
 
 

@@ -14,13 +14,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.manifests import parameter
+from dgs_utils.artifacts.manifests import MANIFEST, parameter, read_manifest
 from dgs_utils.artifacts.run import Run
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
+from dgs_utils.params import PoolParams
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores, with_score
@@ -161,6 +162,7 @@ def read_source(run: Run) -> Source:
     else:
         images = keep_classes(ImageSet.read(run.inputs["pool"]), read_classes(run.inputs["prepare"]), run.warn)
         size = params.taken("pool")
+        _check_prefix(run.inputs["pool"], size)
         images = ImageSet(images.root, first_of_class(images.table, size))
     check_names(images.table, images.root)
     if "target" not in params.needs:
@@ -181,6 +183,12 @@ def read_source(run: Run) -> Source:
     thresholds = read_table(folder / "thresholds.csv")
     notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
     return Source(images, targets, notes)
+
+
+def _check_prefix(pool: Path, count: int) -> None:
+    """The first images of a pool are to be such a pool themselves, where the kit made it."""
+    if (pool / MANIFEST).exists() and (manifest := read_manifest(pool))["stage"] == PoolParams.stage:
+        PoolParams.model_construct(**manifest["params"]).check_prefix(count)
 
 
 def _left(run: Run, images: ImageSet, least: int) -> ImageSet:

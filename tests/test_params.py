@@ -30,7 +30,7 @@ def other_value(model: type[StageParams], name: str, **others: Any) -> Any:
     default = model.model_fields[name].default
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
                         "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
-                        "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4"],
+                        "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4", "none", "plain"],
                   bool: [not default], int: [default + 1, 3] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:
@@ -178,6 +178,8 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
         method = {"generator": "folder"}
     elif (stage, name) == ("02_pool", "bias"):
         method = {"generator": "originals"}
+    elif stage == "02_pool" and name in ("base", "mode_scale", "mode_stop", "mode_shape"):
+        method = {"generator": "strata"}
     if stage == "06_evaluate" and name.startswith("teacher"):  # whom only soft labels have
         method = {"protocol": "rded"}
     plain, changed = model(**method), model(**method, **{name: other_value(model, name, **method)})
@@ -272,11 +274,29 @@ def test_score_and_cut_tell_results_apart_where_they_are_looked_at(method, ignor
     assert len(keys) == 2  # a cut goes by the score, whatever the rule looks at
 
 
-def test_mgd3_has_a_pool_for_each_ipc():
+@pytest.mark.parametrize("generator", ["mgd3", "strata"])
+def test_modes_have_a_pool_for_each_ipc(generator):
     for ipc in (10, 20):
-        [pool] = [spec for name, spec in validate("05_sample", {"method": "mgd3", "ipc": ipc}).inputs().items()
+        [pool] = [spec for name, spec in validate("05_sample", {"method": generator, "ipc": ipc}).inputs().items()
                   if name == "pool"]
-        assert pool.overrides == {"generator": "mgd3", "images_per_class": ipc}
+        assert pool.overrides == {"generator": generator, "images_per_class": ipc}
+
+
+@pytest.mark.parametrize(("values", "criteria"), [
+    ({"generator": "dit"}, None), ({"generator": "minimax"}, {}), ({"generator": "plain"}, {"criteria": "none"}),
+    ({"generator": "mgd3"}, None), ({"generator": "mgd3", "base": "plain"}, {"criteria": "none"}),
+    ({"generator": "strata", "base": "minimax"}, {}), ({"generator": "dit", "base": "plain"}, None)])
+def test_a_pool_asks_for_the_fine_tuning_that_its_generator_is_called_after(values, criteria):
+    inputs = validate("02_pool", values).inputs()
+    assert (inputs["fine_tune"].overrides if criteria is not None else inputs.get("fine_tune")) == criteria
+    assert ("originals" in inputs) == (values["generator"] == "strata")
+
+
+def test_parameters_of_criteria_and_modes_do_not_tell_results_apart_where_there_are_none():
+    for stage, values, ignored in (("01_fine_tune", {"criteria": "none"}, {"memory_size": 3, "weight_diverse": 0.1}),
+                                   ("02_pool", {"generator": "dit"}, {"base": "plain", "mode_scale": 0.5}),
+                                   ("02_pool", {"generator": "mgd3"}, {"mode_shape": "hill"})):
+        assert validate(stage, values).identity() == validate(stage, values | ignored).identity()
 
 
 def test_a_rule_asks_for_the_stages_that_it_looks_at():

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from dgs_utils.batch.experiment import SECTIONS
-from dgs_utils.methods import METHODS
+from dgs_utils.methods import METHODS, MODES
 from dgs_utils.params import STAGES
 
 SECTION_OF = {stage: section for section, stage in SECTIONS.items()}
@@ -131,7 +131,7 @@ def licence_notes(manifests: dict[str, dict[str, Any]], table: pd.DataFrame) -> 
     if prepare.get("dataset") in IMAGENET:
         notes.append(NOTES["imagenet"])
     pretrained = prepare.get("base_model") not in (None, "train", "none")
-    if pretrained and generators & {"dit", "minimax", "mgd3"}:
+    if pretrained and generators & {"dit", "plain", "minimax", *MODES}:
         notes.append(NOTES["dit"])
     if generators == {"originals"}:
         notes.append(NOTES["originals"])

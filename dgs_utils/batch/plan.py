@@ -16,7 +16,16 @@ from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import DYNAMIC
-from dgs_utils.params import Input, PoolParams, PrepareParams, SampleParams, StageParams, TransformParams, validate
+from dgs_utils.params import (
+    FineTuneParams,
+    Input,
+    PoolParams,
+    PrepareParams,
+    SampleParams,
+    StageParams,
+    TransformParams,
+    validate,
+)
 
 HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
 
@@ -130,11 +139,22 @@ def _unique(sources: Any) -> list:
 def _check(node: Node) -> None:
     if isinstance(node.params, PrepareParams):
         _check_originals(node.params)
+    elif isinstance(node.params, PoolParams):
+        tuning = node.inputs.get("fine_tune")
+        _check_criteria(node.params, tuning.params if isinstance(tuning, Node) else None)
     elif isinstance(node.params, TransformParams | SampleParams):
         _check_pool_size(node, node.params)
     if isinstance(node.params, SampleParams):
         prepare = node.inputs["prepare"]
         _check_dynamics(node.params, prepare.params if isinstance(prepare, Node) else None)
+
+
+def _check_criteria(params: PoolParams, tuning: StageParams | None) -> None:
+    """A generator that is called after the minimax criteria is fine-tuned with them."""
+    if params.model == "minimax" and isinstance(tuning, FineTuneParams) and tuning.criteria == "none":
+        name = "generator" if params.generator == "minimax" else "base"
+        raise ValueError(f"pool.{name} is minimax, but fine_tune.criteria is none; set pool.{name} (or sample.method) "
+                         f"to plain, or leave fine_tune.criteria out")
 
 
 def _check_dynamics(params: SampleParams, prepare: StageParams | None) -> None:
@@ -165,7 +185,9 @@ def _check_pool_size(node: Node, params: TransformParams | SampleParams) -> None
             if (count := sum(found[name] for found in counts)) < need:
                 raise ValueError(f"{wanted} asks for {need} images of each class, but class {name} has {count} in "
                                  f"{', '.join(str(locate(r)) for r in roots)}; add some, or lower ipc or pool_factor")
-    elif need > made.images_per_class:
+    elif need <= made.images_per_class:
+        made.check_prefix(params.taken("pool_scores" if node.stage == "04_transform" else "pool"))
+    else:
         raise ValueError(f"{wanted} asks for {need} images of each class, but pool.images_per_class is "
                          f"{made.images_per_class}; raise it to {need}, or lower ipc or pool_factor")
 

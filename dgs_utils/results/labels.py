@@ -72,9 +72,10 @@ def generation_of(params: Mapping[str, Mapping[str, Any]]) -> str:
     size = prepare.get("dit_size") or "a DiT of its own size"
     parts = [f"{size} trained here" if prepare.get("base_model") == "train" else size]
     tuning = params.get("01_fine_tune")
-    if tuning and pool["generator"] == "minimax":
-        parts.append(f"{tuning['steps']} fine-tuning steps" if tuning["steps"] else
-                     f"{tuning['epochs']} fine-tuning epochs")
+    if tuning:
+        plain = " without criteria" if tuning.get("criteria") == "none" else ""
+        parts.append(f"{tuning['steps'] or tuning['epochs']} fine-tuning {'steps' if tuning['steps'] else 'epochs'}"
+                     f"{plain}")
     parts += [f"{pool['steps']} steps", f"guidance {pool['guidance']:g}"]
     parts += [f"{name} in bf16" for name, part in (("fine-tuned", tuning), ("sampled", pool))
               if part and part.get("precision") == "bf16"]
