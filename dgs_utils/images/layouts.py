@@ -326,10 +326,10 @@ def _nothing(top: Path, tree: Tree) -> str:
 def _by_folder(top: Path, tree: Tree, depth: int) -> tuple[pd.DataFrame, Counter]:
     rows = [(name, name.split("/")[depth]) for name in tree.images if name.count("/") > depth]
     forms: dict[str, str] = {}
-    for name in {name for _, name in rows}:
+    for name in sorted({name for _, name in rows}):
         if forms.setdefault(one_form(name), name) != name:
-            raise ValueError(f"{top} holds two folders {name}, whose names differ only in how accents are stored; put "
-                             f"their images into one")
+            raise ValueError(f"{top} holds two folders {one_form(name)}, whose names differ only in how accents are "
+                             f"stored; put their images into one")
     table = pd.DataFrame([(file, one_form(name)) for file, name in rows], columns=["file_name", "class"])
     skipped = tree.skipped + Counter(map(kind_of, tree.others))
     skipped["images outside class folders"] += len(tree.images) - len(rows)
