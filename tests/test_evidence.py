@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import small_grid
+from evidence import COMMANDS, RIVALS, TITLES, difference_lines, ledger_lines, nodes_behind, older, took, wrapped
 from scipy import stats
 
 from dgs_utils.results.comparisons import compare_with_rivals, signed
@@ -92,12 +94,44 @@ def test_notebook_07_makes_them_from_the_rows_alone(tmp_path):
     assert {"accuracy.png", "differences.png", "manifest.json"} <= {file.name for file in (tmp_path / "made").iterdir()}
 
 
+def is_kept_whole(folder: Path) -> bool:
+    """Tell whether a clean commit stands behind each row: the manifests of all stages behind it are listed."""
+    return (folder / "nodes.csv").exists() and not pd.read_csv(folder / "nodes.csv")["git"].str.endswith("-dirty").any()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_rows_are_those_of_a_clean_commit_or_called_older(folder):
+    paragraph = " ".join(RESULTS.partition("*Older rows*")[2].partition("\n\n")[0].split())
+    assert (f"{folder.name} (" in paragraph) != is_kept_whole(folder)
+    if is_kept_whole(folder):
+        nodes = pd.read_csv(folder / "nodes.csv", dtype=str)
+        trained = set(nodes.loc[nodes["stage"] == "06_evaluate", "key"])
+        assert set(pd.read_csv(folder / "results.csv", dtype=str)["key"]) == trained
+        minutes = round(nodes["seconds"].astype(float).sum() / 60)
+        assert took(folder.name) == f"{minutes} minutes of notebooks"
+
+
+def test_ledger_and_readme_are_as_the_command_writes_them():
+    ledger = (EVIDENCE / "README.md").read_text()
+    lines = [line for name in COMMANDS for line in ledger_lines(name)]
+    assert [line for line in ledger.splitlines() if "](" in line and line.startswith("| ")] == lines
+    assert sorted(COMMANDS) == [folder.name for folder in FOLDERS]
+    assert [line for line in RESULTS.splitlines() if line.startswith("|")][2:] == difference_lines()
+    paragraph = older(list(COMMANDS))
+    assert wrapped(paragraph) in RESULTS
+    assert bool(paragraph) == ("*Older rows*" in RESULTS)
+
+
+def test_what_stands_behind_a_run_is_read_from_its_manifests(tmp_path_factory):
+    workspace, _ = small_grid.finished(tmp_path_factory.getbasetemp())
+    expected = small_grid.manifests(workspace)
+    [figures] = [workspace / "outputs" / name for name in expected if name.startswith("07_figures/")]
+    found = nodes_behind(figures, workspace / "outputs")
+    assert sorted(found["key"]) == sorted(manifest["key"] for manifest in expected.values())
+    assert found["seconds"].sum() == pytest.approx(sum(manifest["seconds"] for manifest in expected.values()))
+
+
 # ---- The README ------------------------------------------------------------------------------------------------------
-
-TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",
-          "woof128_cpu": "ImageWoof, 64 px"}
-RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]
-
 
 def differences_of(name: str) -> pd.DataFrame:
     return pd.read_csv(EVIDENCE / name / "comparisons.csv")

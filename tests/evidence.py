@@ -1,0 +1,195 @@
+"""Make the committed evidence anew, from committed rows or from those of a new run.
+
+    python tests/evidence.py                                                # all tables, from the rows that are there
+    python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # the rows of a finished run first
+
+It wants a checkout without uncommitted changes, on a commit that stays (not one that is to be rebased), whose hash the
+manifests then tell. Notebook 07 makes tables, comparisons and figures; the ledger, the tables in it, and the table and
+the paragraph on older rows in the README are written from them. Sentences in the README that quote single numbers are
+one's own to write; tests/test_evidence.py says which do not hold any more.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from dgs_utils.results.comparisons import signed
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = ROOT / "outputs" / "evidence"
+LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
+COMMANDS = {"quickstart": "dgs run params/quickstart.yaml", **{
+    name: f"dgs run params/{name}.yaml --jobs 2" for name in ("fashion_table", "nette64_cpu", "woof128_cpu",
+                                                              "fashion_precision")}}
+TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",
+          "woof128_cpu": "ImageWoof, 64 px"}
+RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]
+PRINTED = {"comparison": "accuracies", "comparisons": "differences and sentences"}
+OLDER = "*Older rows*: "
+
+
+# ---- Rows and what is made of them -----------------------------------------------------------------------------------
+
+def nodes_behind(folder: Path, outputs: Path) -> pd.DataFrame:
+    """Return a line for each stage folder behind a finished one: stage, key, git, device, seconds, finished."""
+    found: dict[str, dict] = {}
+
+    def visit(place: Path) -> None:
+        manifest = json.loads((place / "manifest.json").read_text())
+        if f"{manifest['stage']} {manifest['key']}" not in found:
+            found[f"{manifest['stage']} {manifest['key']}"] = {
+                name: manifest[name] for name in ("stage", "key", "git", "device", "seconds", "finished")}
+            for source in manifest["inputs"]:
+                if (outputs / source["folder"] / "manifest.json").exists():
+                    visit(outputs / source["folder"])
+
+    visit(folder)
+    return pd.DataFrame(found.values()).sort_values(["stage", "key"])
+
+
+def collect(name: str, folder: Path) -> None:
+    """Take over the rows of a finished 07 folder, and which stages are behind them."""
+    kept = EVIDENCE / name
+    kept.mkdir(exist_ok=True)
+    shutil.copy(folder / "results.csv", kept / "results.csv")
+    shutil.copy(folder / "manifest.json", kept / "rows.json")
+    for figure in ("figure2.png", "figure3.png"):
+        if (folder / figure).exists():
+            shutil.copy(folder / figure, kept / figure)
+    nodes_behind(folder, folder.parents[1]).to_csv(kept / "nodes.csv", index=False)
+
+
+def make(name: str, rows: Path, scratch: Path) -> Path:
+    """Run notebook 07 on a file of rows, elsewhere, so that the checkout stays clean; return what it wrote."""
+    place = rows.relative_to(ROOT) if rows.is_relative_to(ROOT) else rows  # manifests shall not tell where one works
+    values = f"{{results: ['{place}'], title: {name}}}"
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / "07_figures.ipynb"),
+               str(scratch / f"{name}.ipynb"), "-y", values]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"DGS_OUTPUTS": str(scratch)}, check=True)
+    [made] = (scratch / "07_figures").glob(f"{name}-*")
+    return made
+
+
+def take_over(name: str, made: Path) -> None:
+    """Put what notebook 07 wrote in place of what was there; rows, and figures of images, stay."""
+    kept = EVIDENCE / name
+    stay = {"results.csv", "rows.json", "nodes.csv", "figure2.png", "figure3.png"}
+    for file in kept.iterdir():
+        if file.name not in stay:
+            file.unlink()
+    for file in made.iterdir():
+        if file.suffix in (".csv", ".md", ".png", ".json") and not file.name.startswith(".") and (
+                file.name not in {*stay, "inputs.json"}):
+            shutil.copy(file, kept / file.name)
+
+
+# ---- Texts -----------------------------------------------------------------------------------------------------------
+
+def took(name: str) -> str:
+    """Return how long the notebooks behind the rows took, from their manifests, or as the ledger has it."""
+    nodes = EVIDENCE / name / "nodes.csv"
+    if nodes.exists():
+        return f"{round(pd.read_csv(nodes)['seconds'].sum() / 60)} minutes of notebooks"
+    [*_, line] = [line for line in LEDGER.read_text().splitlines() if line.startswith(f"| {name}: ")]
+    return line.split(" | ")[-1].removesuffix(" |")
+
+
+def ledger_lines(name: str) -> list[str]:
+    """Return the ledger's lines of one folder, one a printed table."""
+    folder = EVIDENCE / name
+    rows, tables = (json.loads((folder / file).read_text()) for file in ("rows.json", "manifest.json"))
+    stems = sorted((file.stem for file in folder.glob("*.md")), key=lambda stem: (stem not in PRINTED, stem))
+    return [f"| {name}: {PRINTED.get(stem, f'ablation of {stem}')} | [{stem}.md]({name}/{stem}.md) "
+            f"| `{COMMANDS[name]}` | {rows['git']} | {tables['git']} | {rows['device']} | {took(name)} |"
+            for stem in stems]
+
+
+def older(names: list[str]) -> str:
+    """Return the paragraph on rows that no commit stands behind; "" where there are none."""
+    found = []
+    for name in names:
+        nodes = EVIDENCE / name / "nodes.csv"
+        if not nodes.exists() or pd.read_csv(nodes)["git"].str.endswith("-dirty").any():
+            found.append(f"{name} ({json.loads((EVIDENCE / name / 'rows.json').read_text())['git']})")
+    if not found:
+        return ""
+    return (f"{OLDER}the trainings behind {', '.join(found)} are older than the rule that the manifest of each stage "
+            f"behind a row is kept (`nodes.csv`). `-dirty` means with uncommitted changes: no commit holds exactly "
+            f"that code, so take these numbers as provisional. Tables and intervals are made from the rows by a clean "
+            f"commit.")
+
+
+def difference_lines() -> list[str]:
+    """Return the lines of the README's table."""
+    lines = []
+    for name, title in TITLES.items():
+        table = pd.read_csv(EVIDENCE / name / "comparisons.csv")
+        for (condition, ipc), part in table.groupby(["condition", "ipc"], sort=False):
+            known = {row.second: f"{signed(row.difference)} ({signed(row.low)} to {signed(row.high)})"
+                     for row in part.itertuples()}
+            cells = [f"{title}, {condition}, IPC {ipc}", *(known.get(rival, "–") for rival in RIVALS)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def write_ledger(names: list[str]) -> None:
+    """Write the ledger's lines and the accuracies that it shows."""
+    text, lines = LEDGER.read_text(), [line for name in names for line in ledger_lines(name)]
+    head = "| --- | --- | --- | --- | --- | --- | --- |\n"
+    before, _, after = text.partition(head)
+    text = before + head + "\n".join(lines) + "\n\n" + after.partition("\n\n")[2]
+    for name in names:
+        shown = (EVIDENCE / name / "comparison.md").read_text().strip()
+        start = text.index("| Dataset |", text.index(f"\n## {name}\n"))
+        end = text.index("\n\n", text.index("\n\n", start) + 2)  # the table, and its caption
+        text = text[:start] + shown + text[end:]
+    LEDGER.write_text(text)
+
+
+def write_readme(names: list[str]) -> None:
+    """Write the table of differences and the paragraph on older rows into "Results"."""
+    text = README.read_text()
+    before, head, after = text.partition("| DGS minus |")
+    old = re.match(r"[^\n]*\n\| ---[^\n]*\n(\|[^\n]*\n)+", after)
+    titles = "\n".join(after.splitlines()[:2])
+    text = before + head + titles + "\n" + "\n".join(difference_lines()) + "\n" + after[old.end():]
+    text = re.sub(rf"{re.escape(OLDER)}.*?\n\n", "", text, flags=re.S)
+    paragraph = older(names)
+    place = text.index("![Differences to DGS")
+    README.write_text(text[:place] + (f"{wrapped(paragraph)}\n\n" if paragraph else "") + text[place:])
+
+
+def wrapped(text: str, width: int = 120) -> str:
+    """Return a paragraph in lines."""
+    lines = [""]
+    for word in text.split(" "):
+        if len(lines[-1]) + len(word) + 1 > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def main(changes: list[str]) -> None:
+    """Make everything anew; see the module."""
+    if subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True).stdout:
+        sys.exit("the checkout has uncommitted changes; commit them first, so that manifests name a clean commit")
+    names, new = list(COMMANDS), {name: Path(folder).absolute() for name, folder in (c.split("=", 1) for c in changes)}
+    with tempfile.TemporaryDirectory() as scratch:
+        made = {name: make(name, new.get(name, EVIDENCE / name) / "results.csv", Path(scratch)) for name in names}
+        for name, folder in new.items():
+            collect(name, folder)
+        for name in names:
+            take_over(name, made[name])
+    write_ledger(names)
+    write_readme(names)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
