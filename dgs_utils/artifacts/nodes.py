@@ -10,7 +10,7 @@ from dgs_utils.artifacts.contents import digest_of, identity_of
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.names import clean_name
 from dgs_utils.artifacts.places import locate, outputs_root
-from dgs_utils.params import StageParams, node_key, validate
+from dgs_utils.params import STAGES, StageParams, node_key, validate
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,27 @@ def pool_count(source: "Node | Path", there: bool = False) -> int:
     if isinstance(source, Node):
         return (there and source.count and len(_chain(source.folder))) or source.count
     return len(_chain(source))
+
+
+def check_root(folder: Path, what: str, manifest: dict[str, Any]) -> None:
+    """Check that images which a finished folder only lists, where the user has them, are still those that it listed.
+
+    Args:
+        folder: an input folder.
+        what: the parameter that names it.
+        manifest: its manifest.
+
+    Raises:
+        ValueError: they are not. Where they have gone, whoever reads them tells.
+    """
+    given = manifest.get("given")
+    known = given.get("root") if isinstance(given, dict) else None
+    if not isinstance(known, dict) or not isinstance(known.get("path"), str) or not locate(known["path"]).is_dir():
+        return
+    only = STAGES[manifest["stage"]].model_construct(**manifest["params"]).class_folders()
+    if identity_of(known["path"], only) != known.get("content"):
+        raise ValueError(f"{what}: {folder} lists images of {locate(known['path'])}, which holds another content now; "
+                         f"run {manifest['stage']} again, which makes a folder of its own for it")
 
 
 def _chain(folder: Path) -> list[str]:

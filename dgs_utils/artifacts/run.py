@@ -24,7 +24,7 @@ from dgs_utils.artifacts.manifests import (
     is_done,
     read_begun,
 )
-from dgs_utils.artifacts.nodes import Node, default_node, key_of, settled
+from dgs_utils.artifacts.nodes import Node, check_root, default_node, key_of, settled
 from dgs_utils.artifacts.opening import begin_on, door, given_paths, release, share_of, take
 from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import locate, notebook_of, outputs_root, workspace
@@ -219,7 +219,9 @@ def _manifest_of(name: str, folder: Path, spec: Input) -> dict[str, Any] | None:
     """Return an input's manifest after checking it; None for an image folder of any origin, where that will do."""
     if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
         return None
-    return check_input(folder, name, spec.stages)
+    manifest = check_input(folder, name, spec.stages)
+    check_root(folder, name, manifest)
+    return manifest
 
 
 def _source(name: str, folder: Path, manifest: dict[str, Any] | None, taken: int) -> dict[str, Any]:

@@ -73,8 +73,9 @@ def changed_data(left: list[Node]) -> list[str]:
     for (stage, name, _), gift in gifts.items():
         if before := [folder for folder, found in made[stage] if _is_other(found["given"], name, gift)]:
             last = max(before, key=lambda folder: (folder / MANIFEST).stat().st_mtime)
-            lines.append(f"{stage[3:]}.{name} ({gift['path']}) holds another content than when {shown(last)} was made; "
-                         f"what depends on it is made again (took {duration(_seconds_from(last))})")
+            paths = gift["path"] if isinstance(gift["path"], list) else [gift["path"]]
+            lines.append(f"{stage[3:]}.{name} ({', '.join(paths)}) holds another content than when {shown(last)} was "
+                         f"made; what depends on it is made again (took {duration(_seconds_from(last))})")
     return list(dict.fromkeys(lines))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dgs_utils.artifacts.contents import steady
 from dgs_utils.artifacts.manifests import check_input
-from dgs_utils.artifacts.nodes import Node, settled
+from dgs_utils.artifacts.nodes import Node, check_root, settled
 from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
@@ -93,7 +93,8 @@ class _Planner:
         if not given:
             return self.node(spec.stage, point, spec.overrides)
         if not (spec.any_folder and given.is_dir()):
-            check_input(given, f"{params.stage[3:]}.{name}", spec.stages)
+            what = f"{params.stage[3:]}.{name}"
+            check_root(given, what, check_input(given, what, spec.stages))
         return given
 
     def _keep(self, node: Node) -> Node:
