@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "images.classes": ["SUBSETS"],
     "images.image_sets": ["ImageSet"],
     "images.pixels": ["center_crop"],
-    "prepare": ["train_judge"],
+    "prepare": ["train_dit", "train_judge"],
     "results.comparisons": ["compare"],
     "classifiers.judge": ["open_judge"],
     "classifiers.networks": ["build_network"],

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -25,7 +26,7 @@ from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.classes import imagenet_names, read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import PrepareParams
+from dgs_utils.params import PrepareParams, checked
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, torch_seeded
@@ -76,6 +77,57 @@ def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, n
                                midway=midway, watch=watch)
     config = ClassifierConfig(network, classes, resize=round(size * known.test_zoom), crop=size, norm=norm)
     return Classifier(built.cpu(), config), outcome.curve
+
+
+# ---- Latents and diffusion models ------------------------------------------------------------------------------------
+
+def train_dit(latents: Latents, *, device: str = "auto", progress: Callable = silent,
+              **settings: Any) -> tuple[DiT, pd.DataFrame]:
+    """Train a DiT from scratch, as the base that fine-tuning starts from.
+
+    Args:
+        latents: the training set, with labels from 0; ``encode`` of `diffusion.latents` makes them from images.
+        device: where to train.
+        progress: wraps the steps.
+        settings: dit_size, or patch_size, hidden_size, depth and num_heads; label_dropout, train_steps, train_batch,
+            learning_rate, ema_decay, seed and precision of `params.PrepareParams`.
+
+    Returns:
+        The model, on the device, with the moving average of its weights, and the losses: step, mse, vb.
+
+    Raises:
+        ValueError: a bad setting, or sizes that do not divide.
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    params = checked(PrepareParams, settings | {"device": device})
+    return _train_dit(latents, int(latents.labels.max()) + 1, params, progress)
+
+
+def _train_dit(latents: Latents, classes: int, params: PrepareParams, progress: Callable,
+               checkpoint: Path | None = None) -> tuple[DiT, pd.DataFrame]:
+    """Train a DiT of so many classes, from its checkpoint on where there is one; see `train_dit`."""
+    channels, side = latents.mean.shape[2:4]
+    with torch_seeded("prepare", "dit", params.seed):
+        model = fresh_dit(params, channels, side, classes)
+    model = model.to(resolve(params.device))
+    schedule = Schedule(params.train_steps, params.train_batch, params.learning_rate, params.ema_decay, params.seed,
+                        params.precision, stage="prepare")
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trainer = Trainer(model, trained, latents, torch.arange(classes), schedule, None, checkpoint)
+    average = trainer.run(progress=progress)
+    model.load_state_dict(average, strict=False)
+    return model, trainer.loss_table()[["step", "mse", "vb"]]
+
+
+def fresh_dit(params: PrepareParams, channels: int, side: int, classes: int) -> DiT:
+    """Return a DiT with initial weights from torch's generator, for latents (channels, side, side)."""
+    config = {"input_size": side, "in_channels": channels, "num_classes": classes,
+              "class_dropout": params.label_dropout}
+    return DiT.from_size(params.dit_size, **config) if params.dit_size else DiT(**_own_size(params), **config)
+
+
+def _own_size(params: PrepareParams) -> dict[str, int]:
+    return {name: getattr(params, name) for name in ("patch_size", "hidden_size", "depth", "num_heads")}
 
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
@@ -230,14 +282,14 @@ def fetch_base_model(run: Run, codec: autoencoder.Autoencoder) -> None:
     if rest:
         raise ValueError(f"prepare.image_size is {params.image_size}; with this autoencoder it must be a multiple of "
                          f"{codec.factor}")
+    classes = read_classes(run.folder)
     if params.base_model == "train":
         with torch.device("meta"):
-            _fresh_model(run, codec.channels, side)
+            fresh_dit(params, codec.channels, side, len(classes))
     if params.base_model in ("train", "none") or is_whole(target):
         return
     model = checkpoints.load_dit(params.base_model, params.dit_size, _own_size(params))
-    conditions = int(read_classes(run.folder)["condition"].max()) + 1
-    checkpoints.check_fit(model, params.base_model, codec.channels, side, conditions)
+    checkpoints.check_fit(model, params.base_model, codec.channels, side, int(classes["condition"].max()) + 1)
     with kept(target) as partial:
         model.save_pretrained(partial)
 
@@ -260,35 +312,10 @@ def train_base_model(run: Run, latents: Latents) -> pd.DataFrame:
     """
     target, losses = run.folder / "dit", run.folder / "dit_losses.csv"
     if not (is_whole(target) and (is_whole(losses) or run.params.base_model != "train")):
-        model, table = _train_from_scratch(run, latents)
+        checkpoint = run.folder / "checkpoints" / "base.pt"
+        model, table = _train_dit(latents, len(read_classes(run.folder)), run.params, run.progress, checkpoint)
         _write(losses, table)
         with kept(target) as partial:
             model.save_pretrained(partial)
-        (run.folder / "checkpoints" / "base.pt").unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return read_table(losses) if losses.exists() else pd.DataFrame(columns=["step", "mse", "vb"])
-
-
-def _own_size(params: PrepareParams) -> dict[str, int]:
-    return {name: getattr(params, name) for name in ("patch_size", "hidden_size", "depth", "num_heads")}
-
-
-def _fresh_model(run: Run, channels: int, side: int) -> DiT:
-    params = run.params
-    config = {"input_size": side, "in_channels": channels, "num_classes": len(read_classes(run.folder)),
-              "class_dropout": params.label_dropout}
-    return DiT.from_size(params.dit_size, **config) if params.dit_size else DiT(**_own_size(params), **config)
-
-
-def _train_from_scratch(run: Run, latents: Latents) -> tuple[DiT, pd.DataFrame]:
-    params = run.params
-    with torch_seeded("prepare", "dit", params.seed):
-        model = _fresh_model(run, *latents.mean.shape[2:4])
-    model = model.to(resolve(params.device))
-    schedule = Schedule(params.train_steps, params.train_batch, params.learning_rate, params.ema_decay, params.seed,
-                        params.precision, stage="prepare")
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    trainer = Trainer(model, trained, latents, torch.arange(model.config.num_classes), schedule, None,
-                      run.folder / "checkpoints" / "base.pt")
-    average = trainer.run(progress=run.progress)
-    model.load_state_dict(average, strict=False)
-    return model, trainer.loss_table()[["step", "mse", "vb"]]

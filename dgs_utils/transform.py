@@ -5,7 +5,7 @@ The logarithm and the search are in `dgs_utils.selection.thresholds`, a class's 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,8 +98,13 @@ def _quietly(pool: pd.Series, originals: pd.Series, limit: int, settings: dict[s
         return transform_class(pool, originals, limit, **settings)
 
 
-def compare_readings(sets: Sets, params: TransformParams) -> pd.DataFrame:
+def compare_readings(sets: Sets, limit: int, **settings: Any) -> pd.DataFrame:
     """Return what the two readings of the method find on the same data.
+
+    Args:
+        sets: scores, each in [0, 1].
+        limit: thresholds tried are below this (see `transforms.limit_of`).
+        settings: of `transforms.transform_class`, whose objective plays no part.
 
     Returns:
         One row a class and reading: class, reading, bottom, top, and the mean transformed difficulty of pool and
@@ -109,28 +114,35 @@ def compare_readings(sets: Sets, params: TransformParams) -> pd.DataFrame:
     originals = dict(list(sets.originals.groupby("class", sort=False)["score"]))
     for name, pool in sets.pool.groupby("class", sort=False)["score"]:
         for reading in ("code", "paper"):
-            found = _quietly(pool, originals[name], limit_of(params.ipc, params.limit),
-                             settings_of(params) | {"objective": reading})
+            found = _quietly(pool, originals[name], limit, settings | {"objective": reading})
             rows.append({"class": name, "reading": reading, "bottom": found.thresholds.bottom,
                          "top": found.thresholds.top, "pool mean": found.pool.mean(),
                          "original mean": found.originals.mean()})
     return pd.DataFrame(rows)
 
 
-def compare_scales(sets: Sets, params: TransformParams, names: list[str]) -> dict[str, dict[str, np.ndarray]]:
+def compare_scales(sets: Sets, names: Sequence[str], ipc: int, limit: int, bins: int = 10,
+                   **settings: Any) -> dict[str, dict[str, np.ndarray]]:
     """Return the target counts of some classes with each set's own bounds and with the pool's bounds for both.
 
+    Args:
+        sets: scores, each in [0, 1].
+        names: the classes.
+        ipc: images per class that are wanted.
+        limit: thresholds tried are below this (see `transforms.limit_of`).
+        bins: of the distributions.
+        settings: of `transforms.transform_class`, whose shared_scale plays no part.
+
     Returns:
-        By class name, by setting ("own bounds", "shared scale"): images per bin, summing to ``params.ipc``.
+        By class name, by setting ("own bounds", "shared scale"): images per bin, summing to ``ipc``.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for name in names:
         pool, originals = (part.loc[part["class"] == name, "score"] for part in sets)
         found[name] = {}
         for setting, shared in (("own bounds", False), ("shared scale", True)):
-            transformed = _quietly(pool, originals, limit_of(params.ipc, params.limit),
-                                   settings_of(params) | {"shared_scale": shared})
-            found[name][setting] = scale_counts(transformed.originals, params.ipc, params.bins)
+            transformed = _quietly(pool, originals, limit, settings | {"bins": bins, "shared_scale": shared})
+            found[name][setting] = scale_counts(transformed.originals, ipc, bins)
     return found
 
 

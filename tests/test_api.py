@@ -251,6 +251,22 @@ def test_diffusion():
     torch.testing.assert_close(dgs.fold(tuned)(x, t, y), changed)
 
 
+def test_a_base_model_in_memory():
+    latents = Latents(torch.randn(6, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.empty(0),
+                      torch.tensor([0, 0, 1, 1, 2, 2]))
+    settings = {"hidden_size": 8, "depth": 2, "num_heads": 2, "train_steps": 3, "train_batch": 2, "device": "cpu"}
+    before = torch.random.get_rng_state()
+    (model, losses), (again, _), (other, _) = (dgs.train_dit(latents, seed=seed, **settings) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert losses["step"].tolist() == [1, 2, 3]
+    assert (model.config.num_classes, model.config.in_channels, model.config.input_size) == (3, 1, 4)
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+    assert not all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+    with pytest.raises(ValueError, match="train_step is not a parameter of 00_prepare; did you mean 'train_steps'"):
+        dgs.train_dit(latents, train_step=3)
+
+
 def test_a_fine_tuning_in_memory():
     with torch.random.fork_rng():
         base = dgs.DiT(input_size=4, patch_size=2, in_channels=1, hidden_size=8, depth=2, num_heads=2, num_classes=2)

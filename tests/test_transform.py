@@ -14,8 +14,10 @@ from small_world import open_stage
 
 from dgs_utils.artifacts.files import write_csv, write_json
 from dgs_utils.selection.histograms import bin_of, edges, histogram, largest_remainder
+from dgs_utils.selection.targets import scale_counts
 from dgs_utils.selection.thresholds import apply_scale, fit_scale, log_transform, search_thresholds
-from dgs_utils.transform import compare_readings, read_sets, transform_sets
+from dgs_utils.selection.transforms import transform_class
+from dgs_utils.transform import compare_readings, compare_scales, read_sets, transform_sets
 
 DATA = json.loads((Path(__file__).parent / "data" / "transform_cases.json").read_text())
 CASES = {case["id"]: case for case in DATA["cases"]}
@@ -229,7 +231,7 @@ def test_bad_arguments_are_named():
         log_transform([0.1, 0.2, 0.3], 2, 1)
     with pytest.raises(ValueError, match="at least 0"):
         log_transform([0.1, 0.2, 0.3], -1, 0)
-    with pytest.raises(ValueError, match="'code' or 'paper'"):
+    with pytest.raises(ValueError, match="'code', 'paper' or 'none'"):
         search_thresholds([0.1, 0.2], 2, objective="both")
     with pytest.raises(ValueError, match="weight 2"):
         search_thresholds([0.1, 0.2], 2, weight=2)
@@ -371,6 +373,14 @@ def test_doubled_file_names_are_named(outputs):
 
 def test_both_readings_are_shown_on_the_same_data(outputs):
     run = open_transform(outputs, {"a": beta(50)}, {"a": beta(90)})
-    found = compare_readings(read_sets(run), run.params).set_index("reading")
+    found = compare_readings(read_sets(run), 5).set_index("reading")
     assert tuple(found.loc["code", ["bottom", "top"]]) == search_thresholds(beta(50), 5)[:2]
     assert tuple(found.loc["paper", ["bottom", "top"]]) == search_thresholds(beta(50), 5, objective="paper")[:2]
+
+
+def test_one_scale_gives_another_target_than_two(outputs):
+    run = open_transform(outputs, {"a": beta(50)}, {"a": beta(90)})
+    found = compare_scales(read_sets(run), ["a"], 10, 5)["a"]
+    for setting, shared in (("own bounds", False), ("shared scale", True)):
+        scores = transform_class(beta(50), beta(90), 5, shared_scale=shared).originals
+        np.testing.assert_array_equal(found[setting], scale_counts(scores, 10))
