@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.display import Display
+    from dgs_utils.batch.look import damage_lines, make_whole
     from dgs_utils.batch.report import summary
     from dgs_utils.batch.run import run_plan
     from dgs_utils.batch.status import details, node_table
@@ -136,8 +137,10 @@ def _run(options: argparse.Namespace) -> int:
 
         draw(nodes, Path(options.graph))
     if options.dry_run or options.graph:
-        print("\n".join([*node_table(nodes), *details(nodes)]))
+        print("\n".join([*node_table(nodes), *details(nodes), *damage_lines(nodes)]))
         return 0
+    for line in make_whole(nodes):
+        print(line)
     if options.jobs or options.profile:
         from dgs_utils.batch.engine import run_with_snakemake
 

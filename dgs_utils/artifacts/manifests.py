@@ -65,6 +65,8 @@ def _fault(manifest: Any) -> str:
         if fault := _mismatch(source, INPUT):
             return f"of an input, {fault}"
     for name, entry in manifest["files"].items():
+        if "/" in name or name in (".", ".."):
+            return f"{name!r} is no name of a file in it"
         if fault := _mismatch(entry, FILE):
             return f"of {name!r}, {fault}"
     return ""
@@ -158,12 +160,12 @@ def checksums(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[s
         if entry.is_file():
             files[entry.name] = digest(entry)
         else:
-            inside = {f.relative_to(folder).as_posix(): digest(f) for f in _files(entry)}
+            inside = {f.relative_to(folder).as_posix(): digest(f) for f in files_in(entry)}
             files[entry.name], sums[entry.name] = together(inside, entry.name), inside
     return files, sums
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """Return the files in a folder and below, hidden ones left out, in order."""
     return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
 
@@ -208,7 +210,7 @@ def _changed(path: Path, entry: dict[str, Any]) -> bool:
     if path.is_file():
         small = entry["bytes"] <= SMALL and "files" not in entry
         return _size(path) != entry["bytes"] or (small and digest(path)["sha256"] != entry["sha256"])
-    sizes = [f.stat().st_size for f in _files(path)]
+    sizes = [f.stat().st_size for f in files_in(path)]
     return len(sizes) < entry.get("files", 1) or sum(sizes) < entry["bytes"]
 
 
@@ -219,10 +221,16 @@ def _size(path: Path) -> int:
 def read_sums(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the checksums of single files in a folder's subfolders, by subfolder and name; {} where not known."""
     try:
-        sums = json.loads((folder / SUMS).read_text())
-        return sums if isinstance(sums, dict) else {}
-    except (OSError, ValueError):
+        sums = json.loads((folder / SUMS).read_bytes())
+        return sums if all(_is_below(name, file, entry) for name, inside in sums.items()
+                           for file, entry in inside.items()) else {}
+    except (OSError, ValueError, AttributeError, RecursionError):  # damaged
         return {}
+
+
+def _is_below(name: str, file: str, entry: Any) -> bool:
+    """Return whether a file of a subfolder is called as one, and has a checksum."""
+    return file.startswith(f"{name}/") and ".." not in file.split("/") and not _mismatch(entry, FILE)
 
 
 def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any]:

@@ -86,6 +86,9 @@ def _read(folder: Path) -> tuple[dict[str, Any] | None, str]:
     kept |= {name: tuple(found[name]) for name in ("later_code", "chain")}
     kept["inputs"] = [{name: sys.intern(source[name]) for name in INPUT} | _counted(source)
                       for source in found["inputs"]]
+    counts = {name: entry.get("files", 1) for name, entry in found["files"].items()}
+    held = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
+    kept["held"] = _held.setdefault(json.dumps(held), held)
     kept["given"] = kept["given"] or None  # mostly empty, and many are kept
     kept["code"] = _codes.setdefault(json.dumps(found.get("code"), sort_keys=True), found.get("code"))
     return kept, ""
@@ -96,6 +99,7 @@ def _counted(source: dict[str, Any]) -> dict[str, int]:
 
 
 _codes: dict[str, Any] = {}  # the few hashes of code that many thousand manifests name
+_held: dict[str, dict[str, int]] = {}  # the few lists of entries that they have
 
 
 def changed_inputs(found: dict[str, Any]) -> list[str]:

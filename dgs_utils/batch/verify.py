@@ -15,6 +15,7 @@ from dgs_utils.artifacts.manifests import (
     MANIFEST,
     content_hash,
     digest,
+    files_in,
     read_manifest,
     read_sums,
     together,
@@ -86,10 +87,16 @@ def verify_folders(root: Path, progress: Callable = silent) -> Findings:
 
 def _entries(folder: Path, found: Findings) -> list[Entry]:
     """Return each file of a result; a subfolder as a whole where its files' hashes are not known."""
-    sums, now, entries = read_sums(folder), read_manifest(folder), []
+    now = read_manifest(folder)
     found.results += 1
     if content_hash(now["stage"], now["key"], now["files"]) != now["content"]:
         found.damaged[folder] = [MANIFEST]
+    return entries_of(folder, now)
+
+
+def entries_of(folder: Path, now: dict[str, Any]) -> list[Entry]:
+    """Return what a result's manifest names, as single files where their hashes are known."""
+    sums, entries = read_sums(folder), []
     for name, entry in now["files"].items():
         inside = sums.get(name, {})
         if "files" in entry and _is_listing(inside, name, entry):
@@ -127,7 +134,7 @@ def _listed_in(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _checked(entries: list[Entry], found: Findings, progress: Callable) -> Findings:
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 4)) as pool:
-        results = pool.map(lambda entry: _read(entry[0] / entry[1], entry[1]), entries)
+        results = pool.map(lambda entry: read_entry(entry[0] / entry[1], entry[1]), entries)
         for (folder, name, right), result in zip(entries, progress(results, label="files", total=len(entries)),
                                                  strict=True):
             found.files += result.get("files", 1)
@@ -137,11 +144,12 @@ def _checked(entries: list[Entry], found: Findings, progress: Callable) -> Findi
     return found
 
 
-def _read(path: Path, name: str) -> dict[str, Any]:
+def read_entry(path: Path, name: str) -> dict[str, Any]:
+    """Return SHA-256 and size of a file or a folder of this name; no hash where it cannot be read."""
     try:
         if path.is_dir():
             parent = path.parent
-            inside = {f.relative_to(parent).as_posix(): digest(f) for f in sorted(path.rglob("*")) if f.is_file()}
+            inside = {f.relative_to(parent).as_posix(): digest(f) for f in files_in(path)}
             return together(inside, name)
         return digest(path)
     except OSError:

@@ -1,0 +1,89 @@
+"""A look at finished results before a run: whether any of their files was changed since they were finished.
+
+A manifest is written last, so what has changed later is what the system says has changed since; only that is read.
+(A disk that forgets bits by itself is for ``dgs verify``, which reads everything.)
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dgs_utils.artifacts.contents import digest_of
+from dgs_utils.artifacts.manifests import MANIFEST, content_hash, read_manifest
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.batch.node import input_nodes, shown
+from dgs_utils.batch.state import manifest
+from dgs_utils.batch.verify import Findings, entries_of, read_entry, repair
+
+
+def damage_since(nodes: list[Node]) -> Findings:
+    """Return which files of finished results, of a plan and of what it needs, are missing or not what they were."""
+    found = Findings()
+    for node in {node.key: node for one in nodes for node in (*input_nodes(one), one)}.values():
+        if (known := manifest(node)) and (lost := _lost(node.folder, known["held"])):
+            found.damaged[node.folder] = lost
+    return found
+
+
+def make_whole(nodes: list[Node]) -> list[str]:
+    """Let damaged results count as missing, so that this run makes them again; return a line for each."""
+    found = damage_since(nodes)
+    lines = [_line(folder, lost) for folder, lost in found.damaged.items()]
+    repaired = repair([node for one in nodes for node in (*input_nodes(one), one)], found) if lines else []
+    return lines + [line for line in repaired if "left as it is" in line]
+
+
+def damage_lines(nodes: list[Node]) -> list[str]:
+    """Return a line for each damaged result, which stays as it is."""
+    return [_line(folder, lost) for folder, lost in damage_since(nodes).damaged.items()]
+
+
+def _line(folder: Path, lost: list[str]) -> str:
+    more = f" and {len(lost) - 1} more files" if len(lost) > 1 else ""
+    return (f"{shown(folder / lost[0])}{more} is missing or changed since its stage finished; a run makes it again, "
+            f"and what was made from it meanwhile")
+
+
+def _lost(folder: Path, held: dict[str, int]) -> list[str]:
+    """Return what is missing or has other bytes, by names from the folder on.
+
+    Args:
+        folder: the stage folder.
+        held: the entries of its manifest, each with the number of its files.
+    """
+    try:
+        finished = os.stat(folder / MANIFEST).st_ctime_ns
+        there = {name: list(_times(f"{folder}/{name}")) for name in held}
+    except OSError:  # while it is removed
+        return []
+    touched = [name for name, times in there.items() if len(times) < held[name] or max(times, default=0) > finished]
+    return _differing(folder, touched) if touched else []
+
+
+def _differing(folder: Path, names: list[str]) -> list[str]:
+    """Return what of some entries is not as the manifest says."""
+    now, lost = read_manifest(folder), []
+    if content_hash(now["stage"], now["key"], now["files"]) != now["content"]:
+        return [MANIFEST]
+    for _, name, right in entries_of(folder, now):
+        path = folder / name
+        if name.partition("/")[0] in names:
+            have = digest_of(path) if path.is_file() else read_entry(path, name)["sha256"]
+            lost += [] if have in right else [name]
+    return lost
+
+
+def _times(path: str) -> Iterator[int]:
+    """Yield when each file at or below a path was changed last, hidden ones left out, in ns."""
+    try:
+        entries = list(os.scandir(path))
+    except NotADirectoryError:
+        yield os.stat(path).st_ctime_ns
+        return
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _times(entry.path)
+        elif not entry.name.startswith("."):
+            yield entry.stat().st_ctime_ns
