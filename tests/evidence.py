@@ -68,8 +68,10 @@ def collect(name: str, folder: Path) -> None:
 
 def make(name: str, rows: Path, scratch: Path) -> Path:
     """Run notebook 07 on a file of rows, elsewhere, so that the checkout stays clean; return what it wrote."""
-    place = rows.relative_to(ROOT) if rows.is_relative_to(ROOT) else rows  # manifests shall not tell where one works
-    values = f"{{results: ['{place}'], title: {name}}}"
+    place = f"evidence/{name}/results.csv"
+    (scratch / place).parent.mkdir(parents=True)
+    shutil.copy(rows, scratch / place)
+    values = f"{{results: [outputs/{place}], title: {name}}}"
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / "07_figures.ipynb"),
                str(scratch / f"{name}.ipynb"), "-y", values]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"DGS_OUTPUTS": str(scratch)}, check=True)
