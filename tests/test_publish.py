@@ -17,6 +17,7 @@ from dgs_utils.batch import card
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.publish import class_folders, publish, without_places
 from dgs_utils.cli import main
+from dgs_utils.condense import condense
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.sample import read_source, report, select_images, write_set
@@ -42,17 +43,35 @@ def world(tmp_path_factory):
                            image_size=8)
         evaluate.evaluate(rated, *evaluate.open_sets(rated))
         rated.finish()
-        yield folders | {"sample": run.folder, "evaluate": rated.folder, "root": root}
+        optimised = open_stage("08_condense", prepare=inputs["prepare"], method="dm", ipc=2, image_size=8, iterations=2,
+                               real_batch=16)
+        condense(optimised)
+        optimised.finish()
+        yield folders | {"sample": run.folder, "condense": optimised.folder, "evaluate": rated.folder, "root": root}
+
+
+def publish_one(world, folder, target):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DGS_OUTPUTS", str(world["root"] / "outputs"))
+        publish(folder, str(target), "cc-by-4.0")
+    return target
 
 
 @pytest.fixture(scope="module")
 def published(world, tmp_path_factory):
     """The published distilled set."""
-    target = tmp_path_factory.mktemp("reader") / "set"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGS_OUTPUTS", str(world["root"] / "outputs"))
-        publish(world["sample"], str(target), "cc-by-4.0")
-    return target
+    return publish_one(world, world["sample"], tmp_path_factory.mktemp("reader") / "set")
+
+
+@pytest.fixture(scope="module")
+def condensed(world, tmp_path_factory):
+    """A published set of optimised images."""
+    return publish_one(world, world["condense"], tmp_path_factory.mktemp("reader") / "set")
+
+
+@pytest.fixture(params=["published", "condensed"])
+def either(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -79,27 +98,39 @@ def test_this_kit_reads_it_as_a_set_and_as_a_pool(published, world, tmp_path, ou
     assert len(ImageSet.read(published, classes=["0", "2"])) == 10  # as stage 02 takes the classes of the originals
 
 
-def test_torchvision_reads_the_same_labels(published):
-    images = ImageFolder(published / "images")
-    names = read_table(published / "metadata.csv")
+def test_this_kit_reads_a_condensed_set(condensed, world, outputs):
+    images, own = ImageSet.read(condensed, warn=pytest.fail), ImageSet.read(world["condense"])
+    assert (images.classes, images.labels.tolist()) == (list(ORDER), own.labels.tolist())
+    assert pixels(images.paths) == pixels(own.paths)
+    table = read_table(condensed / "metadata.csv")
+    assert set(table["generator"]) == {"dm"}
+    assert table.groupby("class")["index"].apply(list).to_dict() == {name: [0, 1] for name in ORDER}
+    run = open_stage("06_evaluate", prepare=str(world["prepare"]), distilled=str(condensed), epochs=1, repeats=1,
+                     image_size=8)
+    assert len(evaluate.evaluate(run, *evaluate.open_sets(run))) == 1
+
+
+def test_torchvision_reads_the_same_labels(either):
+    images = ImageFolder(either / "images")
+    names = read_table(either / "metadata.csv")
     label = dict(zip(names["file_name"], names["label"], strict=True))
-    assert len(images) == 15
+    assert len(images) == len(names) > 0
     for path, found in images.samples:
         assert label[re.search(r"images/.*", path)[0]] == found
 
 
-def test_datasets_reads_the_same_labels(published, tmp_path):
+def test_datasets_reads_the_same_labels(either, tmp_path):
     datasets = pytest.importorskip("datasets", reason="comes with the extra test: pip install 'dgs-utils[test]'")
-    table = read_table(published / "metadata.csv")
-    for found in (datasets.load_dataset(str(published), split="train", cache_dir=str(tmp_path / "a")),
-                  datasets.load_dataset("imagefolder", data_dir=str(published), split="train",
+    table = read_table(either / "metadata.csv")
+    for found in (datasets.load_dataset(str(either), split="train", cache_dir=str(tmp_path / "a")),
+                  datasets.load_dataset("imagefolder", data_dir=str(either), split="train",
                                         cache_dir=str(tmp_path / "b"))):
         assert len(found) == len(table)
         rows = {row["image"].convert("RGB").tobytes(): row for row in found}
         for name, row in zip(table["file_name"], table.to_dict("records"), strict=True):
-            read = rows[Image.open(published / name).convert("RGB").tobytes()]
+            read = rows[Image.open(either / name).convert("RGB").tobytes()]
             assert (str(read["class"]), read["label"]) == (row["class"], row["label"])
-            assert read["score"] == pytest.approx(row["score"])
+            assert read.get("score") == pytest.approx(row.get("score"))
 
 
 def test_labels_follow_sorted_folders_for_any_number_of_classes():
