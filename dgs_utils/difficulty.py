@@ -6,6 +6,7 @@ share the interface; each is mapped onto [0, 1], 0 the easiest, so that every la
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dgs_utils.images.tables import read_table, row_at
 from dgs_utils.methods import DYNAMIC
 from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.halving import Halving
 from dgs_utils.runtime.progress import silent
 from dgs_utils.selection import dynamics
 from dgs_utils.selection.dynamics import Dynamics
@@ -44,7 +46,8 @@ FROM_DYNAMICS = [*DYNAMIC, "mean_probability"]  # and with training dynamics
 
 def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], index: ArrayLike | None = None,
                  measure: str = "difficulty", batch_size: int = 128, precision: str = "fp32", device: str = "auto",
-                 workers: int = 0, progress: Callable = silent) -> pd.DataFrame:
+                 workers: int = 0, progress: Callable = silent,
+                 warn: Callable[[str], None] = warnings.warn) -> pd.DataFrame:
     """Score every image of a set, in a stream: memory does not grow with the set.
 
     Args:
@@ -57,6 +60,7 @@ def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], in
         device: where the judges run.
         workers: threads that read images; 0 = one per core.
         progress: wraps the batches.
+        warn: takes a sentence where a batch does not fit into a GPU's memory and is halved.
 
     Returns:
         ``images.table`` with score in [0, 1] (that of ``measure``), every measure under its own name, and the first
@@ -72,12 +76,16 @@ def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], in
     where = resolve(device)
     judges = [judge.to(where, memory_format=torch.channels_last) for judge in judges]
     batches = read_batches(images.root, images.table["file_name"].to_numpy(), judges, batch_size, workers)
-    parts, start = [], 0
+    parts, start, halving = [], 0, Halving("batch_size", batch_size, warn)
     with images.class_named():
         for pixels in progress(batches, label="images scored", total=-(-len(images) // batch_size)):
-            stop = start + len(pixels[0])
-            parts.append(_score_batch(pixels, targets[start:stop], judges, precision))
-            start = stop
+
+            def scored(rows: range, pixels: list[torch.Tensor] = pixels, start: int = start) -> np.ndarray:
+                part, own = slice(rows.start, rows.stop), slice(start + rows.start, start + rows.stop)
+                return _score_batch([batch[part] for batch in pixels], targets[own], judges, precision)
+
+            parts += halving(scored, range(len(pixels[0])))
+            start += len(pixels[0])
     return _with_scores(images, np.concatenate(parts), measure)
 
 
@@ -178,7 +186,7 @@ def score_source(run: Run) -> pd.DataFrame:
         judges = fold_judges or [load(prepare / "classifier")]
         judges += [open_judge(text, judges[0].config.crop, run.warn) for text in params.classifiers]
         options = {"index": classes["index"], "measure": params.measure, "precision": params.precision,
-                   "device": params.device, "workers": params.workers}
+                   "device": params.device, "workers": params.workers, "warn": run.warn}
         if fold_judges and params.source == "originals":
             scores = score_left_out(run, images, fold_judges, judges[len(fold_judges) :], options)
         else:

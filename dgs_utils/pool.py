@@ -9,11 +9,13 @@ several processes can fill one folder, each its share of blocks.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,13 +43,16 @@ from dgs_utils.images.tables import read_table
 from dgs_utils.methods import MODES
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.compiling import compiles
-from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.devices import autocast, beside, resolve
+from dgs_utils.runtime.halving import Halving
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
+from dgs_utils.runtime.threads import cores
 from dgs_utils.selection.bias import biased_order
 from dgs_utils.selection.score_tables import read_scores
 
 TAKEN = ("folder", "originals")  # generators whose images exist already
+ENCODERS = 8  # threads that encode PNG files, at the most
 COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps, outweigh compiling it
 
 
@@ -237,7 +242,7 @@ def share(items: list[Block], shard: str) -> list[Block]:
 
 
 def _generate_blocks(run: Run, missing: list[Block]) -> None:
-    """Sample block by block; decoding and writing of one block overlap with the sampling of the next."""
+    """Sample block by block; decoding of one block, and encoding of its files, overlap with sampling of the next."""
     params = run.params
     device, evaluations = resolve(params.device), len(missing) * params.steps
     model = load_generator(run)
@@ -249,18 +254,28 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
     codec = autoencoder.load(run.inputs["prepare"], channels).store_matrices(params.precision).to(device)
     modes = class_modes(run, {block.name for block in missing}) if params.generator in MODES else {}
     steps = run.progress(range(evaluations), label="pool")
-    with ThreadPoolExecutor(1) as writer:
+    batches = Halving("pool.batch_size", params.batch_size, run.warn)
+
+    def counted(loop: Iterable, **_: Any) -> Iterator:
+        for item in loop:
+            yield item
+            next(steps, None)  # a block that does not fit into memory takes more steps than were announced
+
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(min(cores(), ENCODERS)) as encoders:
         pending = []
         for block in missing:
             if block.done:  # by another process, meanwhile
                 next(islice(steps, params.steps, params.steps), None)
                 continue
-            indices = range(block.start, block.start + len(block.files))
-            latents = sample_latents(model, block.condition, block.name, indices, params.seed, steps=params.steps,
-                                     guidance=guidance, solver=params.solver, precision=params.precision,
-                                     modes=_pull(params, modes[block.name], indices) if modes else None,
-                                     progress=lambda loop, **_: (item for item, _ in zip(loop, steps, strict=False)))
-            pending.append(writer.submit(_write_images, run.folder, codec, latents, block, params.precision))
+            def sampled(indices: range, block: Block = block) -> Tensor:
+                return sample_latents(model, block.condition, block.name, indices, params.seed, steps=params.steps,
+                                      guidance=guidance, solver=params.solver, precision=params.precision,
+                                      modes=_pull(params, modes[block.name], indices) if modes else None,
+                                      progress=counted)
+
+            latents = torch.cat(batches(sampled, range(block.start, block.start + len(block.files))))
+            pending.append(writer.submit(_write_images, run.folder, codec, latents, block, params.precision, encoders,
+                                         beside(latents)))
             if len(pending) > 1:
                 pending.pop(0).result()  # memory never holds more than two blocks; errors surface early
         for future in pending:
@@ -272,11 +287,17 @@ def _pull(params: PoolParams, modes: Tensor, indices: range) -> ModeGuidance:
     return ModeGuidance(modes[indices.start : indices.stop], params.mode_scale, params.mode_stop or params.steps // 2)
 
 
-def _write_images(folder: Path, codec: autoencoder.Autoencoder, latents: Tensor, block: Block, precision: str) -> None:
-    for image, file in zip(decode_images(codec, latents, precision), block.files, strict=True):
-        with atomic(file) as partial:
-            Image.fromarray(image).save(partial, format="PNG")
+def _write_images(folder: Path, codec: autoencoder.Autoencoder, latents: Tensor, block: Block, precision: str,
+                  encoders: Executor, stream: AbstractContextManager) -> None:
+    with stream:
+        images = decode_images(codec, latents, precision)
+    list(encoders.map(_write_image, images, block.files))
     seal(folder, block.files, f"{block.name}/{block.start}-{len(block.files)}")
+
+
+def _write_image(image: np.ndarray, file: Path) -> None:
+    with atomic(file) as partial:
+        Image.fromarray(image).save(partial, format="PNG")
 
 
 def class_modes(run: Run, names: set[str]) -> dict[str, Tensor]:

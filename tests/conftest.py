@@ -10,6 +10,25 @@ import dgs_utils  # noqa: F401  (before torch: it sets how threads wait)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+GPU = "gpu"  # mark of the tests that want one
+
+
+def pytest_configure(config) -> None:
+    """Keep all tests but those that ask for it off the GPU: what they compare bit for bit is promised of the CPU."""
+    if config.getoption("markexpr", "") != GPU:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Skip tests on a GPU where there is none, or where they were not asked for by ``-m gpu``."""
+    import torch
+
+    if not torch.cuda.is_available() and os.environ.get("DGS_TEST_DEVICE", "cuda") == "cuda":
+        for item in items:
+            if item.get_closest_marker(GPU):
+                item.add_marker(pytest.mark.skip(reason="no CUDA GPU, or not asked for by -m gpu"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with real images and weights: ``$DGS_TEST_DATA``, or ``shared/data`` beside the checkout."""

@@ -13,7 +13,7 @@ from meter import DEVICE, Meter
 from oracle import draw_weights
 from small_world import small_classifier, write_digits
 
-from dgs_utils.classifiers.augmentation import Augmentation
+from dgs_utils.classifiers.augmentation import Augmentation, constants
 from dgs_utils.classifiers.judge import features_of
 from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.protocols import IDC, RDED
@@ -73,6 +73,7 @@ def test_the_meter_refuses_two_devices():
 def metered_training(recipe: Recipe, network: str = "convnet3", norm: str = "instance", size: int = 16) -> Meter:
     net = build_network(network, CLASSES, size, norm).to(DEVICE)
     train, test = there(10, size), there(6, size)
+    constants(DEVICE, torch.float32)  # which stay there once they are made
     judge = deepcopy(small_classifier(CLASSES)).to(DEVICE) if recipe.protocol.temperature else None
     teacher = teacher_of(judge, np.array([2, 0, 1])) if judge else None
     with Meter() as meter:

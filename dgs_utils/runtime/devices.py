@@ -1,11 +1,13 @@
 """Where and how numbers are computed: device and precision by name."""
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+TF32 = "DGS_TF32"  # environment variable, the one switch
 ALIGNMENT = 8  # bytes of the largest number that is sent
 
 
@@ -24,10 +26,24 @@ def resolve(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Return a context that computes in ``precision`` ("fp32" or "bf16") and keeps parameters as they are."""
+    """Return a context that computes in ``precision`` ("fp32" or "bf16") and keeps parameters as they are.
+
+    On a GPU fp32 stands for TF32, as in the published experiments, unless the environment says ``DGS_TF32=off``; what
+    stays fp32 beside bf16, such as a last layer, is computed exactly.
+    """
+    if device.type == "cuda":
+        _allow_tf32(precision == "fp32" and os.environ.get(TF32, "on") != "off")
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(matmul, "fp32_precision"):  # since PyTorch 2.9
+        matmul.fp32_precision = convolution.conv.fp32_precision = "tf32" if allowed else "ieee"
+    else:
+        matmul.allow_tf32 = convolution.allow_tf32 = allowed
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
@@ -45,6 +61,19 @@ def store_matrices(module: nn.Module, precision: str) -> None:
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.to(torch.bfloat16)
+
+
+def beside(tensor: Tensor) -> AbstractContextManager:
+    """Return a context in which a GPU works on a tensor beside what it does next, on a stream of its own.
+
+    Made where the tensor is made, entered in the thread that works on it. On other devices it does nothing.
+    """
+    if tensor.device.type != "cuda":
+        return nullcontext()
+    stream = torch.cuda.Stream(tensor.device)
+    stream.wait_stream(torch.cuda.current_stream(tensor.device))
+    tensor.record_stream(stream)  # so that its memory is not given away meanwhile
+    return torch.cuda.stream(stream)
 
 
 def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

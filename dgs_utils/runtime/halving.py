@@ -1,0 +1,46 @@
+"""Batches that are made smaller where a GPU's memory turns out to be too small for them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+class Halving:
+    """Works on things in batches, of half the size once one of the full size has not fitted.
+
+    Only for work whose result does not depend on the batch. A half that does not fit either is an error.
+
+    Args:
+        name: of the parameter with the size, for the warning.
+        size: things in a batch.
+        warn: takes the warning.
+    """
+
+    def __init__(self, name: str, size: int, warn: Callable[[str], None]):
+        self.name, self.size, self.warn = name, size, warn
+        self.halved = False
+
+    def __call__(self, work: Callable[[Sequence], Any], things: Sequence) -> list[Any]:
+        """Return what ``work`` makes of each batch of some things, in their order."""
+        found: list[Any] = []
+        done = 0
+        while done < len(things):
+            batch = things[done : done + self.size]
+            if self._fits(work, batch, found):
+                done += len(batch)
+        return found
+
+    def _fits(self, work: Callable[[Sequence], Any], batch: Sequence, found: list[Any]) -> bool:
+        try:
+            found.append(work(batch))
+            return True
+        except torch.OutOfMemoryError:
+            if self.halved or len(batch) < 2:
+                raise
+        self.halved, self.size = True, -(-len(batch) // 2)  # here, since the error holds the batch's tensors
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.warn(f"{self.name} {len(batch)} does not fit into the GPU's memory; it is halved to {self.size}, which "
+                  f"the results do not depend on")
+        return False
