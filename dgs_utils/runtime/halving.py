@@ -21,7 +21,7 @@ class Halving:
         self.name, self.size, self.warn = name, size, warn
         self.halved = False
 
-    def __call__(self, work: Callable[[Sequence], Any], things: Sequence) -> list[Any]:
+    def __call__(self, work: Callable[[Any], Any], things: Sequence) -> list[Any]:
         """Return what ``work`` makes of each batch of some things, in their order."""
         found: list[Any] = []
         done = 0
@@ -31,7 +31,7 @@ class Halving:
                 done += len(batch)
         return found
 
-    def _fits(self, work: Callable[[Sequence], Any], batch: Sequence, found: list[Any]) -> bool:
+    def _fits(self, work: Callable[[Any], Any], batch: Sequence, found: list[Any]) -> bool:
         try:
             found.append(work(batch))
             return True
