@@ -59,8 +59,8 @@ def build_codec(device: torch.device) -> LatentAutoencoder:
 
 
 def write(codec: LatentAutoencoder, latents: torch.Tensor, folder: Path, precision: str) -> None:
-    files = tuple(folder / f"{i}.png" for i in range(len(latents)))
-    pool._write_images(codec, latents, files, precision)
+    for i, image in enumerate(pool.decode_images(codec, latents, precision)):
+        pool._write_image(image, folder / f"{i}.png")
 
 
 def published_pool(model: DiT, codec: LatentAutoencoder, folder: Path, images: int) -> None:
