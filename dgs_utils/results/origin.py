@@ -1,0 +1,132 @@
+"""Where a distilled set comes from, as rows of results tell it: read from the manifests of all that went into it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dgs_utils.artifacts.manifests import MANIFEST, input_folder, read_manifest
+from dgs_utils.artifacts.nodes import key_of
+from dgs_utils.artifacts.places import outputs_root
+from dgs_utils.images.tables import read_table
+from dgs_utils.methods import METHODS, Method
+from dgs_utils.results.labels import classifier_name, generation_of
+
+TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "score", "cut", "cut_errors", "compute",
+        "bias", "seed"}  # columns of their own
+
+
+def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[str, Any]:
+    """Return what every row of the results says about a distilled set.
+
+    Args:
+        folder: the set: an image folder of any origin.
+        prepare: the 00 folder whose images it is tested on.
+        teacher: the 00 folder of the soft labels' teacher; None for hard labels.
+
+    Returns:
+        method, distribution, pool_factor, ipc (0 for methods that take every image), prepare_seed, fine_tune_seed,
+        pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
+        measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left
+        out), compute, bias (β of a pool of originals), pool (its key), shift (by how much the pool is harder than the
+        originals, the mean over the classes, where 04 was told), generation (how it was made), features (whose its rule
+        looked at, "" for none), teacher and teacher_top1 (see `_teacher_row`), and variant: eight hex digits of
+        everything else that decided the set, seeds left out, so that runs of unlike sets are never averaged.
+    """
+    source = json.loads((prepare / "dataset.json").read_text())
+    row: dict[str, Any] = {"method": folder.name, "distribution": "", "pool_factor": 0, "ipc": 0, "pool_seed": "",
+                           "selection_seed": ""}
+    made = list(_history(folder))
+    if made:
+        identity = made[0][1]["identity"]
+        row |= {name: identity.get(name, default) for name, default in row.items()}
+        row["selection_seed"] = identity.get("seed", "")
+    told = {stage: manifest["params"] for stage, manifest in reversed(made) if "02" <= stage < "05"}
+    history = [*made, *_history(prepare)]
+    params = {stage: manifest["params"] for stage, manifest in reversed(history)}
+    row |= {"pool_seed": params.get("02_pool", {}).get("seed", ""),
+            "prepare_seed": params.get("00_prepare", {}).get("seed", ""),
+            "fine_tune_seed": params.get("01_fine_tune", {}).get("seed", "")}
+    row |= {"objective": told.get("04_transform", {}).get("objective", ""),
+            "measure": _score_of(row["method"], made, told), "rule": method_called(row["method"]).selector,
+            "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
+    row["bias"] = bias_of(params.get("02_pool", {}))
+    row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
+            "shift": _shift_of(folder), "generation": generation_of(params), "features": _features_of(made),
+            **_teacher_row(teacher)}
+    rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
+            for stage, manifest in history]
+    foreign = "" if made else key_of(folder)
+    variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
+    return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
+
+
+def bias_of(pool: dict) -> str:
+    """Return β of a pool that was drawn from the originals, such as "2"; "" for any other."""
+    return f"{pool['bias']:g}" if pool.get("generator") == "originals" else ""
+
+
+def _shift_of(folder: Path) -> float | str:
+    """Return how far the pool that a set was drawn from lies from the originals, to four digits; "" where unknown."""
+    if not (folder / MANIFEST).exists():
+        return ""
+    transform = input_folder(read_manifest(folder), "transform")
+    table = read_table(transform / "thresholds.csv") if transform else pd.DataFrame()
+    return round(float(table["shift"].mean()), 4) if "shift" in table else ""
+
+
+def _features_of(made: list) -> str:
+    """Return whose features a set's rule looked at, such as "resnet50 IMAGENET1K_V1"; "" where it looked at none."""
+    manifest = made[0][1] if made else {}
+    method = METHODS.get(manifest.get("identity", {}).get("method"))
+    if manifest.get("stage") != "05_sample" or not method or "features" not in method.rule.needs:
+        return ""
+    trainer = input_folder(manifest, "trained") or input_folder(manifest, "prepare")
+    named = manifest["identity"].get("features", "")
+    return named or (classifier_name(read_manifest(trainer)["params"]) if trainer else "")
+
+
+def _teacher_row(folder: Path | None) -> dict[str, Any]:
+    """Return what a row says of the teacher: what it is, and the percent of the test images that it got right.
+
+    A trained one is named as in "resnet18 trained on the subset, rded, 300 epochs, 224 px"; its accuracy is that after
+    its last epoch, as stage 00 tested it. Of one that came from elsewhere 00 knows none, and hard labels have no
+    teacher: NaN.
+    """
+    if folder is None:
+        return {"teacher": "", "teacher_top1": np.nan}
+    params, curve = read_manifest(folder)["params"], folder / "classifier_curve.csv"
+    tested = read_table(curve)["top1"] if curve.exists() else pd.Series(dtype=float)
+    return {"teacher": classifier_name(params), "teacher_top1": tested.iloc[-1] if len(tested) else np.nan}
+
+
+def _score_of(method: str, made: list, told: dict) -> str:
+    """Return which score a set's rule or cut went by: stage 05's own, that of the preset, or the measure of 03."""
+    own = made[0][1]["identity"].get("score", "") if made else ""
+    measure = told.get("03_difficulty", {}).get("measure", "")
+    return own or (METHODS[method].score if measure and method in METHODS else "") or measure
+
+
+def _cut_of(made: list) -> str:
+    """Return what was left out before the choice, such as "0.3", "errors", or "errors, 0.3"."""
+    identity = made[0][1]["identity"] if made else {}
+    parts = ["errors" if identity.get("cut_errors") else "", str(identity.get("cut", ""))]
+    return ", ".join(part for part in parts if part)
+
+
+def _history(folder: Path) -> Iterator[tuple[str, dict]]:
+    """Yield (stage, manifest) of a folder and of all that went into it, nearest first; nothing for foreign folders."""
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        yield manifest["stage"], manifest
+        for source in manifest["inputs"]:
+            yield from _history(outputs_root() / source["folder"])
+
+
+def method_called(name: str) -> Method:
+    """Return what is known of a set's method; of a folder that the kit did not make, that its images are whole."""
+    return METHODS.get(name, Method(name, "originals", selector=""))
