@@ -26,7 +26,7 @@ def classes(draw, least=1, most=16):
     scores = rng.integers(0, draw(st.sampled_from([2, 5, 1000])), size) / 1000
     k = draw(st.sampled_from([1, size, int(rng.integers(1, size + 1))]))
     return Candidates("a", size, np.random.default_rng(0), scores=scores, confidence=rng.random(size),
-                      correct=rng.random(size) < 0.6, features=features), k
+                      correct=rng.random(size) < 0.6, features=features, mean_probability=rng.random(size)), k
 
 
 def first_best(values: dict, best: float, slack: float = 1e-9) -> int:
@@ -104,7 +104,8 @@ def test_any_rule_can_follow_a_cut(rule, given_class, share):
     stay = max(candidates.size - int(share * candidates.size + 1e-9), k)
     kept = sorted(ranked(candidates.scores)[:stay])
     alone = Candidates("a", len(kept), np.random.default_rng(0), **{
-        name: getattr(candidates, name)[kept] for name in ("scores", "confidence", "correct", "features")})
+        name: getattr(candidates, name)[kept]
+        for name in ("scores", "confidence", "correct", "features", "mean_probability")})
     fresh = Candidates(**vars(candidates) | {"rng": np.random.default_rng(0)})
     assert select(rule, [fresh], k, cut=share)[0].tolist() == [
         kept[i] for i in select(rule, [alone], k, cut=0.0)[0]]

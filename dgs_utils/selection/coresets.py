@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 ROWS = 512  # rows of features that are worked on at a time
 BATCH = 256  # candidates whose gains are brought up to date at a time
+AWAKE = 0.5  # share of the best gain from which facility location follows an image at every step
 NEIGHBOURS = 5  # of the graph of D2
 ROUNDS = 20  # of k-means, at the most
 
@@ -67,18 +68,26 @@ def facility_location(features: ArrayLike, k: int) -> np.ndarray:
     """Choose ``k`` images that maximise Σ_i max_{j ∈ chosen} (1 + cos(φ_i, φ_j)) / 2, greedily.
 
     Evaluated lazily (Minoux, 1978): an image's gain only falls while others are chosen, so its last known gain bounds
-    it, and only images whose bound can still win are looked at again.
+    it, and only images whose bound can still win are looked at again. Those that came near at the last step are brought
+    up to date first, by the images that have been covered better since, which are few.
 
     Args, returns and errors as `k_center`; a row of zeros has cosine 0 to every other.
     """
     features = check_features(features, k)
     scale = 1 / np.maximum(np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))), 1e-30)
-    covered = np.zeros(len(features))  # the largest similarity to a chosen image
+    covered = before = np.zeros(len(features), dtype=np.float32)  # the largest similarity to a chosen image
     bounds = _total_similarity(features, scale)
     fresh = np.zeros(len(features), dtype=np.int32)  # the step at which a bound was an exact gain
-    chosen = np.empty(k, dtype=np.int64)
+    chosen, best = np.empty(k, dtype=np.int64), -np.inf
     for step in range(k):
         bounds[chosen[:step]] = -np.inf
+        if step:
+            awake = np.flatnonzero((fresh == step - 1) & (bounds >= best * AWAKE))
+            changed = np.flatnonzero(covered > before).astype(np.int32)
+            for start in range(0, len(awake), 2 * BATCH):
+                which = awake[start : start + 2 * BATCH]
+                bounds[which] -= _lost(features, scale, before, covered, which, changed)
+            fresh[awake] = step
         while True:
             best = bounds[fresh == step].max(initial=-np.inf)
             stale = np.flatnonzero((bounds > best - 1e-6 * abs(best)) & (fresh < step))
@@ -88,8 +97,9 @@ def facility_location(features: ArrayLike, k: int) -> np.ndarray:
             bounds[highest] = _gains(features, scale, covered, highest)
             fresh[highest] = step
         chosen[step] = np.argmax(bounds >= best - 1e-6 * abs(best))
+        before, covered = covered, covered.copy()
         for rows, products in _products(features, scale, chosen[step : step + 1]):
-            covered[rows] = np.maximum(covered[rows], 0.5 + scale[rows] * products[:, 0])
+            covered[rows] = np.maximum(covered[rows], (0.5 + scale[rows] * products[:, 0]).astype(np.float32))
     return chosen
 
 
@@ -102,14 +112,27 @@ def _gains(features: np.ndarray, scale: np.ndarray, covered: np.ndarray, which: 
     return total
 
 
-def _products(features: np.ndarray, scale: np.ndarray, which: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield, block by block of rows i, φ_i · φ_j / (2 |φ_j|) of some images j: float32, (rows, images).
+def _lost(features: np.ndarray, scale: np.ndarray, before: np.ndarray, covered: np.ndarray, which: np.ndarray,
+          changed: np.ndarray) -> np.ndarray:
+    """Return by how much gains have fallen since the class was covered as ``before``; only rows that changed count."""
+    total = np.zeros(len(which))
+    for rows, products in _products(features, scale, which, changed):
+        products += ((0.5 - before[rows]) / scale[rows]).astype(np.float32)[:, None]
+        most = ((covered[rows] - before[rows]) / scale[rows]).astype(np.float32)[:, None]
+        np.minimum(np.maximum(products, 0, out=products), most, out=products)  # what has been covered of a gain
+        total += scale[rows].astype(np.float32) @ products
+    return total
+
+
+def _products(features: np.ndarray, scale: np.ndarray, which: np.ndarray,
+              of: np.ndarray | None = None) -> Iterator[tuple[slice | np.ndarray, np.ndarray]]:
+    """Yield, block by block of rows i (all, or some), φ_i · φ_j / (2 |φ_j|) of some images j: float32, (rows, images).
 
     The similarity (1 + cos) / 2 is ½ + scale_i times that.
     """
     columns = (features[which] * (scale[which, None] / 2)).astype(np.float32).T
-    for start in range(0, len(features), ROWS):
-        rows = slice(start, start + ROWS)
+    for start in range(0, len(features) if of is None else len(of), ROWS):
+        rows = slice(start, start + ROWS) if of is None else of[start : start + ROWS]
         yield rows, features[rows].astype(np.float32, copy=False) @ columns
 
 
@@ -143,7 +166,10 @@ def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: in
     features = check_features(features, k)
     distances, ids = nearest_neighbours(features, min(neighbours, len(features) - 1))
     scores = np.asarray(scores, dtype=np.float64)
-    density = scores + (np.exp(-distances) * scores[ids]).sum(axis=1)
+    density = scores.copy()
+    for start in range(0, len(features), ROWS):
+        rows = slice(start, start + ROWS)
+        density[rows] += (np.exp(-distances[rows]) * scores[ids[rows]]).sum(axis=1)
     chosen = np.empty(k, dtype=np.int64)
     for step in range(k):
         best = density.max()
@@ -170,7 +196,8 @@ def nearest_neighbours(features: np.ndarray, count: int) -> tuple[np.ndarray, np
         for table, values in zip(found, (distances, ids), strict=True):
             table[rows] = values[others].reshape(len(ids), count)
     length = np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))).mean()
-    return found[0] / np.float32(max(length, 1e-30)), found[1]
+    np.divide(found[0], np.float32(max(length, 1e-30)), out=found[0])
+    return found
 
 
 def reliable_far(features: ArrayLike, scores: ArrayLike, reliable: ArrayLike, k: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Rules that look at order, chance, or one score an image [B §5]."""
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from dgs_utils.selection.candidates import Candidates, selector
 from dgs_utils.selection.targets import draw
@@ -40,10 +39,22 @@ def difficulty_guided(candidates: Candidates, ipc: int) -> np.ndarray:
 def match(candidates: Candidates, ipc: int) -> np.ndarray:
     """Take the subset whose sorted difficulties are closest to the target's quantiles.
 
-    Minimises the Wasserstein-1 distance exactly, as an assignment of images to quantiles; no bins, no chance.
+    Minimises the Wasserstein-1 distance exactly; no bins, no chance. In the order of scores no match crosses another,
+    so that the least cost of the first quantiles among the first images follows from that of one quantile less.
     """
-    cost = np.abs(candidates.quantiles[:, None] - candidates.scores[None, :])
-    return linear_sum_assignment(cost)[1]
+    order = np.argsort(candidates.scores, kind="stable")
+    scores, best, improves = candidates.scores[order], np.zeros(candidates.size + 1), []
+    for quantile in candidates.quantiles:
+        cost = scores - quantile
+        np.add(np.abs(cost, out=cost), best[:-1], out=cost)  # with this image as the quantile's
+        np.minimum.accumulate(cost, out=best[1:])
+        best[0] = np.inf
+        improves.append(np.packbits(cost < best[:-1]))
+    chosen, end = np.empty(ipc, dtype=np.int64), candidates.size
+    for place in reversed(range(ipc)):
+        end = np.flatnonzero(np.unpackbits(improves[place], count=end))[-1]
+        chosen[place] = order[end]
+    return chosen
 
 
 # ---- By place in the order of scores ---------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ they are given in `dgs_utils.selection.candidates`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from dgs_utils.methods import RULES
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection import rules_by_features, rules_by_score  # noqa: F401  (importing them registers the rules)
 from dgs_utils.selection.candidates import SELECTORS, Candidates, Selector, selector
@@ -46,6 +48,8 @@ def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float | None
     rule = SELECTORS[name]
     share = rule.cut if cut is None else cut
     kept = [hardest_removed(c.scores, share, ipc) if share else np.arange(c.size) for c in classes]
+    if name in RULES and "features" not in RULES[name].needs:  # which are large, and would be copied
+        classes = [replace(c, features=None) for c in classes]
     left = [c.only(k) if share else c for c, k in zip(classes, kept, strict=True)]
     found = rule.function(left, ipc, **options) if rule.whole_set else [rule.function(c, ipc, **options) for c in left]
     found = [np.asarray(indices, dtype=np.int64) for indices in found]
