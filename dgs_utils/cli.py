@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="", metavar="NAME", help="run by Snakemake with this profile: local, slurm, "
                      "or a folder with a config.yaml")
     run.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
+    run.add_argument("--benchmark", metavar="FILE", default="", help="gpu.json of tests/benchmarks/gpu.py, by which "
+                     "--dry-run tells how long the long stages will take")
     run.add_argument("--graph", default="", metavar="FILE", help="draw the plan (.svg, .png, .pdf) and run nothing")
     run.set_defaults(command=_run)
 
@@ -138,6 +140,12 @@ def _run(options: argparse.Namespace) -> int:
         draw(nodes, Path(options.graph))
     if options.dry_run or options.graph:
         print("\n".join([*node_table(nodes), *details(nodes), *damage_lines(nodes)]))
+        if options.benchmark:
+            from dgs_utils.batch.estimate import estimates
+
+            print("\n".join(estimates(nodes, Path(options.benchmark))))
+        for sentence in options.absent:
+            print(f"Missing yet: {sentence}")
         return 0
     for line in make_whole(nodes):
         print(line)
@@ -265,7 +273,9 @@ def _nodes(options: argparse.Namespace) -> list:
     from dgs_utils.batch.plan import plan
 
     options.file, options.changes = given_file(options.file), list(map(typed, options.changes))
-    return plan(read_experiment(options.file, options.changes))
+    options.absent = []
+    only_seen = getattr(options, "dry_run", False) or bool(getattr(options, "graph", ""))
+    return plan(read_experiment(options.file, options.changes), options.absent.append if only_seen else None)
 
 
 def _chosen(options: argparse.Namespace) -> list:

@@ -6,6 +6,7 @@ once: one fine-tuning, one pool a pool seed, scores once.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,20 @@ from dgs_utils.params import (
 HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
 
 
-def plan(experiment: Experiment) -> list[Node]:
+def plan(experiment: Experiment, absent: Callable[[str], None] | None = None) -> list[Node]:
     """Return all nodes of an experiment (see `expand`), after checking that they can be carried out.
+
+    Args:
+        experiment: what is asked for.
+        absent: takes the sentence on weights that are not there yet, for who only wants to see the plan; None: this is
+            an error.
 
     Raises:
         ValueError: parameters of several stages that do not go together, or images that are not on disk.
     """
     nodes = expand(experiment)
     for node in nodes:
-        _check(node)
+        _check(node, absent)
     _check_tests(nodes)
     return nodes
 
@@ -137,8 +143,9 @@ def _unique(sources: Any) -> list:
 
 # ---- Checks that need more than one stage, or a look at the disk -----------------------------------------------------
 
-def _check(node: Node) -> None:
+def _check(node: Node, absent: Callable[[str], None] | None) -> None:
     if isinstance(node.params, PrepareParams):
+        _check_weights(node.params, absent)
         _check_originals(node.params)
     elif isinstance(node.params, PoolParams):
         tuning = node.inputs.get("fine_tune")
@@ -193,10 +200,20 @@ def _check_pool_size(node: Node, params: TransformParams | SampleParams) -> None
                          f"{made.images_per_class}; raise it to {need}, or lower ipc or pool_factor")
 
 
+def _check_weights(params: PrepareParams, absent: Callable[[str], None] | None) -> None:
+    """Given weights of a diffusion model must be there."""
+    if params.base_model in ("train", "none"):
+        return
+    try:
+        find_dit(params.base_model)
+    except ValueError as error:
+        if absent is None:
+            raise
+        absent(str(error))
+
+
 def _check_originals(params: PrepareParams) -> None:
     """Given files must be there, and no class of a given folder of images empty."""
-    if params.base_model not in ("train", "none"):
-        find_dit(params.base_model)
     if params.class_index:
         from dgs_utils.images.classes import read_class_index  # pandas is only loaded where there is a table
 

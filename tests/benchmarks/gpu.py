@@ -180,6 +180,7 @@ def evaluation(size: Size, device: torch.device) -> list[dict]:
 
             spent = seconds(ours, device, 1)
             rows.append({"network": name, "precision": precision, "compile": compiled, "seconds": spent,
+                         "images/s": size.epochs * len(mine.labels) / spent,
                          "published": base, "ratio": base / spent, "peak GiB": peak(device),
                          "operations an epoch": operations(ours) / size.epochs if compiled == "off" else np.nan,
                          "published operations": theirs})

@@ -1,0 +1,74 @@
+"""How long the long stages will take on a GPU, by what ``tests/benchmarks/gpu.py`` measured on it."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from dgs_utils.artifacts.nodes import Node
+from dgs_utils.batch.display import duration
+from dgs_utils.batch.state import state
+
+CLASSES = 10  # where only the data tell
+
+
+def estimates(nodes: list[Node], file: Path) -> list[str]:
+    """Return a line a stage on what its nodes that are left will take, where the file of a benchmark says so.
+
+    Args:
+        nodes: the plan.
+        file: the benchmark's ``gpu.json``.
+
+    Raises:
+        ValueError: it is not there, or is no such file.
+    """
+    try:
+        found = json.loads(Path(file).read_bytes())
+        parts = {name: part.get("rows", []) for name, part in found["parts"].items()}
+        device, model = found["device"], found["model"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"--benchmark is {file}, which is no result of tests/benchmarks/gpu.py "
+                         f"({type(error).__name__}); give its gpu.json") from None
+    seconds: dict[str, float] = defaultdict(float)
+    for node in nodes:
+        if state(node) != "done" and (spent := _seconds(node, parts, model)):
+            seconds[node.stage] += spent
+    lines = [f"{stage}: about {duration(spent)} on {device}" for stage, spent in seconds.items()]
+    return lines or [f"{file} says nothing about what is left of this experiment"]
+
+
+def _seconds(node: Node, parts: dict[str, list[dict]], model: str) -> float:
+    """Return what a node takes; 0 where that was not measured."""
+    params: Any = node.params
+    prepare = next((one.params for one in _sources(node) if one.stage == "00_prepare"), None)
+    classes = len(prepare.class_folders()) or CLASSES if prepare else CLASSES
+    if node.stage in ("01_fine_tune", "02_pool") and (prepare is None or prepare.dit_size != model):
+        return 0.0
+    if node.stage == "01_fine_tune":
+        rate = _best(parts.get("fine_tuning", [])[:1], "steps/s")
+        return (params.sampled_step or params.steps) / rate if rate else 0.0
+    if node.stage == "02_pool" and params.computes:
+        end = f", {params.solver}, {params.steps} steps"
+        rate = _best([row for row in parts.get("pool", []) if row["way"].endswith(end)], "images/s")
+        return classes * params.images_per_class / rate if rate else 0.0
+    if node.stage == "06_evaluate":
+        rows = [row for row in parts.get("evaluation", [])
+                if (row["network"], row["precision"]) == (params.network, params.precision)]
+        rate, distilled = _best(rows, "images/s"), node.inputs.get("distilled")
+        ipc = getattr(getattr(distilled, "params", None), "ipc", 0)
+        return params.repeats * _epochs(params, ipc, classes) * ipc * classes / rate if rate else 0.0
+    return 0.0
+
+
+def _epochs(params: Any, ipc: int, classes: int) -> int:
+    from dgs_utils.classifiers.protocols import PROTOCOLS  # torch is loaded only where a benchmark is asked
+
+    return params.epochs or PROTOCOLS[params.protocol].epochs(ipc, params.epoch_factor, classes)
+
+
+def _best(rows: list[dict], name: str) -> float:
+    return max((row[name] for row in rows), default=0.0)
+
+
+def _sources(node: Node) -> list[Node]:
+    return [source for source in node.inputs.values() if isinstance(source, Node)]
