@@ -1,0 +1,50 @@
+"""What notebooks of one run cost: ``python tests/benchmarks/bench_notebooks.py [NODES]``.
+
+Real notebooks through the real runner on a small grid: first all that stage 05 needs, then 05 with one set, then with
+NODES (200 unless told) more. Told are seconds on the clock, which only an idle machine makes comparable, and of
+processors, kernels included, which a busy one hardly changes.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import small_grid
+
+PREPARE = """
+prepare: {train_steps: 60, classifier_epochs: 1}
+fine_tune: {steps: 40}
+pool: {images_per_class: 8, steps: 5}
+"""
+
+
+def cost(workspace: Path, text: str) -> tuple[float, float]:
+    """Run an experiment; return seconds on the clock and of processors.
+
+    Kernels are copies that the runner adopts and waits for, so that what they used is counted with it.
+    """
+    (workspace / "params" / "timed.yaml").write_text(PREPARE + text)
+    started = time.perf_counter()
+    process = subprocess.Popen(small_grid.command("run", "params/timed.yaml"), cwd=workspace,
+                               env=small_grid.environment(workspace), stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit("dgs run failed")
+    return time.perf_counter() - started, used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    nodes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    with tempfile.TemporaryDirectory() as scratch:
+        workspace = small_grid.build_real(Path(scratch) / "workspace")
+        for what, sets, text in (("all before 05", 0, "transform: {ipc: 2, pool_factor: 4}\n"),
+                                  ("05, one set", 1, "sample: {ipc: 2, pool_factor: 4}\n"),
+                                  (f"05, {nodes} sets", nodes, "sample: {ipc: 2, pool_factor: 4}\n"
+                                   f"grid: {{sample.seed: {list(range(1, nodes + 1))}}}\n")):
+            clock, processor = cost(workspace, text)
+            each = f", {clock / sets:.2f} and {processor / sets:.2f} s a set" if sets > 1 else ""
+            print(f"{what}: {clock:.1f} s on the clock, {processor:.1f} s of processors{each}", flush=True)
