@@ -40,7 +40,7 @@ def estimates(nodes: list[Node], file: Path) -> list[str]:
 def _seconds(node: Node, parts: dict[str, list[dict]], model: str) -> float:
     """Return what a node takes; 0 where that was not measured."""
     params: Any = node.params
-    prepare = next((one.params for one in _sources(node) if one.stage == "00_prepare"), None)
+    prepare: Any = next((one.params for one in _sources(node) if one.stage == "00_prepare"), None)
     classes = len(prepare.class_folders()) or CLASSES if prepare else CLASSES
     if node.stage in ("01_fine_tune", "02_pool") and (prepare is None or prepare.dit_size != model):
         return 0.0
