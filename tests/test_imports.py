@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"accelerate", "diffusers", "ipywidgets", "scipy.stats", "seaborn._statistics", "sklearn", "torch",
-         "torchvision"}
+HEAVY = {"accelerate", "diffusers", "ipywidgets", "jinja2", "scipy.stats", "seaborn", "sklearn", "torch", "torchvision"}
 
 
 def loaded(notebook: str) -> set[str]:
@@ -28,4 +27,32 @@ def test_notebooks_that_only_look_at_scores_load_no_heavy_library(notebook):
 
 @pytest.mark.parametrize("notebook", ["03_difficulty", "06_evaluate", "08_condense"])
 def test_notebooks_without_a_diffusion_model_do_not_load_its_library(notebook):
-    assert not loaded(notebook) & {"accelerate", "diffusers", "seaborn._statistics", "sklearn"}
+    assert not loaded(notebook) & {"accelerate", "diffusers", "seaborn", "sklearn"}
+
+
+def test_the_notebook_of_figures_loads_no_network():
+    assert not loaded("07_figures") & {"accelerate", "diffusers", "ipywidgets", "seaborn", "sklearn", "torch",
+                                       "torchvision"}
+
+
+DRAWN = """
+import numpy as np, pandas as pd
+from dgs_utils import plots
+plots.use_style()
+scores = pd.DataFrame({"class": "a", "set": ["original", "pool"] * 5, "score": np.linspace(0, 1, 10)})
+plots.score_histograms(scores)
+plots.transformed_histograms({"pool": scores["score"].to_numpy()})
+plots.figure2({"a": {"with transform": dict.fromkeys(("original", "pool", "distilled"), np.linspace(0, 1, 5))}})
+plots.objective_map({"a": np.eye(3)}, {"a": (1, 0)})
+plots.shift_of_originals(scores.assign(seen=scores["score"]))
+plots.judge_errors(pd.DataFrame({"true": ["a", "a"], "predicted": ["a", "b"], "images": [3, 1]}))
+plots.accuracy_by_class(pd.DataFrame({"training_seed": 0, "class": ["a", "b"], "top1": [80.0, 70.0]}),
+                        pd.DataFrame({"true": ["a", "b"], "predicted": ["a", "a"], "images": [8, 3]}))
+import sys
+print(*sys.modules)
+"""
+
+
+def test_drawing_loads_no_second_library_of_figures():
+    found = subprocess.run([sys.executable, "-c", DRAWN], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"seaborn", "torch", "diffusers"} & set(found.stdout.split())

@@ -3,12 +3,12 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 from dgs_utils.methods import METHODS
+from dgs_utils.plots.shapes import colour_table
 from dgs_utils.plots.style import looks_of
 from dgs_utils.results.summaries import summarise
 
@@ -46,7 +46,7 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
 
 
 def _shades(count: int) -> list:
-    return sns.color_palette("Blues_d", count) if count > 1 else ["C0"]
+    return list(plt.get_cmap("Blues")(np.linspace(0.45, 0.95, count))) if count > 1 else ["C0"]
 
 
 def _draw_means(axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, order: list[str], shift: float, color: object,
@@ -121,11 +121,13 @@ def accuracy_by_class(per_class: pd.DataFrame, confusion: pd.DataFrame) -> Figur
     names = list(dict.fromkeys(per_class["class"].astype(str)))
     matrix = confusion.pivot_table("images", "true", "predicted", "sum").reindex(index=names, columns=names).fillna(0)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(1, 1.25))
-    sns.barplot(per_class.astype({"class": str}), x="top1", y="class", errorbar=None, color="C0", alpha=0.75, ax=left)
-    sns.stripplot(per_class.astype({"class": str}), x="top1", y="class", color="0.15", size=3, jitter=False, ax=left)
-    left.set(xlabel="top-1 accuracy (%)", ylabel="")
-    shares = 100 * matrix.div(matrix.sum(axis=1), axis=0)
-    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=100, annot=len(names) <= 12, fmt=".0f", annot_kws={"size": 6},
-                cbar_kws={"label": "% of the true class"}, ax=right)
+    runs = per_class.assign(place=per_class["class"].astype(str).map({name: i + 0.5 for i, name in enumerate(names)}))
+    means = runs.groupby("place")["top1"].mean()
+    left.barh(means.index, means, 0.8, color="C0", alpha=0.75)
+    left.plot(runs["top1"], runs["place"], "o", color="0.15", markersize=3, linestyle="")
+    left.set(xlabel="top-1 accuracy (%)", ylim=(len(names), 0))
+    left.set_yticks(np.arange(len(names)) + 0.5, names)
+    mesh = colour_table(right, 100 * matrix.div(matrix.sum(axis=1), axis=0), names, names, len(names) <= 12)
+    figure.colorbar(mesh, ax=right, label="% of the true class")
     right.set(xlabel="predicted", ylabel="true")
     return figure

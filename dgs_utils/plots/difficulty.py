@@ -5,24 +5,15 @@ Every function takes plain arrays or frames and returns a matplotlib Figure.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import lazy_loader
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-sns = lazy_loader.load("seaborn")  # loading takes half a second, which notebook 05 is spared
+from dgs_utils.plots.shapes import score_bars
 
 COLORS = {"original": "C0", "pool": "C1", "distilled": "C2"}
-
-
-
-
-
-
-
-
 
 
 def score_histograms(scores: pd.DataFrame, bins: int = 10) -> Figure:
@@ -35,11 +26,13 @@ def score_histograms(scores: pd.DataFrame, bins: int = 10) -> Figure:
     classes = list(dict.fromkeys(scores["class"]))
     figure, axes = _grid(len(classes), 2.1, 1.7)
     for axis, name in zip(axes, classes, strict=False):
-        sns.histplot(scores[scores["class"] == name], x="score", hue="set", hue_order=["original", "pool"], bins=bins,
-                     binrange=(0, 1), stat="probability", common_norm=False, multiple="dodge", shrink=0.9, ax=axis,
-                     palette=COLORS)
+        sets = {which: part["score"] for which, part in scores[scores["class"] == name].groupby("set")}
+        shown = [which for which in ("original", "pool") if which in sets]
+        axis.hist([sets[which] for which in shown], bins=bins, range=(0, 1), label=shown,
+                  weights=[np.full(len(sets[which]), 1 / len(sets[which])) for which in shown],
+                  color=[COLORS[which] for which in shown], alpha=0.75, edgecolor="black", linewidth=0.5)
         axis.set(title=name, xlabel="difficulty", ylabel="")
-    _one_legend(figure, axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), title="set", loc="outside right upper")
     return figure
 
 
@@ -58,7 +51,7 @@ def figure2(panels: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], bins: 
     for line, row in zip(axes, rows, strict=True):
         for axis, (name, which) in zip(line, columns, strict=True):
             scores = panels[name][row][which]
-            sns.histplot(x=scores, bins=bins, binrange=(0, 1), color=COLORS[which], ax=axis)
+            score_bars(axis, scores, bins, COLORS[which])
             axis.set(title=f"{name} {which}\nmean {np.mean(scores):.2f}", ylabel="", xlabel="difficulty", xlim=(0, 1))
         line[0].set_ylabel(row)
     return figure
@@ -75,10 +68,14 @@ def objective_map(surfaces: Mapping[str, np.ndarray], chosen: Mapping[str, tuple
     for axis, (name, surface) in zip(axes, surfaces.items(), strict=False):
         axis.set_facecolor("0.85")
         finite = np.where(np.isfinite(surface), surface, np.nan)
-        sns.heatmap(finite, ax=axis, cmap="viridis_r", cbar=True, mask=np.isnan(finite), square=True)
+        figure.colorbar(axis.pcolormesh(finite, cmap="viridis_r"), ax=axis)
         bottom, top = chosen[name]
         axis.plot(top + 0.5, bottom + 0.5, marker="x", color="C3", markersize=9, markeredgewidth=2)
-        axis.set(title=f"{name}: bottom {bottom}, top {top}", xlabel="top", ylabel="bottom")
+        ticks = np.arange(0, len(surface), max(1, len(surface) // 5))
+        axis.set(title=f"{name}: bottom {bottom}, top {top}", xlabel="top", ylabel="bottom", aspect="equal",
+                 ylim=(len(surface), 0))
+        axis.set_xticks(ticks + 0.5, ticks)
+        axis.set_yticks(ticks + 0.5, ticks)
     return figure
 
 
@@ -92,7 +89,7 @@ def transformed_histograms(sets: Mapping[str, np.ndarray], title: str = "", bins
     """
     figure, axes = plt.subplots(1, len(sets), figsize=(2.9 * len(sets), 2.0), sharex=True, squeeze=False)
     for axis, (name, scores) in zip(axes[0], sets.items(), strict=True):
-        sns.histplot(x=scores, bins=bins, binrange=(0, 1), color=COLORS.get(name, "C3"), ax=axis)
+        score_bars(axis, scores, bins, COLORS.get(name, "C3"))
         axis.set(title=f"{name} (mean {np.mean(scores):.2f})", xlabel="transformed difficulty", ylabel="")
     figure.suptitle(title, fontsize=9)
     return figure
@@ -183,14 +180,3 @@ def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     return figure, list(axes.flat[:count])
-
-
-def _one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Replace the panels' equal legends by one beside them."""
-    legends = [legend for axis in axes if (legend := axis.get_legend())]
-    handles = [handle for handle in legends[0].legend_handles if handle]
-    figure.legend(handles, [text.get_text() for text in legends[0].get_texts()], loc="outside right upper")
-    for legend in legends:
-        legend.remove()
-
-

@@ -1,12 +1,11 @@
 """Figures about the judge: where it errs, and what having seen the originals does to their difficulty."""
 
-import lazy_loader
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-sns = lazy_loader.load("seaborn")  # loading takes half a second
+from dgs_utils.plots.shapes import colour_table
 
 MOST = 15  # classes in a figure; of more, those that the judge recognises least
 OTHERS = "other classes"
@@ -20,7 +19,7 @@ def shift_of_originals(scores: pd.DataFrame) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(4, 2.6))
     for column, name in (("seen", "seen in training"), ("score", "left out of training")):
-        sns.ecdfplot(x=scores[column], ax=axis, label=f"{name}, mean {scores[column].mean():.3f}")
+        axis.ecdf(scores[column], label=f"{name}, mean {scores[column].mean():.3f}")
     axis.set(xlabel="difficulty", ylabel="share of originals", xlim=(0, 1), ylim=(0, 1))
     axis.legend(title="", loc="lower right")
     return figure
@@ -48,10 +47,8 @@ def judge_errors(errors: pd.DataFrame, title: str = "") -> Figure:
                                         width_ratios=(2, width))
     left.barh(np.arange(len(names)) + 0.5, shares[names], 0.7, color="C0")
     left.set(xlim=(0, 100), xlabel="recognised (%)", title=f"{right.sum() / sizes.sum():.1%} of {sizes.sum():,} images")
-    sns.heatmap(100 * shown.div(sizes[names], axis=0), cmap="Blues", vmin=0, vmax=100, annot=True, fmt=".0f",
-                annot_kws={"size": 7}, cbar=False, ax=axis)
+    colour_table(axis, 100 * shown.div(sizes[names], axis=0), list(shares[names].index), list(shown), True, 7)
     axis.set(xlabel="taken for (% of the class)", ylabel="",
              title=f"the {MOST} of {len(shares)} classes recognised least" if len(shares) > MOST else "")
-    axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     figure.suptitle(title, fontsize="medium")
     return figure

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import wasserstein_distance
 
 from dgs_utils.selection.histograms import bin_of, check_scores, divergence, edges, histogram, largest_remainder
 
@@ -213,6 +212,8 @@ def shift(pool: ArrayLike, originals: ArrayLike) -> float:
         originals: of its originals, shape (M,).
     """
     harder = np.asarray(pool).mean() >= np.asarray(originals).mean()
+    from scipy.stats import wasserstein_distance  # loading takes half a second, which notebook 05 is spared
+
     return float(wasserstein_distance(pool, originals)) * (1 if harder else -1)
 
 
