@@ -232,6 +232,9 @@ class PrepareParams(StageParams):
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0
+    unpack_gib: Annotated[float, Field(gt=0, allow_inf_nan=False, json_schema_extra=MACHINE)] = 512.0  # of an archive
+    unpack_files: Annotated[int, Field(ge=1, json_schema_extra=MACHINE)] = 5_000_000  # in one archive
+    unpack_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False, json_schema_extra=MACHINE)] = 100.0  # × its size
 
     @model_validator(mode="after")
     def _own_classifier(self):
@@ -327,6 +330,9 @@ class PoolParams(StageParams):
     compile: Switch = "auto"  # torch.compile; auto: on a GPU, for pools that take long enough
     precision: Precision = "fp32"
     device: Device = "auto"
+    unpack_gib: Annotated[float, Field(gt=0, allow_inf_nan=False, json_schema_extra=MACHINE)] = 512.0  # of an archive
+    unpack_files: Annotated[int, Field(ge=1, json_schema_extra=MACHINE)] = 5_000_000  # in one archive
+    unpack_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False, json_schema_extra=MACHINE)] = 100.0  # × its size
 
     @model_validator(mode="after")
     def _possible(self):

@@ -35,7 +35,7 @@ from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.modes import modes_of, stratified_modes
 from dgs_utils.diffusion.sampler import Guidance, ModeGuidance, sample
-from dgs_utils.images.archives import unpack
+from dgs_utils.images.archives import bounds_of, unpack
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
@@ -388,7 +388,7 @@ def gather(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.DataFrame:
             folder = run.folder / "unpacked" / name
             with atomic(folder) as partial:  # whatever a killed run has left
                 partial.mkdir(parents=True)
-                unpack(root, partial)
+                unpack(root, partial, bounds_of(run.params))
         images = _images_of(run, folder, classes)
         parts.append(images.table[["class"]].assign(generator=name, source=images.table["file_name"],
                                                     path=images.paths))

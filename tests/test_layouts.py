@@ -471,7 +471,7 @@ def test_archives_have_bounds(tmp_path, suffix, bounds):
     if bounds.ratio < 1:
         files = {"a/1.bmp": bytes(2**26 + 1)}  # the floor below which no ratio counts
     write(tmp_path, {f"x{suffix}": packed(files, suffix)})
-    with pytest.raises(ValueError, match=rf"x{suffix} (.* unpacks to more than|holds 4 files, more than 3)"):
+    with pytest.raises(ValueError, match=rf"x{suffix} (.* unpacks to more than|holds more than 3 files)"):
         unpack(tmp_path / f"x{suffix}", tmp_path / "out", bounds)
 
 

@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from dgs_utils.artifacts.names import check_relative
 from dgs_utils.images.lists import SPLITS
 from dgs_utils.images.trees import ARCHIVES, is_hidden, looks_like_image
+from dgs_utils.params import PoolParams, PrepareParams
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
           RuntimeError, NotImplementedError)  # the last two: a password, and unknown compression
@@ -36,6 +38,11 @@ class Bounds(NamedTuple):
 
 
 BOUNDS = Bounds()
+
+
+def bounds_of(params: PrepareParams | PoolParams) -> Bounds:
+    """Return the bounds that a stage's parameters give."""
+    return Bounds(int(params.unpack_gib * 2**30), params.unpack_files, params.unpack_ratio)
 
 
 class Member(NamedTuple):
@@ -78,12 +85,13 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
         ValueError: not an archive, damaged, beyond the bounds, with a link, with a name that leads elsewhere, or with
             an image that is in ``target`` already; the sentence names the archive.
     """
-    most = min(bounds.size, max(2**26, bounds.ratio * archive.stat().st_size))
+    by_ratio = max(2**26, bounds.ratio * archive.stat().st_size)
+    most, name = min((bounds.size, "unpack_gib"), (by_ratio, "unpack_ratio"))
     total = 0
-    with _opened(archive) as members:
+    with _opened(archive, bounds.members) as members:
         if len(members) > bounds.members:
-            raise ValueError(f"{archive} holds {len(members):,} files, more than {bounds.members:,}; unpack it "
-                             f"yourself if you trust it, and give the folder")
+            raise ValueError(f"{archive} holds more than {bounds.members:,} files; if you "
+                             f"trust it, raise unpack_files, or unpack it and give the folder")
         for member in members:
             path = check_relative(member.name, f"{archive}: a member")
             if any(map(is_hidden, path.parts)):
@@ -102,13 +110,14 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
                     total += len(block)
                     if total > most:
                         raise ValueError(f"{archive} ({archive.stat().st_size:,} bytes) unpacks to more than "
-                                         f"{int(most):,} bytes; if you trust it, unpack it, and give the folder")
+                                         f"{int(most):,} bytes; if you trust it, raise {name}, or unpack it and give "
+                                         f"the folder")
                     file.write(block)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[list[Member]]:
-    """List an archive's files and yield them; its damage becomes a sentence."""
+def _opened(path: Path, most: int = BOUNDS.members) -> Iterator[list[Member]]:
+    """List an archive's files, at most one beyond ``most``, and yield them; its damage becomes a sentence."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as zipped:
@@ -116,9 +125,10 @@ def _opened(path: Path) -> Iterator[list[Member]]:
                               partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
         else:
             with tarfile.open(path) as file:
-                listed = [Member(info.name, not info.isreg(), partial(_open_regular, file, info))
-                          for info in file if not info.isdir()]
-                while file.fileobj.read(BLOCK):  # to the checksum, which stands after the last member
+                found = (Member(info.name, not info.isreg(), partial(_open_regular, file, info))
+                         for info in file if not info.isdir())
+                listed = list(islice(found, most + 1))
+                while len(listed) <= most and file.fileobj.read(BLOCK):  # to the checksum, after the last member
                     pass
                 yield listed
     except DAMAGE as error:

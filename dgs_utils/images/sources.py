@@ -10,8 +10,9 @@ import pandas as pd
 from PIL import Image
 
 from dgs_utils.artifacts.files import atomic
+from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import locate
-from dgs_utils.images.archives import is_archive, unpack_all
+from dgs_utils.images.archives import bounds_of, is_archive, unpack_all
 from dgs_utils.images.download import fetch
 from dgs_utils.images.trees import count_images, entries
 from dgs_utils.params import PrepareParams
@@ -117,10 +118,10 @@ def _files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
     if not archives:
         return root
     target = folder / "images"
-    if not target.is_dir():
-        with atomic(target) as partial:
+    if not is_whole(target):
+        with kept(target) as partial:
             partial.mkdir(parents=True)
-            unpack_all(list(progress(archives, label="archives")), partial)
+            unpack_all(list(progress(archives, label="archives")), partial, bounds_of(params))
     return target
 
 
