@@ -23,7 +23,7 @@ from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import CondenseParams, checked
-from dgs_utils.runtime.devices import resolve, send
+from dgs_utils.runtime.devices import autocast, resolve, send
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng, torch_rng, torch_seeded
 
@@ -211,8 +211,9 @@ class DistributionMatching(Condenser):
         for label in range(len(self.names)):
             real = self.real_batch(label, self.params.real_batch, rng)
             family, numbers = draw_family(_families(self.params.flip), rng), draw_numbers(rng)
-            wanted = network.features(transform(real, family, numbers)).mean(0)
-            found = network.features(transform(self.synthetic(label), family, numbers)).mean(0)
+            pairs = (transform(images, family, numbers) for images in (real, self.synthetic(label)))
+            with autocast(self.device, self.params.precision):
+                wanted, found = (network.features(images).float().mean(0) for images in pairs)
             loss = (wanted - found).square().sum()
             loss.backward()  # class by class: the gradients add up and memory holds one class
             shared["loss"] = shared["loss"] + loss.detach()
@@ -268,7 +269,9 @@ class GradientMatching(Condenser):
             for family, numbers in draws:
                 images = transform(images, family, numbers)
             labels = torch.full((len(images),), label, device=self.device)
-            return torch.autograd.grad(F.cross_entropy(network(images), labels), weights, create_graph=create_graph)
+            with autocast(self.device, self.params.precision):
+                loss = F.cross_entropy(network(images).float(), labels)
+            return torch.autograd.grad(loss, weights, create_graph=create_graph)
 
         real = gradients(self.real_batch(label, self.params.real_batch, rng), create_graph=False)
         found = gradients(normalise(self.synthetic(label)), create_graph=True)
@@ -283,7 +286,9 @@ class GradientMatching(Condenser):
         """Train the network for a step on real images, with crops, colour jitter and CutMix."""
         settings = Augmentation(flip=0.5 if self.params.flip else 0.0, lighting=0.0)
         images, partner, own = cutmix(augment(self.real.images[chosen], settings, rng), rng)
-        labels, logits = self.real.labels[chosen], network(images)
+        labels = self.real.labels[chosen]
+        with autocast(self.device, self.params.precision):
+            logits = network(images).float()
         loss = own * F.cross_entropy(logits, labels) + (1 - own) * F.cross_entropy(logits, labels[partner])
         trainer.zero_grad()
         loss.backward()
@@ -311,8 +316,8 @@ def condense_set(originals: ImageSet | ImageTensors, method: str = "dm", ipc: in
         device: where to compute.
         workers: threads that read images; 0 = one per core.
         progress: wraps the iterations.
-        settings: network, iterations, image_learning_rate, real_batch, inner_loops, pretrain_epochs, net_batches and
-            flip of `params.CondenseParams`.
+        settings: network, iterations, image_learning_rate, real_batch, inner_loops, pretrain_epochs, net_batches,
+            flip and precision of `params.CondenseParams`.
 
     Returns:
         The images (classes · IPC, 3, S, S) uint8 with their labels, and the losses (iteration, loss).

@@ -665,6 +665,7 @@ class CondenseParams(StageParams):
     pretrain_epochs: Count = 0  # IDC-1: epochs on real images before the first comparison (10 as published)
     net_batches: Count = 2  # IDC-1: training batches of 64 between comparisons (8 as published)
     flip: bool = False
+    precision: Annotated[Precision, Field(json_schema_extra=LATER)] = "fp32"
     seed: Count = 0
     device: Device = "auto"
     workers: Workers = 0

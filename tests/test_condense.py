@@ -146,6 +146,19 @@ def test_without_a_folder_the_images_are_the_stages(prepare, method):
     assert found.images.shape == (6, 3, 8, 8)
 
 
+@pytest.mark.parametrize("method", CONDENSERS)
+def test_bf16_is_near_fp32_and_has_a_name_of_its_own(prepare, method):
+    originals, values = load_images(ImageSet.read(prepare, "train"), 8), {"method": method} | SMALL
+    values = values | {"image_size": 0, "iterations": 2}
+    found, expected = (condense_set(originals, **values, precision=precision, device="cpu")[1]["loss"]
+                       for precision in ("bf16", "fp32"))
+    np.testing.assert_allclose(found, expected, rtol=0.2)
+    assert (found != expected).all()
+    fp32, bf16 = (validate("08_condense", {"precision": precision}).identity() for precision in ("fp32", "bf16"))
+    assert "precision" not in fp32  # so that earlier results keep their keys
+    assert bf16["precision"] == "bf16"
+
+
 def test_wrong_settings_are_named(prepare):
     originals = load_images(ImageSet.read(prepare, "train"), 8)
     for values, message in (({"method": "dmm"}, "condense.method is 'dmm'"), ({"iteration": 3}, "did you mean"),
