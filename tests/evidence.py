@@ -88,7 +88,7 @@ def take_over(name: str, made: Path) -> None:
             file.unlink()
     for file in made.iterdir():
         if file.suffix in (".csv", ".md", ".png", ".json") and not file.name.startswith(".") and (
-                file.name not in {*stay, "inputs.json"}):
+                file.name not in {*stay, "inputs.json", "checksums.json"}):
             shutil.copy(file, kept / file.name)
 
 

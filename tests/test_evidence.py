@@ -94,9 +94,26 @@ def test_notebook_07_makes_them_from_the_rows_alone(tmp_path):
     assert {"accuracy.png", "differences.png", "manifest.json"} <= {file.name for file in (tmp_path / "made").iterdir()}
 
 
+def git(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+
+
 def is_kept_whole(folder: Path) -> bool:
     """Tell whether a clean commit stands behind each row: the manifests of all stages behind it are listed."""
     return (folder / "nodes.csv").exists() and not pd.read_csv(folder / "nodes.csv")["git"].str.endswith("-dirty").any()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_commits_are_part_of_the_history(folder):
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("no git history here")
+    commits = {json.loads((folder / file).read_text())["git"] for file in ("rows.json", "manifest.json")}
+    if (folder / "nodes.csv").exists():
+        commits |= set(pd.read_csv(folder / "nodes.csv")["git"])
+    for commit in (text.removesuffix("-dirty") for text in commits):
+        if git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
+            pytest.skip(f"this copy of the history does not hold {commit}")
+        assert git("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0, commit
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
