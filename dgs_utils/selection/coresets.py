@@ -164,40 +164,40 @@ def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: in
     Returns and errors as `k_center`.
     """
     features = check_features(features, k)
-    distances, ids = nearest_neighbours(features, min(neighbours, len(features) - 1))
     scores = np.asarray(scores, dtype=np.float64)
-    density = scores.copy()
-    for start in range(0, len(features), ROWS):
-        rows = slice(start, start + ROWS)
-        density[rows] += (np.exp(-distances[rows]) * scores[ids[rows]]).sum(axis=1)
+    count, unit = min(neighbours, len(features) - 1), max(_mean_length(features), 1e-30)
+    density, ids = scores.copy(), np.empty((len(features), count), dtype=np.int32)
+    for rows, distances, found in nearest_neighbours(features, count):
+        density[rows] += (np.exp(-distances / unit) * scores[found]).sum(axis=1)
+        ids[rows] = found
     chosen = np.empty(k, dtype=np.int64)
     for step in range(k):
         best = density.max()
         chosen[step] = at = np.argmax(density >= best - 1e-9 * abs(best))
-        density[ids[at]] -= np.exp(-decay * distances[at]) * density[at]
+        gaps = np.sqrt(_squared_distances(features[ids[at]], features[at])) / unit
+        density[ids[at]] -= np.exp(-decay * gaps) * density[at]
         density[chosen[: step + 1]] = -np.inf
     return chosen
 
 
-def nearest_neighbours(features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances (float32) and indices (int32), both (N, count), of each image's neighbours, itself left out.
+def nearest_neighbours(features: np.ndarray, count: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yield, block by block of rows, distances and indices, both (rows, count), of each image's neighbours but itself.
 
-    Distances are Euclidean, over the mean length of the features. scikit-learn's brute force is exact.
+    Distances are Euclidean. scikit-learn's brute force is exact.
     """
     from sklearn.neighbors import NearestNeighbors  # loading takes a second, which other rules are spared
 
-    found = np.empty((len(features), count), np.float32), np.empty((len(features), count), np.int32)
     search = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(features)
     for start in range(0, len(features) if count else 0, 4 * ROWS):
         rows = slice(start, start + 4 * ROWS)
         distances, ids = search.kneighbors(features[rows])
         others = ids != np.arange(start, start + len(ids))[:, None]
         others[:, -1] &= ~others.all(axis=1)  # among many identical images, an image may not find itself
-        for table, values in zip(found, (distances, ids), strict=True):
-            table[rows] = values[others].reshape(len(ids), count)
-    length = np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))).mean()
-    np.divide(found[0], np.float32(max(length, 1e-30)), out=found[0])
-    return found
+        yield rows, distances[others].reshape(len(ids), count), ids[others].reshape(len(ids), count)
+
+
+def _mean_length(features: np.ndarray) -> float:
+    return float(np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))).mean())
 
 
 def reliable_far(features: ArrayLike, scores: ArrayLike, reliable: ArrayLike, k: int) -> np.ndarray:
