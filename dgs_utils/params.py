@@ -159,6 +159,11 @@ class StageParams(BaseModel):
         """Return how many images a class are read of the pool, or of its scores, that an input holds; 0 for all."""
         return 0
 
+    @property
+    def computes(self) -> bool:
+        """Whether the stage runs networks, for which it takes a GPU where there is one."""
+        return hasattr(self, "device")
+
     def of_the_whole(self, count: int) -> Self:
         """Return the parameters where so many images a class are all that a pool holds.
 

@@ -51,7 +51,7 @@ def leased_gpus(params: StageParams, per_gpu: int = 1, places: Path | None = Non
     """
     if per_gpu < 1:
         raise ValueError(f"per_gpu is {per_gpu}; give how many notebooks may share a GPU, 1 or more")
-    wants = getattr(params, "device", "") in ("auto", "cuda")  # a stage that runs no network has none
+    wants = params.computes and getattr(params, "device", "") in ("auto", "cuda")
     job = next((os.environ[name] for name in SCHEDULERS if os.environ.get(name)), "")
     gpus = candidates() if wants and not (job and VISIBLE not in os.environ) else []
     if len(gpus) < (2 if job else 1):
