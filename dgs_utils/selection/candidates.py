@@ -55,7 +55,7 @@ class Candidates:
     real_features: Array = None
 
     def only(self, kept: np.ndarray) -> "Candidates":
-        """Return the candidates at some indices, in that order; chance comes from the same generator."""
+        """Return the candidates at some indices, in that order; chance comes from the same rng."""
         held = {f.name: getattr(self, f.name) for f in fields(self) if f.name in PER_IMAGE}
         parts = {name: values[kept] for name, values in held.items() if values is not None}
         return replace(self, size=len(kept), **parts)

@@ -18,7 +18,7 @@ __all__ = ["SELECTORS", "Candidates", "Selector", "hardest_removed", "select", "
 
 
 def selection_rng(seed: int, method: str, name: str) -> np.random.Generator:
-    """Return the generator of a method's choice within one class, named after the seed, the method and the class."""
+    """Return the rng of a method's choice within one class, named after the seed, the method and the class."""
     return numpy_rng("sample", seed, method, name)
 
 
