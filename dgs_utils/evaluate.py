@@ -377,6 +377,8 @@ def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) ->
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:
+    from sklearn.metrics import confusion_matrix  # loading takes long, and who calls `evaluate_set` is spared it
+
     rows, curves, per_class, confusion = [], [], [], []
     correct: dict[str, Any] = {}
     correct_best: dict[str, Any] = {}
@@ -385,8 +387,7 @@ def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.Data
         outcome = Outcome(curve, predictions, best)
         rows.append(row | row_of_outcome(seed, outcome))
         curves.append(curve.assign(training_seed=seed))
-        n = len(test.classes)
-        matrix = np.bincount(n * test.labels + predictions, minlength=n * n).reshape(n, n)  # rows: true class
+        matrix = confusion_matrix(test.labels, predictions, labels=range(len(test.classes)))
         shares = 100 * matrix.diagonal() / matrix.sum(1)
         per_class.append(pd.DataFrame({"training_seed": seed, "class": test.classes, "top1": shares}))
         confusion.append(confusions(matrix, test.classes).assign(training_seed=seed))

@@ -120,7 +120,7 @@ def _train_dit(latents: Latents, classes: int, params: PrepareParams, progress: 
 
 
 def fresh_dit(params: PrepareParams, channels: int, side: int, classes: int) -> DiT:
-    """Return a DiT with initial weights from torch's generator, for latents (channels, side, side)."""
+    """Return a DiT with initial weights from torch's global rng, for latents (channels, side, side)."""
     config = {"input_size": side, "in_channels": channels, "num_classes": classes,
               "class_dropout": params.label_dropout}
     return DiT.from_size(params.dit_size, **config) if params.dit_size else DiT(**_own_size(params), **config)

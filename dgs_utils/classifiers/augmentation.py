@@ -109,7 +109,7 @@ def augment(images: Tensor, settings: Augmentation, rng: torch.Generator) -> Ten
     Args:
         images: (N, 3, S, S) uint8.
         settings: see `Augmentation`.
-        rng: a CPU generator, source of every draw.
+        rng: `torch.Generator` on the CPU, source of every draw.
     """
     return transform(images, draw_transforms(len(images), images.shape[-1], settings, rng).to(images.device))
 
@@ -264,7 +264,7 @@ def cutmix(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, float]
 
     Args:
         images: (N, C, H, W).
-        rng: a CPU generator.
+        rng: `torch.Generator` on the CPU.
 
     Returns:
         The images, the permutation (N,) behind the box, and the share of each image that is still its own.

@@ -41,7 +41,7 @@ class Epoch:
         labels: (N,) int64, there too.
         settings: the transforms.
         batch_size: images a step.
-        rng: a CPU generator, source of every draw, batch after batch.
+        rng: `torch.Generator` on the CPU, source of every draw, batch after batch.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, settings: Augmentation, batch_size: int, rng: torch.Generator):

@@ -91,7 +91,7 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
            precision: str = "fp32", progress: Callable = silent) -> Tensor:
     """Generate latents.
 
-    Image i draws its first latent and all its noise from ``rngs[i]``, a CPU generator, so that it does not depend
+    Image i draws its first latent and all its noise from ``rngs[i]``, on the CPU, so that it does not depend
     on the other images of the batch (up to the rounding of batched arithmetic).
 
     Args:

@@ -1,4 +1,4 @@
-"""Named seeds: every random draw of the kit comes from a generator that is named after what it is for.
+"""Named seeds: every random draw of the kit comes from an rng that is named after what it is for.
 
 A name such as ``("pool", 0, "n02086240", 17)`` (stage, pool seed, class, image) is hashed into a seed, so that two
 draws share a stream only if they share a name, and no draw depends on how many others came before it. Every name begins
@@ -21,7 +21,7 @@ def named_seed(*parts: str | int | float) -> int:
 
 
 def numpy_rng(*parts: str | int | float) -> np.random.Generator:
-    """Return NumPy's default generator, seeded by name."""
+    """Return NumPy's default rng, seeded by name."""
     return np.random.default_rng(named_seed(*parts))
 
 
@@ -34,9 +34,9 @@ def torch_rng(*parts: str | int | float, device="cpu"):
 
 @contextmanager
 def torch_seeded(*parts: str | int | float) -> Iterator[None]:
-    """Seed torch's global CPU generator by name inside the block, and put its state back afterwards.
+    """Seed torch's global CPU rng by name inside the block, and put its state back afterwards.
 
-    For code that takes no generator, such as the initial weights of torch's layers.
+    For code that takes no rng, such as the initial weights of torch's layers.
     """
     import torch
 

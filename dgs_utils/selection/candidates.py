@@ -31,7 +31,7 @@ class Candidates:
     Attributes:
         name: class name.
         size: number of images N.
-        rng: NumPy generator named after selection seed, method and class: the only source of chance.
+        rng: `numpy.random.Generator` named after selection seed, method and class: the only source of chance.
         scores: shape (N,), in [0, 1], 0 the easiest: transformed where the rule follows a target, as measured else.
         confidence: shape (N,), the judge's largest probability.
         correct: shape (N,), bool, whether the judge's first choice is the class.

@@ -41,8 +41,8 @@ class DifficultyGuidedSampler(BaseEstimator):
         limit: thresholds tried are below this, ≥ 1; None = ipc // 2, as published.
         search_on: set that thresholds are searched on, "pool" (as published) or "originals".
         shared_scale: both sets are stretched over the pool's bounds, instead of each over its own.
-        random_state: seed of the draw, int ≥ 0 (the same as ``sample.seed``); a NumPy generator or `RandomState`, from
-            which a seed is drawn; None for another draw each time.
+        random_state: seed of the draw, int ≥ 0 (the same as ``sample.seed``); a `numpy.random.Generator` or
+            `RandomState`, from which a seed is drawn; None for another draw each time.
 
     Attributes:
         classes_: list of the originals' labels, in order of first appearance.

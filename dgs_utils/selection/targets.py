@@ -80,7 +80,7 @@ def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Genera
     Args:
         transformed_scores: shape (N,), each in [0, 1].
         counts: shape (bins,), images wanted per equal bin of [0, 1]; their number sets the number of bins.
-        rng: NumPy generator, or a seed for one: the only source of chance.
+        rng: `numpy.random.Generator`, or a seed for one: the only source of chance.
 
     Raises:
         ValueError: fewer images than wanted, or a bad score or count.
