@@ -330,7 +330,6 @@ def test_data_of_the_user_changes_in_every_way(tmp_path):
     good, times = image.read_bytes(), image.stat()
     image.write_bytes(good[:-20] + bytes(20))
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert dgs(workspace, "run", FILE).stdout.count("Nothing was left to do.") == 1
     printed = dgs(workspace, "verify", FILE, "--repair").stdout
     assert f"DAMAGED outputs/02_pool/{by_stage['02_pool'].name}: {image.relative_to(by_stage['02_pool'])}" in printed
     assert "Made from it: 1 of 03_difficulty, 1 of 04_transform, 1 of 05_sample" in printed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_world import CLASSES, make_pool, make_prepare, open_stage, write_digits
 
@@ -60,6 +60,7 @@ def test_what_passes_stays_below_its_folder(text):
 
 
 @given(texts)
+@example("..C:")
 def test_cleaned_names_always_pass(text):
     found = clean_name(text)
     assert check_name(found, "it") == clean_name(found) == found

@@ -85,7 +85,7 @@ def test_figure_3_leaves_the_originals_out_where_asked(road, monkeypatch):
     both, own = figures.images_of(distilled), figures.images_of(distilled, originals=False)
     assert list(both) == ["0, original", "0, distilled", "1, original", "1, distilled"]
     assert list(own) == ["0, distilled", "1, distilled"]
-    assert {path.parents[2] for paths, _ in own.values() for path in paths} == {distilled}
+    assert {path.parents[2] for paths, *_ in own.values() for path in paths} == {distilled}
     assert not any(path.is_relative_to(distilled) for path in both["0, original"][0])
 
 

@@ -66,8 +66,8 @@ def clean_name(text: str, longest: int = LABEL) -> str:
     if len(text) <= longest and PLAIN.fullmatch(text) and "/" not in text:
         return text
     text = "".join("-" if character in "/\\" or _is_odd(character) else character for character in text)
+    text = text.strip().lstrip(". ") or "unnamed"  # first, since a drive may stand behind dots
     text = DRIVE.sub(lambda drive: f"{drive[0][0]}-", text, count=1) if DRIVE.match(text) else text
-    text = text.strip().lstrip(". ") or "unnamed"
     raw = text.encode()
     if len(raw) > longest:
         half = (longest - 1) // 2

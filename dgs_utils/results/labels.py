@@ -72,7 +72,7 @@ def generation_of(params: Mapping[str, Mapping[str, Any]]) -> str:
     size = prepare.get("dit_size") or "a DiT of its own size"
     parts = [f"{size} trained here" if prepare.get("base_model") == "train" else size]
     tuning = params.get("01_fine_tune")
-    if tuning:
+    if tuning and pool["generator"] != "dit":
         plain = " without criteria" if tuning.get("criteria") == "none" else ""
         parts.append(f"{tuning['steps'] or tuning['epochs']} fine-tuning {'steps' if tuning['steps'] else 'epochs'}"
                      f"{plain}")
