@@ -22,8 +22,9 @@ from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import CondenseParams, checked
+from dgs_utils.params import CondenseParams
 from dgs_utils.runtime.devices import autocast, resolve, send
+from dgs_utils.runtime.parameters import checked
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import numpy_rng, torch_rng, torch_seeded
 

@@ -17,18 +17,18 @@ import torch
 from numpy.typing import ArrayLike
 from safetensors.torch import load_file
 
-from dgs_utils.artifacts.files import atomic, write_csv
+from dgs_utils.artifacts.files import atomic
 from dgs_utils.artifacts.manifests import chain, parameter
-from dgs_utils.artifacts.parts import is_whole, kept
+from dgs_utils.artifacts.parts import is_whole, keep_table, kept
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, load, open_judge, read_batches
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table, row_at
 from dgs_utils.methods import DYNAMIC
-from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import autocast, resolve
 from dgs_utils.runtime.halving import Halving
+from dgs_utils.runtime.parameters import nearest
 from dgs_utils.runtime.progress import silent
 from dgs_utils.selection import dynamics
 from dgs_utils.selection.dynamics import Dynamics
@@ -201,8 +201,7 @@ def score_source(run: Run) -> pd.DataFrame:
         scores[rounded] = scores[rounded].round(params.round_scores)
     columns = ["file_name", "class", "label", "score", *SCORED, "seen", *FROM_DYNAMICS]
     scores = scores[[name for name in columns if name in scores]]
-    with kept(run.folder / "scores.csv") as unfinished:
-        write_csv(unfinished, scores)
+    keep_table(run.folder / "scores.csv", scores)
     _note_growth(run, scores)
     write_metadata(run.folder / "metadata", scores)
     return scores
@@ -229,7 +228,7 @@ def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame
     if len(missing):
         raise ValueError(f"{images.root / missing.iloc[0]} comes from no image that stage 03 has scored as an "
                          f"original; give 02 and 03 the same folder originals")
-    found = known.loc[images.table["source"], [name for name in ("score", *SCORED) if name in known]]
+    found = known.loc[images.table["source"], [name for name in ("score", *SCORED, *FROM_DYNAMICS) if name in known]]
     return images.table.assign(**{name: column.to_numpy() for name, column in found.items()})
 
 
@@ -255,7 +254,7 @@ def score_what_is_new(run: Run, images: ImageSet, **options: Any) -> pd.DataFram
 def _exactly(path: Path) -> pd.DataFrame:
     """Read scores to the last bit, so that writing them again gives the same bytes."""
     table = read_table(path, everything=True)
-    numbers = {"score", *SCORED} & set(table)
+    numbers = {"score", *SCORED, *FROM_DYNAMICS} & set(table)
     return table.assign(**{name: table[name].map(int if name == "prediction" else float) for name in numbers})
 
 
@@ -322,7 +321,7 @@ def _observe_pool(run: Run, images: ImageSet, targets: np.ndarray) -> Dynamics:
     """Return the pool's dynamics, and keep them in ``dynamics.safetensors``; what that holds is not made again."""
     path, names = run.folder / dynamics.FILE, images.table["file_name"]
     known, parts = list[str](), []
-    if path.exists():
+    if is_whole(path):
         found, known = dynamics.read_dynamics(path)
         parts.append(found)
     new = ~names.isin(known).to_numpy()
@@ -346,7 +345,7 @@ def _observe_in_blocks(run: Run, images: ImageSet, targets: np.ndarray) -> Dynam
     for start in blocks:
         block = ImageSet(images.root, images.table.iloc[start : start + HELD])
         file = run.folder / "checkpoints" / f"dynamics-{start:09d}-{_hash_of(block)}.safetensors"
-        if not file.exists():
+        if not is_whole(file):
             batches = read_batches(block.root, block.table["file_name"].to_numpy(), [judge], params.batch_size,
                                    params.workers)
             with block.class_named():

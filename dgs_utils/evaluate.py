@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.midway import Midway
-from dgs_utils.artifacts.parts import is_whole, kept
+from dgs_utils.artifacts.parts import is_whole, keep_table, kept
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.judge import Classifier, load
@@ -31,9 +31,9 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.overlap import check_overlap
 from dgs_utils.images.pixels import read_header
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import nearest
 from dgs_utils.results.origin import method_called, origin_of
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.parameters import nearest
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
 
@@ -362,8 +362,7 @@ def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe
 
 def _keep(run: Run, seed: int, outcome: Outcome) -> None:
     curve, predictions = _paths(run, seed)
-    with kept(curve) as partial:
-        write_csv(partial, outcome.curve)
+    keep_table(curve, outcome.curve)
     with kept(predictions) as partial, partial.open("wb") as file:
         np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
 
@@ -372,8 +371,7 @@ def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) ->
     path = run.folder / "timing.csv"
     before = read_table(path) if is_whole(path) else pd.DataFrame()
     line = pd.DataFrame([{"training_seed": seed, "seconds": seconds, "images_per_second": images_per_second}])
-    with kept(path) as partial:
-        write_csv(partial, pd.concat([before, line]))
+    keep_table(path, pd.concat([before, line]))
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:

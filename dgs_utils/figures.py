@@ -18,7 +18,7 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.results.comparisons import MARGIN, compare_with_rivals
 from dgs_utils.results.rows import completed, main_series
-from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
+from dgs_utils.results.rules import over_bias, over_ipc, over_steps, rules_over_random
 from dgs_utils.results.summaries import summarise, with_controls, without_ablations
 from dgs_utils.results.tables import lay_out
 from dgs_utils.runtime.seeds import numpy_rng
@@ -59,7 +59,7 @@ def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
 
     Returns:
         "accuracy" of every set; "differences" to difficulty-guided sampling; "accuracy_by_ipc"; and what each score ×
-        rule has above random images: "rules", "rules_by_ipc" and "rules_by_steps".
+        rule has above random images: "rules", "rules_by_ipc", "rules_by_steps", and "rules_by_shift" of the pool.
     """
     rows = completed(rows)
     tables = tables_of(rows, margin)
@@ -68,7 +68,7 @@ def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
              "accuracy_by_ipc": plots.accuracy_by_ipc(without_ablations(summarise(rows))),
              "rules": plots.rule_grid(by_rule, margin) if len(by_rule) else None}
     found |= {f"rules_by_{x}": plots.rule_curves(part, x) for x, part in
-              (("ipc", over_ipc(by_rule)), ("steps", over_steps(by_rule))) if len(part)}
+              (("ipc", over_ipc(by_rule)), ("steps", over_steps(by_rule)), ("shift", over_bias(rows))) if len(part)}
     return {name: figure for name, figure in found.items() if figure is not None}
 
 

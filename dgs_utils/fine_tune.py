@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
-from dgs_utils.artifacts.parts import is_whole, kept
+from dgs_utils.artifacts.parts import is_whole, keep_table, kept
 from dgs_utils.artifacts.places import workspace
 from dgs_utils.artifacts.run import Run, open_node
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
@@ -34,9 +34,10 @@ from dgs_utils.diffusion.trackers import check_tracker, tracking
 from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import FineTuneParams, checked
+from dgs_utils.params import FineTuneParams
 from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.orphans import follow_guard
+from dgs_utils.runtime.parameters import checked
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.signals import act_on, caught_signals
 
@@ -196,8 +197,7 @@ def train(run: Run, until: int, group: Group = ALONE, device: str = "", watch: W
 
         average = trainer.run(until, run.progress if group.leads else silent, after_step)
     if group.leads:
-        with kept(run.folder / "losses.csv") as partial:
-            write_csv(partial, trainer.loss_table())
+        keep_table(run.folder / "losses.csv", trainer.loss_table())
         with kept(run.folder / "difffit.safetensors") as partial:
             save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
         checkpoint_of(run).unlink(missing_ok=True)

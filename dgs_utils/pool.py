@@ -48,8 +48,8 @@ from dgs_utils.runtime.halving import Halving
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, numpy_rng, torch_rng
 from dgs_utils.runtime.threads import cores
-from dgs_utils.selection.bias import biased_order
 from dgs_utils.selection.score_tables import read_scores
+from dgs_utils.selection.weighted import weighted_order
 
 TAKEN = ("folder", "originals")  # generators whose images exist already
 ENCODERS = 8  # threads that encode PNG files, at the most
@@ -267,6 +267,7 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
             if block.done:  # by another process, meanwhile
                 next(islice(steps, params.steps, params.steps), None)
                 continue
+
             def sampled(indices: range, block: Block = block) -> Tensor:
                 return sample_latents(model, block.condition, block.name, indices, params.seed, steps=params.steps,
                                       guidance=guidance, solver=params.solver, precision=params.precision,
@@ -397,21 +398,28 @@ def gather(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.DataFrame:
     table["turn"] = table.groupby(["label", "generator"]).cumcount()
     table = table.sort_values(["label", "turn"], kind="stable", ignore_index=True)  # stable: generators in given order
     table["index"] = table.groupby("label").cumcount()
-    target, copies = run.folder / "images", []
-    for row in run.progress(table.itertuples(), label="images", total=len(table)):
-        folder = target / row[table.columns.get_loc("class") + 1]
-        folder.mkdir(parents=True, exist_ok=True)
-        copies.append(copy_image(row.path, folder / f"{row.index}-{row.generator}{row.path.suffix}"))
-    table["file_name"] = [copy.relative_to(run.folder).as_posix() for copy in copies]
+    names = [f"{name}/{index}-{generator}{path.suffix}" for name, index, generator, path
+             in zip(table["class"], table["index"], table["generator"], table["path"], strict=True)]
+    table["file_name"] = _copied(run, table["path"], names)
     shutil.rmtree(run.folder / "unpacked", ignore_errors=True)
     return table[["file_name", "class", "label", "index", "generator", "source"]]
 
 
-def draw_originals(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
-    """Draw a pool from the training originals, biased by their difficulty, and copy it (see `biased_order`).
+def _copied(run: Run, sources: Iterable[Path], names: list[str]) -> list[str]:
+    """Copy images into the pool, each under a name below ``images``; return their paths from the pool's folder on."""
+    copies = []
+    for source, name in run.progress(zip(sources, names, strict=True), label="images", total=len(names)):
+        target = run.folder / "images" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copies.append(copy_image(source, target).relative_to(run.folder).as_posix())
+    return copies
 
-    The difficulty is that of stage 03, and stays the images' own, so that pools of every bias hold images of one
-    quality, and only their distribution differs.
+
+def draw_originals(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
+    """Draw a pool from the training originals, each with probability ∝ exp(−β · difficulty), and copy it.
+
+    β above 0 prefers easy images, below 0 hard ones. The difficulty is that of stage 03, and stays the images' own, so
+    that pools of every bias hold images of one quality, and only their distribution differs.
 
     Returns:
         file_name, class, label, index, generator, bias, and source: the original's file name.
@@ -427,14 +435,10 @@ def draw_originals(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
         if len(names) < params.images_per_class:
             raise ValueError(f"class {name} has {len(names)} originals, too few for {params.images_per_class} pool "
                              f"images; lower pool.images_per_class")
-        order = biased_order(difficulty[names], params.bias, numpy_rng("pool", "bias", params.seed, name))
+        order = weighted_order(-params.bias * difficulty[names], numpy_rng("pool", "bias", params.seed, name))
         rows += [(name, label, i, names[place]) for i, place in enumerate(order[: params.images_per_class])]
     table = pd.DataFrame(rows, columns=["class", "label", "index", "source"])
-    copies = []
-    for name, index, source in run.progress(list(zip(table["class"], table["index"], table["source"], strict=True)),
-                                            label="images"):
-        target = run.folder / "images" / name / f"{index}{Path(source).suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copies.append(copy_image(images.root / source, target))
-    table.insert(0, "file_name", [copy.relative_to(run.folder).as_posix() for copy in copies])
+    names = [f"{name}/{index}{Path(source).suffix}"
+             for name, index, source in zip(table["class"], table["index"], table["source"], strict=True)]
+    table.insert(0, "file_name", _copied(run, [images.root / source for source in table["source"]], names))
     return table.assign(generator="originals", bias=params.bias)

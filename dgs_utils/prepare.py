@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from dgs_utils.artifacts.files import write_csv
 from dgs_utils.artifacts.midway import Midway
-from dgs_utils.artifacts.parts import is_whole, kept
+from dgs_utils.artifacts.parts import is_whole, keep_table, kept
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, load, pretrained
@@ -26,8 +26,9 @@ from dgs_utils.diffusion.training import Schedule, Trainer
 from dgs_utils.images.classes import imagenet_names, read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
-from dgs_utils.params import PrepareParams, checked
+from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.parameters import checked
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import named_seed, torch_seeded
 from dgs_utils.selection import dynamics
@@ -149,7 +150,7 @@ def difficulty_classifier(run: Run) -> pd.DataFrame:
         _train_judges(run)
     elif not (is_whole(target) and is_whole(curve)):
         judge, table = _pretrained(run)
-        _write(curve, table)
+        keep_table(curve, table)
         judge.save(target)
     return read_table(curve)
 
@@ -194,7 +195,7 @@ def _train_one(run: Run, train: ImageTensors, test: ImageTensors, name: str, cur
         train, test, params.classifier, params.classifier_size, params.classifier_epochs, seed, params.flip,
         params.precision, params.device, params.workers, run.progress, midway, watch,
         params.classifier_protocol)
-    _write(run.folder / curve, table)
+    keep_table(run.folder / curve, table)
     judge.save(run.folder / name)
     midway.done()
 
@@ -230,11 +231,6 @@ def _join_dynamics(run: Run, judges: list[str], names: list[str]) -> None:
     found = [dynamics.joined([dynamics.read_dynamics(_said(run, name, epoch))[0] for epoch in epochs], axis=1)
              for name in judges]
     dynamics.write_dynamics(run.folder / dynamics.FILE, dynamics.joined(found, axis=0), names)
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    with kept(path) as partial:
-        write_csv(partial, table)
 
 
 def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
@@ -314,7 +310,7 @@ def train_base_model(run: Run, latents: Latents) -> pd.DataFrame:
     if not (is_whole(target) and (is_whole(losses) or run.params.base_model != "train")):
         checkpoint = run.folder / "checkpoints" / "base.pt"
         model, table = _train_dit(latents, len(read_classes(run.folder)), run.params, run.progress, checkpoint)
-        _write(losses, table)
+        keep_table(losses, table)
         with kept(target) as partial:
             model.save_pretrained(partial)
         checkpoint.unlink(missing_ok=True)

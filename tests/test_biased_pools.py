@@ -11,16 +11,16 @@ from dgs_utils import difficulty, evaluate, pool, sample, transform
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import plan
 from dgs_utils.params import PoolParams, validate
-from dgs_utils.selection.bias import biased_order
 from dgs_utils.selection.targets import shift
 from dgs_utils.selection.transforms import transform_class
+from dgs_utils.selection.weighted import weighted_order
 
 
 @pytest.mark.parametrize("bias", [-3.0, 0.0, 2.0])
 def test_the_first_of_the_order_is_drawn_by_its_weight(bias):
     scores, draws = np.array([0.0, 0.1, 0.5, 1.0]), 20_000
     rng = np.random.default_rng(0)
-    orders = np.array([biased_order(scores, bias, rng) for _ in range(draws)])
+    orders = np.array([weighted_order(-bias * scores, rng) for _ in range(draws)])
     weights = np.exp(-bias * scores)
     first = weights / weights.sum()
     error = 4.5 * np.sqrt(first * (1 - first) / draws)
@@ -33,7 +33,7 @@ def test_the_first_of_the_order_is_drawn_by_its_weight(bias):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(-50, 50), st.integers(0, 99))
 def test_every_image_is_drawn_once_and_the_same_seed_draws_the_same(scores, bias, seed):
-    first, again = (biased_order(scores, bias, np.random.default_rng(seed)) for _ in range(2))
+    first, again = (weighted_order(-bias * np.array(scores), np.random.default_rng(seed)) for _ in range(2))
     assert sorted(first) == list(range(len(scores)))
     assert np.array_equal(first, again)
 

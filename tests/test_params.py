@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dgs_utils.methods import METHODS
-from dgs_utils.params import STAGES, StageParams, nearest, node_key, validate
+from dgs_utils.params import STAGES, validate
+from dgs_utils.runtime.parameters import StageParams, nearest, node_key
 
 FIELDS = [(stage, name) for stage, model in STAGES.items() for name in model.model_fields]
 WRONG: dict[type, list[Any]] = {  # values of a wrong type for a field whose default has the given type
@@ -325,7 +326,7 @@ def test_parts_that_do_not_go_together_are_named(values, sentence):
 
 
 def test_keys_are_the_same_in_every_process():
-    code = ("from dgs_utils.params import *; "
+    code = ("from dgs_utils.params import STAGES; from dgs_utils.runtime.parameters import node_key; "
             "print(*[node_key(m(), {'b': 'x', 'a': 'y'}) for m in STAGES.values()])")
     printed = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True,
                               text=True, check=True).stdout for seed in ("1", "2")}

@@ -25,7 +25,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 SPINE = {"cli.py", "params.py", "methods.py"}
 ROOMS = {"images", "selection", "classifiers", "diffusion", "results", "plots", "artifacts", "runtime", "batch"}
 # From the ground up: a module imports from its own room and from floors below it, never from beside or above.
-FLOORS = [{"methods"}, {"params"}, {"runtime"}, {"artifacts"}, {"images"}, {"classifiers"}, {"selection"},
+FLOORS = [{"methods"}, {"runtime"}, {"params"}, {"artifacts"}, {"images"}, {"classifiers"}, {"selection"},
           {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"batch"}, {"cli"}]
 
 

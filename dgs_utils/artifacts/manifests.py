@@ -176,6 +176,13 @@ def digest(file: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
 
 
+def entry_of(path: Path) -> dict[str, Any]:
+    """Return SHA-256 and size of a file, or of a folder with all files in it."""
+    if path.is_file():
+        return digest(path)
+    return together({file.relative_to(path).as_posix(): digest(file) for file in files_in(path)}, "")
+
+
 def together(inside: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
     """Return the entry of a subfolder of this name, whose files have these checksums by path from the stage folder."""
     total = hashlib.sha256()
@@ -277,6 +284,7 @@ def input_folder(manifest: dict[str, Any], name: str) -> Path | None:
     return found[0] if found else None
 
 
-def content_hash(stage: str, key: str, files: dict) -> str:
+def content_hash(stage: str, key: str, files: dict[str, dict[str, Any]]) -> str:
+    """Return the hash of what a result holds: its stage, its key, and name and SHA-256 of each entry, in order."""
     payload = json.dumps([stage, key, {name: entry["sha256"] for name, entry in files.items()}])
     return hashlib.sha256(payload.encode()).hexdigest()

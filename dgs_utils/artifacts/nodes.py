@@ -10,7 +10,8 @@ from dgs_utils.artifacts.contents import digest_of, identity_of
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.names import clean_name
 from dgs_utils.artifacts.places import locate, outputs_root
-from dgs_utils.params import STAGES, StageParams, node_key, validate
+from dgs_utils.params import STAGES, validate
+from dgs_utils.runtime.parameters import StageParams, node_key
 
 
 @dataclass(frozen=True)

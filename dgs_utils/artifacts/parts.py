@@ -4,7 +4,6 @@ Checksums are kept as parts are written: of one in a hidden file beside it, of m
 changed, exchanged or put there by somebody else is named, removed and made again; nobody has to delete it by hand.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.artifacts.files import atomic, write_json
-from dgs_utils.artifacts.manifests import digest, read_sums
+from dgs_utils.artifacts.files import atomic, write_csv, write_json
+from dgs_utils.artifacts.manifests import digest, entry_of, read_sums
 
 
 @contextmanager
@@ -24,7 +23,13 @@ def kept(path: Path) -> Iterator[Path]:
     """
     with atomic(path) as partial:
         yield partial
-        write_json(_beside(path), [_sum(partial), *_read(_beside(path), list)][:2])
+        write_json(_beside(path), [entry_of(partial)["sha256"], *_read(_beside(path), list)][:2])
+
+
+def keep_table(path: Path, frame) -> None:
+    """Write a `pandas.DataFrame` as `files.write_csv` does, and keep its checksum."""
+    with kept(path) as partial:
+        write_csv(partial, frame)
 
 
 def is_whole(path: Path) -> bool:
@@ -32,7 +37,7 @@ def is_whole(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        whole = _sum(path) in _read(_beside(path), list)
+        whole = entry_of(path)["sha256"] in _read(_beside(path), list)
     except FileNotFoundError:  # removed by another process of the same training
         return False
     if not whole:
@@ -98,11 +103,3 @@ def _read(path: Path, kind: type) -> Any:
     return found if isinstance(found, kind) and all(isinstance(value, str) for value in values) else kind()
 
 
-def _sum(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files with their names."""
-    if path.is_file():
-        return digest(path)["sha256"]
-    total = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        total.update(f"{file.relative_to(path).as_posix()} {digest(file)['sha256']}\n".encode())
-    return total.hexdigest()

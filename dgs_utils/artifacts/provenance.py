@@ -12,6 +12,7 @@ PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scipy", "scikit-learn
 
 
 def git_commit() -> str:
+    """Return the package's commit, twelve hex digits, with ``-dirty`` where files differ from it; "" outside git."""
     command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -20,6 +21,7 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python, of this kit and of the packages that decide numbers; "" where one is missing."""
     found = {"python": platform.python_version()}
     for package in ("dgs-utils", *PACKAGES):
         try:
@@ -30,6 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(name: str) -> str:
+    """Return what computes for a device called "auto", "cpu", "cuda" …: the GPU's name, or the processor and cores."""
     torch = sys.modules.get("torch")
     if torch is not None and name != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()

@@ -29,7 +29,8 @@ from dgs_utils.artifacts.opening import begin_on, door, given_paths, release, sh
 from dgs_utils.artifacts.own_code import code_hashes
 from dgs_utils.artifacts.places import locate, notebook_of, outputs_root, workspace
 from dgs_utils.artifacts.provenance import device_name, git_commit, peak_memory, versions
-from dgs_utils.params import STAGES, Input, StageParams, nearest, validate
+from dgs_utils.params import STAGES, validate
+from dgs_utils.runtime.parameters import Input, StageParams, nearest
 
 BATCH = "DGS_BATCH"  # set in the kernels of batch runs
 
@@ -39,9 +40,9 @@ class Run:
     """A stage being carried out.
 
     Attributes:
-        params: the validated parameters.
+        node: the stage with its parameters and inputs.
         inputs: input folders by parameter name (a list where the parameter takes several).
-        folder: the output folder, which exists.
+        sources: the inputs as they are now: name, folder, key, content.
         warnings: sentences that `finish` puts into the manifest.
         reused: the manifest of a folder that was finished before from the same inputs, and is used as it is; else None.
         count: images a class, or trainings, of a result that can grow.
@@ -61,14 +62,17 @@ class Run:
 
     @property
     def params(self) -> Any:
+        """The validated parameters."""
         return self.node.params
 
     @property
     def folder(self) -> Path:
+        """The output folder, which exists."""
         return self.node.folder
 
     @property
     def key(self) -> str:
+        """The twelve digits that the folder's name ends in."""
         return self.node.key
 
     def warn(self, sentence: str) -> None:

@@ -27,7 +27,7 @@ from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, 
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
 from dgs_utils.batch.scratch import run_folder
 from dgs_utils.batch.state import failure, manifest, record_folder, state
-from dgs_utils.params import nearest
+from dgs_utils.runtime.parameters import nearest
 from dgs_utils.runtime.threads import SHARE, cores
 
 HERE = Path(__file__).parent

@@ -7,6 +7,7 @@ from typing import Any
 
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration
+from dgs_utils.batch.node import input_nodes
 from dgs_utils.batch.state import state
 
 CLASSES = 10  # where only the data tell
@@ -40,7 +41,7 @@ def estimates(nodes: list[Node], file: Path) -> list[str]:
 def _seconds(node: Node, parts: dict[str, list[dict]], model: str) -> float:
     """Return what a node takes; 0 where that was not measured."""
     params: Any = node.params
-    prepare: Any = next((one.params for one in _sources(node) if one.stage == "00_prepare"), None)
+    prepare: Any = next((one.params for one in input_nodes(node) if one.stage == "00_prepare"), None)
     classes = len(prepare.class_folders()) or CLASSES if prepare else CLASSES
     if node.stage in ("01_fine_tune", "02_pool") and (prepare is None or prepare.dit_size != model):
         return 0.0
@@ -68,7 +69,3 @@ def _epochs(params: Any, ipc: int, classes: int) -> int:
 
 def _best(rows: list[dict], name: str) -> float:
     return max((row[name] for row in rows), default=0.0)
-
-
-def _sources(node: Node) -> list[Node]:
-    return [source for source in node.inputs.values() if isinstance(source, Node)]

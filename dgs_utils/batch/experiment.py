@@ -20,7 +20,8 @@ import yaml
 from dgs_utils.artifacts.names import check_name
 from dgs_utils.batch.paths import given_file, placed_change, placed_content
 from dgs_utils.methods import METHODS
-from dgs_utils.params import STAGES, nearest, validate
+from dgs_utils.params import STAGES, validate
+from dgs_utils.runtime.parameters import nearest
 
 SECTIONS = {stage.split("_", 1)[1]: stage for stage in STAGES}
 # The order of the road: 08 makes distilled sets as 05 does, so both stand before 06.

@@ -68,7 +68,7 @@ def _differing(folder: Path, names: list[str]) -> list[str]:
     for _, name, right in entries_of(folder, now):
         path = folder / name
         if name.partition("/")[0] in names:
-            have = digest_of(path) if path.is_file() else read_entry(path, name)["sha256"]
+            have = digest_of(path) if path.is_file() else read_entry(path)["sha256"]
             lost += [] if have in right else [name]
     return lost
 

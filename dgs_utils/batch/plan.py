@@ -17,16 +17,8 @@ from dgs_utils.artifacts.places import locate
 from dgs_utils.batch.experiment import MOST, ORDER, Experiment, Point, is_condensed
 from dgs_utils.diffusion.published import find_dit
 from dgs_utils.methods import DYNAMIC
-from dgs_utils.params import (
-    FineTuneParams,
-    Input,
-    PoolParams,
-    PrepareParams,
-    SampleParams,
-    StageParams,
-    TransformParams,
-    validate,
-)
+from dgs_utils.params import FineTuneParams, PoolParams, PrepareParams, SampleParams, TransformParams, validate
+from dgs_utils.runtime.parameters import Input, StageParams
 
 HELD_OUT = {"val", "valid", "validation", "dev", "test", "testing"}  # folders of images to test on
 

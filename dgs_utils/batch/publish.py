@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
-from dgs_utils.artifacts.manifests import MANIFEST, check_input, checksums, input_folder, is_done, read_manifest, remedy
+from dgs_utils.artifacts.manifests import MANIFEST, check_input, input_folder, is_done, read_manifest, remedy
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.card import dataset_card
+from dgs_utils.batch.verify import differing
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.tables import read_table
@@ -97,7 +98,7 @@ def gather(folder: Path) -> Found:
                          f"a pool")
     for checked in (folder, pool, input_folder(manifest, "transform")):
         if checked is not None:
-            verify(checked)
+            _verify(checked)
     manifests: dict[str, dict[str, Any]] = {}
     for one in _history(folder):
         first = manifests.setdefault(one["stage"], one)
@@ -112,16 +113,11 @@ def gather(folder: Path) -> Found:
     return Found(ImageSet(images.root, table), manifests, thresholds, results)
 
 
-def verify(folder: Path) -> None:
-    """Compare every byte of a finished folder with its manifest.
-
-    Raises:
-        ValueError: a file is missing or changed.
-    """
-    now, manifest = checksums(folder)[0], read_manifest(folder)
-    for name, entry in manifest["files"].items():
-        if now.get(name, {}).get("sha256") != entry["sha256"]:
-            raise ValueError(f"{folder / name} is missing or changed since its stage finished; {remedy(manifest)}")
+def _verify(folder: Path) -> None:
+    """Raise ValueError where any byte of a finished folder is not as its manifest says."""
+    if lost := differing(folder):
+        raise ValueError(f"{folder / lost[0]} is missing or changed since its stage finished; "
+                         f"{remedy(read_manifest(folder))}")
 
 
 def _scores_of(pool: Path, manifest: dict[str, Any]) -> Path:
@@ -177,7 +173,7 @@ def _results(manifest: dict[str, Any]) -> pd.DataFrame:
     for path in sorted((outputs_root() / "06_evaluate").glob(f"*/{MANIFEST}")):
         if is_done(path.parent) and any(source["name"] == "distilled" and source["content"] == manifest["content"]
                                         for source in read_manifest(path.parent)["inputs"]):
-            verify(path.parent)
+            _verify(path.parent)
             tables.append(read_table(path.parent / "results.csv"))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -11,15 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.artifacts.manifests import (
-    MANIFEST,
-    content_hash,
-    digest,
-    files_in,
-    read_manifest,
-    read_sums,
-    together,
-)
+from dgs_utils.artifacts.manifests import MANIFEST, content_hash, entry_of, read_manifest, read_sums, together
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.opening import drop_damaged, empty, share_of, worker
 from dgs_utils.batch.changes import dependents, listed
@@ -106,6 +98,12 @@ def entries_of(folder: Path, now: dict[str, Any]) -> list[Entry]:
     return entries
 
 
+def differing(folder: Path) -> list[str]:
+    """Return what of one finished result is not as its manifest says."""
+    found = Findings()
+    return _checked(_entries(folder, found), found, silent).damaged.get(folder, [])
+
+
 def _is_listing(inside: Any, name: str, entry: dict[str, Any]) -> bool:
     """Return whether checksums of single files are those that a subfolder's one checksum was made of."""
     with suppress(AttributeError, LookupError, TypeError):  # damaged as well
@@ -134,7 +132,7 @@ def _listed_in(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _checked(entries: list[Entry], found: Findings, progress: Callable) -> Findings:
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 4)) as pool:
-        results = pool.map(lambda entry: read_entry(entry[0] / entry[1], entry[1]), entries)
+        results = pool.map(lambda entry: read_entry(entry[0] / entry[1]), entries)
         for (folder, name, right), result in zip(entries, progress(results, label="files", total=len(entries)),
                                                  strict=True):
             found.files += result.get("files", 1)
@@ -144,14 +142,10 @@ def _checked(entries: list[Entry], found: Findings, progress: Callable) -> Findi
     return found
 
 
-def read_entry(path: Path, name: str) -> dict[str, Any]:
-    """Return SHA-256 and size of a file or a folder of this name; no hash where it cannot be read."""
+def read_entry(path: Path) -> dict[str, Any]:
+    """Return SHA-256 and size of a file or a folder; no hash where it cannot be read."""
     try:
-        if path.is_dir():
-            parent = path.parent
-            inside = {f.relative_to(parent).as_posix(): digest(f) for f in files_in(path)}
-            return together(inside, name)
-        return digest(path)
+        return entry_of(path)
     except OSError:
         return {"sha256": "", "bytes": 0}
 

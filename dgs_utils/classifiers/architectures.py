@@ -5,7 +5,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from dgs_utils.params import nearest
+from dgs_utils.runtime.parameters import nearest
 
 TIMM = "timm:"
 

@@ -32,8 +32,8 @@ from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.weights import READERS, load_state, read_weights
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb, map_files
-from dgs_utils.params import nearest
 from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.parameters import nearest
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
 

@@ -66,6 +66,12 @@ def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
 
 
 def count_warnings(params: PrepareParams, table: pd.DataFrame) -> list[str]:
+    """Return a sentence where a published data set has not as many images as published; [] where it has, or is none.
+
+    Args:
+        params: which data set and split it is.
+        table: class and split, one row an image.
+    """
     expected = published_counts(params.dataset, params.split)
     if expected is None:
         return []

@@ -126,6 +126,7 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 
 def count_files(entry: os.DirEntry) -> int:
+    """Return how many files an entry stands for: those in a folder and below, or one; links are not followed."""
     if not entry.is_dir(follow_symlinks=False):
         return 1
     return sum(len(files) for _, _, files in os.walk(entry.path))

@@ -153,7 +153,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
     half = float(half_width(terms, confidence)) if design.is_repeated else np.nan
     known = not np.isnan(half)
     needed: dict[str, Any] = {f"{name}_needed": count_needed(terms, name, margin, confidence) if known else np.nan
-              for name in UNITS.values()}
+                              for name in UNITS.values()}
     return Comparison(difference, difference - half, difference + half, p_value(difference, terms) if known else np.nan,
                       p_equivalent(difference, margin, terms) if known else np.nan, **design.counts,
                       given=", ".join(given), margin=margin, confidence=confidence, **needed, p_images=p_images)

@@ -50,6 +50,7 @@ class Table:
 
     @property
     def units(self) -> int:
+        """How many units, such as pools, there are."""
         return self.values.shape[-2]
 
     @property

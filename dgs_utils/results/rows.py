@@ -137,5 +137,6 @@ def main_series(results: pd.DataFrame) -> str:
 
 
 def title_of(name: str) -> str:
+    """Return the heading of a column of results."""
     titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size (× IPC)"}
     return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))

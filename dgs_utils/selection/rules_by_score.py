@@ -4,6 +4,7 @@ import numpy as np
 
 from dgs_utils.selection.candidates import Candidates, selector
 from dgs_utils.selection.targets import draw
+from dgs_utils.selection.weighted import weighted_order
 
 STRATA = 50  # bins of coverage-centric selection
 
@@ -135,9 +136,7 @@ def dual(candidates: Candidates, ipc: int) -> np.ndarray:
     b = 15 * (1 - anchor) * (1 - (1 - ipc / candidates.size) ** 4)
     scored = candidates.scores > 0
     weights = (15 - b) * np.log(mean) + (b - 1) * np.log1p(-mean) + np.log(np.where(scored, candidates.scores, 1))
-    # the order of logarithms with Gumbel noise is that of successive draws in proportion to the weights
-    keys = np.where(scored, weights, -1e9) + candidates.rng.gumbel(size=candidates.size)
-    return np.argsort(-keys, kind="stable")[:ipc]
+    return weighted_order(np.where(scored, weights, -1e9), candidates.rng)[:ipc]
 
 
 # ---- By the judge's confidence ---------------------------------------------------------------------------------------

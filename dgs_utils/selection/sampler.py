@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from dgs_utils.params import nearest
+from dgs_utils.runtime.parameters import nearest
 from dgs_utils.selection.histograms import check_scores
 from dgs_utils.selection.selectors import Candidates, select, selection_rng
 from dgs_utils.selection.targets import PREDEFINED, Target, beside_target, class_target

@@ -211,9 +211,9 @@ def shift(pool: ArrayLike, originals: ArrayLike) -> float:
         pool: difficulties of one class's pool, shape (N,), each in [0, 1].
         originals: of its originals, shape (M,).
     """
-    harder = np.asarray(pool).mean() >= np.asarray(originals).mean()
     from scipy.stats import wasserstein_distance  # loading takes half a second, which notebook 05 is spared
 
+    harder = np.asarray(pool).mean() >= np.asarray(originals).mean()
     return float(wasserstein_distance(pool, originals)) * (1 if harder else -1)
 
 

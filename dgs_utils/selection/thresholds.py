@@ -97,9 +97,9 @@ def fit_scale(scores: ArrayLike, bottom: int, top: int, reading: Reading = "code
         raise ValueError(f"thresholds are ({bottom}, {top}); both must be at least 0")
     if bottom + top >= len(ordered):
         raise ValueError(f"thresholds ({bottom}, {top}) cross: they clip all of {len(ordered)} scores; lower the limit")
-    lo, hi = float(ordered[bottom]), float(ordered[len(ordered) - 1 - top])
     if reading == "none":
         return Scale(0.0, 1.0, 0.0, reading)
+    lo, hi = float(ordered[bottom]), float(ordered[len(ordered) - 1 - top])
     if reading == "code":
         lo = lo or EPSILON
         return Scale(lo, hi, lo, reading)

@@ -6,7 +6,7 @@ from dgs_utils.classifiers.networks.convnet import ConvNet
 from dgs_utils.classifiers.networks.layers import NORMS, Network, stem_of
 from dgs_utils.classifiers.networks.resnet import ResNet
 from dgs_utils.classifiers.networks.resnet_ap import ResNetAP
-from dgs_utils.params import nearest
+from dgs_utils.runtime.parameters import nearest
 
 NETWORKS = {
     **{f"convnet{depth}": partial(ConvNet, depth) for depth in (3, 4, 5, 6)},
