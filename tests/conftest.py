@@ -45,3 +45,16 @@ def outputs(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("DGS_OUTPUTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def styled():
+    """Figures in the kit's style, and closed afterwards."""
+    import matplotlib.pyplot as plt
+
+    from dgs_utils import plots
+
+    with plt.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")

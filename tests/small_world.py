@@ -1,11 +1,14 @@
 """A small real data set with everything stages 03–05 need: digit scans, a quickly trained classifier, a "pool"."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -19,6 +22,14 @@ from dgs_utils.params import validate
 from dgs_utils.transform import read_sets, transform_sets
 
 CLASSES = ("0", "1", "2")
+
+
+@contextmanager
+def outputs_below(root: Path) -> Iterator[None]:
+    """Let stages inside the block land below a folder, for fixtures that live longer than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+        yield
 
 
 def write_digits(root: Path, start: int, stop: int, classes=CLASSES) -> Path:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from small_world import make_pool, make_prepare, open_stage, write_digits
+from small_world import make_pool, make_prepare, open_stage, outputs_below, write_digits
 
 from dgs_utils.difficulty import score_source
 from dgs_utils.sample import counts_of, read_source, report, select_images, select_rows
@@ -24,8 +24,7 @@ IPC, FACTOR = 10, 8
 def scores(tmp_path_factory):
     """What stage 03 says of real scans: all folders' root, folders by name, and the frames of originals and pool."""
     root = tmp_path_factory.mktemp("scores")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+    with outputs_below(root):
         prepare = make_prepare(write_digits(root / "originals", 0, 90))
         pool = make_pool(write_digits(root / "pool", 90, 172), prepare)
         folders, frames, inputs = {"prepare": str(prepare), "pool": str(pool)}, {}, {}

@@ -10,18 +10,12 @@ from PIL import Image
 from scipy import stats
 from test_tables import rows, runs
 
-from dgs_utils.plots import accuracy, differences, sheets, style
+from dgs_utils.plots import accuracy, differences, sheets
 from dgs_utils.results.comparisons import compare_with_rivals
 from dgs_utils.results.rows import condition_of, series_of
 from dgs_utils.results.summaries import summarise
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        style.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def named(*frames: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_world import make_pool, open_stage, write_digits
+from small_world import make_pool, open_stage, outputs_below, write_digits
 
 from dgs_utils import plots
 from dgs_utils.artifacts.manifests import checksums
@@ -53,8 +53,7 @@ def test_folds_that_cannot_be_are_refused(values, sentence):
 def prepared(tmp_path_factory):
     """A 00 folder with three judges that have each seen two thirds of few images for a while."""
     root = tmp_path_factory.mktemp("folds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+    with outputs_below(root):
         run = open_stage("00_prepare", dataset="folder", root=str(write_digits(root / "real", 0, 24)), val_per_class=6,
                          base_model="none", classifier_size=8, classifier_epochs=40, folds=3)
         index_originals(run.params, run.folder)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracle import draw_weights
 from sklearn.cluster import KMeans
 from small_grid import build
-from small_world import certify, make_prepare, open_stage, write_digits
+from small_world import certify, make_prepare, open_stage, outputs_below, write_digits
 
 from dgs_utils import fine_tune, pool, sample
 from dgs_utils.batch.experiment import read_experiment
@@ -81,8 +81,7 @@ def test_a_shape_gives_hard_bins_their_share():
 def prepared(tmp_path_factory):
     """A 00 folder over real digits with latents and a small DiT, and its originals' scores."""
     root = tmp_path_factory.mktemp("modes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+    with outputs_below(root):
         folder = make_prepare(write_digits(root / "real", 0, 12))
         codec, classes = autoencoder.load(folder, 1), pd.read_csv(folder / "classes.csv", dtype={"class": str})
         classes.assign(condition=classes["label"]).to_csv(folder / "classes.csv", index=False)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
@@ -27,12 +26,7 @@ POOL = {"pool": "p1"}
 REAL = {"pool_factor": 0, "distribution": "", "pool_seed": ""}
 
 
-@pytest.fixture(autouse=True)
-def styled():
-    with plt.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def arm(method: str, accuracies: list, **cell) -> list[dict]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_world import CLASSES, certify, make_world, open_stage, small_classifier
+from small_world import CLASSES, certify, make_world, open_stage, outputs_below, small_classifier
 
 from dgs_utils.artifacts.manifests import checksums
 from dgs_utils.classifiers.judge import features_of, load
@@ -180,8 +180,7 @@ def test_distances_equal_scipys():
 def world(tmp_path_factory):
     """Folders of stages 00, 02, 03 (twice) and 04 over real scans: 3 classes, 25 images a class in the pool, IPC 5."""
     root = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DGS_OUTPUTS", str(root / "outputs"))
+    with outputs_below(root):
         return make_world(root)
 
 
