@@ -27,7 +27,8 @@ EVIDENCE = ROOT / "outputs" / "evidence"
 LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
 COMMANDS = {"quickstart": "dgs run params/quickstart.yaml", **{
     name: f"dgs run params/{name}.yaml --jobs 2" for name in ("fashion_table", "nette64_cpu", "woof128_cpu",
-                                                              "fashion_precision")}}
+                                                              "fashion_precision")},
+    "which_images": "dgs run params/which_images.yaml"}
 TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",
           "woof128_cpu": "ImageWoof, 64 px"}
 RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]

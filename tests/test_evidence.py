@@ -216,3 +216,22 @@ def test_bf16_trains_as_well_as_fp32():
     found = stats.ttest_1samp(pairs["bf16"] - pairs["fp32"], 0)
     low, high = found.confidence_interval()
     assert (len(pairs), round(low, 1), round(high, 1)) == (24, -0.3, 0.3)  # as in the README
+
+
+@pytest.mark.parametrize(("rule", "ipc", "words"), [
+    ("Hardest", 2, "of two images a class the hardest are {} points below random ones {}"),
+    ("Hardest", 10, "of ten, the hardest are {} points below {}"),
+    ("Easiest", 10, "and the easiest {} {}")])
+def test_the_readme_quotes_what_rules_have_above_random(rule, ipc, words):
+    found = pd.read_csv(EVIDENCE / "which_images" / "rules.csv")
+    [row] = found[(found["rule"] == rule) & (found["ipc"] == ipc) & (found["score"] == "1 − p(class)")].to_dict("records")
+    told = " ".join((ROOT / "README.md").read_text().split())
+    assert row["high"] < 0
+    assert words.format(signed(row["difference"]).removeprefix("−"), interval(row)) in told
+
+
+def test_the_readme_says_which_rules_are_not_told_from_random():
+    found = pd.read_csv(EVIDENCE / "which_images" / "rules.csv")
+    held = found[found["rule"].isin(["DGS", "CCS"])]
+    assert len(held) == 8
+    assert (held["low"] * held["high"] < 0).all()

@@ -142,6 +142,7 @@ def test_a_rule_s_gain_stands_over_how_far_its_pools_lie_off():
     assert tuple(curve.get_xdata()) == (-0.13, 0.01, 0.21)
     assert tuple(curve.get_ydata()) == tuple(found["difference"])
     assert len(over_bias(figures.completed(grid()))) == 0
+    assert len(over_bias(figures.completed(biased().query("bias == '3'")))) == 0  # one point is no curve
 
 
 def test_one_ipc_and_one_length_make_no_curve():

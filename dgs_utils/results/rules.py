@@ -67,15 +67,16 @@ def over_bias(results: pd.DataFrame) -> pd.DataFrame:
         results: rows, one a training, of pools that were drawn from the originals (generator "originals").
 
     Returns:
-        `rules_over_random` for those rows, with rules called the same whatever the bias, and shift: of the pools of
-        that β in that condition, the mean over the runs that know it (see `targets.shift`).
+        `rules_over_random` for those rows whose condition has pools of several β, with rules called the same whatever
+        that is, and shift: of the pools of that β, the mean over the runs that know it (see `targets.shift`).
     """
     found = rules_over_random(results)
     found = found[found["bias"] != ""].reset_index(drop=True)
     known = results.assign(shift=pd.to_numeric(results.get("shift", np.nan), errors="coerce"))
     shifts = known.groupby([*SAME_POOL, "bias"], dropna=False)["shift"].mean().rename("shift").reset_index()
     found = found.merge(shifts, on=[*SAME_POOL, "bias"], how="left")
-    return found.assign(rule=series_of(found.assign(measure="", bias=""))).dropna(subset="shift")
+    found = found.assign(rule=series_of(found.assign(measure="", bias=""))).dropna(subset="shift")
+    return _varying(found, ["source", *CONDITION], "bias")
 
 
 def _varying(found: pd.DataFrame, alike: list[str], name: str) -> pd.DataFrame:
