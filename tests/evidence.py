@@ -95,11 +95,17 @@ def take_over(name: str, made: Path) -> None:
 
 # ---- Texts -----------------------------------------------------------------------------------------------------------
 
+def nodes_of(name: str) -> pd.DataFrame | None:
+    """Return the stages behind the rows, or None where they are not kept; 2828730e8193 is a commit, not a number."""
+    file = EVIDENCE / name / "nodes.csv"
+    return pd.read_csv(file, dtype={"key": str, "git": str}) if file.exists() else None
+
+
 def took(name: str) -> str:
     """Return how long the notebooks behind the rows took, from their manifests, or as the ledger has it."""
-    nodes = EVIDENCE / name / "nodes.csv"
-    if nodes.exists():
-        return f"{round(pd.read_csv(nodes)['seconds'].sum() / 60)} minutes of notebooks"
+    nodes = nodes_of(name)
+    if nodes is not None:
+        return f"{round(nodes['seconds'].sum() / 60)} minutes of notebooks"
     [*_, line] = [line for line in LEDGER.read_text().splitlines() if line.startswith(f"| {name}: ")]
     return line.split(" | ")[-1].removesuffix(" |")
 
@@ -118,8 +124,8 @@ def older(names: list[str]) -> str:
     """Return the paragraph on rows that no commit stands behind; "" where there are none."""
     found = []
     for name in names:
-        nodes = EVIDENCE / name / "nodes.csv"
-        if not nodes.exists() or pd.read_csv(nodes)["git"].str.endswith("-dirty").any():
+        nodes = nodes_of(name)
+        if nodes is None or nodes["git"].str.endswith("-dirty").any():
             found.append(f"{name} ({json.loads((EVIDENCE / name / 'rows.json').read_text())['git']})")
     if not found:
         return ""

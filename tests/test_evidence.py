@@ -11,7 +11,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import small_grid
-from evidence import COMMANDS, RIVALS, TITLES, difference_lines, ledger_lines, nodes_behind, older, took, wrapped
+from evidence import (
+    COMMANDS,
+    RIVALS,
+    TITLES,
+    difference_lines,
+    ledger_lines,
+    nodes_behind,
+    nodes_of,
+    older,
+    took,
+    wrapped,
+)
 from scipy import stats
 
 from dgs_utils.results.comparisons import compare_with_rivals, signed
@@ -100,7 +111,8 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
 
 def is_kept_whole(folder: Path) -> bool:
     """Tell whether a clean commit stands behind each row: the manifests of all stages behind it are listed."""
-    return (folder / "nodes.csv").exists() and not pd.read_csv(folder / "nodes.csv")["git"].str.endswith("-dirty").any()
+    nodes = nodes_of(folder.name)
+    return nodes is not None and not nodes["git"].str.endswith("-dirty").any()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -108,8 +120,8 @@ def test_commits_are_part_of_the_history(folder):
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
         pytest.skip("no git history here")
     commits = {json.loads((folder / file).read_text())["git"] for file in ("rows.json", "manifest.json")}
-    if (folder / "nodes.csv").exists():
-        commits |= set(pd.read_csv(folder / "nodes.csv")["git"])
+    if (nodes := nodes_of(folder.name)) is not None:
+        commits |= set(nodes["git"])
     for commit in (text.removesuffix("-dirty") for text in commits):
         if git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
             pytest.skip(f"this copy of the history does not hold {commit}")
@@ -224,7 +236,7 @@ def test_bf16_trains_as_well_as_fp32():
     ("Easiest", 10, "and the easiest {} {}")])
 def test_the_readme_quotes_what_rules_have_above_random(rule, ipc, words):
     found = pd.read_csv(EVIDENCE / "which_images" / "rules.csv")
-    [row] = found[(found["rule"] == rule) & (found["ipc"] == ipc) & (found["score"] == "1 − p(class)")].to_dict("records")
+    [row] = found.query("rule == @rule and ipc == @ipc and score == '1 − p(class)'").to_dict("records")
     told = " ".join((ROOT / "README.md").read_text().split())
     assert row["high"] < 0
     assert words.format(signed(row["difference"]).removeprefix("−"), interval(row)) in told

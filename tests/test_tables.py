@@ -455,3 +455,9 @@ def test_caption_tells_how_the_numbers_came_about():
     assert "one test (500 images) is up to 2.2 points" in text
     assert "Epochs" not in text
     assert "Epochs are the protocol's × 0.01." in caption(summarise(runs([50], epoch_factor=0.01)))
+
+
+def test_a_key_that_looks_like_a_number_stays_text(tmp_path):
+    rows({"key": "2828730e8193", "pool": "000012345678"}).to_csv(tmp_path / "results.csv", index=False)
+    [row] = read_results([tmp_path]).to_dict("records")
+    assert (row["key"], row["pool"]) == ("2828730e8193", "000012345678")

@@ -70,7 +70,7 @@ def read_results(places: Sequence[Path]) -> pd.DataFrame:
     frames = []
     for place in map(Path, places):
         is_file = place.suffix == ".csv"
-        frame = read_table(place if is_file else place / "results.csv", TEXT)
+        frame = read_table(place if is_file else place / "results.csv", (*TEXT, "key"))
         frames.append(frame.assign(folder="" if is_file else str(place),
                                    **{name: value for name, value in LATER.items() if name not in frame}))
     results = pd.concat(frames, ignore_index=True)
