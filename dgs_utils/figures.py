@@ -4,7 +4,7 @@ What rows of results, scores and sets give is computed from frames alone; below 
 Drawing itself is in `dgs_utils.plots`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dgs_utils import plots
-from dgs_utils.artifacts.manifests import input_folder, parameter, read_manifest
+from dgs_utils.artifacts.manifests import history, input_folder, parameter, read_manifest
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
@@ -217,8 +217,7 @@ def judged_images(samples: Sequence[Path]) -> tuple[str, pd.DataFrame] | None:
         "originals" or "pool", and `errors_of_judge`; None where no judge's scores stand behind any of them.
     """
     scored: dict[str, Path] = {}
-    for folder in dict.fromkeys(behind for sample in samples for behind in _behind(sample)):
-        manifest = read_manifest(folder)
+    for folder, manifest in (behind for sample in samples for behind in history(sample)):
         if manifest["stage"] == "03_difficulty":
             scored.setdefault(parameter(folder, "source"), folder)
     for source in ("originals", "pool"):
@@ -227,14 +226,6 @@ def judged_images(samples: Sequence[Path]) -> tuple[str, pd.DataFrame] | None:
             classes = read_classes(_input_of(scored[source], "prepare"))
             return source, errors_of_judge(scores, classes)
     return None
-
-
-def _behind(folder: Path) -> Iterator[Path]:
-    """Yield the folders that went into a result, nearest first."""
-    for source in read_manifest(folder)["inputs"]:
-        below = _input_of(folder, source["name"])
-        yield below
-        yield from _behind(below)
 
 
 def _scored_originals(distilled: Path) -> Path:

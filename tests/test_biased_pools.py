@@ -1,5 +1,7 @@
 """Pools of real images with a known bias: drawn by weight, nested, scored as the originals are."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from small_world import CLASSES, make_prepare, open_stage, write_digits
 
 from dgs_utils import difficulty, evaluate, pool, sample, transform
+from dgs_utils.artifacts.files import write_json
+from dgs_utils.artifacts.manifests import history
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import plan
 from dgs_utils.params import PoolParams, validate
@@ -164,3 +168,18 @@ def test_rows_tell_bias_and_shift(originals):
              for _, part in table.groupby("class")]
     assert row["shift"] == pytest.approx(np.mean(means), abs=1e-4)
     assert row["shift"] < 0
+
+
+def test_what_scores_were_made_of_is_known_when_the_pool_has_grown(originals):
+    prepare, scores = originals
+    made, _ = drawn(originals, images_per_class=10, bias=2.0)
+    run = open_stage("03_difficulty", prepare=str(prepare), pool=str(made.folder), originals=str(scores))
+    difficulty.score_source(run)
+    run.finish()
+    drawn(originals, images_per_class=20, bias=2.0)
+    behind = {folder: manifest["stage"] for folder, manifest in history(run.folder)}
+    assert behind == {run.folder: "03_difficulty", scores: "03_difficulty", made.folder: "02_pool",
+                      prepare: "00_prepare"}
+    manifest = json.loads((made.folder / "manifest.json").read_text())
+    write_json(made.folder / "manifest.json", manifest | {"content": "other", "chain": ["other"] * 20})
+    assert made.folder not in dict(history(run.folder))

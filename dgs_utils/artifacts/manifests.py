@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -276,6 +276,22 @@ def remedy(manifest: dict[str, Any]) -> str:
     """Return what makes a damaged result again, as the second half of a sentence."""
     return (f"dgs verify FILE --repair and then dgs run FILE, with its experiment file, make it again, and so does "
             f"notebook {manifest['stage']} with its parameters")
+
+
+def history(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a result and all that went into it, nearest first: folders and their manifests.
+
+    Left out are folders that no stage wrote, and what no longer holds what was read of it.
+    """
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder)
+    yield folder, manifest
+    for source in manifest["inputs"]:
+        upstream = outputs_root() / source["folder"]
+        now = _readable(upstream)
+        if now and content_of(now, source.get("count", 0)) == source["content"]:
+            yield from history(upstream)
 
 
 def input_folder(manifest: dict[str, Any], name: str) -> Path | None:

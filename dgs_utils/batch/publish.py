@@ -8,7 +8,6 @@ it tells where the maker's files lie.
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from dgs_utils.artifacts.files import atomic, write_csv, write_json
-from dgs_utils.artifacts.manifests import MANIFEST, check_input, input_folder, is_done, read_manifest, remedy
+from dgs_utils.artifacts.manifests import MANIFEST, check_input, history, input_folder, is_done, read_manifest, remedy
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.card import dataset_card
 from dgs_utils.batch.verify import differing
@@ -100,7 +99,7 @@ def gather(folder: Path) -> Found:
         if checked is not None:
             _verify(checked)
     manifests: dict[str, dict[str, Any]] = {}
-    for one in _history(folder):
+    for _, one in history(folder):
         first = manifests.setdefault(one["stage"], one)
         if first["key"] != one["key"]:
             manifests[f"{one['stage']}-{one['key']}"] = one
@@ -127,16 +126,6 @@ def _scores_of(pool: Path, manifest: dict[str, Any]) -> Path:
                                         for source in read_manifest(path.parent)["inputs"]):
             return path.parent
     raise ValueError(f"{pool} has no scores yet; run notebook 03 for it first")
-
-
-def _history(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the manifests of a folder and of all that went into it, as far as it is still there."""
-    manifest = read_manifest(folder)
-    yield manifest
-    for source in manifest["inputs"]:
-        upstream = outputs_root() / source["folder"]
-        if source["content"] and is_done(upstream) and read_manifest(upstream)["content"] == source["content"]:
-            yield from _history(upstream)
 
 
 def _pool(scores: Path, pool: Path) -> ImageSet:

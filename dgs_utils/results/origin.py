@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dgs_utils.artifacts.manifests import MANIFEST, input_folder, read_manifest
+from dgs_utils.artifacts.manifests import MANIFEST, history, input_folder, read_manifest
 from dgs_utils.artifacts.nodes import key_of
-from dgs_utils.artifacts.places import outputs_root
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
 from dgs_utils.results.labels import classifier_name, generation_of
@@ -40,14 +38,14 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
     source = json.loads((prepare / "dataset.json").read_text())
     row: dict[str, Any] = {"method": folder.name, "distribution": "", "pool_factor": 0, "ipc": 0, "pool_seed": "",
                            "selection_seed": ""}
-    made = list(_history(folder))
+    made = [(manifest["stage"], manifest) for _, manifest in history(folder)]
     if made:
         identity = made[0][1]["identity"]
         row |= {name: identity.get(name, default) for name, default in row.items()}
         row["selection_seed"] = identity.get("seed", "")
     told = {stage: manifest["params"] for stage, manifest in reversed(made) if "02" <= stage < "05"}
-    history = [*made, *_history(prepare)]
-    params = {stage: manifest["params"] for stage, manifest in reversed(history)}
+    behind = [*made, *((manifest["stage"], manifest) for _, manifest in history(prepare))]
+    params = {stage: manifest["params"] for stage, manifest in reversed(behind)}
     row |= {"pool_seed": params.get("02_pool", {}).get("seed", ""),
             "prepare_seed": params.get("00_prepare", {}).get("seed", ""),
             "fine_tune_seed": params.get("01_fine_tune", {}).get("seed", "")}
@@ -59,7 +57,7 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
             "shift": _shift_of(folder), "generation": generation_of(params), "features": _features_of(made),
             **_teacher_row(teacher)}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
-            for stage, manifest in history]
+            for stage, manifest in behind]
     foreign = "" if made else key_of(folder)
     variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
     return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
@@ -116,15 +114,6 @@ def _cut_of(made: list) -> str:
     identity = made[0][1]["identity"] if made else {}
     parts = ["errors" if identity.get("cut_errors") else "", str(identity.get("cut", ""))]
     return ", ".join(part for part in parts if part)
-
-
-def _history(folder: Path) -> Iterator[tuple[str, dict]]:
-    """Yield (stage, manifest) of a folder and of all that went into it, nearest first; nothing for foreign folders."""
-    if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        yield manifest["stage"], manifest
-        for source in manifest["inputs"]:
-            yield from _history(outputs_root() / source["folder"])
 
 
 def method_called(name: str) -> Method:
