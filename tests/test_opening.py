@@ -269,15 +269,20 @@ def test_shares_work_side_by_side_and_a_whole_pool_waits_for_them(outputs):
     folder.mkdir()
     code = ("import sys; from pathlib import Path; from dgs_utils.artifacts.opening import take\n"
             "lock = take(Path(sys.argv[1]), sys.argv[2]); print('open', flush=True); sys.stdin.readline()")
-    shares = [subprocess.Popen([sys.executable, "-c", code, folder, share], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True) for share in ("1-2", "2-2", "")]
-    for share in shares[:2]:
-        until(share, "open")
-    until(shares[2], "waiting until it ends")
-    for share in shares[:2]:
+
+    def started(share: str) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", code, folder, share], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True)
+
+    shares = [started("1-2"), started("2-2")]
+    for share in shares:
+        assert until(share, "open") == "open\n"
+    whole = started("")  # only now, else it may be the first
+    until(whole, "waiting until it ends")
+    for share in shares:
         share.communicate("\n")
-    until(shares[2], "open")
-    shares[2].communicate("\n")
+    until(whole, "open")
+    whole.communicate("\n")
 
 
 def test_a_runner_leaves_a_folder_to_the_notebook_that_has_it(tmp_path):
