@@ -351,7 +351,7 @@ def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     table.insert(0, "file_name", [str(path) for path in images.paths])
     table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))
     table["index"] = table.groupby("class").cumcount()
-    return table.assign(generator="folder")
+    return table.assign(generator=locate(given).name)
 
 
 def _images_of(run: Run, root: Path, classes: pd.DataFrame) -> ImageSet:

@@ -95,7 +95,7 @@ def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
             target = run.folder / "images" / name / file.name
             target.write_bytes(file.read_bytes())
             rows.append((f"images/{name}/{file.name}", name, label, int(file.stem)))
-    table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index"])
+    table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index"]).assign(generator=root.name)
     files.write_csv(run.folder / "metadata.csv", table)
     run.finish()
     return run.folder

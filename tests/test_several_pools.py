@@ -4,15 +4,17 @@ import zipfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from small_world import make_prepare, open_stage, write_digits
 
-from dgs_utils import figures, plots, pool, sample
+from dgs_utils import evaluate, figures, plots, pool, sample
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb
+from dgs_utils.results.rows import read_results
 
 POOLS = ["BigGAN", "ReACGAN", "SNGAN-conditional", "cSAGAN", "cSNGAN"]
 
@@ -27,7 +29,7 @@ def gathered(prepare, roots, **values):
 @pytest.fixture
 def two(tmp_path, outputs):
     """A prepare folder, a folder of 9 images a class and an archive of 5."""
-    prepare = make_prepare(write_digits(tmp_path / "real", 0, 20))
+    prepare = make_prepare(write_digits(tmp_path / "real", 0, 20), val=4)
     big, small = write_digits(tmp_path / "big", 20, 29), write_digits(tmp_path / "small", 30, 35)
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
         for file in sorted(small.rglob("*.png")):
@@ -109,6 +111,42 @@ def test_a_pool_of_one_generator_has_no_shares(two, tmp_path):
     sample.write_set(run, source, sample.select_images(run, source))
     run.finish()
     assert figures.sets_of_generators([run.folder], pd.DataFrame({"distilled": [], "series": []})) == {}
+
+
+def test_pools_alone_and_together_are_arms_with_controls_of_their_own(two):
+    prepare, big, packed = two
+    trained = []
+    for root in (str(big), str(packed), [str(big), str(packed)]):
+        made, _ = gathered(prepare, root)
+        for method in ("pool_random", "moderate"):
+            run = open_stage("05_sample", prepare=str(prepare), pool=str(made.folder), method=method, ipc=2,
+                             pool_factor=2)
+            source = sample.read_source(run)
+            sample.write_set(run, source, sample.select_images(run, source))
+            run.finish()
+            run = open_stage("06_evaluate", prepare=str(prepare), distilled=str(run.folder), image_size=8, epochs=3,
+                             evaluations=1, repeats=1)
+            evaluate.evaluate(run, *evaluate.open_sets(run))
+            run.finish()
+            trained.append(run.folder)
+    results = read_results(trained)
+    names = ["big", "packed", "big+packed"]
+    assert results["generator"].tolist() == [name for name in names for _ in range(2)]
+    assert set(results["series"]) == {f"{rule} ({name})" for rule in ("Random of pool", "Moderate") for name in names}
+    best = results.set_index(["method", "generator"])["best"]
+    tables = figures.tables_of(results)
+    assert set(tables["comparison"].index.get_level_values("series")) == set(results["series"])
+    rules = tables["rules"].set_index("control")
+    assert set(rules["rule"]) == {"Moderate"}
+    assert rules["difference"].to_dict() == pytest.approx(
+        {f"random of the pool {name}": best["moderate", name] - best["pool_random", name] for name in names})
+    titles = [axis.get_title("left").strip() for axis in plots.rule_grid(tables["rules"]).axes]
+    assert [title.partition(": ")[2] for title in titles] == [
+        "minus random of the pool big", "minus random of the pool packed", "minus random of the pool big + packed"]
+    assert tables["summary"].set_index("series")["pool_random"].to_dict() == pytest.approx(
+        {f"Moderate ({name})": best["pool_random", name] for name in names}
+        | {f"Random of pool ({name})": np.nan for name in names}, nan_ok=True)
+    plt.close("all")
 
 
 def test_names_of_their_own(two):

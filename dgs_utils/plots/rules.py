@@ -1,5 +1,6 @@
 """Figures about rules of selection: what each score × rule has above chance, over IPC and over training."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -14,14 +15,13 @@ from dgs_utils.results.comparisons import MARGIN
 
 AXES = {"ipc": "images per class (IPC)", "steps": "training steps",
         "shift": "how much harder the pool is than the originals\n(Wasserstein-1; below 0: easier)"}
-RANDOM = {"pool": "random of the pool", "originals": "random originals"}
 
 
 def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
     """Show what each score × rule has above random images of its own source: a line a rule, a colour a score.
 
-    IPCs stand side by side, sources and conditions below each other. Points have the 95 % intervals of the
-    comparisons, and are filled where zero is outside; the grey band holds differences that do not matter. Wide
+    IPCs stand side by side, pools (or the originals) and conditions below each other. Points have the 95 % intervals
+    of the comparisons, and are filled where zero is outside; the grey band holds differences that do not matter. Wide
     intervals run out of the frame, and a point that is outside is an arrow with its value.
 
     Args:
@@ -29,7 +29,7 @@ def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
         margin: a smaller difference does not matter, percentage points.
     """
     shown = found.assign(value=found["difference"], left=found["low"], right=found["high"])
-    lines, ipcs = list(shown.groupby(["source", "condition"], sort=False)), sorted(shown["ipc"].unique())
+    lines, ipcs = list(shown.groupby(["control", "condition"], sort=False)), sorted(shown["ipc"].unique())
     scores = sorted(shown["score"].unique(), key=lambda score: (score == "", list(shown["score"]).index(score)))
     colors = {score: f"C{place}" if score else "0.4" for place, score in enumerate(scores)}
     limit, rules = half_width_of(shown, margin), [list(part["rule"].unique()) for _, part in lines]
@@ -37,15 +37,20 @@ def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
     size = (2.6 + 2.3 * len(ipcs), 0.7 + sum(heights) + 0.55 * len(lines))
     figure, axes = plt.subplots(len(lines), len(ipcs), figsize=size, sharex=True, squeeze=False, sharey="row",
                                 height_ratios=heights)
-    for line, ((source, condition), part), names in zip(axes, lines, rules, strict=True):
+    for line, ((control, condition), part), names in zip(axes, lines, rules, strict=True):
         for axis, ipc in zip(line, ipcs, strict=True):
             _draw_rules(axis, part[part["ipc"] == ipc], part, names, colors, limit, margin)
             axis.set_title(f"IPC {ipc or 'all'}")
-        line[0].set_title(f"{condition}: minus {RANDOM[source]}\n", loc="left")
+        line[0].set_title(f"{condition}: {_minus(control)}\n", loc="left")
     figure.supxlabel("best top-1 accuracy above that of random images (points)", fontsize="medium")
     marks = [plt.Line2D([], [], color=color, marker="o", markersize=4, linewidth=1.2) for color in colors.values()]
     figure.legend(marks, [score or "no score" for score in colors], title="score", loc="outside right upper")
     return figure
+
+
+def _minus(control: str) -> str:
+    """Return what is subtracted as part of a title; the names of a pool of many generators take several lines."""
+    return textwrap.fill(f"minus {control.replace('+', ' + ')}", 48)
 
 
 def _room(part: pd.DataFrame, rule: str) -> float:
@@ -88,19 +93,17 @@ def rule_curves(found: pd.DataFrame, x: str) -> Figure:
     found = found.assign(line=[f"{rule}, {score}" if several and score else rule
                                for rule, score in zip(found["rule"], found["score"], strict=True)])
     looks = dict(zip(found["line"].unique(), looks_of(found["line"].nunique()), strict=True))
-    alike = {"ipc": ["source", "condition"], "steps": ["source", "setting", "ipc"],
-             "shift": ["source", "condition", "ipc"]}[x]
-    panels = list(found.groupby(alike, sort=False))
+    alike = {"ipc": ["condition"], "steps": ["setting", "ipc"], "shift": ["condition", "ipc"]}[x]
+    panels = list(found.groupby(["source", "control", *alike], sort=False))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     limits = (1.3 * found.groupby("source")["difference"].agg(lambda values: values.abs().max())).clip(lower=2 * MARGIN)
     size = (2.4 + 2.9 * columns, max(2.8 * rows, 0.6 + 0.17 * len(looks)))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis, (place, part) in zip(axes.flat, panels, strict=False):
+    for axis, ((source, control, condition, *ipc), part) in zip(axes.flat, panels, strict=False):
         _draw_curves(axis, part, x, looks)
-        source, limit = place[0], limits[place[0]]
-        axis.set(title=f"{place[1]}{f', IPC {place[2]}' if len(place) > 2 else ''}\nminus {RANDOM[source]}",
-                 ylim=(-limit, limit), xlabel=AXES[x])
+        title = f"{condition}, IPC {ipc[0]}" if ipc else condition
+        axis.set(title=f"{title}\n{_minus(control)}", ylim=(-limits[source], limits[source]), xlabel=AXES[x])
     for axis in axes.flat[len(panels):]:
         axis.set_axis_off()
     figure.supylabel("difference in best top-1 accuracy (points)", fontsize="medium")

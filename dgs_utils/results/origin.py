@@ -30,7 +30,7 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
         method, distribution, pool_factor, ipc (0 for methods that take every image), prepare_seed, fine_tune_seed,
         pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
         measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left
-        out), compute, bias (β of a pool of originals), pool (its key), shift (by how much the pool is harder than the
+        out), compute, bias (β of a pool of originals), pool (its key), generator (see `generator_of`), shift (by how much the pool is harder than the
         originals, the mean over the classes, where 04 was told), generation (how it was made), features (whose its rule
         looked at, "" for none), teacher and teacher_top1 (see `_teacher_row`), and variant: eight hex digits of
         everything else that decided the set, seeds left out, so that runs of unlike sets are never averaged.
@@ -38,7 +38,8 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
     source = json.loads((prepare / "dataset.json").read_text())
     row: dict[str, Any] = {"method": folder.name, "distribution": "", "pool_factor": 0, "ipc": 0, "pool_seed": "",
                            "selection_seed": ""}
-    made = [(manifest["stage"], manifest) for _, manifest in history(folder)]
+    steps = list(history(folder))
+    made = [(manifest["stage"], manifest) for _, manifest in steps]
     if made:
         identity = made[0][1]["identity"]
         row |= {name: identity.get(name, default) for name, default in row.items()}
@@ -53,7 +54,8 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
             "measure": _score_of(row["method"], made, told), "rule": method_called(row["method"]).selector,
             "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
     row["bias"] = bias_of(params.get("02_pool", {}))
-    row |= {"pool": next((manifest["key"] for stage, manifest in made if stage == "02_pool"), ""),
+    pool = next((place for place, manifest in steps if manifest["stage"] == "02_pool"), None)
+    row |= {"pool": dict(steps)[pool]["key"] if pool else "", "generator": generator_of(pool) if pool else "",
             "shift": _shift_of(folder), "generation": generation_of(params), "features": _features_of(made),
             **_teacher_row(teacher)}
     rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
@@ -66,6 +68,13 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
 def bias_of(pool: dict) -> str:
     """Return β of a pool that was drawn from the originals, such as "2"; "" for any other."""
     return f"{pool['bias']:g}" if pool.get("generator") == "originals" else ""
+
+
+def generator_of(pool: Path) -> str:
+    """Return what made the images of a 02 folder, such as "minimax", "originals" or a folder's name; "one+two" where
+    several did.
+    """
+    return "+".join(read_table(pool / "metadata.csv")["generator"].unique())
 
 
 def _shift_of(folder: Path) -> float | str:

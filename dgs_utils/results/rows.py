@@ -37,7 +37,7 @@ PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First file
 
 # What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
 # images were made are averaged.
-MAKING = ["method", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias", "features",
+MAKING = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias", "features",
           "fine_tune_seed", "variant"]
 
 CELL = [*CONDITION, *MAKING]
@@ -47,7 +47,7 @@ BY_IPC = ("epoch_factor", "batch_size", "evaluations")
 
 TEXT = ("method", "distribution", "objective", "measure", "rule", "cut", "compute", "bias", "variant", "dataset",
         "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed", "selection_seed", "pool",
-        "generation", "features", "teacher")
+        "generator", "generation", "features", "teacher")
 
 # What columns hold in rows of the time before there were such columns.
 LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True, "steps": 0}

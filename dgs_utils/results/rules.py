@@ -20,9 +20,10 @@ def rules_over_random(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a cell that has such a control: the columns of `rows.CELL`; condition, and setting, the same but for how
-        long was trained; source ("pool" or "originals"); rule, readable, with what else tells its sets apart; score,
-        readable, "" where the rule looks at none; steps of training (0: not known); best (mean, percent); and
-        difference with low and high, percentage points, as `summaries.with_controls` compares them.
+        long was trained; source ("pool" or "originals"); control, what it is compared with, such as "random of the pool
+        BigGAN"; rule, readable, with what else tells its sets apart; score, readable, "" where the rule looks at none;
+        steps of training (0: not known); best (mean, percent); and difference with low and high, percentage points, as
+        `summaries.with_controls` compares them.
     """
     behind = with_controls(results)
     chosen = behind["method"].map(lambda name: name in METHODS and METHODS[name].chooses)
@@ -33,13 +34,32 @@ def rules_over_random(results: pd.DataFrame) -> pd.DataFrame:
     found = {name: np.select([source == which for which in CONTROLS], [shown[f"{column}{end}"].to_numpy()
                                                                       for column in CONTROLS.values()], np.nan)
              for name, end in (("difference", ""), ("low", "_low"), ("high", "_high"))}
-    shown = shown.assign(source=source, score=_scores_of(shown), **found)
+    shown = shown.assign(source=source, control=_controls_of(shown), score=_scores_of(shown), **found)
     shown = shown[shown["difference"].notna()].reset_index(drop=True)
-    shown = shown.assign(rule=series_of(shown.assign(measure="")))  # scores have a column of their own
-    columns = [*CELL, "condition", "setting", "source", "rule", "score", "steps", "best", *found]
+    shown = shown.assign(rule=_rules_of(shown))
+    columns = [*CELL, "condition", "setting", "source", "control", "rule", "score", "steps", "best", *found]
     order = [*CONTROLS, *METHODS]  # pools first
     return shown[columns].sort_values(["source", "method"], key=lambda names: names.map(order.index),
                                       kind="stable").reset_index(drop=True)
+
+
+def _controls_of(rows: pd.DataFrame) -> list[str]:
+    """Return what each row is compared with; a pool is called by its generator where rows are of several."""
+    is_pool = rows["method"].map(lambda name: METHODS[name].source == "pool")
+    several = rows.loc[is_pool, "generator"].nunique() > 1
+    return [f"random of the pool {generator if several else ''}".strip() if of_pool else "random originals"
+            for of_pool, generator in zip(is_pool, rows["generator"], strict=True)]
+
+
+def _rules_of(rows: pd.DataFrame, **apart: str) -> np.ndarray:
+    """Return a readable name of each row's rule and of what else tells its sets apart.
+
+    Scores and generators have columns of their own, and so has what is ``apart``.
+    """
+    rows, names = rows.assign(measure="", **apart), np.empty(len(rows), dtype=object)
+    for places in rows.groupby("generator").indices.values():
+        names[places] = series_of(rows.iloc[places])
+    return names
 
 
 def _scores_of(rows: pd.DataFrame) -> list[str]:
@@ -50,14 +70,14 @@ def _scores_of(rows: pd.DataFrame) -> list[str]:
 
 
 def over_ipc(found: pd.DataFrame) -> pd.DataFrame:
-    """Return those rows of `rules_over_random` whose source and condition have several IPCs."""
-    return _varying(found, ["source", "condition"], "ipc")
+    """Return those rows of `rules_over_random` whose control and condition have several IPCs."""
+    return _varying(found, ["control", "condition"], "ipc")
 
 
 def over_steps(found: pd.DataFrame) -> pd.DataFrame:
     """Return those rows of `rules_over_random` that were trained for several numbers of steps, all else alike."""
     alike = [name for name in CONDITION if name not in BY_COMPUTE]
-    return _varying(found[found["steps"] > 0], ["source", *alike], "steps")
+    return _varying(found[found["steps"] > 0], ["control", *alike], "steps")
 
 
 def over_bias(results: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +95,7 @@ def over_bias(results: pd.DataFrame) -> pd.DataFrame:
     known = results.assign(shift=pd.to_numeric(results.get("shift", np.nan), errors="coerce"))
     shifts = known.groupby([*SAME_POOL, "bias"], dropna=False)["shift"].mean().rename("shift").reset_index()
     found = found.merge(shifts, on=[*SAME_POOL, "bias"], how="left")
-    found = found.assign(rule=series_of(found.assign(measure="", bias=""))).dropna(subset="shift")
+    found = found.assign(rule=_rules_of(found, bias="")).dropna(subset="shift")
     return _varying(found, ["source", *CONDITION], "bias")
 
 
