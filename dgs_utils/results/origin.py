@@ -30,10 +30,11 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
         method, distribution, pool_factor, ipc (0 for methods that take every image), prepare_seed, fine_tune_seed,
         pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
         measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left
-        out), compute, bias (β of a pool of originals), pool (its key), generator (see `generator_of`), shift (by how much the pool is harder than the
-        originals, the mean over the classes, where 04 was told), generation (how it was made), features (whose its rule
-        looked at, "" for none), teacher and teacher_top1 (see `_teacher_row`), and variant: eight hex digits of
-        everything else that decided the set, seeds left out, so that runs of unlike sets are never averaged.
+        out), compute, bias (β of a pool of originals), pool (its key), generator (see `generator_of`; "" where there is
+        no pool), shift (by how much the pool is harder than the originals, the mean over the classes, where 04 was
+        told), generation (how it was made), features (whose its rule looked at, "" for none), teacher and teacher_top1
+        (see `_teacher_row`), and variant: eight hex digits of everything else that decided the set, seeds left out, so
+        that runs of unlike sets are never averaged.
     """
     source = json.loads((prepare / "dataset.json").read_text())
     row: dict[str, Any] = {"method": folder.name, "distribution": "", "pool_factor": 0, "ipc": 0, "pool_seed": "",

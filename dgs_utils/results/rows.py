@@ -37,8 +37,8 @@ PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First file
 
 # What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
 # images were made are averaged.
-MAKING = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias", "features",
-          "fine_tune_seed", "variant"]
+MAKING = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias",
+          "features", "fine_tune_seed", "variant"]
 
 CELL = [*CONDITION, *MAKING]
 
