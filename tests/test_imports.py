@@ -56,3 +56,10 @@ print(*sys.modules)
 def test_drawing_loads_no_second_library_of_figures():
     found = subprocess.run([sys.executable, "-c", DRAWN], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"seaborn", "torch", "diffusers"} & set(found.stdout.split())
+
+
+def test_running_notebooks_builds_no_grammar_of_addresses():
+    program = "from dgs_utils.batch.node import load_papermill; load_papermill(); import sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"rfc3987_syntax", "lark"} & set(found.stdout.split())
+    assert {"papermill", "jsonschema"} <= set(found.stdout.split())

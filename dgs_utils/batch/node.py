@@ -1,9 +1,11 @@
 """One node: a notebook in a fresh kernel, into its own folder. Calling it twice does no harm."""
 
+import importlib
 import math
 import os
 import re
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -201,7 +204,7 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
         limit: minutes that one cell may take; 0 = any.
         at_cell: called with each ``cell`` and its ``cell_index`` before it runs.
     """
-    import papermill  # here, because it takes a while to import
+    papermill = load_papermill()
 
     from dgs_utils.batch.kernel import manager_class
 
@@ -235,6 +238,20 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
     # Of a pool in shares, the one that ends last leaves the manifest.
     done = share(node) or (manifest(node) and _written(node) != before)
     return "" if done else "the notebook ended without a manifest; its last cell must call run.finish()"
+
+
+def load_papermill() -> ModuleType:
+    """Import papermill, late because it takes a while, and without the grammar of addresses that notebooks lack.
+
+    jsonschema, which nbformat checks notebooks with, builds that grammar for a second wherever it is installed.
+    """
+    grammar, modules = "rfc3987_syntax", cast(dict[str, Any], sys.modules)
+    absent = modules.setdefault(grammar, None) is None  # None has its import fail, which jsonschema expects
+    try:
+        return importlib.import_module("papermill")
+    finally:
+        if absent:
+            del modules[grammar]
 
 
 def _written(node: Node) -> tuple[int, int]:
