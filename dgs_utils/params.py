@@ -248,6 +248,11 @@ class PoolParams(StageParams):
     seed: Count = 0
     steps: Positive = 50
     solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
+    cache: Annotated[Literal["none", "taylorseer"], Field(json_schema_extra=LATER)] = "none"  # taylorseer: most steps
+    # extrapolate what the model's layers return; for deterministic solvers
+    cache_interval: Annotated[int, Field(ge=1, json_schema_extra=LATER)] = 5  # steps from one that is computed to the
+    # next
+    cache_order: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 1  # of the Taylor series
     guidance: Annotated[float, Field(ge=0)] = 2.0
     guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
     guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
@@ -279,6 +284,9 @@ class PoolParams(StageParams):
         if self.generator in MODES and self.solver != "ancestral":
             raise ValueError(f"pool.solver is {self.solver!r}, but generator {self.generator} guides ancestral steps "
                              f"only; set it to 'ancestral'")
+        if self.cache != "none" and self.solver == "ancestral":
+            raise ValueError(f"pool.cache is {self.cache!r}, which extrapolates from step to step, but pool.solver is "
+                             f"'ancestral', which adds new noise to each; set the solver to 'ddim', 'dpm++' or 'unipc'")
         return self
 
     @property
@@ -302,6 +310,7 @@ class PoolParams(StageParams):
         if self.generator == "originals":
             return {name: found[name] for name in ("generator", "bias", "seed", "classes") if name in found}
         apart = {"root"} | ({"mode_shape"} if self.generator != "strata" else set())
+        apart |= {"cache_interval", "cache_order"} if self.cache == "none" else set()
         if self.generator in MODES:  # as many modes as images
             found["images_per_class"] = self.images_per_class
         else:

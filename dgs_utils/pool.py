@@ -30,6 +30,7 @@ from dgs_utils.artifacts.parts import drop_damaged, seal, sealed
 from dgs_utils.artifacts.places import locate
 from dgs_utils.artifacts.run import Run
 from dgs_utils.diffusion import autoencoder
+from dgs_utils.diffusion.caching import enable_taylorseer
 from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
@@ -246,6 +247,8 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
     params = run.params
     device, evaluations = resolve(params.device), len(missing) * params.steps
     model = load_generator(run)
+    if params.cache == "taylorseer":
+        enable_taylorseer(model, params.cache_interval, params.cache_order)
     guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
     guidance.check(model.config.in_channels)
     if compiles(params.compile, device, evaluations, COMPILE_FROM):
@@ -333,6 +336,8 @@ def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["file_name", "class", "label", "index", "seed"])
     low, high = params.guidance_interval
+    if params.cache != "none":
+        table["cache"] = f"{params.cache}-{params.cache_interval}-{params.cache_order}"
     return table.assign(generator=params.generator, solver=params.solver, steps=params.steps, guidance=params.guidance,
                         guidance_channels=params.guidance_channels, guidance_interval=f"{low:g}-{high:g}",
                         model=read_manifest(run.inputs[source])["files"][weights]["sha256"][:12])

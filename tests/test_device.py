@@ -21,6 +21,7 @@ from dgs_utils.classifiers.training import ImageTensors, Recipe, train_classifie
 from dgs_utils.condense import CONDENSERS
 from dgs_utils.difficulty import score_images
 from dgs_utils.diffusion.autoencoder import Autoencoder, LatentAutoencoder
+from dgs_utils.diffusion.caching import enable_taylorseer
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
@@ -120,8 +121,10 @@ def test_a_step_of_fine_tuning_waits_once_and_copies_thrice(tmp_path, classes):
     assert long.copies - short.copies == 6
 
 
-def metered_sampling(steps: int, solver: str, modes: ModeGuidance | None) -> Meter:
+def metered_sampling(steps: int, solver: str, modes: ModeGuidance | None, cached: bool = False) -> Meter:
     model = small_dit().to(DEVICE).eval()
+    if cached:
+        enable_taylorseer(model, 3)
     rngs = [torch.Generator().manual_seed(i) for i in range(3)]
     with Meter() as meter:
         found = sample(model, torch.zeros(3, dtype=torch.int64), rngs, steps=steps, solver=solver, modes=modes,
@@ -138,6 +141,11 @@ def test_sampling_waits_for_nothing(solver):
     assert long.waits == short.waits == 0
     if solver != "unipc":  # whose coefficients diffusers makes on the device at each step
         assert long.copies - short.copies == (2 if solver == "ancestral" else 0)  # fresh noise
+
+
+def test_extrapolating_waits_for_nothing():
+    short, long = (metered_sampling(steps, "dpm++", None, cached=True) for steps in (6, 20))
+    assert (long.waits, long.copies) == (short.waits, short.copies) == (0, metered_sampling(6, "dpm++", None).copies)
 
 
 @pytest.mark.parametrize("codec", [Autoencoder(3), LatentAutoencoder(diffusers.AutoencoderTiny())])

@@ -31,7 +31,7 @@ def other_value(model: type[StageParams], name: str, **others: Any) -> Any:
     default = model.model_fields[name].default
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
                         "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
-                        "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4", "none", "plain"],
+                        "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4", "none", "plain", "taylorseer"],
                   bool: [not default], int: [default + 1, 3] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:
@@ -181,6 +181,8 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
         method = {"generator": "originals"}
     elif stage == "02_pool" and name in ("base", "mode_scale", "mode_stop", "mode_shape"):
         method = {"generator": "strata"}
+    elif stage == "02_pool" and name.startswith("cache"):
+        method = {"solver": "ddim"} | ({} if name == "cache" else {"cache": "taylorseer"})
     if stage == "06_evaluate" and name.startswith("teacher"):  # whom only soft labels have
         method = {"protocol": "rded"}
     plain, changed = model(**method), model(**method, **{name: other_value(model, name, **method)})

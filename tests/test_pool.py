@@ -71,10 +71,11 @@ def test_images_without_a_folder_are_the_stages(prepare):
 
 # ---- The same image ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm++", "unipc"])
-def test_pools_nest_whatever_the_batch(prepare, solver):
-    whole = generated(prepare, "whole", solver=solver, steps=12)
-    others = [generated(prepare, f"{count}-{batch}", solver=solver, steps=12, images_per_class=count, batch_size=batch)
+@pytest.mark.parametrize("how", [{"solver": solver} for solver in ("ancestral", "ddim", "dpm++", "unipc")] +
+                         [{"solver": "dpm++", "cache": "taylorseer", "cache_interval": 3}])
+def test_pools_nest_whatever_the_batch(prepare, how):
+    whole = generated(prepare, "whole", steps=12, **how)
+    others = [generated(prepare, f"{count}-{batch}", steps=12, images_per_class=count, batch_size=batch, **how)
               for count, batch in ((7, 1), (7, 50), (4, 3), (2, 2))]
     for other in others:
         count = other.params.images_per_class
@@ -240,6 +241,8 @@ def test_metadata_tells_how_each_image_was_made(prepare):
     assert settings.to_dict("records") == [{
         "generator": "dit", "solver": "dpm++", "steps": 4, "guidance": 3.0, "guidance_channels": 0,
         "guidance_interval": "0.1-0.8", "model": model}]
+    cached = generated(prepare, "cached", solver="dpm++", cache="taylorseer", cache_order=2)
+    assert set(pd.read_csv(cached.folder / "metadata.csv")["cache"]) == {"taylorseer-5-2"}
 
 
 @pytest.mark.parametrize(("values", "scale", "stop"), [

@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -170,7 +171,7 @@ def scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else x * gamma
 
 
-class DiT(ModelMixin, ConfigMixin):
+class DiT(ModelMixin, ConfigMixin, CacheMixin):
     """Class-conditional diffusion transformer.
 
     Args:

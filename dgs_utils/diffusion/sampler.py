@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from dgs_utils.diffusion.caching import remembering
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.process import NoiseProcess
 from dgs_utils.runtime.devices import autocast, send
@@ -95,7 +96,7 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
     on the other images of the batch (up to the rounding of batched arithmetic).
 
     Args:
-        model: in evaluation mode, on its device.
+        model: in evaluation mode, on its device; it may extrapolate (see `caching.enable_taylorseer`).
         labels: (N,) int64.
         rngs: N CPU generators.
         steps: sampling steps.
@@ -107,8 +108,14 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
 
     Returns:
         (N, C, H, W) float32 on the model's device.
+
+    Raises:
+        ValueError: more guided channels than the model has, or a model that extrapolates under ancestral steps.
     """
     config, device = model.config, next(model.parameters()).device
+    if model.is_cache_enabled and solver == "ancestral":
+        raise ValueError(f"the model extrapolates from step to step, but ancestral steps add new noise to each; choose "
+                         f"solver {', '.join(SOLVERS)}, or a model without enable_taylorseer")
     guidance.check(config.in_channels)
     shape = (config.in_channels, config.input_size, config.input_size)
     labels = labels.to(device)
@@ -117,11 +124,12 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
         [drawn] = send([torch.stack([torch.randn(shape, generator=g) for g in rngs])], device)
         return drawn
 
-    def predict(x: Tensor, t: int) -> Tensor:
-        times = torch.full((len(x),), t, device=device)
-        return model.forward_with_guidance(x, times, labels, guidance.at(t), guidance.channels).float()
+    with autocast(device, precision), remembering(model) as step:  # outside, so that weights are rounded to bf16 once
+        def predict(x: Tensor, t: int) -> Tensor:
+            times, scale = torch.full((len(x),), t, device=device), guidance.at(t)
+            with step(scale):
+                return model.forward_with_guidance(x, times, labels, scale, guidance.channels).float()
 
-    with autocast(device, precision):  # around all steps, so that weights are rounded to bf16 once and not at each
         return _integrate(predict, noise, shape[0], device, steps, solver, modes, progress)
 
 
