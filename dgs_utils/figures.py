@@ -196,14 +196,16 @@ def sets_of_generators(samples: Sequence[Path], results: pd.DataFrame) -> dict[s
     Returns:
         As `shares_of_generators` takes them, the sets of one series together; empty where no pool has several.
     """
-    series = dict(zip(results["distilled"], results["series"], strict=True))
+    series = {name.rpartition("-")[2]: series for name, series in zip(results["distilled"], results["series"],
+                                                                      strict=True)}  # by keys, whatever the titles
     sets: dict[str, list[pd.DataFrame]] = {}
     for folder in samples:
         pool = input_folder(read_manifest(folder), "pool")
         whole = read_table(pool / "metadata.csv") if pool else pd.DataFrame()
         if "generator" in whole and whole["generator"].nunique() > 1:
             sets.setdefault("the pool", [whole])
-            sets.setdefault(series.get(folder.name, folder.name), []).append(read_table(folder / "metadata.csv"))
+            name = series.get(folder.name.rpartition("-")[2], folder.name)
+            sets.setdefault(name, []).append(read_table(folder / "metadata.csv"))
     return {name: pd.concat(tables) for name, tables in sets.items()}
 
 

@@ -415,6 +415,7 @@ class SampleParams(StageParams):
     pool: Folder = ""
     scores: Folder = ""
     transform: Folder = ""
+    title: Annotated[str, Field(json_schema_extra=MACHINE)] = ""  # its folder's name begins so; "" = as the pool's
     method: str = "dgs"  # a name of dgs_utils.methods.METHODS
     score: Score = ""  # what its rule goes by (dgs_utils.methods.SCORES); "" = the method's own, or difficulty.measure
     rule: str = ""  # which rule picks (dgs_utils.methods.RULES); "" = the method's own
@@ -511,10 +512,15 @@ class SampleParams(StageParams):
         return found
 
     def label(self, inputs: dict[str, str]) -> str:
-        source = inputs.get("pool", inputs["prepare"])
+        return self._called(inputs.get("pool", inputs["prepare"]))
+
+    def titled(self, label: str) -> str:
+        return self._called(self.title) if self.title else label
+
+    def _called(self, beginning: str) -> str:
         name, method = self.made
         cut = f"cut{self.cut}" if self.cut else ""
-        parts = [source, name, self.scored, cut, "" if method.whole else f"ipc{self.ipc}"]
+        parts = [beginning, name, self.scored, cut, "" if method.whole else f"ipc{self.ipc}"]
         return "-".join(part for part in parts if part)
 
 

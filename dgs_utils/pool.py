@@ -346,7 +346,8 @@ def _pool_table(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
 def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     """List a pool that exists already: a folder, or several folders or archives as one pool (`gather`).
 
-    Of a folder, ``file_name`` is an absolute path, and ``index`` counts by natural file order.
+    Of a folder, ``file_name`` is an absolute path, ``source`` the same from the folder on, and ``index`` counts by
+    natural file order.
     """
     given = run.params.root
     if isinstance(given, list) or locate(given).is_file():
@@ -356,7 +357,7 @@ def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     table.insert(0, "file_name", [str(path) for path in images.paths])
     table["label"] = table["class"].map(dict(zip(classes["class"], classes["label"], strict=True)))
     table["index"] = table.groupby("class").cumcount()
-    return table.assign(generator=locate(given).name)
+    return table.assign(generator=locate(given).name, source=images.table["file_name"])
 
 
 def _images_of(run: Run, root: Path, classes: pd.DataFrame) -> ImageSet:

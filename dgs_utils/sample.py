@@ -292,8 +292,9 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
     """Write the chosen images, ``metadata.csv`` and ``report.csv``; everything has been checked before.
 
     Returns:
-        The metadata: file_name, class, label, what is known of each image's score, and source (its former file name;
-        for crops see `mosaics.write_mosaics`).
+        The metadata: file_name, class, label, what is known of its place in the pool and of its score, and source: its
+        file's name below the root of the originals, of a pool that was given, or of the kit's own pool (for crops see
+        `mosaics.write_mosaics`).
     """
     if run.reused:
         return read_table(run.folder / "metadata.csv")
@@ -313,8 +314,8 @@ def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
     names = "images/" + chosen["class"] + "/" + chosen["file_name"].str.rpartition("/")[2]
     doubled = names.duplicated(keep=False)  # same name in two subfolders of the originals
     names[doubled] = [f"{Path(name).parent.as_posix()}/{n}-{Path(name).name}" for n, name in enumerate(names[doubled])]
-    kept = [name for name in ("class", "label", "score", "transformed", "prediction", "confidence", "generator")
-            if name in chosen]
+    known = ("class", "label", "index", "score", "transformed", "prediction", "confidence", "generator")
+    kept = [name for name in known if name in chosen]
     copies = []
     with atomic(run.folder / "images") as partial, images.class_named():
         for old, new in run.progress(list(zip(chosen["file_name"], names, strict=True)), label="images"):
@@ -322,4 +323,5 @@ def _copy(run: Run, images: ImageSet, chosen: pd.DataFrame) -> pd.DataFrame:
             target.parent.mkdir(parents=True, exist_ok=True)
             copies.append(copy_image(images.root / old, target).relative_to(partial))
     files = [f"images/{copy.as_posix()}" for copy in copies]
-    return chosen[kept].assign(file_name=files, source=chosen["file_name"])[["file_name", *kept, "source"]]
+    source = chosen["source" if "pool" in run.inputs and "source" in chosen else "file_name"]
+    return chosen[kept].assign(file_name=files, source=source)[["file_name", *kept, "source"]]

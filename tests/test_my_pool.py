@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from sklearn.datasets import load_digits
 from small_world import open_stage, write_digits
 
 from dgs_utils import difficulty, pool, prepare, sample, transform
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.plan import expand
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.cli import main
 from dgs_utils.images import datasets
@@ -250,6 +253,25 @@ def test_real_dogs_with_a_pretrained_classifier(dogs, shared_data, outputs):
     assert metadata["class"].tolist() == ["beagle"] * 3 + ["samoyed"] * 3
     for row in metadata.itertuples():
         assert (run.folder / row.file_name).read_bytes() == (dogs / "made" / Path(row.source).name).read_bytes()
+
+
+def test_a_set_of_one_s_own_images_is_called_as_the_experiment(tmp_path, outputs):
+    named_digits(tmp_path / "real", 0, 12)
+    named_digits(tmp_path / "made", 20, 32)
+    changes = [f"prepare.root={tmp_path}/real", f"pool.root={tmp_path}/made", "prepare.class_index=''",
+               "evaluate.image_size=8", "sample.rule=[draw, easiest]"]
+    found = {}
+    for name in ("dogs", "cats"):
+        experiment = read_experiment(ROOT / "params" / "my_pool.yaml", changes)
+        found[name] = {node.key: node for node in expand(replace(experiment, name=name))}
+        sets = [node for node in found[name].values() if node.stage == "05_sample"]
+        assert [node.folder.relative_to(outputs).as_posix() for node in sets] == [
+            f"05_sample/{name}-{rule}-ipc10-{node.key}" for rule, node in zip(("dgs", "easiest"), sets, strict=True)]
+    assert found["dogs"].keys() == found["cats"].keys()  # a title decides nothing …
+    for key, node in found["dogs"].items():
+        assert (node.folder == found["cats"][key].folder) == (node.stage != "05_sample")  # … nor where its results lie
+    assert all(node.params.title == "" for node in expand(read_experiment(ROOT / "params" / "quickstart.yaml"))
+               if node.stage == "05_sample")
 
 
 def test_published_scores_need_no_classifier_run(tmp_path, outputs):

@@ -149,7 +149,7 @@ def test_each_image_tells_where_it_comes_from(published, world):
     assert table["transformed"].to_numpy() == pytest.approx(scores.loc[table["source"], "transformed"].to_numpy())
     pool = read_table(world["pool"] / "metadata.csv").set_index("file_name")
     assert table["index"].tolist() == pool.loc[table["source"], "index"].tolist()
-    assert set(table["generator"]) == {"folder"}
+    assert set(table["generator"]) == {"pool"}
     pd.testing.assert_frame_equal(pd.read_parquet(published / "images.parquet").astype({"index": "int64"}), table)
     assert read_table(published / "thresholds.csv")["class"].tolist() == list(ORDER)
     measured = read_table(published / "results.csv")

@@ -7,9 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from small_world import make_prepare, open_stage, write_digits
+from small_world import CLASSES, make_prepare, open_stage, write_digits
 
 from dgs_utils import evaluate, figures, plots, pool, sample
+from dgs_utils.batch import publish
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
@@ -66,6 +67,31 @@ def test_the_distilled_set_says_which_generator_made_each_image(two):
     assert (source.images.table.groupby("class")["generator"].value_counts() == 4).all()  # a prefix holds both alike
     metadata = sample.write_set(run, source, sample.select_images(run, source))
     assert set(metadata["generator"]) == {"big", "packed"}
+
+
+def test_sources_are_told_from_the_root_of_their_generator_and_are_no_test_images(two):
+    """Names in a pool may be those of test images: here both are 0/0.png, 0/1.png, …"""
+    prepare, big, packed = two
+    for root, ipc in ((str(big), 9), (str(packed), 5), ([str(big), str(packed)], 14)):
+        made, table = gathered(prepare, root)
+        run = open_stage("05_sample", prepare=str(prepare), pool=str(made.folder), method="pool_random", ipc=ipc,
+                         pool_factor=0)
+        source = sample.read_source(run)
+        metadata = sample.write_set(run, source, sample.select_images(run, source))
+        run.finish()
+        assert str(big) not in (run.folder / "metadata.csv").read_text()
+        told = set(metadata[["generator", "source"]].itertuples(index=False, name=None))
+        expected = {(folder.name.partition(".")[0], f"{name}/{i}.png") for folder, count in ((big, 9), (packed, 5))
+                    for name in CLASSES for i in range(count) if str(folder) in root}
+        assert told == expected
+        _, test = evaluate.open_sets(open_stage("06_evaluate", prepare=str(prepare), distilled=str(run.folder),
+                                                image_size=8))
+        assert set(test.table["file_name"]) & {name for _, name in expected}
+        published = publish.gather(run.folder).images.table
+        order = ["class", "index"]
+        pd.testing.assert_frame_equal(
+            published[[*order, "generator", "source"]].sort_values(order, ignore_index=True),
+            table[[*order, "generator", "source"]].sort_values(order, ignore_index=True), check_dtype=False)
 
 
 def test_figures_tell_which_generator_made_what(two):

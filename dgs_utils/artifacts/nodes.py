@@ -56,7 +56,7 @@ class Node:
 
     @cached_property
     def label(self) -> str:
-        """The readable part of the folder's name."""
+        """The readable part of the folder's name, where it has no title, and of names of what is made from it."""
         found = self.params.label({n: label_of(v) for n, v in self.inputs.items() if isinstance(v, Node | Path)})
         return clean_name(found)  # titles, folders' names and others' manifests are in it
 
@@ -75,7 +75,8 @@ class Node:
             return locate(self.params.output)
         root = outputs_root()
         if self._place[0] is not root:
-            self._place[:] = root, root / self.stage / f"{self.label}-{self.key}"
+            name = clean_name(self.params.titled(self.label))
+            self._place[:] = root, root / self.stage / f"{name}-{self.key}"
         return self._place[1]
 
     @cached_property

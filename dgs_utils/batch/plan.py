@@ -73,7 +73,8 @@ class _Planner:
         upstream = [value for axis, value in point.items() if ORDER.index(axis[0]) <= ORDER.index(stage)]
         question = repr((stage, overrides, upstream))
         if question not in self.asked:
-            params = validate(stage, self.experiment.values(stage, point) | (overrides or {}))
+            values = self._title(point) if stage == "05_sample" else {}
+            params = validate(stage, values | self.experiment.values(stage, point) | (overrides or {}))
             inputs = {name: self._input(params, name, spec, point) for name, spec in params.inputs().items()}
             self.asked[question] = self._keep(Node(settled(params, inputs), inputs))
         return self.asked[question]
@@ -116,6 +117,12 @@ class _Planner:
             stage, count = Counter(node.stage for node in self.nodes.values()).most_common(1)[0]
             raise ValueError(f"the grid asks for more than {MOST:,} notebooks, {count:,} of them {stage}; shorten an "
                              f"axis of {stage[3:]} or of a stage before it")
+
+    def _title(self, point: Point) -> dict[str, str]:
+        """Return the title of a set of images of the user's own, of which nothing but the experiment has a name."""
+        own = {"folder"} & {self.experiment.values("00_prepare", point).get("dataset"),
+                            self.experiment.values("02_pool", point).get("generator")}
+        return {"title": self.experiment.name} if own else {}
 
     def _condensed(self, point: Point) -> dict[str, Any]:
         """Return what a point's ``sample`` section dictates to 08: the method, the IPC, and a seed where it has one."""

@@ -109,12 +109,12 @@ def _root_given(folder: Path) -> Path | None:
 
 
 def _stage(folder: Path) -> Listing:
-    """Open a finished pool or distilled set. A pool of generator "folder" only lists images, by absolute paths."""
+    """Open a finished pool or distilled set. A pool of one given folder only lists images, where they are."""
     path, manifest = folder / "metadata.csv", read_manifest(folder)
     table, params = read_table(path), manifest.get("params", {})
     if "class" not in table:
         table = with_class(table, path)
-    if manifest["stage"] == "02_pool" and params.get("generator") == "folder" and "source" not in table:
+    if manifest["stage"] == "02_pool" and params.get("generator") == "folder" and not (folder / "images").exists():
         given = locate(params["root"])
         names = table["file_name"].map(lambda name: name.removeprefix(f"{given}/"))
         return Listing(folder, table, _checked(table.assign(file_name=names), given, path)[1])

@@ -8,14 +8,15 @@ from dgs_utils.images.image_sets import ImageSet
 def check_overlap(train: ImageSet, test: ImageSet) -> None:
     """Refuse a test image that is among the training images.
 
-    Two images are the same if the distilled set names the test image as its source, or if they bear the same name
-    in the same class and hold the same bytes.
+    Two images are the same if the distilled set names the test image as its source, which images of a generator do
+    not, or if they bear the same name in the same class and hold the same bytes.
 
     Raises:
         ValueError: there is one; the sentence names it.
     """
     if "source" in train.table:
-        sources = {name for names in train.table["source"] for name in names.split("|")}  # of mosaics there are several
+        drawn = train.table if "generator" not in train.table else train.table.query("generator == 'originals'")
+        sources = {name for names in drawn["source"] for name in names.split("|")}  # of mosaics there are several
         shared = sorted(sources & set(test.table["file_name"]))
         if shared:
             raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "

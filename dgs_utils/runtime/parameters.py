@@ -67,6 +67,10 @@ class StageParams(BaseModel):
         """Return the readable part of the output folder's name; ``inputs`` holds those of the input folders."""
         raise NotImplementedError
 
+    def titled(self, label: str) -> str:
+        """Return the readable part of the output folder's own name; folders of what is made from it have the label."""
+        return label
+
     def count(self) -> int:
         """Return the images a class, or trainings, that are asked for of a result that can grow; 0 for all others."""
         return 0
