@@ -22,10 +22,11 @@ from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.parts import is_whole, keep_table, kept
 from dgs_utils.artifacts.run import Run
 from dgs_utils.classifiers.augmentation import MEAN, STD
+from dgs_utils.classifiers.evaluator import Evaluator
 from dgs_utils.classifiers.judge import Classifier, load
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import PLAIN, PROTOCOLS, augmentation_of
-from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images, train_classifier
+from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.overlap import check_overlap
@@ -93,11 +94,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     row |= {"flip": settings.get("flip", True), "precision": recipe.precision,
             "augment": settings.get("augment", True),
             "steps": recipe.epochs * -(-len(labels) // recipe.batch_size)}
-    rows = []
-    for seed in seeds:
-        outcome = train_once(network, shown, asked, recipe, seed, classes, norm, progress, teacher)
-        rows.append(row | row_of_outcome(seed, outcome))
-    return pd.DataFrame(rows)
+    evaluator = Evaluator(network, shown, asked, recipe, classes, norm, teacher)
+    return pd.DataFrame([row | row_of_outcome(seed, evaluator.train(seed, progress)) for seed in seeds])
 
 
 def _size_of(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, image_size: int) -> int:
@@ -125,28 +123,6 @@ def check_network(network: str, size: int, norm: str) -> None:
         build_network(network, 2, size, norm)
 
 
-def train_once(network: str, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int, classes: int,
-               norm: str = "instance", progress: Callable = silent, teacher: Teacher | None = None,
-               midway: Midway | None = None) -> Outcome:
-    """Build a network and train it, all by one seed; torch's global random state stays as it is.
-
-    Args:
-        network: a name of `networks.NETWORKS`.
-        train, test: images on the device to train on.
-        recipe: see `training.Recipe`.
-        seed: names the initial weights and every draw.
-        classes: outputs.
-        norm: "instance" or "batch".
-        progress: wraps the epochs.
-        teacher: for protocols with soft labels.
-        midway: keeps the state of the training, and has the one to go on from, if any.
-    """
-    with torch_seeded("evaluate", "weights", seed):
-        built = build_network(network, classes, train.images.shape[-1], norm)
-    return train_classifier(built.to(train.images.device), train, test, recipe, seed, progress, teacher,
-                            midway=midway)
-
-
 def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, epoch_factor: float = 1.0,
               batch_size: int = 0, learning_rate: float = 0.0, evaluations: int = 100, augment: bool = True,
               flip: bool = True, tiles: int = 1, precision: str = "fp32", compile: str = "auto") -> Recipe:
@@ -165,7 +141,7 @@ def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, ep
         flip: whether a mirrored image still shows its class.
         tiles: the images are mosaics of tiles × tiles crops.
         precision: "fp32" or "bf16".
-        compile: "on", "off", or "auto", which runs long trainings on a GPU through `torch.compile`.
+        compile: "on", "off", or "auto", which runs long trainings through `torch.compile` (`training.compiles_steps`).
 
     Raises:
         ValueError: an unknown protocol.
@@ -316,7 +292,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
 
     Writes ``results.csv`` (one row a training: everything that tells it apart, best and last top-1 in percent, tests),
     ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per image, packed
-    bits; ``correct_best.npz`` of the best epoch) and ``timing.csv``.
+    bits; ``correct_best.npz`` of the best epoch) and ``timing.csv`` (of each training, and whether compiled).
     """
     if run.reused:
         return read_table(run.folder / "results.csv")
@@ -330,9 +306,10 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
         shown = as_tensors(train, params.image_size, params.workers).to(device)
         asked = as_tensors(test, params.image_size, params.workers, recipe.protocol.test_zoom).to(device)
         teacher = open_teacher(run, device)
+        evaluator = Evaluator(params.network, shown, asked, recipe, len(test.classes), params.norm, teacher, run.warn)
         for seed in seeds:
             if not _is_done(run, seed):
-                _repeat(run, seed, shown, asked, recipe, len(test.classes), teacher)
+                _repeat(run, seed, evaluator)
     row |= {"ipc": row["ipc"] or planned}
     row |= row_of(recipe, params.protocol, params.network, params.norm, params.image_size, planned, len(test.classes))
     row |= {"flip": params.flip, "precision": params.precision, "key": run.key, "augment": params.augment,
@@ -349,15 +326,15 @@ def _is_done(run: Run, seed: int) -> bool:
     return all(map(is_whole, _paths(run, seed)))
 
 
-def _repeat(run: Run, seed: int, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
-            teacher: Teacher | None) -> None:
+def _repeat(run: Run, seed: int, evaluator: Evaluator) -> None:
     started, midway = time.perf_counter(), Midway(run.folder / "checkpoints" / f"{seed}.pt")
-    outcome = train_once(run.params.network, train, test, recipe, seed, classes, run.params.norm, run.progress, teacher,
-                         midway)
+    outcome = evaluator.train(seed, run.progress, midway)
     seconds = time.perf_counter() - started
     _keep(run, seed, outcome)
     midway.done()
-    _note_time(run, seed, seconds, recipe.epochs * len(train.labels) / seconds)
+    images = evaluator.recipe.epochs * len(evaluator.train_set.labels)
+    _note_time(run, {"training_seed": seed, "seconds": seconds, "images_per_second": images / seconds,
+                     "compiled": outcome.compiled})
 
 
 def _keep(run: Run, seed: int, outcome: Outcome) -> None:
@@ -367,11 +344,10 @@ def _keep(run: Run, seed: int, outcome: Outcome) -> None:
         np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
 
 
-def _note_time(run: Run, seed: int, seconds: float, images_per_second: float) -> None:
+def _note_time(run: Run, line: dict[str, Any]) -> None:
     path = run.folder / "timing.csv"
     before = read_table(path) if is_whole(path) else pd.DataFrame()
-    line = pd.DataFrame([{"training_seed": seed, "seconds": seconds, "images_per_second": images_per_second}])
-    keep_table(path, pd.concat([before, line]))
+    keep_table(path, pd.concat([before, pd.DataFrame([line])]))
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:

@@ -547,7 +547,7 @@ class EvaluateParams(StageParams):
     evaluations: Positive = 3  # tests during a training; 100 as published
     repeats: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 3
     seed: Count = 0  # training seeds are seed, seed + 1, …
-    compile: Switch = "auto"  # torch.compile; auto: on a GPU, for trainings that take long enough
+    compile: Switch = "auto"  # torch.compile; auto: for trainings that are long enough to pay for it
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: Workers = 0

@@ -14,6 +14,7 @@ from small_world import CLASSES, make_pool, open_stage, small_classifier, write_
 from dgs_utils import evaluate, sample
 from dgs_utils.artifacts import files, manifests, run
 from dgs_utils.artifacts.manifests import read_manifest
+from dgs_utils.classifiers import evaluator
 from dgs_utils.classifiers.augmentation import augment, normalise
 from dgs_utils.classifiers.training import load_images, train_classifier
 from dgs_utils.difficulty import score_source
@@ -205,7 +206,7 @@ def test_mosaics_are_shuffled_under_their_own_protocol(prepare, monkeypatch, pro
         used.append(recipe.augmentation.tiles)
         return train_classifier(network, train, test, recipe, *others, **named)
 
-    monkeypatch.setattr(evaluate, "train_classifier", train)
+    monkeypatch.setattr(evaluator, "train_classifier", train)
     row = evaluated(open_run(prepare, run.folder, protocol=protocol)).iloc[0]
     assert (row["method"], row["ipc"], row["protocol"]) == ("rded", 2, protocol)
     assert used == [tiles, tiles]

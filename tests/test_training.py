@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.protocols import IDC, RDED
+from dgs_utils.classifiers.protocols import RDED
 from dgs_utils.classifiers.training import (
     ImageTensors,
     Outcome,
@@ -30,6 +30,7 @@ from dgs_utils.classifiers.training import (
     train_classifier,
 )
 from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.runtime import compiling
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.compiling import compiles
 from dgs_utils.runtime.seeds import torch_rng
@@ -218,19 +219,11 @@ def test_bf16_learns_as_well():
     np.testing.assert_allclose(*[curve["loss"] for curve in curves], rtol=0.03)
 
 
-@pytest.mark.slow  # compiling takes half a minute
-@pytest.mark.parametrize("protocol", [IDC, RDED])
-def test_compiled_steps_are_the_same_steps(protocol):
-    recipe = Recipe(2, 20, augmentation=PLAIN, protocol=protocol)
-    runs = [train_classifier(fresh("batch"), TRAIN, TEST, r, teacher=fresh())
-            for r in (recipe, replace(recipe, compile="on"))]
-    np.testing.assert_allclose(*[run.curve["loss"] for run in runs], rtol=1e-3)
-
-
 @pytest.mark.parametrize(("switch", "device", "calls", "compiled"), [
     ("on", "cpu", 1, True), ("off", "cuda", 10**6, False), ("auto", "cuda", 1000, True), ("auto", "cuda", 999, False),
-    ("auto", "cpu", 999, False)])
-def test_one_switch_says_what_is_compiled(switch, device, calls, compiled):
+    ("auto", "cpu", 10**6, False)])
+def test_one_switch_says_what_is_compiled(switch, device, calls, compiled, monkeypatch):
+    monkeypatch.setattr(compiling, "lacks", lambda device: "")  # whatever this machine has
     assert compiles(switch, torch.device(device), calls, least=1000) == compiled
 
 

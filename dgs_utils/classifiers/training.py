@@ -3,8 +3,10 @@
 Images are decoded once and stay on the device as uint8; transforms, CutMix and evaluation run there in batches.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,10 @@ from dgs_utils.runtime.devices import autocast
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_rng
 
-COMPILE_FROM = 20_000  # steps outweigh the minute or so that compiling them takes
+COMPILE_FROM = 20_000  # steps on a GPU outweigh the minute or so that compiling them takes
+# So many pixels trained on outweigh it twice on a CPU, where compiling takes 20 to 45 seconds for each of the two batch
+# sizes and saves 1.4 to 4 microseconds a pixel (by tests/benchmarks/bench_compile.py, at 32 and 64 px).
+COMPILE_FROM_PIXELS = 2**26
 Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
 Watch = Callable[[int, Network], None]  # called with an epoch that has ended, from 1, and the network as it then is
 
@@ -50,7 +55,8 @@ class Recipe:
         augmentation: training transforms.
         precision: "fp32" or "bf16".
         protocol: optimiser, schedule, labels, and which tests count.
-        compile: "auto", "on" or "off": whether training steps run through `torch.compile`, as CUDA graphs on a GPU.
+        compile: "auto", "on" or "off": whether training steps run through `torch.compile`, as CUDA graphs on a GPU
+            (`compiles_steps`).
     """
 
     epochs: int
@@ -72,11 +78,13 @@ class Outcome:
             the protocol lets this test compete for the best).
         predictions: (test images,) int64, of the last epoch.
         best_predictions: the same of the best epoch.
+        compiled: whether the steps ran through `torch.compile`, which rounds in another way.
     """
 
     curve: pd.DataFrame
     predictions: np.ndarray
     best_predictions: np.ndarray
+    compiled: bool = False
 
     @property
     def best(self) -> float:
@@ -173,7 +181,8 @@ def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str
 
 def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
                      progress: Callable = silent, teacher: Teacher | None = None, stage: str = "evaluate",
-                     midway: Midway | None = None, watch: Watch | None = None) -> Outcome:
+                     midway: Midway | None = None, watch: Watch | None = None,
+                     warn: Callable[[str], None] = warnings.warn) -> Outcome:
     """Train a network and test it on the way.
 
     Args:
@@ -187,6 +196,7 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         midway: keeps the state between two steps, and has the one to go on from, if any.
         watch: called after each epoch; of an epoch that a stopped process had ended it is called once more, with the
             same network, where the state that is gone on from is older.
+        warn: takes a sentence where steps should be compiled and cannot be on this machine.
 
     Raises:
         ValueError: the protocol wants soft labels and there is no teacher.
@@ -200,12 +210,25 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         network.to(memory_format=layout_of(network))  # convolutions on a CPU are not faster for another
         torch.backends.cudnn.benchmark = True  # shapes stay the same, so the search for the fastest kernel pays
     midway = midway or Midway()
-    training = Training(network, train, test, recipe, seed, teacher, stage)
+    compiled = compiles_steps(recipe, train, warn)
+    training = Training(network, train, test, recipe, seed, teacher, stage, compiled)
     if state := midway.load():
         training.resume(state)
     with midway.watching():
         training.run(progress, midway, watch)
     return training.outcome()
+
+
+def compiles_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[str], None] = warnings.warn) -> bool:
+    """Return whether training steps are compiled first: by "auto", if that pays within a single training.
+
+    So by how much there is to do, not by how fast it goes, and alike for all repeats however many there are: numbers of
+    the same seed stay the same.
+    """
+    images, batches = len(train.labels), -(-len(train.labels) // recipe.batch_size)
+    pixels = images * train.images.shape[-1] ** 2 / batches  # of a step
+    return compiles(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM,
+                    COMPILE_FROM_PIXELS / pixels, warn)
 
 
 def layout_of(network: nn.Module) -> torch.memory_format:
@@ -224,11 +247,10 @@ class Training:
     """
 
     def __init__(self, network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int,
-                 teacher: Teacher | None, stage: str):
+                 teacher: Teacher | None, stage: str, compiled: bool):
         self.network, self.train, self.test, self.recipe = network, train, test, recipe
         self.seed, self.teacher, self.stage = seed, teacher, stage
-        steps, device = recipe.epochs * -(-len(train.labels) // recipe.batch_size), train.images.device
-        self.forward = _compiled(network) if compiles(recipe.compile, device, steps, COMPILE_FROM) else network
+        self.compiled, self.forward = compiled, compiled_steps(network) if compiled else network
         self.optimiser = recipe.protocol.optimiser(network, recipe.learning_rate)
         self.tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
         self.epochs_done, self.losses, self.rows = 0, list[Tensor](), list[tuple]()
@@ -266,7 +288,7 @@ class Training:
     def outcome(self) -> Outcome:
         """Return what it has come to."""
         curve = pd.DataFrame(self.rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
-        return Outcome(curve, self.predictions.cpu().numpy(), self.best[1].cpu().numpy())
+        return Outcome(curve, self.predictions.cpu().numpy(), self.best[1].cpu().numpy(), self.compiled)
 
     def _set_rate(self, epoch: int) -> None:
         """Set an epoch's rate as a factor of the first; torch's own schedules multiply step by step, and round."""
@@ -298,9 +320,10 @@ class Training:
             self.best = (100 * share, predictions)
 
 
-def _compiled(network: Network) -> Network:
+@lru_cache(maxsize=1)  # the last network's is kept, for when it is trained again
+def compiled_steps(network: Network) -> Network:
     """Return the network's forward pass, compiled; on a GPU as CUDA graphs, one for each of the two batch sizes."""
-    torch.compiler.reset()  # an earlier repeat's graphs count against the number of recompilations
+    torch.compiler.reset()  # another network's graphs count against the number of recompilations
     return torch.compile(network, mode="reduce-overhead", dynamic=False)
 
 
