@@ -222,12 +222,26 @@ class DistributionMatching(Condenser):
 
 
 class GradientMatching(Condenser):
-    """IDC-1: training on the synthetic images gives the gradients that training on real ones gives."""
+    """IDC-1: training on the synthetic images gives the gradients that training on real ones gives.
+
+    As published, each iteration pre-trains a new network. Its authors' shortcut is a bank of networks that are
+    pre-trained once, of a number that they do not tell: here the first so many iterations pre-train one each as ever,
+    and the later ones begin with these, in turn, and with no momentum.
+
+    Attributes:
+        bank: the weights of the pre-trained networks, by the iteration that pre-trained them.
+    """
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self.bank: dict[int, dict[str, Tensor]] = {}
 
     def begin(self) -> dict[str, Any]:
         with torch.no_grad():
             self.images.clamp_(0, 1)
         network = self.network()
+        if self._pretrained():
+            network.load_state_dict(self.bank[self.iteration % self.params.bank])
         trainer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         return {"rng": torch_rng("condense", "idc", self.params.seed, self.iteration), "network": network,
                 "trainer": trainer, "order": torch.empty(0, dtype=torch.int64)}
@@ -247,6 +261,9 @@ class GradientMatching(Condenser):
             if not start:
                 shared["order"] = torch.randperm(len(self.real.labels), generator=rng).to(self.device)
             self._train(network, trainer, shared["order"][start : start + 64], rng)
+            if self.params.bank and place == self._pretraining() - 1:
+                self.bank[self.iteration] = {name: value.clone() for name, value in network.state_dict().items()}
+                trainer.state.clear()  # the momentum, which those who take it from the bank do not have
             return
         for label in range(len(self.names)):
             shared["loss"] = shared["loss"] + self._match(network, label, rng)
@@ -257,9 +274,21 @@ class GradientMatching(Condenser):
     def _batches(self) -> int:
         return -(-len(self.real.labels) // 64)
 
+    def _pretrained(self) -> bool:
+        """Return whether this iteration's network is in the bank."""
+        return 0 < self.params.bank <= self.iteration
+
     def _pretraining(self) -> int:
         """Return the steps on real images before the first comparison."""
-        return self.params.pretrain_epochs * self._batches()
+        return 0 if self._pretrained() else self.params.pretrain_epochs * self._batches()
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | ({"bank": self.bank} if self.bank else {})
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.bank = {place: {name: value.to(self.device) for name, value in weights.items()}
+                     for place, weights in state.get("bank", {}).items()}
+        super().resume(state)
 
     def _match(self, network: Network, label: int, rng: torch.Generator) -> Tensor:
         """Do one step on a class's images: L1 distance of the convolution weights' gradients."""
@@ -317,8 +346,8 @@ def condense_set(originals: ImageSet | ImageTensors, method: str = "dm", ipc: in
         device: where to compute.
         workers: threads that read images; 0 = one per core.
         progress: wraps the iterations.
-        settings: network, iterations, image_learning_rate, real_batch, inner_loops, pretrain_epochs, net_batches,
-            flip and precision of `params.CondenseParams`.
+        settings: network, iterations, image_learning_rate, real_batch, inner_loops, pretrain_epochs, bank,
+            net_batches, flip and precision of `params.CondenseParams`.
 
     Returns:
         The images (classes · IPC, 3, S, S) uint8 with their labels, and the losses (iteration, loss).

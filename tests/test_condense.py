@@ -15,7 +15,7 @@ from dgs_utils.classifiers import siamese
 from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
-from dgs_utils.condense import CONDENSERS, condense, condense_set, image_learning_rate, open_condenser
+from dgs_utils.condense import CONDENSERS, GradientMatching, condense, condense_set, image_learning_rate, open_condenser
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
 
@@ -115,10 +115,15 @@ class Stopping(Midway):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("method", "calls"), [("dm", 3), ("dm", 4), ("idc", 1), ("idc", 3), ("idc", 4), ("idc", 8)])
-def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, calls):
+BANK = {"pretrain_epochs": 1, "bank": 2}  # two steps before the first comparison, of the first two of four loops
+
+
+@pytest.mark.parametrize(("method", "calls", "more"), [
+    ("dm", 3, {}), ("dm", 4, {}), *(("idc", calls, {}) for calls in (1, 3, 4, 8)),
+    *(("idc", calls, BANK) for calls in (1, 2, 4, 7, 10, 11, 14))])
+def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, calls, more):
     """Wherever it is left: between iterations, among the steps before a comparison, or between two comparisons."""
-    options = {"prepare": str(prepare), "method": method} | SMALL
+    options = {"prepare": str(prepare), "method": method} | SMALL | more
     whole, halves = (open_stage("08_condense", output=str(tmp_path / name), **options) for name in ("whole", "halves"))
     expected = open_condenser(whole)
     expected.optimise()
@@ -129,6 +134,38 @@ def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, calls)
     resumed.optimise(midway=Midway(midway.file))
     assert torch.equal(resumed.images, expected.images)
     assert resumed.losses == expected.losses
+
+
+def test_networks_of_a_bank_are_trained_once_and_taken_in_turn(prepare, monkeypatch):
+    """Each as it would have been pre-trained without a bank, and in each of its loops from the same weights on."""
+    run = open_stage("08_condense", prepare=str(prepare), method="idc", **SMALL | BANK | {"iterations": 5})
+    condenser, alone, begun = open_condenser(run), open_condenser(run), []
+    match = GradientMatching._match
+
+    def watched(self, network, label, rng):
+        if not label and self.inside["done"] == self.parts() - self.comparisons:  # the first of this loop
+            begun.append({name: value.clone() for name, value in network.state_dict().items()})
+        return match(self, network, label, rng)
+
+    monkeypatch.setattr(GradientMatching, "_match", watched)
+    condenser.optimise()
+    for iteration in (0, 1):
+        alone.iteration, steps = iteration, 2
+        inside = alone._fresh()
+        for place in range(steps):
+            alone.part(place, inside)
+        trained = inside["network"].state_dict()
+        for weights in (condenser.bank[iteration], *begun[iteration::2]):
+            assert all(torch.equal(value, trained[name]) for name, value in weights.items())
+    assert len(begun) == 5
+    assert any(not torch.equal(value, begun[1][name]) for name, value in begun[0].items())
+
+
+def test_an_untrained_bank_is_refused_and_a_trained_one_has_a_name_of_its_own():
+    with pytest.raises(ValueError, match=r"condense\.bank is 2, but condense\.pretrain_epochs is 0"):
+        validate("08_condense", {"method": "idc", "bank": 2})
+    trained = validate("08_condense", {"method": "idc", "pretrain_epochs": 1}).identity()
+    assert validate("08_condense", {"method": "idc", **BANK}).identity() == trained | {"bank": 2}
 
 
 @pytest.mark.parametrize("method", CONDENSERS)
