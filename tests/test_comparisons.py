@@ -1,12 +1,13 @@
 """Comparisons: coverage by simulation for every design of the parameter files, worked examples, sentences."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,6 +18,7 @@ from dgs_utils.results.correctness import is_kept, mcnemar, read_correct
 from dgs_utils.results.designs import arrange
 from dgs_utils.results.effects import Table, Term, count_needed, half_width, image_term, p_equivalent, p_value, terms_of
 from dgs_utils.results.rows import SEEDS
+from dgs_utils.results.tables import write_comparisons
 
 PARAMS = Path(__file__).parents[1] / "params"
 
@@ -38,6 +40,9 @@ OTHERS = {
     "pools and trainings of their own": ((THREE, ONE, THREE), (NONE, NONE, [7, 8, 9])),
     "single trainings": ((THREE, ONE, ONE), (THREE, ONE, ONE)),
     "three sources": ((THREE, TWO, THREE), (THREE, TWO, THREE)),
+    "two pools, single trainings": ((TWO, ONE, ONE), (TWO, ONE, ONE)),
+    "five pools": ((range(5), ONE, THREE), (range(5), ONE, THREE)),
+    "ten pools, two trainings": ((range(10), ONE, TWO), (NONE, NONE, TWO)),
 }
 
 
@@ -64,7 +69,7 @@ PLANNED = {" against ".join(" × ".join(map(str, shape)) for shape in shapes): t
 DESIGNS = {**PLANNED, **OTHERS}
 # Standard deviations of pools, selections, trainings; of an arm's answer to a training seed; of the seed itself.
 COMPONENTS = [(1.9, 1.0, 0.7, 0, 0), (0, 1.0, 0.7, 0, 0), (0, 0, 1.0, 0, 0), (1.9, 0, 0.1, 0, 0), (0, 1.0, 0.05, 0, 0),
-              (0, 0.5, 1.0, 0.5, 0.5), (0.3, 0.1, 0.3, 1.0, 0), (0.5, 1.0, 0.2, 0, 3.0)]
+              (0, 0.5, 1.0, 0.5, 0.5), (0.3, 0.1, 0.3, 1.0, 0), (0.5, 1.0, 0.2, 0, 3.0), (0, 0, 0.5, 1.5, 1.0)]
 
 
 def missing(frame: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -98,10 +103,12 @@ def simulated(design, sds: tuple, n: int, rng) -> list[np.ndarray]:
     return values
 
 
-def coverage(arms, sds, rng, holes=0, n=3000) -> float:
+def coverage(arms, sds, rng, holes=0, n=3000, scales=(1.0, 1.0)) -> float:
     sides = [missing(rows(str(place), list(itertools.product(*arm)), 0.0), holes) for place, arm in enumerate(arms)]
     design = arrange(*sides)
-    tables = design.tables(simulated(design, sds, n, rng))
+    assert design.is_repeated
+    values = simulated(design, sds, n, rng)
+    tables = design.tables([scale * side for scale, side in zip(scales, values, strict=True)])
     return float((np.abs(sum(table.mean for table in tables)) <= half_width(terms_of(tables, design.groups))).mean())
 
 
@@ -112,9 +119,18 @@ def test_intervals_cover_what_they_claim(name):
     assert min(found.values()) >= 0.93, found
 
 
+@pytest.mark.parametrize("scales", [(1.0, 0.2), (0.2, 1.0)])
+@pytest.mark.parametrize("name", ["1 × 0 × 3 against 1 × 2 × 3", "0 × 0 × 3 against 3 × 1 × 3", "pools of their own",
+                                  "ten pools, two trainings"])
+def test_intervals_cover_where_one_arm_is_noisier(name, scales):
+    rng = np.random.default_rng(4)
+    found = {sds: coverage(DESIGNS[name], sds, rng, scales=scales) for sds in COMPONENTS}
+    assert min(found.values()) >= 0.93, found
+
+
 @pytest.mark.parametrize("holes", [1, 2, 3])
 @pytest.mark.parametrize("name", ["1 × 0 × 3 against 1 × 2 × 3", "3 × 1 × 3 against 3 × 1 × 3",
-                                  "0 × 0 × 3 against 3 × 1 × 3", "three sources"])
+                                  "0 × 0 × 3 against 3 × 1 × 3", "three sources", "five pools"])
 def test_intervals_cover_in_grids_with_missing_runs(name, holes):
     rng = np.random.default_rng(1)
     found = {sds: coverage(DESIGNS[name], sds, rng, holes) for sds in COMPONENTS}
@@ -198,7 +214,7 @@ def test_a_level_that_holds_nothing_is_no_pair():
     assert "leave no interval" in found["sentence"]
     results = pd.concat([rows("a", [(0, 0, 0), (1, 0, 1)], [1.0, 2.0]), rows("b", [(0, 0, 1), (1, 0, 0)], [2.0, 2.0])])
     [found] = compare(results, "a", "b").to_dict("records")
-    assert found["sentence"] == "a and b have no seeds in common, so that they cannot be compared."
+    assert found["sentence"] == NOTHING
 
 
 def test_conditions_are_never_mixed():
@@ -227,6 +243,20 @@ def test_the_interval_ends_where_p_is_one_in_twenty():
     assert p_value(float(half_width(TERMS, 0.999)), TERMS) == pytest.approx(0.001, rel=1e-6)
     assert p_value(0.0, TERMS) == 1
     assert np.isnan(p_value(1.0, [Term("trainings", np.float64(0), 3)]))
+
+
+def test_what_two_sources_hold_counts_once_at_the_smaller_weight():
+    """A grid of four pools by two trainings, worked through."""
+    grid = np.array([[1.0, 4.0], [2.0, 3.5], [0.5, 4.5], [1.5, 5.0]])
+    pools, by_training = grid.mean(1).var(ddof=1) / 4, grid.mean(0).var(ddof=1) / 2
+    rest = grid - grid.mean(1, keepdims=True) - grid.mean(0) + grid.mean()
+    held = (rest**2).sum() / 3 / 8
+    few, many = (stats.t.ppf(0.975, freedom) ** 2 for freedom in (1, 3))
+    terms = terms_of([Table(grid, "pools")], [[0]])
+    assert float(half_width(terms)) == pytest.approx((many * (pools - held) + few * by_training) ** 0.5)
+    assert [float(term.own) for term in terms] == pytest.approx([pools, by_training - held])
+    quiet = terms_of([Table(grid - grid.mean(0), "pools")], [[0]])  # trainings that differ in nothing but luck
+    assert float(half_width(quiet)) == pytest.approx((many * pools) ** 0.5)
 
 
 def test_equivalence_is_an_interval_within_the_margin():
@@ -317,23 +347,121 @@ def test_correctness_that_was_not_kept_is_said(tested):
 
 # ---- Sentences -------------------------------------------------------------------------------------------------------
 
-def test_sentences():
-    def said(difference, half, equal=1.0, **more):
-        found = Comparison(difference, difference - half, difference + half, 0.5, equal, 3, 1, 3, **more)
-        return found.sentence("A", "B")
+def trainings(method: str, *best: float) -> pd.DataFrame:
+    return rows(method, [("", 0, t) for t in range(len(best))], list(best))
 
-    assert said(5.0, 2.0) == "A is 5.0 points above B (95 % interval +3.0 to +7.0; 3 pools, 1 selection, 3 trainings)."
-    assert said(-5.0, 2.0, given="pool, test images") == (
-        "For this pool and these test images, A is 5.0 points below B (95 % interval −7.0 to −3.0; "
-        "3 pools, 1 selection, 3 trainings).")
-    assert said(-0.5, 18.5) == ("A against B cannot be decided: the 95 % interval −19.0 to +18.0 holds both a loss and "
-                                "a gain that matter; 3 pools, 1 selection, 3 trainings.")
-    assert "holds no difference, and a gain that matters" in said(1.5, 2.0)
-    assert "holds no difference, and a loss that matters" in said(-1.5, 2.0)
-    assert "is not sure to be within ± 2 points" in said(0.1, 1.8)
-    assert said(0.2, 1.0, 0.01).startswith("A is as good as B within ± 2 points (two one-sided tests, p = 0.01; 95 % ")
-    assert said(0.2, 1.0, 0.06).startswith("A against B cannot be decided")
-    assert said(0.6, 0.2, 0.001).endswith("3 trainings), which is within ± 2 points.")
+
+def crossed(method: str, grid: list[list[float]]) -> pd.DataFrame:
+    """Return rows of one selection a line, and one training a column; None where a run is missing."""
+    return rows(method, [(0, s, t) for s, line in enumerate(grid) for t in range(len(line))],
+                [np.nan if best is None else best for line in grid for best in line])
+
+
+NOTHING = "a and b have no runs in common, so that they cannot be compared."
+HERE = "For this selection and these test images, "
+POOL = "For this pool and these test images, "
+ENDS = r"95 % interval [+−][\d.]+ to [+−][\d.]+"
+SENTENCES = {  # every sentence, with the rows of a and b that call for it
+    "none shared": (trainings("a", 50.0), rows("b", [("", 0, 7)], [50.0]).assign(best=np.nan), NOTHING),
+    "no unit and training of both": (rows("a", [(0, 0, 0), (1, 0, 1)], [1.0, 2.0]),
+                                     rows("b", [(0, 0, 1), (1, 0, 0)], [2.0, 2.0]), NOTHING),
+    "one observation": (trainings("a", 52.5), trainings("b", 50.0), (
+        "a minus b is +2.5 points at the best epoch, and 1 selection, 1 training leave no interval: repeat each arm "
+        "two times or more, until runs differ.")),
+    "identical arms": (trainings("a", 50.0, 51.0, 52.0), trainings("b", 50.0, 51.0, 52.0), (
+        "a minus b is +0.0 points at the best epoch, and 1 selection, 3 trainings leave no interval: repeat each arm "
+        "two times or more, until runs differ.")),
+    "above": (trainings("a", 56.0, 56.5, 57.0), trainings("b", 50.0, 51.0, 51.0),
+              rf"{HERE}a is 5\.8 points above b at the best epoch \({ENDS}; 1 selection, 3 trainings\)\."),
+    "below": (trainings("b", 50.0, 51.0, 51.0), trainings("a", 56.0, 56.5, 57.0),
+              rf"{HERE}b is 5\.8 points below a at the best epoch \({ENDS}; 1 selection, 3 trainings\)\."),
+    "above, but within": (trainings("a", 51.0, 52.1, 52.0), trainings("b", 50.0, 51.0, 51.0), (
+        rf"{HERE}a is 1\.0 points above b at the best epoch \({ENDS}; 1 selection, 3 trainings\), which is within ± 2 "
+        r"points\.")),
+    "as good as": (trainings("a", 50.5, 50.6, 51.0), trainings("b", 50.0, 51.0, 51.0), (
+        rf"{HERE}a is as good as b within ± 2 points at the best epoch \(two one-sided tests, p = 0\.\d+; {ENDS}; "
+        r"1 selection, 3 trainings\)\.")),
+    "a loss and a gain": (trainings("a", 40.0, 50.0, 62.0), trainings("b", 50.0, 51.0, 51.0), (
+        rf"{HERE}a against b cannot be decided at the best epoch: the {ENDS} holds both a loss and a gain that matter; "
+        r"1 selection, 3 trainings \(\d+ trainings would decide a gain of 2 points\)\.")),
+    "a gain": (trainings("a", 53.0, 52.0, 51.5), trainings("b", 50.0, 51.0, 51.0), (
+        rf"{HERE}a against b cannot be decided at the best epoch: the {ENDS} holds no difference, and a gain that "
+        r"matters; 1 selection, 3 trainings \(\d+ trainings would decide a gain of 2 points\)\.")),
+    "a loss": (trainings("b", 50.0, 51.0, 51.0), trainings("a", 53.0, 52.0, 51.5), (
+        rf"{HERE}b against a cannot be decided at the best epoch: the {ENDS} holds no difference, and a loss that "
+        r"matters; 1 selection, 3 trainings \(\d+ trainings would decide a gain of 2 points\)\.")),
+    "selections that add nothing": (crossed("a", [[55.0, 57.0, 56.0]] * 2), crossed("b", [[50.0, 51.0, 51.0]] * 2),
+                                    rf"{POOL}a is 5\.3 points above b .* 1 pool, 2 selections, 3 trainings\)\."),
+    "trainings that add nothing": (crossed("a", [[55.0] * 3, [55.1] * 3]), crossed("b", [[50.0] * 3, [50.0] * 3]),
+                                   rf"{POOL}a is 5\.1 points above b .* 1 pool, 2 selections, 3 trainings\)\."),
+    "missing runs": (crossed("a", [[55.0, None, 56.0], [55.1, 55.2, None]]), crossed("b", [[50.0, 50.1, 50.9]]),
+                     r"For this pool, this selection and these test images, a is 5\.\d points above b .*"),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_each_sentence_is_said_where_it_should(name):
+    first, second, expected = SENTENCES[name]
+    [found] = compare(pd.concat([first, second]), first["method"].iloc[0], second["method"].iloc[0]).to_dict("records")
+    assert found["sentence"] == expected or re.fullmatch(expected, found["sentence"]), found["sentence"]
+
+
+@pytest.mark.parametrize("measure", ["best", "last"])
+def test_sentences_and_notes_tell_the_epoch(measure, tmp_path):
+    results = pd.concat([trainings("a", 56.0, 56.5, 57.0), trainings("b", 50.0, 51.0, 51.0)])
+    results = results.assign(last=results["best"] - [3, 2, 3, 0, 1, 0], series=results["method"], condition="C")
+    found = compare_with_rivals(results, "a", ["b"], measure=measure)
+    told, values = found["sentence"].iloc[0], results[measure].to_numpy()
+    assert f"a is {(values[:3] - values[3:]).mean():.1f} points above b at the {measure} epoch (" in told
+    text = write_comparisons(found, "comparisons", tmp_path)
+    assert f"Percentage points, by the accuracy at the {measure} epoch of each training, with 95 % intervals" in text
+    with pytest.raises(ValueError, match=r"measure is 'top5'; accuracies are compared at the epochs best or last"):
+        compare(results, "a", "b", measure="top5")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(400, 440), st.integers(400, 440)), min_size=1, max_size=4),
+       st.sampled_from([1.0, 2.0, 3.5]), st.sampled_from([0.9, 0.95]))
+def test_exactly_one_sentence_is_said_as_textbook_tests_would(pairs, margin, confidence):
+    first, second = np.array(pairs).T / 10
+    both = pd.concat([trainings("a", *first), trainings("b", *second)])
+    [found] = compare(both, "a", "b", margin=margin, confidence=confidence).to_dict("records")
+    d, n = first - second, len(first)
+    error = d.std(ddof=1) / n**0.5 if n > 1 else 0.0
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * error if error > 1e-9 else np.nan
+    low, high = d.mean() - half, d.mean() + half
+    tost = max(stats.ttest_1samp(d, -margin, alternative="greater").pvalue,
+               stats.ttest_1samp(d, margin, alternative="less").pvalue) if error > 1e-9 else 1.0
+    said = found["sentence"]
+    alike = tost < 1 - confidence
+    kinds = {"leave no interval": np.isnan(half), "points above b": low > 0, "points below b": high < 0,
+             "is as good as b": alike and low <= 0 <= high,
+             "both a loss and a gain that matter": not alike and low <= -margin and high >= margin,
+             "holds no difference, and a gain that": not alike and -margin < low <= 0 and high >= margin,
+             "holds no difference, and a loss that": not alike and low <= -margin and 0 <= high < margin}
+    assume(not any(abs(edge) <= 1e-9 for edge in (low, high, low + margin, high - margin, tost - 1 + confidence)))
+    assert [text for text in kinds if text in said] == [text for text, is_so in kinds.items() if is_so]
+    assert sum(kinds.values()) == 1
+    assert ("which is within" in said) == (alike and low * high > 0)
+
+
+def test_rows_without_an_accuracy_are_runs_that_are_missing():
+    first, second = trainings("a", 56.0, 56.5, 57.0, 30.0), trainings("b", 50.0, 51.0, 51.0, 52.0)
+    alone = compare(pd.concat([first[:3], second]), "a", "b")
+    empty = compare(pd.concat([first.assign(best=[56.0, 56.5, 57.0, np.nan]), second]), "a", "b")
+    pd.testing.assert_frame_equal(alone, empty)
+    assert alone["trainings"].tolist() == [3]
+
+
+def test_what_would_decide_is_told_where_it_is_more_than_there_is():
+    def said(**needed):
+        return Comparison(1.0, -3.0, 5.0, 0.5, 1.0, 3, 1, 3, **needed).sentence("A", "B")
+
+    assert said(pools_needed=14.0, trainings_needed=np.inf).endswith(
+        "3 trainings (14 pools would decide a gain of 2 points).")
+    assert said(pools_needed=14.0, trainings_needed=9.0).endswith("(14 pools or 9 trainings would decide a gain of 2 "
+                                                                  "points).")
+    assert said(pools_needed=np.nan, trainings_needed=3.0).endswith("3 pools, 1 selection, 3 trainings.")
 
 
 def test_comparisons_of_a_table_are_corrected_together():

@@ -437,12 +437,13 @@ def test_comparisons_have_a_line_a_rival(tmp_path):
         "| DGS minus | ResNetAP-10 IPC 10 | ResNetAP-10 IPC 20 |", "| --- | --- | --- |",
         f"| Random | **+9.7 ({low:+.1f} to {high:+.1f})** | −0.7 (−2.1 to +0.8) |",
         "| DiT | +0.0 (−2.5 to +2.5) | – |", "| Herding | +5.0 | – |", "",
-        "Percentage points with 95 % intervals; bold where zero is outside after Holm's correction for 3 comparisons."]
+        "Percentage points, by the accuracy at the best epoch of each training, with 95 % intervals; bold where zero "
+        "is outside after Holm's correction for 3 comparisons."]
     assert (tmp_path / "comparisons.md").read_text() == text
     p = 2 * stats.t.sf((9 + 2 / 3) * 3, 2)
     assert (f"* ResNetAP-10, IPC 10: For this pool, this selection and these test images, DGS is 9.7 points above "
-            f"Random (95 % interval {low:+.1f} to {high:+.1f}; 1 pool, 1 selection, 3 trainings). p = {p:.2g}, "
-            f"Holm {3 * p:.2g}.") in text
+            f"Random at the best epoch (95 % interval {low:+.1f} to {high:+.1f}; 1 pool, 1 selection, 3 trainings). "
+            f"p = {p:.2g}, Holm {3 * p:.2g}.") in text
     assert pd.read_csv(tmp_path / "comparisons.csv")["second"].tolist() == ["Random", "Random", "DiT", "Herding"]
     assert write_comparisons(pd.DataFrame({"sentence": []}), "none", tmp_path) == ""
 

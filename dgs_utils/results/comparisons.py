@@ -1,4 +1,24 @@
-"""Comparing two arms: difference, interval, p values, and one sentence that says what they allow to say."""
+"""Comparing two arms: difference, interval, p values, and one sentence that says what they allow to say.
+
+These are all the sentences on arms A and B, with the difference d = A − B in percentage points, its interval from low
+to high, the margin m below which differences do not matter, and E = "at the best epoch" or "at the last epoch". Of
+those whose condition holds the first is said. Behind each stands how many pools, selections and trainings it rests on,
+and before it, from the third on, what it only holds for, since that was not repeated: "For this pool, …".
+
+    A and B have no runs in common, so that they cannot be compared.
+        No unit and training has an accuracy in both arms, where they share their seeds, or none in one of the arms.
+    A minus B is d points E, and … leave no interval: repeat each arm two times or more, until runs differ.
+        An arm has a single unit and training, or all runs differ by the same, as identical arms do.
+    A is d points above B E.
+        low > 0; with "below", high < 0. "…, which is within ± m points" where two one-sided tests (TOST) say so, too.
+    A is as good as B within ± m points E.
+        The p value of TOST is below 1 − confidence: the interval of confidence 2 · confidence − 1 lies within ± m.
+    A against B cannot be decided E: the interval …
+        "holds both a loss and a gain that matter": low ≤ −m and high ≥ m.
+        "holds no difference, and a gain that matters": high ≥ m alone; "a loss that matters": low ≤ −m alone.
+        There is no third case: an interval within ± m passes TOST. "n trainings would decide a gain of m points" where
+        `effects.count_needed` finds that more trainings, selections or pools would.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dgs_utils.results.correctness import correct_of, mcnemar
+from dgs_utils.results.correctness import EPOCHS, correct_of, mcnemar
 from dgs_utils.results.designs import arrange
 from dgs_utils.results.effects import count_needed, half_width, image_term, p_equivalent, p_value, terms_of
 from dgs_utils.results.rows import CONDITION, UNITS
@@ -34,6 +54,7 @@ class Comparison:
         given: what the interval only holds for, since it was not repeated: "pool", "selection", …, a list.
         margin: differences below it do not matter, percentage points.
         confidence: of the interval.
+        measure: which accuracy of each training was compared, that of its "best" or of its "last" epoch.
         pools_needed, selections_needed, trainings_needed: how many of each would decide a gain of ``margin``, all else
             as it is (`count_needed`).
         p_images: McNemar's test on these images and trainings alone; NaN where correctness was not kept.
@@ -50,6 +71,7 @@ class Comparison:
     given: str = ""
     margin: float = MARGIN
     confidence: float = 0.95
+    measure: str = "best"
     pools_needed: float = np.nan
     selections_needed: float = np.nan
     trainings_needed: float = np.nan
@@ -69,20 +91,23 @@ class Comparison:
     def sentence(self, first: str, second: str) -> str:
         """Return the finding as a plain sentence about A (``first``) and B (``second``)."""
         if self.trainings == 0:
-            return f"{first} and {second} have no seeds in common, so that they cannot be compared."
+            return f"{first} and {second} have no runs in common, so that they cannot be compared."
+        epoch = f"at the {self.measure} epoch"
         if np.isnan(self.low):
-            return (f"{first} minus {second} is {self.difference:+.1f} points, and {self.counts} leave no interval: "
-                    f"repeat each arm two times or more, until runs differ.")
-        interval = f"{100 * self.confidence:.0f} % interval {signed(self.low)} to {signed(self.high)}; {self.counts}"
+            return (f"{first} minus {second} is {signed(self.difference)} points {epoch}, and {self.counts} leave no "
+                    f"interval: repeat each arm two times or more, until runs differ.")
+        interval = f"{100 * self.confidence:.0f} % interval {signed(self.low)} to {signed(self.high)}"
         given = f"For {self._given}, " if self.given else ""
+        is_within, within = self.p_equivalent < 1 - self.confidence, f"within ± {self.margin:g} points"
         if self.decided:
             side = "above" if self.difference > 0 else "below"
-            within = f", which is within ± {self.margin:g} points" if self.p_equivalent < 1 - self.confidence else ""
-            return f"{given}{first} is {abs(self.difference):.1f} points {side} {second} ({interval}){within}."
-        if self.p_equivalent < 1 - self.confidence:
-            return (f"{given}{first} is as good as {second} within ± {self.margin:g} points (two one-sided tests, "
-                    f"p = {self.p_equivalent:.2g}; {interval}).")
-        return f"{given}{first} against {second} cannot be decided: the {interval.replace(';', f' {self._holds};', 1)}."
+            return (f"{given}{first} is {abs(self.difference):.1f} points {side} {second} {epoch} ({interval}; "
+                    f"{self.counts}){f', which is {within}' if is_within else ''}.")
+        if is_within:
+            return (f"{given}{first} is as good as {second} {within} {epoch} (two one-sided tests, "
+                    f"p = {self.p_equivalent:.2g}; {interval}; {self.counts}).")
+        return (f"{given}{first} against {second} cannot be decided {epoch}: the {interval} {self._holds}; "
+                f"{self.counts}{self._decisive}.")
 
     @property
     def _given(self) -> str:
@@ -94,8 +119,13 @@ class Comparison:
         loss, gain = self.low <= -self.margin, self.high >= self.margin
         if loss and gain:
             return "holds both a loss and a gain that matter"
-        return f"holds no difference, and a {'gain' if gain else 'loss'} that matters" if loss or gain else (
-            f"holds no difference, and is not sure to be within ± {self.margin:g} points")
+        return f"holds no difference, and a {'gain' if gain else 'loss'} that matters"
+
+    @property
+    def _decisive(self) -> str:
+        needed = [(name, getattr(self, name), getattr(self, f"{name}_needed")) for name in UNITS.values()]
+        enough = " or ".join(f"{n:.0f} {name}" for name, present, n in needed if present < n < np.inf)
+        return f" ({enough} would decide a gain of {self.margin:g} points)" if enough else ""
 
 
 def signed(value: float) -> str:
@@ -114,7 +144,7 @@ def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", 
         results: rows of ``results.csv``, one a training.
         first, second: names of arms.
         by: column in which the names stand: "method", or "series" where a method was run with several choices.
-        measure: column with accuracies in percent: "best" or "last".
+        measure: which accuracies, in percent: those of the "best" epoch of each training, or of its "last".
         margin: see `Comparison`.
         confidence: of the intervals.
         images: count the test images as a source of noise, too, from the 06 ``folder`` of each row, and add McNemar's
@@ -124,8 +154,11 @@ def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", 
         One row a condition: its columns, first, second, the attributes of `Comparison`, and sentence.
 
     Raises:
-        ValueError: an arm has two runs of the same seeds, so that its name stands for several arms.
+        ValueError: an arm has two runs of the same seeds, so that its name stands for several arms; or an unknown
+            measure.
     """
+    if measure not in EPOCHS:
+        raise ValueError(f"measure is {measure!r}; accuracies are compared at the epochs {' or '.join(EPOCHS)}")
     condition = [name for name in (*CONDITION, "condition") if name in results]
     rows = []
     for values, part in results.groupby(condition, sort=False, dropna=False):
@@ -139,10 +172,11 @@ def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", 
 
 def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best", margin: float = MARGIN,
                  confidence: float = 0.95, images: bool = False) -> Comparison:
-    """Compare the rows of two arms in one condition; see `compare`."""
-    design = arrange(first, second)
+    """Compare the rows of two arms in one condition; see `compare`. Rows without an accuracy are no runs."""
+    design = arrange(first[first[measure].notna()], second[second[measure].notna()])
     if design.is_empty:
-        return Comparison(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0, 0, "", margin, confidence)
+        return Comparison(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0, 0, margin=margin, confidence=confidence,
+                          measure=measure)
     tables = design.tables([side[measure].to_numpy(dtype=np.float64) for side in design.sides])
     difference, terms = float(sum(table.mean for table in tables)), terms_of(tables, design.groups)
     given, p_images = [*design.given, "test images"], np.nan
@@ -156,7 +190,8 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
                               for name in UNITS.values()}
     return Comparison(difference, difference - half, difference + half, p_value(difference, terms) if known else np.nan,
                       p_equivalent(difference, margin, terms) if known else np.nan, **design.counts,
-                      given=", ".join(given), margin=margin, confidence=confidence, **needed, p_images=p_images)
+                      given=", ".join(given), margin=margin, confidence=confidence, measure=measure, **needed,
+                      p_images=p_images)
 
 
 def compare_with_rivals(results: pd.DataFrame, first: str, rivals: Sequence[str], **options) -> pd.DataFrame:

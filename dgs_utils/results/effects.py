@@ -9,12 +9,14 @@ that it cancels; what only one of them has is a table of its own, and counts in 
 Each source's share of the difference's variance is a mean square Vₖ with νₖ degrees of freedom. The interval is
 d ± √Σ t²(νₖ) Vₖ: since P(z² ≤ x) is a concave function of x, it covers at least as often as it claims, whatever the
 true components are, zero included (Banerjee, Sankhyā 1960). With Satterthwaite's degrees of freedom, the usual choice,
-it would cover 91 % in the worst case of one and two of them, and 87 % of one and many. Of what was not repeated
-nothing is known, and the interval holds for what was used: for this pool, this selection, these test images.
+it would cover 91 % in the worst case of one and two of them, and 87 % of one and many. What two sources both hold is
+taken off once, at the smaller of their weights t²: at the larger, three pools × two trainings would be covered 92 %,
+and ten × two 87 %. Of what was not repeated nothing is known, and the interval holds for what was used: for this pool,
+this selection, these test images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, stats
@@ -28,11 +30,27 @@ class Term:
         source: "pools", "selections", "trainings" or "test images".
         variance: share of the variance, float64 (...), squared percentage points.
         count: units behind it; its degrees of freedom are one less.
+        held: what of it other sources hold, too.
     """
 
     source: str
     variance: np.ndarray
     count: int
+    held: tuple["Term", ...] = ()
+
+    @property
+    def own(self) -> np.ndarray:
+        """Return the share of the variance that no other source holds, down to zero, (...)."""
+        return np.maximum(self.variance - sum(part.variance for part in self.held), 0)
+
+    def square(self, p: float) -> np.ndarray:
+        """Return what it adds to the square of the half width of an interval of confidence 1 − ``p``, (...)."""
+        held = sum(_weight(max(self.count, part.count), p) * part.variance for part in self.held)
+        return np.maximum(_weight(self.count, p) * self.variance - held, 0)
+
+
+def _weight(count: int, p: float) -> float:
+    return float(stats.t.isf(p / 2, count - 1)) ** 2
 
 
 @dataclass(frozen=True)
@@ -63,8 +81,8 @@ def terms_of(tables: Sequence[Table], groups: Sequence[Sequence[int]]) -> list[T
     """Return the variance of Σ mean(table), source by source.
 
     A difference of trainings that all units share holds, beside what the seeds add, each unit's own noise, which the
-    scatter of the units holds already; it is taken off, down to zero. In grids with missing runs it stays, so that
-    these err on the safe side.
+    scatter of the units holds already. In grids with missing runs it is counted twice, so that these err on the safe
+    side.
 
     Args:
         tables: as above, of independent units.
@@ -78,19 +96,19 @@ def terms_of(tables: Sequence[Table], groups: Sequence[Sequence[int]]) -> list[T
         by_training = sum(np.nanmean(table.values, -2) for table in members)
         known = ~np.isnan(by_training).reshape(-1, by_training.shape[-1]).any(0)
         if known.sum() > 1:
+            held = tuple(Term(table.source, _interaction(table.values), table.units) for table in members)
             variance = by_training[..., known].var(-1, ddof=1) / known.sum()
-            counted = sum(_interaction(table.values) for table in members)
-            terms.append(Term("trainings", np.maximum(variance - counted, 0), int(known.sum())))
+            terms.append(Term("trainings", variance, int(known.sum()), held))
     return terms
 
 
-def _interaction(values: np.ndarray) -> np.ndarray | float:
+def _interaction(values: np.ndarray) -> np.ndarray:
     """Return what the residual of rows and columns adds to the variance of a table's mean; 0 for a single row, or
     where values are missing.
     """
     rows, columns = values.shape[-2:]
     if rows < 2 or columns < 2 or np.isnan(values).any():
-        return 0.0
+        return np.zeros(values.shape[:-2])
     rest = (values - values.mean(-1, keepdims=True) - values.mean(-2, keepdims=True)
             + values.mean((-2, -1), keepdims=True))
     return (rest**2).sum((-2, -1)) / ((rows - 1) * (columns - 1)) / (rows * columns)
@@ -104,14 +122,18 @@ def image_term(tables: Sequence[np.ndarray]) -> Term:
     """
     by_image = sum(table.mean(0) for table in tables)
     count = len(by_image)
-    counted = sum(_interaction(table) for table in tables)  # of a run's own luck, which the other sources hold
-    return Term("test images", np.maximum(by_image.var(ddof=1) / count - counted, 0), count)
+    luck = tuple(Term("runs", _interaction(table), len(table)) for table in tables)  # which the other sources hold
+    return Term("test images", by_image.var(ddof=1) / count, count, luck)
 
 
 def half_width(terms: Sequence[Term], confidence: float = 0.95) -> np.ndarray:
     """Return how far the interval reaches on either side of the difference, (...); NaN where no term is above zero."""
-    total = sum(stats.t.ppf((1 + confidence) / 2, term.count - 1) ** 2 * term.variance for term in terms)
-    return np.sqrt(np.where(np.asarray(total) > 1e-18, total, np.nan))
+    total = _square(terms, 1 - confidence)
+    return np.sqrt(np.where(total > 1e-18, total, np.nan))
+
+
+def _square(terms: Sequence[Term], p: float) -> np.ndarray:
+    return np.asarray(sum(term.square(p) for term in terms))
 
 
 def p_value(distance: float, terms: Sequence[Term]) -> float:
@@ -126,13 +148,8 @@ def p_value(distance: float, terms: Sequence[Term]) -> float:
     lowest = -30.0  # of log10 p
     if distance >= half_width(terms, 1 - 1e-15):
         return 0.0
-    found = optimize.brentq(lambda power: _half_at(terms, 10.0**power) - distance, lowest, 0.0)
+    found = optimize.brentq(lambda power: float(_square(terms, 10.0**power)) - distance**2, lowest, 0.0)
     return float(10.0**found)
-
-
-def _half_at(terms: Sequence[Term], p: float) -> float:
-    total = sum(stats.t.isf(p / 2, term.count - 1) ** 2 * float(term.variance) for term in terms)
-    return float(np.sqrt(total))
 
 
 def p_equivalent(difference: float, margin: float, terms: Sequence[Term]) -> float:
@@ -156,9 +173,8 @@ def count_needed(terms: Sequence[Term], source: str, gain: float, confidence: fl
         return np.nan
 
     def enough(count: int) -> bool:
-        scaled = [Term(source, term.variance * term.count / count, count) if term.source == source else term
-                  for term in terms]
-        error = float(np.sqrt(sum(term.variance for term in scaled)))
+        scaled = [_with_count(term, count) if term.source == source else term for term in terms]
+        error = float(np.sqrt(sum(term.own for term in scaled)))
         return float(half_width(scaled, confidence)) + stats.norm.ppf(power) * error <= gain
 
     few, many = 1, 10_000
@@ -168,3 +184,9 @@ def count_needed(terms: Sequence[Term], source: str, gain: float, confidence: fl
         middle = (few + many) // 2
         few, many = (few, middle) if enough(middle) else (middle, many)
     return float(many)
+
+
+def _with_count(term: Term, count: int) -> Term:
+    """Return what a source would add if there were so many of it."""
+    held = tuple(replace(part, variance=part.variance * term.count / count) for part in term.held)
+    return replace(term, variance=term.variance * term.count / count, count=count, held=held)

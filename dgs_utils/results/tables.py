@@ -224,10 +224,12 @@ def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str
     table = texts.pivot(index="second", columns=["condition", "ipc"], values="text").fillna(EMPTY)
     table = table.reindex(index=texts["second"].unique(), columns=texts.set_index(["condition", "ipc"]).index.unique())
     known = int(comparisons["p"].notna().sum())
-    note = (f"Percentage points with 95 % intervals; bold where zero is outside after Holm's correction for {known} "
-            f"comparisons.")
+    told = comparisons.iloc[0]
+    note = (f"Percentage points, by the accuracy at the {told['measure']} epoch of each training, with "
+            f"{100 * told['confidence']:.0f} % intervals; bold where zero is outside after Holm's correction for "
+            f"{known} comparisons.")
     lines = [f"* {row.condition}, IPC {row.ipc}: {row.sentence}{_p_values(row)}" for row in comparisons.itertuples()]
-    grid = _markdown(table.rename_axis(index=f"{comparisons['first'].iloc[0]} minus"))
+    grid = _markdown(table.rename_axis(index=f"{told['first']} minus"))
     text = "\n\n".join([grid, note, "\n".join(lines)]) + "\n"
     with atomic(folder / f"{name}.md") as partial:
         partial.write_text(text)
