@@ -13,7 +13,6 @@ from small_world import CLASSES, make_pool, open_stage, small_classifier, write_
 
 from dgs_utils import evaluate, sample
 from dgs_utils.artifacts import files, manifests, run
-from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.classifiers import evaluator
 from dgs_utils.classifiers.augmentation import augment, normalise
 from dgs_utils.classifiers.training import load_images, train_classifier
@@ -35,9 +34,9 @@ def prepare(tmp_path, outputs) -> Path:
     return finish_prepare(root)
 
 
-def finish_prepare(root: Path, channels: int = 1) -> Path:
+def finish_prepare(root: Path, channels: int = 1, **values) -> Path:
     run = open_stage("00_prepare", dataset="folder", root=str(root), base_model="none", split="given",
-                     channels=channels)
+                     channels=channels, **values)
     places = range(len(CLASSES))
     classes = pd.DataFrame({"label": places, "class": CLASSES, "index": places, "condition": places, "name": CLASSES})
     files.write_csv(run.folder / "classes.csv", classes)
@@ -127,7 +126,6 @@ def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, pr
     found = {name: row[name] for name in ("method", "ipc", "pool_factor", "selection_seed", "pool_seed", "distilled")}
     assert found == {"method": "pool_random", "ipc": 3, "pool_factor": 4, "selection_seed": 11, "pool_seed": 0,
                      "distilled": run.folder.name}
-    assert row["pool"] == read_manifest(pool)["key"]
     assert row["generation"] == ""  # a folder of somebody's
     assert (row["prepare_seed"], row["fine_tune_seed"]) == (0, "")
     test = ImageSet.read(prepare, "val")
@@ -135,6 +133,15 @@ def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, pr
     fewer = ImageSet(test.root, test.table.iloc[1:])
     turned = ImageSet(test.root, test.table.iloc[::-1])
     assert evaluate.test_list_of(fewer) != evaluate.test_list_of(test) == evaluate.test_list_of(turned)
+
+
+def draw_random(prepare: Path, pool: Path) -> Path:
+    """Run stage 05 by chance and return the set."""
+    run = open_stage("05_sample", prepare=str(prepare), pool=str(pool), method="pool_random", ipc=3, pool_factor=0)
+    source = sample.read_source(run)
+    sample.write_set(run, source, sample.select_images(run, source))
+    run.finish()
+    return run.folder
 
 
 def draw_set(prepare: Path, pool: Path, **values) -> Path:
@@ -171,6 +178,25 @@ def test_objective_measure_and_all_else_that_made_a_set_are_told_apart(tmp_path,
     assert told(objective="paper") == ("paper", "difficulty", code[2])
     assert told(measure="entropy") == ("code", "entropy", code[2])
     assert told(distribution="own", counts=[1, 2])[2] != told(distribution="own", counts=[2, 1])[2] != code[2]
+
+
+def test_random_images_of_a_pool_are_the_same_arm_whoever_judges(tmp_path, prepare):
+    """They are the control of every judge's sets, since no judge has looked at them or at the pool."""
+    images = write_digits(tmp_path / "pool", 40, 60)
+    another = finish_prepare(tmp_path / "originals", classifier_epochs=9)
+    rows = {}
+    for place in (prepare, another):
+        pool = make_pool(images, place)
+        for name, folder in (("random", draw_random(place, pool)), ("drawn", draw_set(place, pool, ipc=3))):
+            rows[name, place] = evaluate.describe(open_run(place, folder))
+    random, again, drawn, other = (rows[name, place] for name in ("random", "drawn") for place in (prepare, another))
+    assert prepare != another
+    assert (random["pool"], random["variant"], random["judge"]) == (again["pool"], again["variant"], "")
+    assert drawn["pool"] == other["pool"] == random["pool"]
+    assert drawn["variant"] != other["variant"]
+    assert drawn["judge"] == "convnet3"
+    other_images = make_pool(write_digits(tmp_path / "second", 20, 40), prepare)
+    assert evaluate.describe(open_run(prepare, draw_random(prepare, other_images)))["pool"] != random["pool"]
 
 
 def test_folders_of_one_name_are_different_sets(tmp_path, prepare):

@@ -11,9 +11,10 @@ from scipy import stats
 
 from dgs_utils.artifacts.files import write_csv
 from dgs_utils.methods import METHODS
+from dgs_utils.params import validate
 from dgs_utils.results import tables
 from dgs_utils.results.comparisons import compare_with_rivals
-from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of
+from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of, judge_name
 from dgs_utils.results.published_values import published
 from dgs_utils.results.rows import CELL, LATER, condition_of, main_series, read_results, series_of
 from dgs_utils.results.summaries import ablations, summarise, with_controls
@@ -22,8 +23,8 @@ from dgs_utils.results.tables import EMPTY, LAYOUTS, caption, cells_of, lay_out,
 BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
         "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": True, "precision": "fp32",
         "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
-        "variant": "a1", "test_list": "", "prepare_seed": "", "fine_tune_seed": "", "pool": "", "teacher": "",
-        "features": "", "generator": "", "cut": "", "compute": "", "bias": "",
+        "judge": "", "variant": "a1", "test_list": "", "prepare_seed": "", "fine_tune_seed": "", "pool": "",
+        "teacher": "", "features": "", "generator": "", "cut": "", "compute": "", "bias": "",
         "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}
@@ -189,8 +190,8 @@ def test_a_setting_that_differs_is_shown_in_the_lines():
 
 
 def test_series_name_what_tells_sets_of_a_method_apart():
-    plain = {"method": "random", "distribution": "", "pool_factor": 0, "objective": "", "measure": "", "cut": "",
-             "compute": "", "bias": "", "variant": "x"}
+    plain = {"method": "random", "distribution": "", "pool_factor": 0, "objective": "", "measure": "", "judge": "",
+             "cut": "", "compute": "", "bias": "", "variant": "x"}
     results = pd.concat([runs([40]), runs([50], objective="paper"), runs([30], distribution="hill"),
                          runs([20], **plain)])
     assert series_of(results).tolist() == ["DGS (scale, code)", "DGS (scale, paper)", "DGS (hill, code)", "Random"]
@@ -328,6 +329,14 @@ def test_generation_is_told_from_the_stages_behind_a_set():
     assert generation_of(small) == ("a DiT of its own size trained here, 2 fine-tuning epochs, 20 steps, guidance 1.5, "
                                     "sampled in bf16")
     assert generation_of({"02_pool": {"generator": "folder"}}) == generation_of({}) == ""
+
+
+def test_what_judged_is_named():
+    folds = validate("00_prepare", {"classifier": "convnet3", "folds": 3}).model_dump()
+    assert judge_name(folds, {}) == "convnet3, 3 folds"
+    given = {"classifier": "resnet50", "classifier_weights": "weights/best.pth"}
+    assert judge_name(given, {"classifiers": ["some/where/other"]}) == "resnet50 best.pth + other"
+    assert judge_name(given, {"published_scores": True}) == "published scores"
 
 
 def test_labels_of_a_table_are_merged():

@@ -1,6 +1,7 @@
 """Which runs have earned the name of a family of published numbers, and may stand beside them [B §1]."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -56,6 +57,22 @@ def classifier_name(prepare: Mapping[str, Any]) -> str:
         return f"{name} {'' if '/' in name else weights}".strip()
     return (f"{name} trained on the subset, {prepare.get('classifier_protocol', 'idc')}, "
             f"{prepare['classifier_epochs']} epochs, {prepare['classifier_size']} px")
+
+
+def judge_name(prepare: Mapping[str, Any], scoring: Mapping[str, Any]) -> str:
+    """Return a short name for what said how difficult images are, such as "convnet3, 3 folds", or "a + b" where the
+    mean of several did.
+
+    Args:
+        prepare: parameters of stage 00.
+        scoring: those of stage 03; empty where the judge was used without.
+    """
+    if scoring.get("published_scores"):
+        return "published scores"
+    weights = prepare.get("classifier_weights", "train")
+    own = Path(prepare.get("classifier", "")).name + ("" if weights == "train" else f" {Path(weights).name}")
+    own += f", {prepare['folds']} folds" if prepare.get("folds") else ""
+    return " + ".join([own, *(Path(name).name for name in scoring.get("classifiers", []))])
 
 
 def generation_of(params: Mapping[str, Mapping[str, Any]]) -> str:

@@ -12,10 +12,12 @@ from dgs_utils.artifacts.manifests import MANIFEST, history, input_folder, read_
 from dgs_utils.artifacts.nodes import key_of
 from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS, Method
-from dgs_utils.results.labels import classifier_name, generation_of
+from dgs_utils.results.labels import classifier_name, generation_of, judge_name
 
-TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "measure", "score", "cut", "cut_errors", "compute",
-        "bias", "seed"}  # columns of their own
+TOLD = {"method", "distribution", "pool_factor", "ipc", "objective", "shared_scale", "measure", "score", "cut",
+        "cut_errors", "compute", "bias", "seed"}  # columns of their own
+JUDGES = {"classifier", "classifier_weights", "classifier_size", "classifier_epochs", "classifier_protocol", "folds",
+          "dynamics", "class_index"}  # parameters of stage 00 that no set depends on which no judge has looked at
 
 
 def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[str, Any]:
@@ -28,13 +30,14 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
 
     Returns:
         method, distribution, pool_factor, ipc (0 for methods that take every image), prepare_seed, fine_tune_seed,
-        pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04),
-        measure (the score that rule or cut went by), rule, cut ("errors" and the share of the hardest that were left
-        out), compute, bias (β of a pool of originals), pool (its key), generator (see `generator_of`; "" where there is
-        no pool), shift (by how much the pool is harder than the originals, the mean over the classes, where 04 was
-        told), generation (how it was made), features (whose its rule looked at, "" for none), teacher and teacher_top1
-        (see `_teacher_row`), and variant: eight hex digits of everything else that decided the set, seeds left out, so
-        that runs of unlike sets are never averaged.
+        pool_seed and selection_seed ("" where there was no such draw), dataset, split, distilled, objective (of 04, and
+        whether the scale was shared), measure (the score that rule or cut went by), judge (see `labels.judge_name`; ""
+        where none has looked at the images), rule, cut ("errors" and the share of the hardest that were left out),
+        compute, bias (β of a pool of originals), pool (what decided its images, as a hash), generator (see
+        `generator_of`; "" where there is no pool), shift (by how much the pool is harder than the originals, the mean
+        over the classes, where 04 was told), generation (how it was made), features (whose its rule looked at, "" for
+        none), teacher and teacher_top1 (see `_teacher_row`), and variant: eight hex digits of everything else that
+        decided the set, seeds left out, so that runs of unlike sets are never averaged.
     """
     source = json.loads((prepare / "dataset.json").read_text())
     row: dict[str, Any] = {"method": folder.name, "distribution": "", "pool_factor": 0, "ipc": 0, "pool_seed": "",
@@ -51,19 +54,48 @@ def origin_of(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[
     row |= {"pool_seed": params.get("02_pool", {}).get("seed", ""),
             "prepare_seed": params.get("00_prepare", {}).get("seed", ""),
             "fine_tune_seed": params.get("01_fine_tune", {}).get("seed", "")}
-    row |= {"objective": told.get("04_transform", {}).get("objective", ""),
-            "measure": _score_of(row["method"], made, told), "rule": method_called(row["method"]).selector,
-            "cut": _cut_of(made), "compute": str(made[0][1]["identity"].get("compute", "")) if made else ""}
-    row["bias"] = bias_of(params.get("02_pool", {}))
+    row |= {"objective": _objective_of(told), "measure": _score_of(row["method"], made, told),
+            "judge": judge_name(params["00_prepare"], told.get("03_difficulty", {})) if _is_judged(made) else "",
+            "rule": method_called(row["method"]).selector, "cut": _cut_of(made),
+            "compute": str(made[0][1]["identity"].get("compute", "")) if made else "",
+            "bias": bias_of(params.get("02_pool", {}))}
     pool = next((place for place, manifest in steps if manifest["stage"] == "02_pool"), None)
-    row |= {"pool": dict(steps)[pool]["key"] if pool else "", "generator": generator_of(pool) if pool else "",
+    row |= {"pool": _hash(_deciding(pool)) if pool else "", "generator": generator_of(pool) if pool else "",
             "shift": _shift_of(folder), "generation": generation_of(params), "features": _features_of(made),
             **_teacher_row(teacher)}
-    rest = [(stage, {name: value for name, value in manifest["identity"].items() if name not in TOLD})
-            for stage, manifest in behind]
-    foreign = "" if made else key_of(folder)
-    variant = hashlib.sha256(json.dumps([foreign, rest], sort_keys=True).encode()).hexdigest()[:8]
+    own = _without([(stage, manifest["identity"]) for stage, manifest in behind],
+                   TOLD if _is_judged(made) else TOLD | JUDGES)
+    variant = _hash(["" if made else key_of(folder), own])
     return row | {"dataset": source["dataset"], "split": source["split"], "distilled": folder.name, "variant": variant}
+
+
+def _is_judged(made: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Tell whether the judge of stage 00 had a part in a set or a pool, by the manifests of all that went into it."""
+    first = made[0][1]["identity"] if made else {}
+    crops = first.get("method") in METHODS and METHODS[first["method"]].source == "crops"
+    features = "features" in first and not (first["features"] or first.get("features_network"))
+    return any(stage == "03_difficulty" for stage, _ in made) or features or crops
+
+
+def _deciding(pool: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return what decided the images of a 02 folder, seeds included: the identity of each stage behind it."""
+    made = [(manifest["stage"], manifest) for _, manifest in history(pool)]
+    return _without([(stage, manifest["identity"]) for stage, manifest in made], set() if _is_judged(made) else JUDGES)
+
+
+def _without(identities: list[tuple[str, dict[str, Any]]], names: set[str]) -> list[tuple[str, dict[str, Any]]]:
+    return [(stage, {name: value for name, value in identity.items() if name not in names})
+            for stage, identity in identities]
+
+
+def _hash(told: object) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _objective_of(told: dict[str, dict[str, Any]]) -> str:
+    """Return by which objective 04 searched its thresholds, such as "code", or "code, shared scale"."""
+    transform = told.get("04_transform", {})
+    return transform.get("objective", "") + (", shared scale" if transform.get("shared_scale") else "")
 
 
 def bias_of(pool: dict) -> str:

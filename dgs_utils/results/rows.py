@@ -37,17 +37,17 @@ PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First file
 
 # What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
 # images were made are averaged.
-MAKING = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "cut", "compute", "bias",
-          "features", "fine_tune_seed", "variant"]
+MAKING = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "judge", "cut", "compute",
+          "bias", "features", "fine_tune_seed", "variant"]
 
 CELL = [*CONDITION, *MAKING]
 
 # A protocol lets these follow from the IPC: epochs are whole ones, and the full set is tested every epoch.
 BY_IPC = ("epoch_factor", "batch_size", "evaluations")
 
-TEXT = ("method", "distribution", "objective", "measure", "rule", "cut", "compute", "bias", "variant", "dataset",
-        "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed", "selection_seed", "pool",
-        "generator", "generation", "features", "teacher")
+TEXT = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "bias", "variant",
+        "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed", "selection_seed",
+        "pool", "generator", "generation", "features", "teacher")
 
 # What columns hold in rows of the time before there were such columns.
 LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True, "steps": 0}
@@ -125,7 +125,7 @@ def series_of(rows: pd.DataFrame) -> np.ndarray:
 
 def _value(name: str, value: object) -> str:
     shown = {"pool_factor": "{} × IPC", "variant": "set {}", "bias": "β {}", "fine_tune_seed": "fine-tuned by seed {}",
-             "features": "features of {}"}
+             "features": "features of {}", "judge": "judged by {}"}
     return shown.get(name, "{}").format(value)
 
 

@@ -8,7 +8,7 @@ from dgs_utils.results.comparisons import binomial_error, compare_rows
 from dgs_utils.results.labels import earned_label
 from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, condition_of, main_series, series_of
 
-ABLATIONS = ("distribution", "pool_factor", "objective", "measure")  # of DGS: the summary column that varies
+ABLATIONS = ("distribution", "pool_factor", "objective", "measure", "judge", "cut")  # of DGS: the column that varies
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
