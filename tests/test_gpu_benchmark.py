@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,29 +25,55 @@ def test_one_command_measures_every_part(tmp_path):
     for name, part in found["parts"].items():
         assert "error" not in part, (name, part)
         assert part["rows"], name
-        rates = [value for row in part["rows"] for key, value in row.items() if key in ("images/s", "ratio", "ms")]
+        rates = [value for row in part["rows"] for key, value in row.items()
+                 if key in ("images/s", "steps/s", "ratio", "ms")]
         assert all(value > 0 for value in rates)
     written = (tmp_path / "gpu.md").read_text()
     assert all(f"## {name.replace('_', ' ')}" in written for name in found["parts"])
-    ours, theirs = found["parts"]["fine_tuning"]["rows"]
+    assert any("taylorseer" in row["way"] for row in found["parts"]["pool"]["rows"])
+    ours, _, theirs = found["parts"]["fine_tuning"]["rows"]
     assert ours["operations a step"] < theirs["operations a step"]
 
 
-def test_a_part_that_fails_is_told_and_one_that_is_late_is_left_out(tmp_path, monkeypatch):
+def test_a_part_that_fails_or_takes_too_long_is_told_with_the_rows_that_it_has(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
 
     def broken(size, device):
         """Breaks."""
+        yield {"way": "first", "images/s": 1.0}
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def endless(size, device):
+        """Hangs."""
+        yield {"way": "before", "images/s": 3.0}
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:  # as libraries do, to go on after a failure
+                continue
 
     def works(size, device):
         """Works."""
-        return [{"way": "one", "images/s": 2.0, "share": float("nan")}]
+        yield {"way": "one", "images/s": 2.0, "share": float("nan")}
 
-    parts = {"broken": broken, "works": works}
-    found = gpu.measure(gpu.SMALL, torch.device("cpu"), tmp_path, parts)
-    assert found["parts"]["broken"]["error"] == "OutOfMemoryError: CUDA out of memory"
-    assert "| one | 2 | · |" in (tmp_path / "gpu.md").read_text()
-    late = gpu.measure(gpu.SMALL, torch.device("cpu"), tmp_path, parts, minutes=-1.0)
-    assert all("minutes are over" in part["error"] for part in late["parts"].values())
+    parts = {broken: 1, endless: 1e-3, works: 1}
+    gpu.measure(gpu.SMALL, torch.device("cpu"), tmp_path, parts, minutes=20)
+    found = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert found["broken"]["error"] == "OutOfMemoryError: CUDA out of memory"
+    assert found["endless"]["error"] == "cut off after 1 seconds, its share of the time"
+    assert "error" not in found["works"]
+    written = (tmp_path / "gpu.md").read_text()
+    assert "| one | 2 | · |" in written
+    assert "| first | 1 |" in written
+    assert "| before | 3 |\n\nNot all measured: cut off" in written
+
+
+def test_no_part_begins_after_all_time_is_over(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    found = gpu.measure(gpu.SMALL, torch.device("cpu"), tmp_path, minutes=-1.0)
+    assert len(found["parts"]) == len(gpu.PARTS)
+    assert {part["error"] for part in found["parts"].values()} == {"cut off after 0 seconds, its share of the time"}
+    assert not any(part["rows"] for part in found["parts"].values())

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,16 @@ def _seconds(node: Node, parts: dict[str, list[dict]], model: str) -> float:
     if node.stage in ("01_fine_tune", "02_pool") and (prepare is None or prepare.dit_size != model):
         return 0.0
     if node.stage == "01_fine_tune":
-        rate = _best(parts.get("fine_tuning", [])[:1], "steps/s")
+        rate = _rate(parts, "fine_tuning", "steps/s", params.precision, lambda row: row["way"] == "kit")
         return (params.sampled_step or params.steps) / rate if rate else 0.0
     if node.stage == "02_pool" and params.computes:
-        end = f", {params.solver}, {params.steps} steps"
-        rate = _best([row for row in parts.get("pool", []) if row["way"].endswith(end)], "images/s")
+        cache = "" if params.cache == "none" else f", {params.cache} {params.cache_interval}/{params.cache_order}"
+        end = f", {params.solver}, {params.steps} steps{cache}"
+        rate = _rate(parts, "pool", "images/s", params.precision, lambda row: row["way"].endswith(end))
         return classes * params.images_per_class / rate if rate else 0.0
     if node.stage == "06_evaluate":
-        rows = [row for row in parts.get("evaluation", [])
-                if (row["network"], row["precision"]) == (params.network, params.precision)]
-        rate, distilled = _best(rows, "images/s"), node.inputs.get("distilled")
+        rate = _rate(parts, "evaluation", "images/s", params.precision, lambda row: row["network"] == params.network)
+        distilled = node.inputs.get("distilled")
         ipc = getattr(getattr(distilled, "params", None), "ipc", 0)
         return params.repeats * _epochs(params, ipc, classes) * ipc * classes / rate if rate else 0.0
     return 0.0
@@ -67,5 +68,7 @@ def _epochs(params: Any, ipc: int, classes: int) -> int:
     return params.epochs or PROTOCOLS[params.protocol].epochs(ipc, params.epoch_factor, classes)
 
 
-def _best(rows: list[dict], name: str) -> float:
-    return max((row[name] for row in rows), default=0.0)
+def _rate(parts: dict[str, list[dict]], part: str, unit: str, precision: str, suits: Callable[[dict], bool]) -> float:
+    """Return the best rate among a part's rows of a precision that suit; a batch that did not fit has NaN."""
+    return max((row[unit] for row in parts.get(part, [])
+                if row["precision"] == precision and suits(row) and row[unit] > 0), default=0.0)

@@ -1,18 +1,22 @@
 """All that is to be known of a GPU, by one command: ``python tests/benchmarks/gpu.py``, in 20 minutes at the most.
 
 Each part measures the kit against the published way of working in the same run, with random weights of the right
-shapes. A part that fails is told and the others go on; after each, ``gpu.json`` and ``gpu.md`` are written anew.
-``--small`` takes small models, for a CPU, where it is a test of this script and the ratios say little.
+shapes, the rows that matter most first. It has a share of the time, and is cut off there, in the middle of what it
+does; what a part leaves goes to those after it. One that fails or is cut off is told with the rows that it has, and the
+others go on; after each, ``gpu.json`` and ``gpu.md`` are written anew. ``--small`` takes small models, for a CPU, where
+it is a test of this script and the ratios say little.
 """
 
 import argparse
 import gc
 import json
 import platform
+import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -30,6 +34,7 @@ from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import Recipe, train_classifier
 from dgs_utils.difficulty import score_images
+from dgs_utils.diffusion.caching import enable_taylorseer
 from dgs_utils.diffusion.difffit import fold
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.runtime.devices import autocast, resolve
@@ -58,6 +63,8 @@ FULL = Size("DiT-XL/2", 256, (1, 8, 32, 50), 50, 20, 20, ("convnet6", "resnet_ap
             "resnet18", 1000)
 SMALL = Size("DiT-S/8", 64, (1, 2), 3, 2, 1, ("convnet3",), 16, 1, 8, 1, "convnet3", 12)
 MINUTES = 20.0
+INTERVAL, ORDER = 5, 1  # of TaylorSeer, the pool's own defaults
+WARM = 6  # steps before a pool is timed, one of them extrapolated
 
 
 class Operations(TorchDispatchMode):
@@ -91,74 +98,89 @@ def peak(device: torch.device) -> float:
     return found
 
 
-# ---- Parts: each returns rows of a table -----------------------------------------------------------------------------
+# ---- Parts: each gives rows of a table -------------------------------------------------------------------------------
 
-def matmul(size: Size, device: torch.device) -> list[dict]:
+def matmul(size: Size, device: torch.device) -> Iterator[dict]:
     """The card's own rates, which the others are held against."""
     with autocast(device, "fp32"):
-        rates = {"TF32" if device.type == "cuda" else "fp32": bench_generation.matmul_rate(device, "fp32"),
-                 "bf16": bench_generation.matmul_rate(device, "bf16")}
-    return [{"precision": name, "TFLOP/s": rate / 1e12} for name, rate in rates.items()]
+        for precision, name in (("fp32", "TF32" if device.type == "cuda" else "fp32"), ("bf16", "bf16")):
+            yield {"precision": name, "TFLOP/s": bench_generation.matmul_rate(device, precision) / 1e12}
 
 
-def pool(size: Size, device: torch.device) -> list[dict]:
+def pool(size: Size, device: torch.device) -> Iterator[dict]:
     """Images a second with decoding and PNG. Goal: 40 % of the matmul rate, 4 × the published way, 10 × in 20 steps."""
     rate, one = bench_generation.matmul_rate(device, "bf16"), bench_generation.forward_flops(size.model)
-    codec, rows = bench_generation.build_codec(device), []
-    model = fold(bench_generation.build_model(size.model, device)).eval()
+    codec, model = bench_generation.build_codec(device), fold(bench_generation.build_model(size.model, device)).eval()
     with tempfile.TemporaryDirectory() as folder, autocast(device, "fp32"):
         def published() -> None:
             bench_generation.published_pool(model, codec, Path(folder), 1)
 
         base = seconds(published, device, 1)
-        rows.append({"way": "published: batch 1, TF32", "images/s": 1 / base, "ratio": 1.0, "% of matmul": np.nan,
-                     "peak GiB": peak(device)})
+        yield {"way": "published: batch 1", "precision": "fp32", "images/s": 1 / base, "ratio": 1.0,
+               "% of matmul": np.nan, "peak GiB": peak(device)}
+
+        def row(way: str, batch: int, solver: str, steps: int, precision: str = "bf16") -> dict:
+            def ours(steps: int = WARM) -> None:
+                bench_generation.our_pool(model, codec, Path(folder), batch, batch, precision, solver, steps)
+
+            cache = f", taylorseer {INTERVAL}/{ORDER}" if model.is_cache_enabled else ""
+            found = {"way": f"{way}, batch {batch}, {solver}, {steps} steps{cache}", "precision": precision}
+            try:
+                ours()
+                spent = bench_generation.timed(lambda: ours(steps), device) / batch
+            except torch.OutOfMemoryError:
+                return found | dict.fromkeys(("images/s", "ratio", "% of matmul"), np.nan) | {"peak GiB": peak(device)}
+            share = np.nan if cache or precision == "fp32" else 100 * 2 * steps * one / spent / rate
+            return found | {"images/s": 1 / spent, "ratio": base / spent, "% of matmul": share,
+                            "peak GiB": peak(device)}
+
+        most = size.batches[-1]
+        yield row("eager", most, "ancestral", size.steps, "fp32")
         model.store_matrices("bf16")
-
-        def row(way: str, batch: int, solver: str, steps: int) -> None:
-            spent = seconds(lambda: bench_generation.our_pool(model, codec, Path(folder), batch, batch, "bf16", solver,
-                                                              steps), device, 1) / batch
-            rows.append({"way": f"{way}, batch {batch}, {solver}, {steps} steps", "images/s": 1 / spent,
-                         "ratio": base / spent, "% of matmul": 100 * 2 * steps * one / spent / rate,
-                         "peak GiB": peak(device)})
-
-        for batch in size.batches:
-            row("eager", batch, "ancestral", size.steps)
-        row("eager", size.batches[-1], "dpm++", size.few_steps)
+        for batch in reversed(size.batches):
+            yield row("eager", batch, "ancestral", size.steps)
+        yield row("eager", most, "dpm++", size.few_steps)
+        enable_taylorseer(model, INTERVAL, ORDER)
+        for steps in (size.steps, size.few_steps):
+            yield row("eager", most, "dpm++", steps)
+        model.disable_cache()
         if device.type == "cuda":
             model.compile()
-            row("compiled", size.batches[-1], "ancestral", size.steps)
-            row("compiled", size.batches[-1], "dpm++", size.few_steps)
-    return rows
+            yield row("compiled", most, "ancestral", size.steps)
+            yield row("compiled", most, "dpm++", size.few_steps)
+            enable_taylorseer(model, INTERVAL, ORDER)
+            yield row("compiled", most, "dpm++", size.steps)
 
 
-def fine_tuning(size: Size, device: torch.device) -> list[dict]:
+def fine_tuning(size: Size, device: torch.device) -> Iterator[dict]:
     """Steps a second. Goal: 3 × the published way, in 16 GB."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainers = [bench_generation.our_training(bench_generation.build_model(size.model, device), 80, "bf16",
-                                                  Path(folder))]
+    spent = dict[str, float]()
+    for precision in ("bf16", "fp32"):
+        with tempfile.TemporaryDirectory() as folder:
+            trainers = [bench_generation.our_training(bench_generation.build_model(size.model, device), 80, precision,
+                                                      Path(folder))]
 
-        def ours(steps: int = size.training_steps) -> None:
-            trainers[0].run(until=trainers[0].step + steps)
+            def ours(steps: int = size.training_steps, trainers: list = trainers) -> None:
+                trainers[0].run(until=trainers[0].step + steps)
 
-        spent = seconds(ours, device)
-        mine = {"way": "kit, bf16", "steps/s": size.training_steps / spent, "peak GiB": peak(device),
-                "operations a step": operations(lambda: ours(1))}
-    trainers.clear()  # so that the other way's memory is its own
+            spent[precision] = seconds(ours, device)
+            yield {"way": "kit", "precision": precision, "steps/s": size.training_steps / spent[precision],
+                   "peak GiB": peak(device), "operations a step": operations(lambda: ours(1))}
+        trainers.clear()  # so that the next way's memory is its own
     baseline = bench_generation.PublishedTraining(bench_generation.build_model(size.model, device),
                                                   bench_generation.build_codec(device), bench_generation.jpegs(80))
     with autocast(device, "fp32"):
         base = seconds(lambda: [baseline.step() for _ in range(size.training_steps)], device)
-        theirs = {"way": "published, TF32", "steps/s": size.training_steps / base, "peak GiB": peak(device),
-                  "operations a step": operations(baseline.step)}
-    return [row | {"ratio": ratio} for row, ratio in ((mine, base / spent), (theirs, 1.0))]
+        yield {"way": "published", "precision": "fp32", "steps/s": size.training_steps / base,
+               "peak GiB": peak(device), "operations a step": operations(baseline.step)} | {
+               f"ratio of the kit, {precision}": base / own for precision, own in spent.items()}
 
 
-def evaluation(size: Size, device: torch.device) -> list[dict]:
+def evaluation(size: Size, device: torch.device) -> Iterator[dict]:
     """Training and testing of the evaluator. Goal: 6 × the published way."""
     train, test = (bench_evaluate.noise(count, size.pixels) for count in (10 * size.ipc, size.tests))
-    rows = []
     mine, held_out = train.to(device), test.to(device)
+    base, theirs = dict[str, float](), dict[str, float]()
     for name in size.networks:
         baseline = bench_evaluate.Baseline(build_network(name, 10, size.pixels).to(device), train, test, size.pixels,
                                            2 if device.type == "cuda" else 0, device)
@@ -169,25 +191,25 @@ def evaluation(size: Size, device: torch.device) -> list[dict]:
             baseline.test()
 
         with autocast(device, "fp32"):
-            base = seconds(published, device, 1)
-            theirs = operations(baseline.epoch) if device.type == "cpu" else np.nan
-        for precision, compiled in product(("fp32", "bf16"), ("off", "on") if device.type == "cuda" else ("off",)):
-            recipe = Recipe(size.epochs, evaluations=1, precision=precision, compile=compiled)
-            network = build_network(name, 10, size.pixels).to(device)
+            base[name] = seconds(published, device, 1)
+            theirs[name] = operations(baseline.epoch) if device.type == "cpu" else np.nan
+    for compiled, name, precision in product(("off", "on") if device.type == "cuda" else ("off",), size.networks,
+                                             ("fp32", "bf16")):
+        recipe = Recipe(size.epochs, evaluations=1, precision=precision, compile=compiled)
+        network = build_network(name, 10, size.pixels).to(device)
 
-            def ours(network: Any = network, recipe: Recipe = recipe) -> None:
-                train_classifier(network, mine, held_out, recipe)
+        def ours(network: Any = network, recipe: Recipe = recipe) -> None:
+            train_classifier(network, mine, held_out, recipe)
 
-            spent = seconds(ours, device, 1)
-            rows.append({"network": name, "precision": precision, "compile": compiled, "seconds": spent,
-                         "images/s": size.epochs * len(mine.labels) / spent,
-                         "published": base, "ratio": base / spent, "peak GiB": peak(device),
-                         "operations an epoch": operations(ours) / size.epochs if compiled == "off" else np.nan,
-                         "published operations": theirs})
-    return rows
+        spent = seconds(ours, device, 1)
+        yield {"network": name, "precision": precision, "compile": compiled, "seconds": spent,
+               "images/s": size.epochs * len(mine.labels) / spent,
+               "published": base[name], "ratio": base[name] / spent, "peak GiB": peak(device),
+               "operations an epoch": operations(ours) / size.epochs if compiled == "off" else np.nan,
+               "published operations": theirs[name]}
 
 
-def scoring(size: Size, device: torch.device) -> list[dict]:
+def scoring(size: Size, device: torch.device) -> Iterator[dict]:
     """Images from files to scores. Goal: 80 % of what the judge's forward passes alone take."""
     network = build_network(size.judge, 10, size.pixels, "batch")
     judge = Classifier(network, ClassifierConfig(size.judge, 10, round(size.pixels * 8 / 7), size.pixels, norm="batch"))
@@ -197,7 +219,7 @@ def scoring(size: Size, device: torch.device) -> list[dict]:
             file = Path(folder) / str(place % 2) / f"{place}.png"
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels).resize((size.side, size.side)).save(file)
-        images, rows = ImageSet.read(Path(folder)), []
+        images = ImageSet.read(Path(folder))
         for precision in ("fp32", "bf16"):
             whole = seconds(lambda p=precision: score_images(images, judge, precision=p, device=device.type), device, 1)
             batch = torch.zeros(min(128, size.scored), 3, size.pixels, size.pixels, dtype=torch.uint8, device=device)
@@ -209,17 +231,15 @@ def scoring(size: Size, device: torch.device) -> list[dict]:
                         judge(batch)
 
             alone = seconds(forward, device)
-            rows.append({"precision": precision, "images/s": size.scored / whole, "% of forward": 100 * alone / whole})
-    return rows
+            yield {"precision": precision, "images/s": size.scored / whole, "% of forward": 100 * alone / whole}
 
 
-def layouts(size: Size, device: torch.device) -> list[dict]:
+def layouts(size: Size, device: torch.device) -> Iterator[dict]:
     """Seconds of a training step by layout, norm and compilation: what `training.layout_of` is to go by."""
-    rows, images = [], torch.randn(10 * size.ipc, 3, size.pixels, size.pixels, device=device)
-    for name, norm, layout, compiled in product(size.networks, ("instance", "batch"),
-                                                (torch.contiguous_format, torch.channels_last), (False, True)):
-        if compiled and device.type != "cuda":
-            continue
+    images = torch.randn(10 * size.ipc, 3, size.pixels, size.pixels, device=device)
+    for compiled, name, norm, layout in product((False, True) if device.type == "cuda" else (False,), size.networks,
+                                                ("instance", "batch"),
+                                                (torch.contiguous_format, torch.channels_last)):
         network = build_network(name, 10, size.pixels, norm).to(device, memory_format=layout)
         batch = images.contiguous(memory_format=layout)
         run = torch.compile(network, dynamic=False) if compiled else network
@@ -228,38 +248,70 @@ def layouts(size: Size, device: torch.device) -> list[dict]:
             with autocast(device, "bf16"):
                 run(batch).float().square().mean().backward()
 
-        rows.append({"network": name, "norm": norm, "layout": str(layout).removeprefix("torch."), "compiled": compiled,
-                     "ms": 1000 * seconds(step, device, 3)})
-    return rows
+        yield {"network": name, "norm": norm, "layout": str(layout).removeprefix("torch."), "compiled": compiled,
+               "ms": 1000 * seconds(step, device, 3)}
 
 
-PARTS = {part.__name__: part for part in (matmul, pool, fine_tuning, evaluation, scoring, layouts)}
+PARTS = {matmul: 1, pool: 6, fine_tuning: 3, evaluation: 5, scoring: 1, layouts: 4}  # each with its share of the time
 
 
 # ---- The whole -------------------------------------------------------------------------------------------------------
 
-def measure(size: Size, device: torch.device, folder: Path, parts: dict[str, Callable] | None = None,
+class Overtime(BaseException):
+    """A part's share of the time is over; no handler of failures inside the part is to take it for one."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Cut off what is done inside after some seconds, between any two operations of Python's.
+
+    Raises:
+        Overtime: it was cut off.
+    """
+    def stop(*_: Any) -> None:
+        raise Overtime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))  # 0 would be no limit
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measured(part: Callable[..., Iterator[dict]], size: Size, device: torch.device, budget: float) -> dict[str, Any]:
+    """Return the rows that a part gives within some seconds, and why they are not all."""
+    found: dict[str, Any] = {"about": (part.__doc__ or "").strip(), "rows": []}
+    started = time.monotonic()
+    try:
+        with within(budget):
+            for row in part(size, device):
+                found["rows"].append(row)
+    except Overtime:
+        found["error"] = f"cut off after {budget:.0f} seconds, its share of the time"
+    except Exception as error:  # the others still tell something
+        traceback.print_exc()
+        found["error"] = f"{type(error).__name__}: {error}"
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return found | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def measure(size: Size, device: torch.device, folder: Path, parts: dict[Callable, float] | None = None,
             minutes: float = MINUTES) -> dict[str, Any]:
-    """Measure all parts that there is time for, and write ``gpu.json`` and ``gpu.md``; return what the former holds."""
+    """Measure all parts, and write ``gpu.json`` and ``gpu.md``; return what the former holds."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     found: dict[str, Any] = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda,
                              "model": size.model, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "parts": {}}
-    begun = time.monotonic()
-    for label, part in (parts or PARTS).items():
-        started = time.monotonic()
-        if started - begun > 60 * minutes:
-            found["parts"][label] = {"error": f"left out, since {minutes:g} minutes are over"}
-        else:
-            try:
-                found["parts"][label] = {"rows": part(size, device)}
-            except Exception as error:  # the others still tell something
-                traceback.print_exc()
-                found["parts"][label] = {"error": f"{type(error).__name__}: {error}"}
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        spent = round(time.monotonic() - started, 1)
-        found["parts"][label] |= {"about": (part.__doc__ or "").strip(), "seconds": spent}
+    end, to_come = time.monotonic() + 60 * minutes, dict(parts or PARTS)
+    while to_come:
+        part = next(iter(to_come))
+        budget = max(end - time.monotonic(), 0.0) * to_come[part] / sum(to_come.values())
+        del to_come[part]
+        label = part.__name__
+        found["parts"][label] = measured(part, size, device, budget)
         (folder / "gpu.json").write_text(json.dumps(found, indent=1, default=float) + "\n")
         (folder / "gpu.md").write_text(markdown(found))
         print(f"{label}: {found['parts'][label].get('error', 'measured')}", flush=True)
@@ -272,12 +324,12 @@ def markdown(found: dict[str, Any]) -> str:
                                          f"{found['date']}"]
     for name, part in found["parts"].items():
         lines += ["", f"## {name.replace('_', ' ')}", "", part["about"], ""]
+        if part["rows"]:
+            table = pd.DataFrame(part["rows"])
+            lines += [f"| {' | '.join(table)} |", "|" + " --- |" * len(table.columns)]
+            lines += [f"| {' | '.join(_shown(value) for value in row)} |" for row in table.itertuples(index=False)]
         if "error" in part:
-            lines.append(f"Not measured: {part['error']}")
-            continue
-        table = pd.DataFrame(part["rows"])
-        lines += [f"| {' | '.join(table)} |", "|" + " --- |" * len(table.columns)]
-        lines += [f"| {' | '.join(_shown(value) for value in row)} |" for row in table.itertuples(index=False)]
+            lines += ["", f"Not all measured: {part['error']}"]
     return "\n".join(lines) + "\n"
 
 
@@ -300,5 +352,5 @@ if __name__ == "__main__":
     parser.add_argument("--small", action="store_true", help="small models, for a CPU")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, default=Path("."), help="folder for gpu.json and gpu.md")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="no part begins after these")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="that all of it may take")
     main(parser.parse_args())
