@@ -20,8 +20,11 @@ def pytest_configure(config) -> None:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Skip tests on a GPU where there is none, or where they were not asked for by ``-m gpu``."""
+    """Begin with the files that hold slow tests, and skip tests on a GPU that is not there or was not asked for."""
     import torch
+
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)  # so that none of them runs alone at the end
 
     if not torch.cuda.is_available() and os.environ.get("DGS_TEST_DEVICE", "cuda") == "cuda":
         for item in items:

@@ -47,10 +47,10 @@ def fetched(tmp_path: Path, kind: str, path: Path) -> autoencoder.Autoencoder:
 
 @pytest.fixture(scope="module")
 def photographs(shared_data) -> torch.Tensor:
-    """Three real photographs of each class at 256 pixels, (30, 3, 256, 256) in [−1, 1]."""
+    """Ten real photographs at 256 pixels, (10, 3, 256, 256) in [−1, 1]."""
     with zipfile.ZipFile(shared_data / "imagewoof320-sample" / "sample.zip") as archive:
         images = [center_crop(Image.open(io.BytesIO(archive.read(name))).convert("RGB"), 256)
-                    for name in archive.namelist()[::4]]
+                    for name in archive.namelist()[::12]]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -62,14 +62,14 @@ def test_taesd_reconstructs_real_photographs(shared_data, photographs, tmp_path)
     assert (codec.factor, codec.channels) == (8, 4)
     latents, deviation = codec.encode(photographs)
     assert deviation is None
-    assert latents.shape == (30, 4, 32, 32)
+    assert latents.shape == (10, 4, 32, 32)
     assert 0.6 < latents.std() < 1.2
     decoded = codec.decode(latents)
     errors = ((decoded - photographs) / 2).square().mean(dim=(1, 2, 3))
     assert (-10 * errors.log10()).mean() >= 22  # dB, the mean over images
-    again, _ = codec.encode(photographs[20:23])  # chunks change nothing but rounding
-    torch.testing.assert_close(again, latents[20:23], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(codec.decode(latents[20:23]), decoded[20:23], rtol=1e-4, atol=1e-4)
+    again, _ = codec.encode(photographs[6:9])  # chunks change nothing but rounding
+    torch.testing.assert_close(again, latents[6:9], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(codec.decode(latents[6:9]), decoded[6:9], rtol=1e-4, atol=1e-4)
 
 
 def test_taesd_from_its_original_files_and_from_a_folder_are_the_same(shared_data, tmp_path):

@@ -169,11 +169,11 @@ def test_a_pool_killed_again_and_again_ends_with_the_same_files(prepare):
     whole = generated(prepare, "whole", **options)
     script = SCRIPT.format(tests=str(Path(__file__).parent), prepare=str(prepare))
     folder, chance = prepare.parents[1] / "killed", random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         there = len([*folder.rglob("*.png")])
         while process.poll() is None and len([*folder.rglob("*.png")]) < min(there + 4, 48):
-            time.sleep(0.001)
+            time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()

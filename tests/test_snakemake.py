@@ -72,7 +72,7 @@ def test_force_reaches_the_jobs(copy):
     assert contents(copy) == {name: manifest["files"] for name, manifest in before.items()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: see what a killed run leaves
 def test_nothing_outlives_the_command(copy, number):
     empty(copy, "07_figures")
     small_grid.replace_cell(copy, "07_figures", 3, "(run.folder / '.busy').touch()\nwhile True: pass")
