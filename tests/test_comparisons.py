@@ -14,7 +14,7 @@ from scipy import stats
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import expand
 from dgs_utils.results.comparisons import Comparison, compare, compare_with_rivals, holm
-from dgs_utils.results.correctness import is_kept, mcnemar, read_correct
+from dgs_utils.results.correctness import EPOCHS, is_kept, mcnemar, read_correct
 from dgs_utils.results.designs import arrange
 from dgs_utils.results.effects import Table, Term, count_needed, half_width, image_term, p_equivalent, p_value, terms_of
 from dgs_utils.results.rows import SEEDS
@@ -301,6 +301,25 @@ def test_mcnemar_of_one_training_is_the_textbook_s():
     assert mcnemar(np.zeros(5)) == 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(3, 40))
+def test_mcnemar_of_several_trainings_has_images_for_clusters(seed, count, images):
+    """Durkalski's statistic from each image's discordant pairs, one a training; of one training, the textbook's."""
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(size=images)
+    first, second = (hard + rng.normal(shift, 1, (count, images)) > 0 for shift in (0.3, 0))
+    top = bottom = 0.0
+    for image in range(images):
+        gained = sum(a and not b for a, b in zip(first[:, image], second[:, image], strict=True))
+        lost = sum(b and not a for a, b in zip(first[:, image], second[:, image], strict=True))
+        top, bottom = top + (gained - lost) / count, bottom + ((gained - lost) / count) ** 2
+    found = mcnemar(100.0 * (first.mean(0) - second.mean(0)))
+    assert found == pytest.approx(stats.chi2.sf(top**2 / bottom, 1) if bottom else 1.0)
+    if count == 1 and (first != second).any():
+        b, c = (first & ~second).sum(), (~first & second).sum()
+        assert found == pytest.approx(stats.chi2.sf((b - c) ** 2 / (b + c), 1))
+
+
 # ---- The same test images --------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -332,6 +351,30 @@ def test_arms_are_compared_on_the_images_of_their_folders(tested):
     assert found["high"] - found["low"] > plain["high"] - plain["low"]
     assert {t: row.tolist() for t, row in enumerate(first)} == {
         t: row.tolist() for t, row in read_correct(results["folder"].iloc[0]).items()}
+
+
+@pytest.mark.parametrize("measure", ["best", "last"])
+def test_images_are_those_of_the_epoch_and_the_seeds_that_are_compared(tmp_path, measure):
+    """Three selections × two trainings against one × two, whose folders keep another correctness at each epoch."""
+    rng, frames, right = np.random.default_rng(5), [], {}
+    for arm, selection in [("a", 0), ("a", 1), ("a", 2), ("b", "")]:
+        correct = {name: rng.random((2, 90)) < share for name, share in (("best", 0.8), ("last", 0.6))}
+        folder = tmp_path / f"{arm}{selection}"
+        folder.mkdir()
+        frame = rows(arm, [(0, selection, t) for t in range(2)], 100 * correct["best"].mean(1), n_test=90)
+        frame = frame.assign(last=100 * correct["last"].mean(1), folder=str(folder))
+        frame.to_csv(folder / "results.csv", index=False)
+        for name, file in EPOCHS.items():
+            np.savez(folder / f"{file}.npz", **{str(t): np.packbits(row) for t, row in enumerate(correct[name])})
+        frames.append(frame)
+        right.setdefault(arm, []).extend(correct[measure])
+    [found] = compare(pd.concat(frames), "a", "b", measure=measure, images=True).to_dict("records")
+    by_image = [np.mean([run[image] for run in right["a"]]) - np.mean([run[image] for run in right["b"]])
+                for image in range(90)]
+    assert found["difference"] == pytest.approx(100 * np.mean(by_image))
+    assert found["p_images"] == pytest.approx(stats.chi2.sf(np.sum(by_image) ** 2 / np.sum(np.square(by_image)), 1))
+    assert f" at the {measure} epoch" in found["sentence"]
+    assert "test images" not in found["given"]
 
 
 def test_correctness_that_was_not_kept_is_said(tested):

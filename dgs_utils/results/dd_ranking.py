@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from dgs_utils.results.rows import SEEDS, numbers_of
+
 # What the runs of one score agree in; the recipe of each protocol decides the rest.
 ALIKE = ("dataset", "split", "test_list", "prepare_seed", "image_size", "network", "flip", "precision")
 ROUNDING = 0.2  # of epochs to whole ones, where a small share of a protocol's is trained
@@ -32,47 +34,50 @@ def augmentation_robust_score(distilled: float, random: float, distilled_plain: 
     return _scaled(weight * (distilled - random) + (1 - weight) * (distilled_plain - random_plain))
 
 
-def robust_scores(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return DD-Ranking's scores of each series for which all the runs are there.
+def robust_scores(results: pd.DataFrame) -> pd.DataFrame:
+    """Return DD-Ranking's scores of each training for which all the others are there.
 
-    The label-robust score wants the series and the full set under hard labels (protocol idc), and the series and random
-    real images under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-
-    robust score wants both with and without augmentation, under hard labels. All of them agree in `ALIKE` and in how
-    many epochs of their protocol they had; nothing is averaged, so that two candidates for one role leave no score.
+    The label-robust score wants the set and the full set under hard labels (protocol idc), and the set and random real
+    images under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-robust
+    score wants both with and without augmentation, under hard labels.
+
+    Nothing is averaged: the trainings of one score have one training seed and agree in `ALIKE` and in how many epochs
+    of their protocol they had. Its sets are of one series, pool and selection, its random images of that selection seed
+    where the series has such a seed. Two candidates for one role leave no score.
 
     Args:
-        summary: one row a cell, as `summaries.summarise` returns it.
+        results: rows, one a training (see `rows.read_results`).
 
     Returns:
-        `ALIKE`, ipc, series, lrs, ars (NaN where runs are missing); no row where both are.
+        `ALIKE`, epoch_factor, ipc, series, `rows.SEEDS` (−1: none of a kind), lrs, ars (NaN where trainings are
+        missing); no row where both are.
     """
-    alike = [name for name in ALIKE if name in summary]
-    ours = summary[~summary["method"].isin(["random", "full"]) & (summary["protocol"] == "idc") & summary["augment"]]
-    rows = [{**row, **_robust_scores(row, summary[_matches(summary, row, alike)])} for row in ours.to_dict("records")]
-    found = pd.DataFrame(rows, columns=[*alike, "ipc", "series", "lrs", "ars"])
+    alike = [name for name in ALIKE if name in results]
+    results = results.assign(**{name: numbers_of(results[name]).fillna(-1).astype(int) for name in SEEDS})
+    rows = []
+    for _, runs in results.groupby([*alike, "training_seed"], dropna=False, sort=False):
+        ours = runs[~runs["method"].isin(["random", "full"]) & (runs["protocol"] == "idc") & runs["augment"]]
+        rows += [{**row, **_robust_scores(row, runs)} for row in ours.to_dict("records")]
+    found = pd.DataFrame(rows, columns=[*alike, "epoch_factor", "ipc", "series", *SEEDS, "lrs", "ars"])
     return found.dropna(subset=["lrs", "ars"], how="all").reset_index(drop=True)
 
 
-def _matches(summary: pd.DataFrame, row: dict, alike: list[str]) -> pd.Series:
-    """Tell the cells that agree with a row in `ALIKE`, and in the share of epochs but for rounding to whole ones."""
-    same = pd.Series(np.logical_and.reduce([summary[name] == row[name] for name in alike]), index=summary.index)
-    if "epoch_factor" in summary:
-        same &= (summary["epoch_factor"] / row["epoch_factor"] - 1).abs() < ROUNDING
-    return same
+def _robust_scores(row: dict, runs: pd.DataFrame) -> dict[str, float]:
+    """Return both scores of one training, from those that agree with it in `ALIKE` and the training seed."""
+    runs = runs[(runs["epoch_factor"] / row["epoch_factor"] - 1).abs() < ROUNDING]
 
-
-def _robust_scores(row: dict, cells: pd.DataFrame) -> dict[str, float]:
-    def share(protocol: str, augment: bool, ipc: int, **who: str) -> float:
-        is_so = (cells["protocol"] == protocol) & (cells["augment"] == augment) & (cells["ipc"] == ipc)
-        found = cells.loc[is_so & np.logical_and.reduce([cells[name] == value for name, value in who.items()]), "best"]
+    def share(protocol: str, augment: bool, ipc: int, who: dict) -> float:
+        is_so = (runs["protocol"] == protocol) & (runs["augment"] == augment) & (runs["ipc"] == ipc)
+        found = runs.loc[is_so & np.logical_and.reduce([runs[name] == value for name, value in who.items()]), "best"]
         return found.iloc[0] / 100 if len(found) == 1 else np.nan
 
-    ipc = row["ipc"]
+    drawn = {"selection_seed": row["selection_seed"]} if row["selection_seed"] >= 0 else {}
+    ipc, who = row["ipc"], {name: row[name] for name in ("series", *SEEDS)}
     places = {"hard": ("idc", True, ipc), "soft": ("rded", True, ipc), "plain": ("idc", False, ipc)}
-    own = {name: share(*place, series=row["series"]) for name, place in places.items()}
-    random = {name: share(*place, method="random") for name, place in places.items()}
+    own = {name: share(*place, who) for name, place in places.items()}
+    random = {name: share(*place, {"method": "random", **drawn}) for name, place in places.items()}
     labels = "hard" if np.isnan([own["soft"], random["soft"]]).any() else "soft"
-    lrs = [share("idc", True, 0, method="full"), own["hard"], own[labels], random[labels]]
+    lrs = [share("idc", True, 0, {"method": "full"}), own["hard"], own[labels], random[labels]]
     ars = [own["hard"], random["hard"], own["plain"], random["plain"]]
     return {"lrs": np.nan if np.isnan(lrs).any() else label_robust_score(*lrs),
             "ars": np.nan if np.isnan(ars).any() else augmentation_robust_score(*ars)}
