@@ -1,13 +1,9 @@
-"""Coresets against literal, slow definitions."""
+"""Coresets: their literal, slow definitions, which `test_rules` holds against them, and what they promise."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dgs_utils.selection.coresets import herding, k_center
-
-seeds = st.integers(0, 10_000)
 
 
 def first_best(values, best):
@@ -33,14 +29,6 @@ def slow_herding(features, k):
         gaps = {i: np.linalg.norm(row - goal) for i, row in enumerate(features) if i not in chosen}
         chosen.append(first_best(gaps, min(gaps.values())))
     return chosen
-
-
-@pytest.mark.parametrize(("fast", "slow"), [(k_center, slow_k_center), (herding, slow_herding)])
-@given(seed=seeds, n=st.integers(1, 25), dimension=st.integers(1, 6), data=st.data())
-def test_equals_the_literal_definition(fast, slow, seed, n, dimension, data):
-    features = np.random.default_rng(seed).normal(size=(n, dimension))
-    k = data.draw(st.integers(1, n))
-    assert fast(features, k).tolist() == slow(features, k)
 
 
 @pytest.mark.parametrize("choose", [k_center, herding])

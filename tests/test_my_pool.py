@@ -5,6 +5,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from sklearn.datasets import load_digits
 from small_world import open_stage, write_digits
 
 from dgs_utils import difficulty, pool, prepare, sample, transform
-from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.experiment import Experiment, read_experiment
+from dgs_utils.batch.gpu import SCHEDULERS, leased_gpus
 from dgs_utils.batch.plan import expand
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.cli import main
@@ -255,15 +257,33 @@ def test_real_dogs_with_a_pretrained_classifier(dogs, shared_data, outputs):
         assert (run.folder / row.file_name).read_bytes() == (dogs / "made" / Path(row.source).name).read_bytes()
 
 
-def test_a_set_of_one_s_own_images_is_called_as_the_experiment(tmp_path, outputs):
+@pytest.fixture
+def experiment(tmp_path, outputs) -> Experiment:
+    """my_pool.yaml for two folders of digits and two rules that look at no features, to the figures."""
     named_digits(tmp_path / "real", 0, 12)
     named_digits(tmp_path / "made", 20, 32)
     changes = [f"prepare.root={tmp_path}/real", f"pool.root={tmp_path}/made", "prepare.class_index=''",
-               "evaluate.image_size=8", "sample.rule=[draw, easiest]"]
+               "evaluate.image_size=8", "sample.rule=[draw, easiest]", "figures.margin=1.0"]
+    return read_experiment(ROOT / "params" / "my_pool.yaml", changes)
+
+
+def test_only_networks_lease_a_gpu(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    for name in SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    leased = Counter()
+    for node in expand(experiment):
+        with leased_gpus(node.params, places=tmp_path / "leases") as gpus:
+            leased[node.stage] += len(gpus)
+    assert leased == {"00_prepare": 1, "02_pool": 0, "03_difficulty": 2, "04_transform": 0, "05_sample": 0,
+                      "06_evaluate": 2, "07_figures": 0}
+
+
+def test_a_set_of_one_s_own_images_is_called_as_the_experiment(experiment, outputs):
     found = {}
     for name in ("dogs", "cats"):
-        experiment = read_experiment(ROOT / "params" / "my_pool.yaml", changes)
-        found[name] = {node.key: node for node in expand(replace(experiment, name=name))}
+        nodes = expand(replace(experiment, name=name))
+        found[name] = {node.key: node for node in nodes if node.stage != "07_figures"}
         sets = [node for node in found[name].values() if node.stage == "05_sample"]
         assert [node.folder.relative_to(outputs).as_posix() for node in sets] == [
             f"05_sample/{name}-{rule}-ipc10-{node.key}" for rule, node in zip(("dgs", "easiest"), sets, strict=True)]

@@ -1,13 +1,18 @@
 """Rules of selection against literal, slow definitions: with ties, with identical images, for one image and for all."""
 
 import itertools
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import kmeans_plusplus
+from test_coreset import slow_herding, slow_k_center
 
+from dgs_utils.methods import METHODS, method_of
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection import coresets
 from dgs_utils.selection.selectors import SELECTORS, Candidates, hardest_removed, select
@@ -225,6 +230,77 @@ def test_reliable_far_takes_the_reliable_first_and_then_by_score_times_distance(
                   for i in open_}
         chosen.append(first_best(values, max(values.values())))
     assert select("reliable_far", [candidates], k)[0].tolist() == chosen
+
+
+def bin_of(score: float) -> int:
+    return min(round(1000 * score) // 100, 9)
+
+
+def has_target_counts(given_class, k, chosen):
+    members = Counter(map(bin_of, given_class.scores))
+    found = Counter(bin_of(given_class.scores[i]) for i in chosen)
+    return all(found[b] >= min(wanted, members[b]) for b, wanted in enumerate(given_class.counts))
+
+
+def is_cheapest_match(given_class, k, chosen):
+    costs = np.abs(np.subtract.outer(given_class.scores, given_class.quantiles))
+    best = costs[linear_sum_assignment(costs)].sum()
+    return np.abs(np.sort(given_class.scores[chosen]) - given_class.quantiles).sum() == pytest.approx(best, abs=1e-9)
+
+
+def by_confidence(given_class, k, chosen):
+    sign = -1 if k <= 10 else 1
+    order = sorted(range(given_class.size),
+                   key=lambda i: (not given_class.correct[i], sign * given_class.confidence[i], i))
+    return chosen == order[:k]
+
+
+def scored_first(given_class, k, chosen):
+    return sum(given_class.scores[i] > 0 for i in chosen) == min(k, (given_class.scores > 0).sum())
+
+
+def nearest_group(given_class, k, chosen):
+    """Of one class alone, the group of k neighbours in order whose mean direction is nearest to that of real images."""
+    def direction(rows):
+        return np.mean([row / np.linalg.norm(row) for row in rows], axis=0)
+
+    def cosine(group):
+        a, b = direction(given_class.features[group]), direction(given_class.real_features)
+        return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+
+    groups = [list(range(start, start + k)) for start in range(0, given_class.size - k + 1, k)]
+    return chosen in groups and cosine(chosen) >= max(map(cosine, groups)) - 1e-9
+
+
+OTHERS = {  # rules whose definitions are not tested above
+    "first": lambda given_class, k, chosen: chosen == list(range(k)),
+    "all": lambda given_class, k, chosen: chosen == list(range(given_class.size)),
+    "random": lambda given_class, k, chosen: chosen == np.random.default_rng(0).choice(
+        given_class.size, k, replace=False).tolist(),
+    "draw": has_target_counts, "match": is_cheapest_match, "confidence": by_confidence, "dual": scored_first,
+    "s3": nearest_group,
+    "k_center": lambda given_class, k, chosen: chosen == slow_k_center(given_class.features, k),
+    "herding": lambda given_class, k, chosen: chosen == slow_herding(given_class.features, k),
+}
+
+
+@pytest.mark.parametrize("rule", OTHERS)
+@given(given_class=classes(), seed=st.integers(0, 1000))
+@UNTIMED
+def test_what_a_rule_takes_is_what_its_definition_says(rule, given_class, seed):
+    (candidates, k), rng = given_class, np.random.default_rng(seed)
+    candidates = replace(candidates, rng=np.random.default_rng(0), quantiles=np.sort(rng.random(k)),
+                         counts=rng.multinomial(k, np.ones(10) / 10),
+                         real_features=rng.normal(size=(5, candidates.features.shape[1])) + 1)
+    chosen = select(rule, [candidates], k)[0].tolist()
+    assert OTHERS[rule](candidates, k, chosen)
+
+
+@pytest.mark.parametrize("preset", [name for name, method in METHODS.items() if method.chooses])
+def test_a_preset_is_its_score_and_its_rule(preset):
+    method = METHODS[preset]
+    source = "random" if method.source == "originals" else "pool_random"
+    assert method_of(source, method.score, method.selector) == (preset, method)
 
 
 @pytest.mark.parametrize("rule", ["k_center", "herding", "facility_location", "moderate", "prototypes_near",

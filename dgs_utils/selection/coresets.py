@@ -130,10 +130,11 @@ def _products(features: np.ndarray, scale: np.ndarray, which: np.ndarray,
 
     The similarity (1 + cos) / 2 is ½ + scale_i times that.
     """
-    columns = (features[which] * (scale[which, None] / 2)).astype(np.float32).T
+    columns = features[which].astype(np.float32, copy=False)  # a copy already, since images are listed
+    columns *= (scale[which, None] / 2).astype(np.float32)
     for start in range(0, len(features) if of is None else len(of), ROWS):
         rows = slice(start, start + ROWS) if of is None else of[start : start + ROWS]
-        yield rows, features[rows].astype(np.float32, copy=False) @ columns
+        yield rows, features[rows].astype(np.float32, copy=False) @ columns.T
 
 
 def _total_similarity(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
