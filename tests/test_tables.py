@@ -1,6 +1,7 @@
 """Result tables: statistics by hand, layout, and that published and measured values never mix."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,16 +11,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dgs_utils.artifacts.files import write_csv
+from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.batch.plan import expand
 from dgs_utils.methods import METHODS
 from dgs_utils.params import validate
 from dgs_utils.results import tables
 from dgs_utils.results.comparisons import compare_with_rivals
-from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of, judge_name
+from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of, is_comparable, judge_name
 from dgs_utils.results.published_values import published
 from dgs_utils.results.rows import CELL, LATER, condition_of, main_series, read_results, series_of
 from dgs_utils.results.summaries import ablations, summarise, with_controls
 from dgs_utils.results.tables import EMPTY, LAYOUTS, caption, cells_of, lay_out, write_comparisons, write_table
 
+PARAMS = Path(__file__).parents[1] / "params"
 BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_size": 224, "epoch_factor": 1.0,
         "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": True, "precision": "fp32",
         "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
@@ -337,6 +341,26 @@ def test_what_judged_is_named():
     given = {"classifier": "resnet50", "classifier_weights": "weights/best.pth"}
     assert judge_name(given, {"classifiers": ["some/where/other"]}) == "resnet50 best.pth + other"
     assert judge_name(given, {"published_scores": True}) == "published scores"
+
+
+@pytest.mark.parametrize(("stage", "other", "told"), [
+    ("00_prepare", {"autoencoder": "taesd"}, "autoencoder taesd"),
+    ("01_fine_tune", {"ema_decay": 0.99}, "ema decay 0.99"),
+    ("01_fine_tune", {"weight_diverse": 0.0}, "weight diverse 0.0"),
+    ("01_fine_tune", {"precision": "bf16"}, "fine-tuned in bf16"),
+    ("02_pool", {"solver": "dpm++"}, "solver dpm++"),
+    ("02_pool", {"solver": "ddim", "cache": "taylorseer"}, "solver ddim, cache taylorseer"),
+    ("02_pool", {"guidance_channels": 4}, "guidance channels 4"),
+    ("02_pool", {"guidance_interval": [0.0, 0.7]}, "guidance interval [0.0, 0.7]")])
+def test_no_published_value_stands_beside_a_pool_that_was_made_in_another_way(stage, other, told):
+    """What params/imagewoof.yaml plans is as published; one setting that differs is told, and parts them."""
+    nodes = {node.stage: node.params.model_dump() for node in expand(read_experiment(PARAMS / "imagewoof.yaml"))}
+    stages = {name: nodes[name] for name in ("00_prepare", "01_fine_tune", "02_pool")}
+    assert generation_of(stages) == PUBLISHED_GENERATION["minimax"]
+    changed = generation_of({**stages, stage: {**stages[stage], **other}})
+    assert changed == f"{PUBLISHED_GENERATION['minimax']}, {told}"
+    assert is_comparable(summarise(runs([40, 42])))
+    assert not is_comparable(summarise(runs([40, 42], generation=changed)))
 
 
 def test_labels_of_a_table_are_merged():
