@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import nbformat
+from filelock import FileLock
 from waits import HANG
 
 from dgs_utils.params import STAGES
@@ -41,7 +43,7 @@ grid:
 """
 REAL = """
 name: small
-prepare: {train_steps: 60, classifier_epochs: 1}
+prepare: {train_steps: 60, classifier_epochs: 1, hidden_size: 32, depth: 2, num_heads: 2}
 fine_tune: {steps: 40, checkpoint_every: 5}
 pool: {images_per_class: 8, batch_size: 2, steps: 5}
 sample: {ipc: 2, pool_factor: 4}
@@ -81,16 +83,25 @@ def build(folder: Path, seconds: float = 0.0) -> Path:
 
 
 @cache
-def finished(base: Path) -> tuple[Path, str]:
-    """Make a workspace below ``base`` and run its grid, once a test session.
+def finished(base: Path, make: Callable[[Path], Path] = build) -> tuple[Path, str]:
+    """Make a workspace below ``base`` and run its grid, once a test session, for all of pytest's processes.
+
+    Args:
+        base: pytest's temporary folder, of this process.
+        make: `build` or `build_real`.
 
     Returns:
         The workspace, which no test may change, and what the runner printed.
     """
-    workspace = build(base / "finished grid")
-    result = dgs(workspace, "run", "params/small.yaml")
-    assert result.returncode == 0, result.stderr + result.stdout
-    return workspace, result.stdout
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    workspace, printed = shared / f"finished {make.__name__}", shared / f"{make.__name__}.txt"
+    with FileLock(printed.with_suffix(".lock")):
+        if not printed.exists():
+            shutil.rmtree(workspace, ignore_errors=True)
+            result = dgs(make(workspace), "run", "params/small.yaml")
+            assert result.returncode == 0, result.stderr + result.stdout
+            printed.write_text(result.stdout)
+    return workspace, printed.read_text()
 
 
 def replace_cell(workspace: Path, stage: str, place: int, source: str) -> None:

@@ -183,15 +183,13 @@ def test_progress_can_be_read_while_a_notebook_runs(tmp_path):
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.slow  # the real stages 00 to 02
-def test_shares_of_a_pool_fill_one_folder_side_by_side(tmp_path):
-    whole, parts = (small_grid.build_real(tmp_path / name) for name in ("whole", "parts"))
-    pool = ["run", "params/small.yaml"]
-    for workspace, last in ((whole, "pool"), (parts, "fine_tune")):
-        result = dgs(workspace, *pool, "--until", last, "--set", "sample.method=dgs")
-        assert result.returncode == 0, result.stdout
-    shares = [small_grid.start(parts, *pool, "--only", "pool", "--set", "sample.method=dgs", "--set",
-                               f"pool.shard={share}") for share in ("1/2", "2/2")]
+@pytest.mark.slow  # real notebooks
+def test_shares_of_a_pool_fill_one_folder_side_by_side(tmp_path, tmp_path_factory):
+    whole, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_real)
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    shutil.rmtree(parts / "outputs" / "02_pool")
+    shares = [small_grid.start(parts, "run", "params/small.yaml", "--only", "pool", "--set", "sample.method=dgs",
+                               "--set", f"pool.shard={share}") for share in ("1/2", "2/2")]
     printed = [share.communicate(timeout=HANG) for share in shares]
     assert [share.returncode for share in shares] == [0, 0], printed
     assert contents(parts) == contents(whole)
