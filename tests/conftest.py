@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ def outputs(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("DGS_OUTPUTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def heard_signals():
+    """Undo for children what ``nohup`` and a script's ``&`` do: there a runner rightly ignores hang-up and Ctrl-C."""
+    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -274,16 +274,6 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-@pytest.fixture
-def heard_signals():
-    """Undo for children what ``nohup`` and a script's ``&`` do: there a runner rightly ignores hang-up and Ctrl-C."""
-    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_kernel_outlives_its_runner(workspace, number):

@@ -81,6 +81,7 @@ def test_copies_do_what_new_kernels_do(workspace, tmp_path_factory):
     assert "Warning" not in errors
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_runner(workspace, number):
     small_grid.replace_cell(workspace, "00_prepare", 3, f"{TELL}\nwhile True: pass")

@@ -72,6 +72,7 @@ def test_force_reaches_the_jobs(copy):
     assert contents(copy) == {name: manifest["files"] for name, manifest in before.items()}
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: see what a killed run leaves
 def test_nothing_outlives_the_command(copy, number):
     empty(copy, "07_figures")
