@@ -287,6 +287,9 @@ class PoolParams(StageParams):
         if self.cache != "none" and self.solver == "ancestral":
             raise ValueError(f"pool.cache is {self.cache!r}, which extrapolates from step to step, but pool.solver is "
                              f"'ancestral', which adds new noise to each; set the solver to 'ddim', 'dpm++' or 'unipc'")
+        if self.cache != "none" and self.compile == "on":
+            raise ValueError(f"pool.cache is {self.cache!r}, whose hooks cut a compiled model into pieces, and "
+                             f"pool.compile is 'on'; set it to 'auto', or the cache to 'none'")
         return self
 
     @property

@@ -247,11 +247,11 @@ def _generate_blocks(run: Run, missing: list[Block]) -> None:
     params = run.params
     device, evaluations = resolve(params.device), len(missing) * params.steps
     model = load_generator(run)
-    if params.cache == "taylorseer":
-        enable_taylorseer(model, params.cache_interval, params.cache_order)
     guidance = Guidance(params.guidance, params.guidance_channels, tuple(params.guidance_interval))
     guidance.check(model.config.in_channels)
-    if compiles(params.compile, device, evaluations, COMPILE_FROM):
+    if params.cache == "taylorseer":
+        enable_taylorseer(model, params.cache_interval, params.cache_order)
+    elif compiles(params.compile, device, evaluations, COMPILE_FROM):
         model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
     codec = autoencoder.load(run.inputs["prepare"], channels).store_matrices(params.precision).to(device)

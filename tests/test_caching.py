@@ -151,11 +151,13 @@ def test_a_model_is_saved_as_if_it_computed_all():
 
 # ---- Settings --------------------------------------------------------------------------------------------------------
 
-def test_new_noise_at_each_step_is_refused():
+def test_new_noise_at_each_step_and_compiling_are_refused():
     with pytest.raises(ValueError, match="extrapolates from step to step, but ancestral steps add new noise to each"):
         sampled(small_model(5), solver="ancestral")
     with pytest.raises(ValueError, match=r"pool\.cache is 'taylorseer', .* set the solver to 'ddim', 'dpm\+\+' or"):
         validate("02_pool", {"cache": "taylorseer"})
+    with pytest.raises(ValueError, match=r"whose hooks cut a compiled model into pieces, and pool\.compile is 'on'"):
+        validate("02_pool", {"cache": "taylorseer", "solver": "ddim", "compile": "on"})
 
 
 def test_what_is_extrapolated_names_the_pool_and_nothing_else_does():

@@ -1,7 +1,8 @@
 """TaylorSeer (arXiv 2503.06923): most steps extrapolate what attentions and MLPs return, by diffusers' hooks.
 
 Each number of an image is extrapolated from its own past, so that no image depends on its batch. Noise that is new at
-each step would leave nothing to extrapolate: only deterministic solvers can take it.
+each step would leave nothing to extrapolate: only deterministic solvers can take it. The hooks, one a layer, cut a
+compiled model into more pieces than PyTorch keeps apart, so such a model is not compiled.
 """
 
 from collections.abc import Callable, Iterator

@@ -148,8 +148,6 @@ def pool(size: Size, device: torch.device) -> Iterator[dict]:
             model.compile()
             yield row("compiled", most, "ancestral", size.steps)
             yield row("compiled", most, "dpm++", size.few_steps)
-            enable_taylorseer(model, INTERVAL, ORDER)
-            yield row("compiled", most, "dpm++", size.steps)
 
 
 def fine_tuning(size: Size, device: torch.device) -> Iterator[dict]:
