@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import nbformat
 import pytest
@@ -225,6 +225,24 @@ def test_gpus_are_leased_one_by_one(tmp_path, monkeypatch):
     with leased_gpus(FineTuneParams(processes=3), places=tmp_path) as all_there_are:
         assert all_there_are == ["4", "7"]
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+def test_several_small_evaluations_share_a_gpu_and_one_more_waits_for_a_place(tmp_path, monkeypatch):
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+    def lease(stack, tell=lambda sentence: None):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")  # as in another process
+        return stack.enter_context(leased_gpus(EvaluateParams(), 2, tmp_path, tell))
+
+    with ExitStack() as held:
+        assert [lease(held) for _ in range(4)] == [["4"], ["7"], ["4"], ["7"]]  # an empty one before a shared one
+        four = held.pop_all()
+        told = []
+        with four, ExitStack() as fifth:
+            assert lease(fifth, lambda sentence: (told.append(sentence), four.close())) == ["4"]
+    assert "waiting since" in told[0]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{gpu}.{place}.lock" for gpu in "47" for place in "01"]
 
 
 def test_waiting_for_a_gpu_is_told(tmp_path, monkeypatch):
