@@ -74,7 +74,7 @@ def score_images(images: ImageSet, judges: Classifier | Sequence[Classifier], in
     judges = [judges] if isinstance(judges, Classifier) else list(judges)
     targets = _targets(images, judges, index)
     where = resolve(device)
-    judges = [judge.to(where, memory_format=torch.channels_last) for judge in judges]
+    judges = [judge.on(where) for judge in judges]
     batches = read_batches(images.root, images.table["file_name"].to_numpy(), judges, batch_size, workers)
     parts, start, halving = [], 0, Halving("batch_size", batch_size, warn)
     with images.class_named():
@@ -109,8 +109,7 @@ def _score_batch(pixels: list[torch.Tensor], target: np.ndarray, judges: list[Cl
     outputs = []
     for judge, batch in zip(judges, pixels, strict=True):
         with autocast(judge.mean.device, precision):
-            batch = batch.to(judge.mean.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-            outputs.append(judge(batch).double().cpu().numpy())
+            outputs.append(judge(judge.send(batch)).double().cpu().numpy())
     found = [all_measures(logits, target) for logits in outputs]
     means = [np.mean([measures[name] for measures in found], axis=0) for name in MEASURES]
     prediction = outputs[0].argmax(axis=1)
@@ -338,7 +337,7 @@ def _observe_in_blocks(run: Run, images: ImageSet, targets: np.ndarray) -> Dynam
     prepare, params = run.inputs["prepare"], run.params
     names = [f"folds/{i}" for i in range(folds_in(prepare))] or ["classifier"]
     epochs = range(1, dynamics.read_dynamics(prepare / dynamics.FILE)[0].own.shape[1] + 1)
-    judge = load(prepare / names[0]).to(resolve(params.device), memory_format=torch.channels_last)
+    judge = load(prepare / names[0]).on(resolve(params.device))
     blocks = range(0, len(images), HELD)
     bar = iter(run.progress(range(len(blocks) * len(names) * len(epochs)), label="snapshots"))
     found = []
@@ -369,8 +368,7 @@ def _look(judge: Classifier, snapshot: Path, pixels: list[torch.Tensor], targets
     outputs = []
     for batch in pixels:
         with autocast(judge.mean.device, precision):
-            batch = batch.to(judge.mean.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-            outputs.append(judge(batch).float().cpu())
+            outputs.append(judge(judge.send(batch)).float().cpu())
     return dynamics.observe(torch.cat(outputs), targets)
 
 

@@ -14,7 +14,7 @@ from oracle import draw_weights
 from small_world import small_classifier, write_digits
 
 from dgs_utils.classifiers.augmentation import Augmentation, constants
-from dgs_utils.classifiers.judge import features_of
+from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, features_of
 from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.protocols import IDC, RDED
 from dgs_utils.classifiers.training import ImageTensors, Recipe, train_classifier
@@ -32,6 +32,7 @@ from dgs_utils.evaluate import teacher_of
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import CondenseParams, validate
 from dgs_utils.pool import decode_images
+from dgs_utils.runtime.devices import TF32, autocast, layout_of
 
 CLASSES = 3
 
@@ -156,6 +157,33 @@ def test_images_are_decoded_on_a_device_and_read_once(codec):
     with Meter() as meter:
         assert decode_images(codec, latents).dtype == np.uint8
     assert (meter.waits, meter.copies) == (1, 0)
+
+
+# ---- Settings of a GPU -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("precision", "switch", "tf32"), [
+    ("fp32", "on", True), ("fp32", "off", False), ("bf16", "on", False)])
+def test_work_on_a_gpu_searches_for_fast_kernels_and_one_switch_allows_tf32(precision, switch, tf32, monkeypatch):
+    """Without a GPU these settings are there, too. What bf16 leaves in fp32 is exact."""
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("PyTorch before 2.9 has other names for these settings")
+    matmul.fp32_precision = convolution.fp32_precision = "ieee" if tf32 else "tf32"
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setenv(TF32, switch)
+    autocast(torch.device("cuda"), precision)
+    assert torch.backends.cudnn.benchmark
+    assert matmul.fp32_precision == convolution.fp32_precision == ("tf32" if tf32 else "ieee")
+
+
+@pytest.mark.parametrize(("norm", "layout"), [("batch", torch.channels_last), ("instance", torch.contiguous_format)])
+def test_the_layout_follows_the_norm(norm, layout):
+    """Group norm would bring each image back to the other layout."""
+    network = build_network("convnet3", CLASSES, 8, norm)
+    assert layout_of(network) == layout
+    judge = Classifier(network, ClassifierConfig("convnet3", CLASSES, 8, 8, norm=norm)).on(DEVICE)
+    assert judge.network.conv[1].weight.is_contiguous(memory_format=layout)
+    assert judge.send(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).is_contiguous(memory_format=layout)
 
 
 # ---- Judges and condensation -----------------------------------------------------------------------------------------

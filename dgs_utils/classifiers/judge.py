@@ -32,7 +32,7 @@ from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.weights import READERS, load_state, read_weights
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb, map_files
-from dgs_utils.runtime.devices import resolve
+from dgs_utils.runtime.devices import layout_of, resolve
 from dgs_utils.runtime.parameters import nearest
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_seeded
@@ -86,7 +86,17 @@ class Classifier(nn.Module):
                 if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
                     module.padding = (0, 0)
                     module.register_forward_pre_hook(_pad_like_tensorflow)
+        self.layout = torch.contiguous_format
         self.eval().requires_grad_(False)
+
+    def on(self, device: torch.device) -> "Classifier":
+        """Move to a device, in the layout that many images pass through it fastest."""
+        self.layout = torch.channels_last if device.type == "cpu" else layout_of(self.network)
+        return self.to(device, memory_format=self.layout)
+
+    def send(self, pixels: Tensor) -> Tensor:
+        """Return prepared images on the classifier's device and in its layout."""
+        return pixels.to(self.mean.device, non_blocking=True).contiguous(memory_format=self.layout)
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Return an RGB image scaled and cropped: uint8 tensor (3, crop, crop)."""
@@ -257,7 +267,7 @@ def read_batches(root: Path, names: Sequence[str], judges: Sequence[Classifier],
 def features_of(images: ImageSet, judge: Classifier, device: str = "auto", batch_size: int = 128, workers: int = 0,
                 progress: Callable = silent) -> np.ndarray:
     """Return the features of every image of a set, in table order: float32 array (N, D)."""
-    judge = judge.to(resolve(device), memory_format=torch.channels_last)
+    judge = judge.on(resolve(device))
     names = images.table["file_name"].to_numpy()
     batches = progress(read_batches(images.root, names, [judge], batch_size, workers), label="features",
                        total=-(-len(names) // batch_size))

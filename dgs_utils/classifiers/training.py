@@ -25,7 +25,7 @@ from dgs_utils.classifiers.protocols import IDC, Protocol
 from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.compiling import compiles
-from dgs_utils.runtime.devices import autocast
+from dgs_utils.runtime.devices import autocast, layout_of
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_rng
 
@@ -208,7 +208,6 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         keep_freed_memory()
     else:
         network.to(memory_format=layout_of(network))  # convolutions on a CPU are not faster for another
-        torch.backends.cudnn.benchmark = True  # shapes stay the same, so the search for the fastest kernel pays
     midway = midway or Midway()
     compiled = compiles_steps(recipe, train, warn)
     training = Training(network, train, test, recipe, seed, teacher, stage, compiled)
@@ -229,15 +228,6 @@ def compiles_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[str], No
     pixels = images * train.images.shape[-1] ** 2 / batches  # of a step
     return compiles(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM,
                     COMPILE_FROM_PIXELS / pixels, warn)
-
-
-def layout_of(network: nn.Module) -> torch.memory_format:
-    """Return how a network's images lie fastest in a GPU's memory: channels last, as its convolutions like them.
-
-    But group norm ("instance") returns them in the other layout, so that each norm would cost two conversions [B §7].
-    """
-    batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    return torch.channels_last if batch_norm else torch.contiguous_format
 
 
 class Training:

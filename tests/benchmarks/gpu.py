@@ -233,7 +233,7 @@ def scoring(size: Size, device: torch.device) -> Iterator[dict]:
 
 
 def layouts(size: Size, device: torch.device) -> Iterator[dict]:
-    """Seconds of a training step by layout, norm and compilation: what `training.layout_of` is to go by."""
+    """Seconds of a training step by layout, norm and compilation: what `devices.layout_of` is to go by."""
     images = torch.randn(10 * size.ipc, 3, size.pixels, size.pixels, device=device)
     for compiled, name, norm, layout in product((False, True) if device.type == "cuda" else (False,), size.networks,
                                                 ("instance", "batch"),
