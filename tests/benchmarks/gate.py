@@ -169,7 +169,7 @@ def hold_all(gate: Gate, switches: dict[str, tuple[Way, Way]]) -> dict[str, Any]
             row, difficulty = gate.hold(way, against)
         except Exception as error:  # the others still tell something
             traceback.print_exc()
-            found["parts"][name] = {"about": "", "error": f"{type(error).__name__}: {error}"}
+            found["parts"][name] = {"about": "", "rows": [], "error": f"{type(error).__name__}: {error}"}
         else:
             found["parts"]["switches"]["rows"].append({"switch": name} | row)
             found["parts"]["difficulty"]["rows"] += [{"switch": name} | line for line in difficulty]
