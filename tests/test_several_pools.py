@@ -15,6 +15,7 @@ from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.pixels import load_rgb
+from dgs_utils.plots import style
 from dgs_utils.results.rows import read_results
 
 POOLS = ["BigGAN", "ReACGAN", "SNGAN-conditional", "cSAGAN", "cSNGAN"]
@@ -173,6 +174,12 @@ def test_pools_alone_and_together_are_arms_with_controls_of_their_own(two):
         {f"Moderate ({name})": best["pool_random", name] for name in names}
         | {f"Random of pool ({name})": np.nan for name in names}, nan_ok=True)
     plt.close("all")
+
+
+def test_long_names_of_pools_are_folded_at_a_plus():
+    assert style.folded("DGS (BigGAN+cSAGAN)", 40) == "DGS (BigGAN+cSAGAN)"
+    assert style.folded(f"DGS ({'+'.join(POOLS)})", 40).splitlines() == [
+        "DGS (BigGAN + ReACGAN +", "SNGAN-conditional + cSAGAN + cSNGAN)"]
 
 
 def test_names_of_their_own(two):

@@ -9,7 +9,7 @@ from scipy import stats
 
 from dgs_utils.methods import METHODS
 from dgs_utils.plots.shapes import colour_table
-from dgs_utils.plots.style import looks_of
+from dgs_utils.plots.style import folded, looks_of
 from dgs_utils.results.summaries import summarise
 
 
@@ -27,14 +27,16 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
     shifts = dict(zip(ipcs, 0.6 * (np.arange(len(ipcs)) - (len(ipcs) - 1) / 2) / max(len(ipcs), 2), strict=True))
     panels = summary.groupby("condition", sort=False)
     height = max(2.4, 0.9 + 0.1 * len(order) * (1 + len(ipcs)))
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.6 + 2.7 * len(panels), height), sharey=True, squeeze=False)
+    labels = [folded(name, 50) for name in order]
+    room = max(1.6, 0.08 * max(len(line) for label in labels for line in label.splitlines()))
+    figure, axes = plt.subplots(1, len(panels), figsize=(room + 2.7 * len(panels), height), sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels, strict=True):
         runs = results[results["condition"] == title]
         for color, ipc in zip(_shades(len(ipcs)), ipcs, strict=True):
             _draw_means(axis, part[part["ipc"] == ipc], runs[runs["ipc"] == ipc], order, shifts[ipc], color,
                         str(ipc or "all"))
         span = np.ptp(runs["best"])
-        axis.set(xlabel="best top-1 accuracy (%)", title=title, yticks=range(len(order)), yticklabels=order,
+        axis.set(xlabel="best top-1 accuracy (%)", title=title, yticks=range(len(order)), yticklabels=labels,
                  xlim=(runs["best"].min() - 0.12 * span - 0.5, runs["best"].max() + 0.12 * span + 0.5))
         axis.set_ylim(len(order) - 0.5, -0.5)
     if len(ipcs) > 1:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dgs_utils.plots.style import folded
 from dgs_utils.results.comparisons import MARGIN
 
 
@@ -28,7 +29,9 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
     shown = comparisons.assign(value=-comparisons["difference"], left=-comparisons["high"], right=-comparisons["low"])
     rivals, panels = list(shown["second"].unique()), list(shown.groupby(["condition", "ipc"], sort=False))
     limit = half_width_of(shown)
-    size = (2.4 + 2.3 * len(panels), 1.1 + 0.2 * len(rivals))
+    names = [folded(name, 50) for name in rivals]
+    room = max(2.4, 0.08 * max(len(line) for name in names for line in name.splitlines()))
+    size = (room + 2.3 * len(panels), 1.1 + 0.2 * len(rivals))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, ((condition, ipc), part) in zip(axes[0], panels, strict=True):
         axis.axvspan(-part["margin"].iloc[0], part["margin"].iloc[0], color="0.93", zorder=0)
@@ -37,7 +40,7 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
             is_decided = not (np.isnan(row.left) or row.left <= 0 <= row.right)
             draw_interval(axis, row, rivals.index(row.second), limit, "C3" if is_decided else "C0")
         axis.set(xlim=(-limit, limit), title=f"{condition}, IPC {ipc or 'all'}", yticks=range(len(rivals)),
-                 yticklabels=rivals)
+                 yticklabels=names)
         axis.set_ylim(len(rivals) - 0.5, -0.5)
     figure.supxlabel(f"best top-1 accuracy minus that of {shown['first'].iloc[0]} (points)", fontsize="medium")
     return figure

@@ -1,6 +1,5 @@
 """Figures about rules of selection: what each score × rule has above chance, over IPC and over training."""
 
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dgs_utils.plots.differences import draw_interval, half_width_of
-from dgs_utils.plots.style import looks_of
+from dgs_utils.plots.style import folded, looks_of
 from dgs_utils.results.comparisons import MARGIN
 
 AXES = {"ipc": "images per class (IPC)", "steps": "training steps",
@@ -41,16 +40,11 @@ def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
         for axis, ipc in zip(line, ipcs, strict=True):
             _draw_rules(axis, part[part["ipc"] == ipc], part, names, colors, limit, margin)
             axis.set_title(f"IPC {ipc or 'all'}")
-        line[0].set_title(f"{condition}: {_minus(control)}\n", loc="left")
+        line[0].set_title(f"{condition}: {folded(f'minus {control}', 48)}\n", loc="left")
     figure.supxlabel("best top-1 accuracy above that of random images (points)", fontsize="medium")
     marks = [plt.Line2D([], [], color=color, marker="o", markersize=4, linewidth=1.2) for color in colors.values()]
     figure.legend(marks, [score or "no score" for score in colors], title="score", loc="outside right upper")
     return figure
-
-
-def _minus(control: str) -> str:
-    """Return what is subtracted as part of a title; the names of a pool of many generators take several lines."""
-    return textwrap.fill(f"minus {control.replace('+', ' + ')}", 48)
 
 
 def _room(part: pd.DataFrame, rule: str) -> float:
@@ -103,7 +97,8 @@ def rule_curves(found: pd.DataFrame, x: str) -> Figure:
     for axis, ((source, control, condition, *ipc), part) in zip(axes.flat, panels, strict=False):
         _draw_curves(axis, part, x, looks)
         title = f"{condition}, IPC {ipc[0]}" if ipc else condition
-        axis.set(title=f"{title}\n{_minus(control)}", ylim=(-limits[source], limits[source]), xlabel=AXES[x])
+        axis.set(title=f"{title}\n{folded(f'minus {control}', 36)}", ylim=(-limits[source], limits[source]),
+                 xlabel=AXES[x])
     for axis in axes.flat[len(panels):]:
         axis.set_axis_off()
     figure.supylabel("difference in best top-1 accuracy (points)", fontsize="medium")

@@ -1,5 +1,6 @@
 """The style of all figures, and writing them."""
 
+import textwrap
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,3 +27,8 @@ def looks_of(count: int) -> list[dict]:
     colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     return [{"color": colors[place % len(colors)], "marker": "osD^"[place // len(colors) % 4]}
             for place in range(count)]
+
+
+def folded(text: str, width: int) -> str:
+    """Return a text in lines of some characters; the joined names of generators can break at each plus."""
+    return textwrap.fill(text.replace("+", " + "), width, break_on_hyphens=False) if len(text) > width else text
