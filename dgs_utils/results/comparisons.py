@@ -183,7 +183,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
     if images:
         parts = design.runs([100.0 * correct_of(side, measure) for side in design.sides])
         given, terms = design.given, [*terms, image_term(parts)]
-        p_images = mcnemar(sum(part.mean(0) for part in parts))
+        p_images = mcnemar(np.asarray(sum(part.mean(0) for part in parts)))
     half = float(half_width(terms, confidence)) if design.is_repeated else np.nan
     known = not np.isnan(half)
     needed: dict[str, Any] = {f"{name}_needed": count_needed(terms, name, margin, confidence) if known else np.nan

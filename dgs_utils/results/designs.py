@@ -71,7 +71,7 @@ class Design:
 
 
 def _mean(cell: Cell, values: list[np.ndarray]) -> np.ndarray:
-    return sum(sign * values[side][rows].mean(0) for side, sign, rows in cell)
+    return np.asarray(sum(sign * values[side][rows].mean(0) for side, sign, rows in cell))
 
 
 def arrange(first: pd.DataFrame, second: pd.DataFrame) -> Design:

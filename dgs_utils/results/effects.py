@@ -93,7 +93,7 @@ def terms_of(tables: Sequence[Table], groups: Sequence[Sequence[int]]) -> list[T
              for table in tables if table.units > 1]
     for group in groups:
         members = [tables[place] for place in group]
-        by_training = sum(np.nanmean(table.values, -2) for table in members)
+        by_training = np.asarray(sum(np.nanmean(table.values, -2) for table in members))
         known = ~np.isnan(by_training).reshape(-1, by_training.shape[-1]).any(0)
         if known.sum() > 1:
             held = tuple(Term(table.source, _interaction(table.values), table.units) for table in members)
@@ -120,10 +120,10 @@ def image_term(tables: Sequence[np.ndarray]) -> Term:
     Args:
         tables: of each `Table` what its runs got right, 0 to 100, differences included: float64 (runs, images).
     """
-    by_image = sum(table.mean(0) for table in tables)
+    by_image = np.asarray(sum(table.mean(0) for table in tables))
     count = len(by_image)
     luck = tuple(Term("runs", _interaction(table), len(table)) for table in tables)  # which the other sources hold
-    return Term("test images", by_image.var(ddof=1) / count, count, luck)
+    return Term("test images", np.asarray(by_image.var(ddof=1) / count), count, luck)
 
 
 def half_width(terms: Sequence[Term], confidence: float = 0.95) -> np.ndarray:
