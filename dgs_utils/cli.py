@@ -128,7 +128,8 @@ def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.look import damage_lines, make_whole
     from dgs_utils.batch.report import summary
     from dgs_utils.batch.run import run_plan
-    from dgs_utils.batch.status import details, node_table
+    from dgs_utils.batch.state import one_moment
+    from dgs_utils.batch.status import overview
 
     how = _how(options)
     if options.jobs is not None and options.jobs < 1:
@@ -139,7 +140,9 @@ def _run(options: argparse.Namespace) -> int:
 
         draw(nodes, Path(options.graph))
     if options.dry_run or options.graph:
-        print("\n".join([*node_table(nodes), *details(nodes), *damage_lines(nodes)]))
+        with one_moment():
+            lines = [*overview(nodes), *damage_lines(nodes)]
+        print("\n".join(lines))
         if options.benchmark:
             from dgs_utils.batch.estimate import estimates
 
@@ -185,10 +188,13 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from dgs_utils.batch.status import details, node_table
+    from dgs_utils.batch.state import one_moment
+    from dgs_utils.batch.status import overview
 
     nodes = _nodes(options)
-    print("\n".join([*node_table(nodes, disk=True), *details(nodes)]))
+    with one_moment():
+        lines = overview(nodes, disk=True)
+    print("\n".join(lines))
     return 0
 
 

@@ -119,6 +119,7 @@ def classifier_alone(network: str, epochs: int, size: int = 0, protocol: str = "
 FULL_EPOCHS = 300
 
 DISTILLED = Input(stage="05_sample", alternative="08_condense")
+ANY_SET = DISTILLED.model_copy(update={"any_folder": True})
 
 
 class PrepareParams(StageParams):
@@ -564,7 +565,7 @@ class EvaluateParams(StageParams):
         return {name: value for name, value in super().identity().items() if name not in apart}
 
     def inputs(self) -> dict[str, Input]:
-        found = {"prepare": Input(stage="00_prepare"), "distilled": DISTILLED.model_copy(update={"any_folder": True})}
+        found = {"prepare": Input(stage="00_prepare"), "distilled": ANY_SET}
         if self.protocol in SOFT and (self.teacher_network or self.teacher):
             found["teacher"] = classifier_alone(self.teacher_network, self.teacher_epochs, self.image_size,
                                                 self.protocol)

@@ -36,7 +36,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is none, it cannot be read, or it lacks what `SCHEMA` says; the sentence names the fault.
     """
-    path = Path(folder) / MANIFEST
+    path = folder / MANIFEST
     try:
         if path.stat().st_size > LARGEST:
             _broken(path, f"it has more than {LARGEST // 2**20} MiB")
@@ -48,7 +48,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         _broken(path, f"it cannot be read: {error.strerror}")
     if isinstance(manifest, dict):
-        manifest = copy.deepcopy(LATER) | manifest
+        manifest = {name: copy.copy(value) for name, value in LATER.items() if name not in manifest} | manifest
     if fault := _fault(manifest):
         _broken(path, fault)
     return manifest

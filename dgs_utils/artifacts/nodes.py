@@ -44,8 +44,9 @@ class Node:
     @cached_property
     def given(self) -> dict[str, Any]:
         """What identifies the files and folders that parameters name: their content, wherever they lie."""
-        only, known = self.params.class_folders(), self.params.identity()
-        found = {name: known[name] for name in self.params.marked("given") if name in known}
+        names, only = self.params.marked("given"), self.params.class_folders()
+        known = self.params.identity() if names else {}
+        found = {name: known[name] for name in names if name in known}
         return {name: [identity_of(item) for item in value] if isinstance(value, list) else identity_of(value, only)
                 for name, value in found.items()}
 
@@ -76,7 +77,7 @@ class Node:
         root = outputs_root()
         if self._place[0] is not root:
             name = clean_name(self.params.titled(self.label))
-            self._place[:] = root, root / self.stage / f"{name}-{self.key}"
+            self._place[:] = root, root.joinpath(self.stage, f"{name}-{self.key}")
         return self._place[1]
 
     @cached_property

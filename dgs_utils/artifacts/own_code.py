@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1]
 NAME = PACKAGE.name
 BOOKS = {"params", "artifacts", "batch", "cli"}
 DRAWS = {"07_figures"}
+ATTACHED = "submod_attrs"  # what `lazy_loader.attach` calls the modules that it loads
 
 
 def code_hashes(stage: str) -> dict[str, str]:
@@ -60,17 +61,18 @@ def _imported_by_notebook(stage: str) -> list[Path]:
 
 @lru_cache(maxsize=1000)
 def _imports(module: Path, modified: int) -> tuple[Path, ...]:
+    source = module.read_bytes()
     try:
-        tree = ast.parse(module.read_bytes())
+        tree = ast.parse(source)
     except SyntaxError:
         return ()
-    return (*_modules_in(tree), *_attached(tree, module.parent))
+    return (*_modules_in(tree), *(_attached(tree, module.parent) if ATTACHED.encode() in source else ()))
 
 
 def _attached(tree: ast.AST, room: Path) -> list[Path]:
     """Return the files that a room loads on first need, through `lazy_loader.attach`."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    tables = [ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "submod_attrs"]
+    tables = [ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == ATTACHED]
     return [room / f"{name.replace('.', '/')}.py" for table in tables for name in table]
 
 

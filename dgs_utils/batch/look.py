@@ -5,6 +5,7 @@ A manifest is written last, so what has changed later is what the system says ha
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,14 +77,12 @@ def _differing(folder: Path, names: list[str]) -> list[str]:
 def _times(path: str) -> Iterator[int]:
     """Yield when each file at or below a path was changed last, hidden ones left out, in ns."""
     try:
-        entries = list(os.scandir(path))
-    except NotADirectoryError:
-        yield os.stat(path).st_ctime_ns
-        return
+        status = os.stat(path)
     except FileNotFoundError:
         return
-    for entry in entries:
-        if entry.is_dir():
+    if not stat.S_ISDIR(status.st_mode):
+        yield status.st_ctime_ns
+        return
+    for entry in os.scandir(path):
+        if entry.is_dir() or not entry.name.startswith("."):
             yield from _times(entry.path)
-        elif not entry.name.startswith("."):
-            yield entry.stat().st_ctime_ns

@@ -58,6 +58,9 @@ def expand(experiment: Experiment) -> list[Node]:
     return sorted(planner.nodes.values(), key=lambda node: ORDER.index(node.stage))
 
 
+_UP_TO = {stage: frozenset(ORDER[: place + 1]) for place, stage in enumerate(ORDER)}  # a stage and those before it
+
+
 class _Planner:
     """Collects nodes while grid points ask for them."""
 
@@ -70,7 +73,7 @@ class _Planner:
         """Return a stage's node at a grid point, with its inputs planned before it."""
         if stage == "05_sample" and is_condensed(self.experiment.values(stage, point)):
             stage, overrides = "08_condense", self._condensed(point)
-        upstream = [value for axis, value in point.items() if ORDER.index(axis[0]) <= ORDER.index(stage)]
+        upstream = [value for axis, value in point.items() if axis[0] in _UP_TO[stage]]
         question = repr((stage, overrides, upstream))
         if question not in self.asked:
             values = self._title(point) if stage == "05_sample" else {}
@@ -105,7 +108,7 @@ class _Planner:
         kept = self.nodes.setdefault(node.key, node)
         if kept is node:
             self._check_count()
-        elif (kept.stage, kept.identity, kept.input_keys) != (node.stage, node.identity, node.input_keys):
+        elif not _is_same(kept, node):
             raise ValueError(f"two different results of {node.stage} have the key {node.key}: {kept.identity} and "
                              f"{node.identity}; change a parameter of one of them, such as its seed")
         if node.count > kept.count:  # the one result that serves both is as large as the larger asks for
@@ -134,6 +137,12 @@ def _folders(params: StageParams, name: str) -> Any:
     """Return the input folder (or folders) that a parameter names itself."""
     given = getattr(params, name)
     return [locate(folder) for folder in given] if isinstance(given, list) else given and locate(given)
+
+
+def _is_same(one: Node, other: Node) -> bool:
+    """Return whether two nodes stand for one result; where all parameters are equal, what decides it is."""
+    return one.input_keys == other.input_keys and (
+        one.params == other.params or (one.stage, one.identity) == (other.stage, other.identity))
 
 
 def _unique(sources: Any) -> list:

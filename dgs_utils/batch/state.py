@@ -7,6 +7,8 @@ frees them when these processes end, however they end.
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,28 @@ def manifest(node: Node) -> dict[str, Any] | None:
 def manifest_in(folder: Path | str) -> dict[str, Any] | None:
     """Return what `KEPT` names of a folder's manifest, or None where there is no readable one."""
     path = f"{folder}/{MANIFEST}"
+    if _moment is None:
+        return _manifest_at(path)
+    if path not in _moment:
+        _moment[path] = _manifest_at(path)
+    return _moment[path]
+
+
+_moment: dict[str, dict[str, Any] | None] | None = None  # within `one_moment`, what was found
+
+
+@contextmanager
+def one_moment() -> Iterator[None]:
+    """Look at each manifest once within the block, which tells what thousands of results were at one moment."""
+    global _moment
+    _moment = {}
+    try:
+        yield
+    finally:
+        _moment = None
+
+
+def _manifest_at(path: str) -> dict[str, Any] | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -88,9 +112,9 @@ def _read(folder: Path) -> tuple[dict[str, Any] | None, str]:
                       for source in found["inputs"]]
     counts = {name: entry.get("files", 1) for name, entry in found["files"].items()}
     held = {name: count if isinstance(count, int) else 1 for name, count in counts.items()}
-    kept["held"] = _held.setdefault(json.dumps(held), held)
+    kept["held"] = _held.setdefault(repr(held), held)
     kept["given"] = kept["given"] or None  # mostly empty, and many are kept
-    kept["code"] = _codes.setdefault(json.dumps(found.get("code"), sort_keys=True), found.get("code"))
+    kept["code"] = _codes.setdefault(repr(found["code"]), found["code"])
     return kept, ""
 
 

@@ -11,7 +11,18 @@ from dgs_utils.batch.node import failure_line, shown
 from dgs_utils.batch.state import STATES, damage, failure, manifest, manifest_in, state
 
 
-def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
+def overview(nodes: list[Node], disk: bool = False) -> list[str]:
+    """Return what there is to tell of a plan: its table, and what is wrong with single nodes.
+
+    Args:
+        nodes: the plan.
+        disk: whether the table tells what each stage's results take on the disk.
+    """
+    states = {node.key: state(node) for node in nodes}
+    return [*_table(nodes, states, disk), *_details(nodes, states)]
+
+
+def _table(nodes: list[Node], states: dict[str, str], disk: bool) -> list[str]:
     """Return a line a stage: nodes by state, time spent, time expected by earlier runs, and on request disk use."""
     stages: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -20,18 +31,17 @@ def node_table(nodes: list[Node], disk: bool = False) -> list[str]:
     header = [f"{name:>9}" for name in ("nodes", *STATES, "spent", "to come", *(["disk"] if disk else []))]
     lines = [f"{'stage':<14}" + "".join(header)]
     for stage, group in stages.items():
-        states = Counter(state(node) for node in group)
+        counts = Counter(states[node.key] for node in group)
         spent = sum(found.get("seconds", 0) for node in group if (found := manifest(node)))
-        to_come = len(group) - states["done"]
-        cells = [len(group), *(states[name] or "·" for name in STATES), duration(spent),
+        to_come = len(group) - counts["done"]
+        cells = [len(group), *(counts[name] or "·" for name in STATES), duration(spent),
                  _expected(earlier[stage], to_come), *([size(disk_use(group))] if disk else [])]
         lines.append(f"{stage:<14}" + "".join(f"{cell:>9}" for cell in cells))
     return lines
 
 
-def details(nodes: list[Node]) -> list[str]:
+def _details(nodes: list[Node], states: dict[str, str]) -> list[str]:
     """Return a line for each failed node, and for what is stale: why, and what it would cost to renew it."""
-    states = {node.key: state(node) for node in nodes}
     lines = [failure_line(node, failure(node)) for node in nodes if states[node.key] == "failed"]
     lines += damage_lines(nodes)
     short = [(node, manifest_in(node.folder)) for node in nodes if states[node.key] == "missing"]

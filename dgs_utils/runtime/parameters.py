@@ -8,6 +8,7 @@ loses those: "" means "not given", 0 "automatic", [] "all".
 import hashlib
 import json
 import re
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -102,15 +103,16 @@ class StageParams(BaseModel):
         """
         apart = {*self.marked("folder"), *self.marked("machine"), *self.marked("grows")}
         apart |= {name for name in self.marked("later") if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in apart}
+        return self.model_dump(mode="json", exclude=apart)
 
     @classmethod
-    def marked(cls, mark: Literal["folder", "machine", "given", "later", "grows"]) -> list[str]:
+    @cache
+    def marked(cls, mark: Literal["folder", "machine", "given", "later", "grows"]) -> tuple[str, ...]:
         """Return the names of the parameters that hold stages' folders, that only suit the machine at hand, that may
         name files and folders of the user's own, that came later, or that say how far a result has grown.
         """
-        return [name for name, field in cls.model_fields.items()
-                if isinstance(field.json_schema_extra, dict) and mark in field.json_schema_extra]
+        return tuple(name for name, field in cls.model_fields.items()
+                     if isinstance(field.json_schema_extra, dict) and mark in field.json_schema_extra)
 
 
 Params = TypeVar("Params", bound=StageParams)
