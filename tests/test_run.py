@@ -18,10 +18,13 @@ from filelock import FileLock
 from small_grid import contents, dgs, manifests
 from waits import HANG, wait_for
 
+from dgs_utils.artifacts import parts
 from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch import display
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.gpu import leased_gpus
+from dgs_utils.batch.node import clear_unless_held
+from dgs_utils.batch.state import lock_file
 from dgs_utils.params import (
     DifficultyParams,
     EvaluateParams,
@@ -93,16 +96,47 @@ def test_kernel_is_this_interpreter_whatever_is_registered(copy, tmp_path):
 
 
 def test_force_makes_a_stage_anew_from_nothing(copy):
+    """A finished one, and one that is not and holds what nobody wrote."""
     before = manifests(copy)
     [folder] = (copy / "outputs" / "04_transform").iterdir()
+    [unfinished] = (copy / "outputs" / "07_figures").iterdir()
     (folder / "part1.txt").write_text("from another time")
-    result = dgs(copy, "run", "params/small.yaml", "--force", "transform")
+    leave_odd_parts(unfinished, copy / "params")
+    result = dgs(copy, "run", "params/small.yaml", "--force", "transform", "--force", "figures")
     assert result.returncode == 0
-    assert "1 of 11 notebooks to run" in result.stdout
+    assert "2 of 11 notebooks to run" in result.stdout
+    assert not (unfinished / "repeats").exists()
     after = manifests(copy)
-    again = [name for name in after if after[name]["finished"] != before[name]["finished"]]
-    assert again in ([f"04_transform/{folder.name}"], [])  # the clock may not have moved on a whole second
+    again = {name for name in after if after[name]["finished"] != before[name]["finished"]}
+    assert again <= {f"04_transform/{folder.name}", f"07_figures/{unfinished.name}"}  # within a second nobody can tell
     assert contents(copy) == {name: manifest["files"] for name, manifest in before.items()}
+    assert (copy / "params" / "small.yaml").read_text() == small_grid.EXPERIMENT
+
+
+def leave_odd_parts(folder, elsewhere):
+    """Make a stage folder unfinished, with part results that pass for whole ones, and links that lead out of it."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    (folder / "repeats").mkdir(parents=True)
+    with parts.kept(folder / "repeats" / "0.csv") as partial:
+        partial.write_text("cut")
+    (folder / "part0.txt").unlink(missing_ok=True)
+    (folder / "part0.txt").symlink_to(elsewhere / "small.yaml")
+    (folder / "part1.txt").unlink(missing_ok=True)
+    (folder / "part1.txt").symlink_to(elsewhere)
+
+
+def test_jobs_begin_forced_nodes_anew_unless_another_process_works_there(tmp_path, outputs):
+    (tmp_path / "small.yaml").write_text("precious")
+    missing, unfinished, held = (default_node("06_evaluate", {"seed": seed}) for seed in range(3))
+    for node in (unfinished, held):
+        leave_odd_parts(node.folder, tmp_path)
+    with FileLock(lock_file(held)):
+        for node in (missing, unfinished, held):
+            clear_unless_held(node)
+    assert not list(missing.folder.glob("[!.]*"))
+    assert not list(unfinished.folder.glob("[!.]*"))
+    assert len(list(held.folder.glob("[!.]*"))) == 3
+    assert (tmp_path / "small.yaml").read_text() == "precious"
 
 
 def test_only_and_until(tmp_path):

@@ -23,7 +23,7 @@ from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.changes import changed_data
 from dgs_utils.batch.display import MINUTE, Display
-from dgs_utils.batch.node import Options, Report, clear, finished, input_nodes, is_forced, shown, stale_line
+from dgs_utils.batch.node import Options, Report, clear_unless_held, finished, input_nodes, is_forced, shown, stale_line
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
 from dgs_utils.batch.scratch import run_folder
 from dgs_utils.batch.state import failure, manifest, record_folder, state
@@ -59,7 +59,7 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
     before = {node.key for node in nodes if node not in left}
     for node in left:
         if is_forced(node, options):
-            clear(node)  # from here on it counts as missing, also where this run is interrupted
+            clear_unless_held(node)  # from here on it counts as missing, also where this run is interrupted
     for line in changed_data(left):
         display.note(line)
     display.start(left, len(nodes))

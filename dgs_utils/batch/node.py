@@ -157,8 +157,16 @@ def clear(node: Node) -> None:
             _remove(entry)
 
 
+def clear_unless_held(node: Node) -> None:
+    """Do as `clear` where no process works in the folder, which may not be there yet."""
+    node.folder.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), FileLock(lock_file(node), timeout=0):
+        if not worker(node.folder, share(node)):
+            clear(node)
+
+
 def _remove(entry: Path) -> None:
-    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
 
 
 def _run(node: Node, display: Display, options: Options) -> Report:
