@@ -1,5 +1,6 @@
 """Image folders from anywhere: what each layout means, that every file is accounted for, and what is said instead."""
 
+import gzip
 import io
 import json
 import os
@@ -473,6 +474,24 @@ def test_archives_have_bounds(tmp_path, suffix, bounds):
     write(tmp_path, {f"x{suffix}": packed(files, suffix)})
     with pytest.raises(ValueError, match=rf"x{suffix} (.* unpacks to more than|holds more than 3 files)"):
         unpack(tmp_path / f"x{suffix}", tmp_path / "out", bounds)
+
+
+@pytest.mark.parametrize("part", ["header", "name", "file", "end"])
+def test_what_tar_archives_hold_beside_their_files_counts(tmp_path, part):
+    """200 MB of zeros in 200 kB: where a name should be, in a file that is hidden, and behind the last file."""
+    info = tarfile.TarInfo(".hidden" if part == "file" else "a/1.png")
+    info.type = {"header": tarfile.XHDTYPE, "name": tarfile.GNUTYPE_LONGNAME}.get(part, tarfile.REGTYPE)
+    info.size = 0 if part == "end" else 200 * 2**20
+    (tmp_path / "x.tgz").write_bytes(gzip.compress(info.tobuf()) + gzip.compress(bytes(2**20)) * 200)
+    with pytest.raises(ValueError, match=r"x.tgz .* unpacks to more than 67,108,864 bytes; if you trust it, raise"):
+        unpack(tmp_path / "x.tgz", tmp_path / "out")
+    assert not list(tmp_path.glob("out/**/*.png"))
+
+
+def test_a_file_that_should_be_a_folder_too(tmp_path):
+    write(tmp_path, {"x.tar": packed({"a": "text", "a/1.png": 0}, ".tar")})
+    with pytest.raises(ValueError, match=r"x.tar holds a/1.png, and a file where its folder should"):
+        unpack(tmp_path / "x.tar", tmp_path / "out")
 
 
 def test_links_and_systems_files_in_archives(tmp_path):

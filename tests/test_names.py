@@ -20,12 +20,12 @@ from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 
 WICKED = ["../../../../victim", "..", ".", "", "/etc", "a/b", "a\\b", "\0", "a\nb", "\x1b[2J", "C:evil", " a", "a ",
-          "x" * 260, "é" * 101, "\ud800", "a\u2028b", ".git"]
+          "x" * 260, "é" * 101, "\ud800", "a\u2028b", ".git", "a\u202egnp.exe", "\u200b", "a\u200d"]
 GOOD = ["n02096294", "Shih-Tzu", "golden retriever", "Old English sheepdog", "01", "St. Bernard", "日本", "a+b (1)",
-        "caña's", "x" * LONGEST]
+        "caña's", "x" * LONGEST, "می\u200cشود", "a∕b", "con", "a."]
 # Texts in which what is dangerous is frequent.
-texts = st.lists(st.sampled_from(["..", "/", "\\", ".", "a", "~", "\0", " ", "\n", "é", "C:", "x" * 100, "-", "$HOME"])
-                 | st.characters(), max_size=8).map("".join)
+texts = st.lists(st.sampled_from(["..", "/", "\\", ".", "a", "~", "\0", " ", "\n", "é", "\u200d", "C:", "x" * 100, "-",
+                                   "$HOME"]) | st.characters(), max_size=8).map("".join)
 
 
 @pytest.mark.parametrize("name", WICKED)
@@ -61,6 +61,7 @@ def test_what_passes_stays_below_its_folder(text):
 
 @given(texts)
 @example("..C:")
+@example("\u200d. \u200d.a")
 def test_cleaned_names_always_pass(text):
     found = clean_name(text)
     assert check_name(found, "it") == clean_name(found) == found

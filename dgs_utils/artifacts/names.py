@@ -15,6 +15,7 @@ DEEPEST = 1000  # bytes of a relative path
 LABEL = 120  # bytes of the readable part of a folder's name
 PLAIN = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}/){0,5}[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")  # at a glance
 DRIVE = re.compile(r"[A-Za-z]:")
+JOINERS = "\u200c\u200d"  # which Persian words and some symbols hold; other unseen characters only deceive
 
 
 def check_name(name: str, what: str) -> str:
@@ -66,13 +67,13 @@ def clean_name(text: str, longest: int = LABEL) -> str:
     if len(text) <= longest and PLAIN.fullmatch(text) and "/" not in text:
         return text
     text = "".join("-" if character in "/\\" or _is_odd(character) else character for character in text)
-    text = text.strip().lstrip(". ") or "unnamed"  # first, since a drive may stand behind dots
+    text = _bare(text, ".") or "unnamed"  # first, since a drive may stand behind dots
     text = DRIVE.sub(lambda drive: f"{drive[0][0]}-", text, count=1) if DRIVE.match(text) else text
     raw = text.encode()
     if len(raw) > longest:
         half = (longest - 1) // 2
         head, tail = raw[:half].decode(errors="ignore"), raw[-half:].decode(errors="ignore")
-        text = f"{head.strip()}~{tail.strip()}"
+        text = f"{_bare(head)}~{_bare(tail)}"
     return text
 
 
@@ -107,14 +108,23 @@ def _fault(name: str) -> str:
         return "which holds a control character"
     if DRIVE.match(name):
         return "which begins like a drive"
-    if name != name.strip():
+    if name != _bare(name):
         return "which begins or ends with a blank"
     return f"which has more than {LONGEST} bytes" if len(name.encode()) > LONGEST else ""
 
 
 def _is_odd(character: str) -> bool:
-    """Return whether a character is a control, half of a surrogate pair, or the end of a line or paragraph."""
-    return not " " <= character <= "~" and unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    """Return whether a character is a control, unseen, half of a surrogate pair, or the end of a line or paragraph."""
+    return not " " <= character <= "~" and (
+        unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS)
+
+
+def _bare(text: str, start: str = "") -> str:
+    """Return a text without blanks, and joiners that join nothing, at both ends, and others at its start."""
+    before = ""
+    while text != before:
+        before, text = text, text.strip().strip(JOINERS).lstrip(start)
+    return text
 
 
 def _quoted(name) -> str:

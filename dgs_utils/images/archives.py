@@ -1,5 +1,6 @@
 """Archives of images from anywhere: unpacked within bounds, without links, and with plain names only."""
 
+import bz2
 import gzip
 import lzma
 import stat
@@ -11,16 +12,18 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dgs_utils.artifacts.names import check_relative
 from dgs_utils.images.lists import SPLITS
 from dgs_utils.images.trees import ARCHIVES, is_hidden, looks_like_image
 from dgs_utils.params import PoolParams, PrepareParams
 
+PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by how their files begin
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
           RuntimeError, NotImplementedError)  # the last two: a password, and unknown compression
 BLOCK = 2**20
+HEADERS = 2**26  # bytes around the files of a tar archive; names take some hundred each
 
 
 class Bounds(NamedTuple):
@@ -68,13 +71,13 @@ def unpack_all(archives: list[Path], target: Path, bounds: Bounds = BOUNDS) -> N
     """
     for archive in archives:
         name = archive.name.partition(".")[0]
-        unpack(archive, target / name if len(archives) > 1 and _is_split(archive, name) else target, bounds)
+        unpack(archive, target / name if len(archives) > 1 and _is_split(archive, name, bounds) else target, bounds)
 
 
-def _is_split(archive: Path, name: str) -> bool:
+def _is_split(archive: Path, name: str, bounds: Bounds) -> bool:
     if name.lower() not in SPLITS:
         return False
-    with _opened(archive) as members:
+    with _opened(archive, bounds) as members:
         return not any(member.name.removeprefix("./").split("/")[0].lower() in SPLITS for member in members)
 
 
@@ -85,10 +88,8 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
         ValueError: not an archive, damaged, beyond the bounds, with a link, with a name that leads elsewhere, or with
             an image that is in ``target`` already; the sentence names the archive.
     """
-    by_ratio = max(2**26, bounds.ratio * archive.stat().st_size)
-    most, name = min((bounds.size, "unpack_gib"), (by_ratio, "unpack_ratio"))
-    total = 0
-    with _opened(archive, bounds.members) as members:
+    most, total = _most(archive, bounds)[0], 0
+    with _opened(archive, bounds) as members:
         if len(members) > bounds.members:
             raise ValueError(f"{archive} holds more than {bounds.members:,} files; if you "
                              f"trust it, raise unpack_files, or unpack it and give the folder")
@@ -104,31 +105,46 @@ def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
                     raise ValueError(f"{archive} holds {member.name}, which it or another archive beside it held "
                                      f"already; unpack each into a folder of its own, and give the folder")
                 continue
-            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise ValueError(f"{archive} holds {member.name}, and a file where its folder should be; unpack it "
+                                 f"yourself, and give the folder") from None
             with member.open() as source, place.open("wb") as file:
                 while block := source.read(BLOCK):
                     total += len(block)
                     if total > most:
-                        raise ValueError(f"{archive} ({archive.stat().st_size:,} bytes) unpacks to more than "
-                                         f"{int(most):,} bytes; if you trust it, raise {name}, or unpack it and give "
-                                         f"the folder")
+                        raise _too_large(archive, bounds)
                     file.write(block)
 
 
+def _most(archive: Path, bounds: Bounds) -> tuple[int, str]:
+    """Return to how many bytes an archive may unpack, and the parameter that says so."""
+    by_ratio = max(2**26, bounds.ratio * archive.stat().st_size)
+    most, name = min((bounds.size, "unpack_gib"), (by_ratio, "unpack_ratio"))
+    return int(most), name
+
+
+def _too_large(archive: Path, bounds: Bounds) -> ValueError:
+    most, name = _most(archive, bounds)
+    return ValueError(f"{archive} ({archive.stat().st_size:,} bytes) unpacks to more than {most:,} bytes; if you trust "
+                      f"it, raise {name}, or unpack it and give the folder")
+
+
 @contextmanager
-def _opened(path: Path, most: int = BOUNDS.members) -> Iterator[list[Member]]:
-    """List an archive's files, at most one beyond ``most``, and yield them; its damage becomes a sentence."""
+def _opened(path: Path, bounds: Bounds) -> Iterator[list[Member]]:
+    """List an archive's files, at most one beyond the bounds, and yield them; its damage becomes a sentence."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as zipped:
                 yield [Member(info.filename.replace("\\", "/"), stat.S_ISLNK(info.external_attr >> 16),
                               partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
         else:
-            with tarfile.open(path) as file:
+            with _Bounded(path, bounds) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
                 found = (Member(info.name, not info.isreg(), partial(_open_regular, file, info))
                          for info in file if not info.isdir())
-                listed = list(islice(found, most + 1))
-                while len(listed) <= most and file.fileobj.read(BLOCK):  # to the checksum, after the last member
+                listed = list(islice(found, bounds.members + 1))
+                while len(listed) <= bounds.members and stream.read(BLOCK):  # to the checksum, after the last member
                     pass
                 yield listed
     except DAMAGE as error:
@@ -137,6 +153,43 @@ def _opened(path: Path, most: int = BOUNDS.members) -> Iterator[list[Member]]:
             raise ValueError(f"{path} is encrypted; unpack it with its password, and give the folder") from None
         cure = "delete it and fetch it again" if is_archive(path) else "unpack it yourself, and give the folder"
         raise ValueError(f"{path} cannot be unpacked ({reason}); {cure}") from None
+
+
+class _Bounded:
+    """What a packed tar archive unpacks to, as a stream that goes no further than its bounds, nor far at once.
+
+    Whatever stands before, between and behind the files counts, which `tarfile` reads before anybody sees it.
+    """
+
+    def __init__(self, path: Path, bounds: Bounds):
+        with path.open("rb") as file:
+            start = file.read(6)
+        packer = next((packer for mark, packer in PACKERS.items() if start.startswith(mark)), open)
+        self.stream: Any = packer(path, "rb")
+        self.path, self.bounds, self.most = path, bounds, _most(path, bounds)[0] + HEADERS
+        self.tell, self.close = self.stream.tell, self.stream.close
+
+    def __enter__(self) -> "_Bounded":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def read(self, size: int) -> bytes:
+        return self._step(self.stream.read, size, size <= HEADERS and self.tell() <= self.most)
+
+    def seek(self, place: int) -> int:
+        return self._step(self.stream.seek, place, place <= self.most)
+
+    def _step(self, step: Callable, number: int, within: bool) -> Any:
+        if not within:
+            raise _too_large(self.path, self.bounds)
+        try:
+            return step(number)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise tarfile.ReadError(str(error)) from None  # bz2 has no error of its own
 
 
 def _open_regular(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
