@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.display import Display
+    from dgs_utils.batch.experiment import MOST
     from dgs_utils.batch.look import damage_lines, make_whole
     from dgs_utils.batch.report import summary
     from dgs_utils.batch.run import run_plan
@@ -132,8 +133,8 @@ def _run(options: argparse.Namespace) -> int:
     from dgs_utils.batch.status import overview
 
     how = _how(options)
-    if options.jobs is not None and options.jobs < 1:
-        raise ValueError(f"--jobs is {options.jobs}; give how many notebooks run at a time, 1 or more")
+    if options.jobs is not None and not 1 <= options.jobs <= MOST:
+        raise ValueError(f"--jobs is {options.jobs}; give how many notebooks run at a time, 1 or more, up to {MOST:,}")
     nodes = _chosen(options)
     if options.graph:
         from dgs_utils.batch.graph import draw

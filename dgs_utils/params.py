@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from dgs_utils.methods import DYNAMIC, METHODS, MODES, WINDOW, Method, method_of
+from dgs_utils.methods import DYNAMIC, METHODS, MODES, RULES, WINDOW, Method, method_of
 from dgs_utils.runtime.parameters import (
     GIVEN,
     GROWS,
@@ -442,10 +442,11 @@ class SampleParams(StageParams):
     @model_validator(mode="after")
     def _known_method(self):
         selectors = [name for name, method in METHODS.items() if method.source != "condense"]
-        if self.method not in selectors:
-            hint = nearest(self.method, selectors)
-            raise ValueError(f"sample.method is {self.method!r}; choose one of {', '.join(selectors)}"
-                             f"{hint if 'did you mean' in hint else ''}")
+        for name, value, valid in (("method", self.method, selectors), ("rule", self.rule, ["", *RULES])):
+            if value not in valid:
+                hint = nearest(value, valid)
+                raise ValueError(f"sample.{name} is {value!r}; choose one of {', '.join(filter(None, valid))}"
+                                 f"{hint if 'did you mean' in hint else ''}")
         _, method = self.made
         if (self.cut or self.cut_errors) and not method.chooses:
             raise ValueError(f"sample.cut and sample.cut_errors need a rule that chooses, and {self.method} has none; "

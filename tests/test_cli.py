@@ -59,7 +59,7 @@ def test_help_comes_at_once():
     ([FILE, "--limit", "-1"], "--limit is -1; give minutes"),
     ([FILE, "--limit", "nan"], "--limit is nan; give minutes"),
     ([FILE, "--jobs", "-3"], "--jobs is -3; give how many notebooks run at a time"),
-    ([FILE, "--jobs", "0"], "--jobs is 0; give how many notebooks run at a time"),
+    ([FILE, "--jobs", str(10**20)], f"--jobs is {10**20}; give how many notebooks run at a time, 1 or more"),
     ([FILE, "--jobs", "two"], "argument --jobs: invalid int value: 'two'; see dgs run --help"),
     ([FILE, "--set", "sample.distribution=hil"], "did you mean 'hill'"),
     ([FILE, "--set", 'figures.title="../up"'], "figures.title is '../up', which holds a separator"),

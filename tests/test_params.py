@@ -75,6 +75,8 @@ def test_a_name_like_no_other_brings_the_whole_list():
 
 @pytest.mark.parametrize(("stage", "name", "value", "sentence"), [
     ("00_prepare", "seed", -1, "prepare.seed is -1, but input should be greater than or equal to 0"),
+    ("00_prepare", "seed", 10**30, f"prepare.seed is {10**30}, but input should be less than or equal to 90071992547"),
+    ("05_sample", "rule", "drow", "did you mean 'draw'?"),
     ("00_prepare", "channels", 2, "prepare.channels is 2, but input should be 1 or 3"),
     ("00_prepare", "label_dropout", 1.5, "prepare.label_dropout is 1.5, but input should be less than or equal to 1"),
     ("00_prepare", "image_size", 0, "prepare.image_size is 0, but input should be greater than or equal to 4"),

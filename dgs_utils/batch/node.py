@@ -41,6 +41,7 @@ from dgs_utils.batch.state import (
 
 PAUSE = 0.5  # seconds between looks at what another process is running
 HANG = 900  # seconds that a kernel's start, or an output that it announced, may take on the busiest machine
+SHARING = 1000  # notebooks that may share a GPU at the most
 STALE = "stale"  # what --force takes beside stages
 
 
@@ -55,7 +56,7 @@ class Options:
         asked: the command: the experiment file, and each change by --set.
 
     Raises:
-        ValueError: a limit that is negative or no number, or less than one notebook a GPU.
+        ValueError: a limit that is negative or no number, or less than one or too many notebooks a GPU.
     """
 
     force: frozenset[str] = frozenset()
@@ -66,8 +67,9 @@ class Options:
     def __post_init__(self):
         if not 0 <= self.limit < math.inf:
             raise ValueError(f"--limit is {self.limit:g}; give minutes, such as 90, or 0 for no limit")
-        if self.per_gpu < 1:
-            raise ValueError(f"--per-gpu is {self.per_gpu}; give how many notebooks may share a GPU, 1 or more")
+        if not 1 <= self.per_gpu <= SHARING:
+            raise ValueError(f"--per-gpu is {self.per_gpu}; give how many notebooks may share a GPU, 1 or more, up to "
+                             f"{SHARING}")
 
 
 DEFAULTS = Options()

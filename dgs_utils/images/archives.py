@@ -164,12 +164,12 @@ class _Bounded:
     def __init__(self, path: Path, bounds: Bounds):
         with path.open("rb") as file:
             start = file.read(6)
-        packer = next((packer for mark, packer in PACKERS.items() if start.startswith(mark)), open)
+        packer: Any = next((packer for mark, packer in PACKERS.items() if start.startswith(mark)), open)
         self.stream: Any = packer(path, "rb")
         self.path, self.bounds, self.most = path, bounds, _most(path, bounds)[0] + HEADERS
         self.tell, self.close = self.stream.tell, self.stream.close
 
-    def __enter__(self) -> "_Bounded":
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *_: Any) -> None:

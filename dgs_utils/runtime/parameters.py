@@ -25,8 +25,9 @@ Folder = Annotated[str, Field(json_schema_extra={"folder": True})]  # a stage's 
 Folders = Annotated[list[str], Field(json_schema_extra={"folder": True})]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+LARGEST = 2**53  # the last whole number that tables and every reader of JSON take as it is
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Precision = Literal["fp32", "bf16"]
 Switch = Annotated[Literal["auto", "on", "off"], Field(json_schema_extra=MACHINE)]
 Batch = Annotated[int, Field(ge=1, json_schema_extra=MACHINE)]  # images at a time, where that moves rounding only
