@@ -165,6 +165,9 @@ MANIFESTS = {
     'seconds is "12"': lambda found: found | {"seconds": "12"},
     "seconds is not finite": lambda found: found | {"seconds": float("nan")},
     "of an input, content is missing": lambda found: found | {"inputs": [{"name": "x", "folder": "y", "key": "z"}]},
+    "of an input, count is \"1\"": lambda found: found | {"inputs": [found["inputs"][0] | {"count": "1"}]},
+    "of 'part0.txt', files is null": lambda found: found | {"files": {"part0.txt": found["files"]["part0.txt"]
+                                                                      | {"files": None}}},
     "of an input, it is no JSON object": lambda found: found | {"inputs": ["../.."]},
     "of 'a.csv', bytes is \"many\"": lambda found: found | {"files": {"a.csv": {"sha256": "", "bytes": "many"}}},
     "files is []": lambda found: found | {"files": []},

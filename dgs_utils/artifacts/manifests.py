@@ -26,6 +26,7 @@ SCHEMA = {"stage": str, "key": str, "label": str, "content": str, "inputs": list
           "chain": list, "seconds": float | int}
 INPUT = {"name": str, "folder": str, "key": str, "content": str}
 FILE = {"sha256": str, "bytes": int}
+AT_TIMES = {"count": int, "files": int}  # what an input or a file may have besides
 LATER = {"warnings": [], "code": {}, "later_code": [], "versions": {}, "seconds": 0.0, "count": 0,
          "chain": []}  # what manifests of older kits may lack, with what then holds
 
@@ -62,14 +63,18 @@ def _fault(manifest: Any) -> str:
     if not math.isfinite(manifest["seconds"]):
         return "seconds is not finite"
     for source in manifest["inputs"]:
-        if fault := _mismatch(source, INPUT):
+        if fault := _mismatch(source, INPUT) or _mismatch(source, _also(source)):
             return f"of an input, {fault}"
     for name, entry in manifest["files"].items():
         if "/" in name or name in (".", ".."):
             return f"{name!r} is no name of a file in it"
-        if fault := _mismatch(entry, FILE):
+        if fault := _mismatch(entry, FILE) or _mismatch(entry, _also(entry)):
             return f"of {name!r}, {fault}"
     return ""
+
+
+def _also(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: kind for name, kind in AT_TIMES.items() if name in value}
 
 
 def _mismatch(value: Any, schema: dict[str, Any]) -> str:
@@ -117,7 +122,7 @@ def content_of(manifest: dict[str, Any], count: int = 0) -> str:
     """Return the hash of a result's content, or of its first ``count`` images a class; "" where it has fewer."""
     if not count:
         return manifest["content"]
-    return manifest["chain"][count - 1] if count <= len(manifest["chain"]) else ""
+    return manifest["chain"][count - 1] if 0 < count <= len(manifest["chain"]) else ""
 
 
 def same_source(before: dict[str, Any], now: dict[str, Any]) -> bool:
