@@ -48,6 +48,24 @@ def grown(tmp_path_factory):
     return workspace, before, manifests(workspace), small, planned, result.stdout
 
 
+@pytest.mark.slow  # two notebooks
+def test_a_pool_by_strata_is_as_large_as_its_set_and_needs_the_originals_scores(grown, tmp_path):
+    shutil.copytree(grown[0].with_name("before"), tmp_path / "w")
+    workspace, text = tmp_path / "w", SMALL.partition("evaluate:")[0]
+    (workspace / FILE).write_text(text.replace("method: dgs", "method: strata, seed: 1"))
+    result = dgs(workspace, "run", FILE)
+    assert result.returncode == 0, result.stdout
+    new = {name: manifest for name, manifest in manifests(workspace).items() if name not in grown[1]}
+    assert sorted(manifest["stage"] for manifest in new.values()) == ["02_pool", "05_sample"]
+    pool, distilled = (workspace / "outputs" / name for name in sorted(new))
+    assert {source["name"] for source in new[f"02_pool/{pool.name}"]["inputs"]} == {"prepare", "originals"}
+    images = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")}
+              for folder in (pool / "images", distilled / "images")]
+    assert len(images[0]) == 2 * 10
+    assert images[0] == images[1]
+    assert set(pd.read_csv(distilled / "metadata.csv")["generator"]) == {"strata"}
+
+
 def stage_of(found: dict, stage: str) -> tuple[str, dict]:
     [(name, manifest)] = [(name, manifest) for name, manifest in found.items() if manifest["stage"] == stage
                           and manifest["params"].get("source") != "originals"]
