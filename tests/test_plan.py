@@ -418,6 +418,14 @@ def test_paths_in_a_file_start_from_it(places, monkeypatch):
     assert root_of("base.yaml") == places / "mine" / "data"  # relative to the file in which it stands
 
 
+def test_a_judge_s_folder_starts_from_the_file_and_a_network_s_name_does_not(places):
+    for name in ("judge/kept", "convnet3"):
+        (places / "mine" / name).mkdir(parents=True)
+    for written, found in (("./judge/kept", str(places / "mine" / "judge" / "kept")), ("convnet3", "convnet3")):
+        (places / "mine" / "y.yaml").write_text(f"base: x.yaml\nprepare: {{classifier: {written}}}\n")
+        assert read_experiment("../mine/y.yaml").values("00_prepare", {})["classifier"] == found
+
+
 def test_paths_on_the_command_line_start_from_the_current_folder(places, monkeypatch):
     monkeypatch.chdir(places / "mine")
     assert root_of("x.yaml", ["prepare.root=data/../data"]) == places / "mine" / "data"

@@ -1,5 +1,6 @@
 """The sampler on a process whose exact solution is known, against diffusers' scheduler, and image by image."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import diffusers
@@ -218,3 +219,17 @@ def test_no_more_noise_channels_are_guided_than_there_are():
     with pytest.raises(ValueError, match="guidance_channels is 3, but the model has 2 noise channels; choose 0"):
         sample(model, torch.tensor([0]), rngs(1), steps=4, guidance=Guidance(2.0, channels=3))
     assert model.asked == []  # refused before any work
+
+
+def test_a_compiled_model_is_compiled_once_for_steps_with_guidance_and_once_without():
+    model, graphs = draw_weights(DiT(input_size=4, patch_size=2, in_channels=1, hidden_size=16, depth=1, num_heads=2,
+                                     num_classes=3), seed=0), []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    model.eval().compile(backend=backend)
+    for _ in range(3):
+        sample(model, torch.tensor([0, 1]), rngs(2), steps=6, guidance=Guidance(4.0, interval=(0.2, 0.8)))
+    assert len(graphs) == 2

@@ -14,7 +14,7 @@ from dgs_utils.artifacts.places import CHECKOUT, locate, workspace
 from dgs_utils.params import STAGES
 
 FILES = {"root", "class_index", "autoencoder_path"}  # parameters that are files or folders of the user's
-PERHAPS = {"base_model", "classifier_weights", "classifiers", "features"}  # or a name; or "name:file"
+PERHAPS = {"base_model", "classifier", "classifier_weights", "classifiers", "features"}  # or a name; or "name:file"
 
 
 def given_file(text: str) -> str:
@@ -69,6 +69,8 @@ def _placed(section: str, name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_placed(section, name, item, folder) for item in value]
     if not isinstance(value, str) or not value or name not in FILES | PERHAPS | _folders(section):
+        return value
+    if name == "classifier" and "/" not in value:  # a network's name, also where something is called so
         return value
     head, colon, tail = value.partition(":")
     if name in ("classifiers", "features") and colon:
