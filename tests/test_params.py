@@ -203,7 +203,7 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
 def test_settings_of_the_machine():
     machine = {name for model in STAGES.values() for name in model.marked("machine")}
     assert machine == {"device", "workers", "checkpoint_every", "gradient_checkpointing", "tracker", "processes",
-                       "shard", "compile", "batch_size", "unpack_gib", "unpack_files", "unpack_ratio"}
+                       "shard", "title", "compile", "batch_size", "unpack_gib", "unpack_files", "unpack_ratio"}
     batches = {stage for stage, model in STAGES.items() if "batch_size" in model.marked("machine")}
     assert batches == {"02_pool", "03_difficulty"}  # of a training they decide the result
 
