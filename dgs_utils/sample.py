@@ -87,8 +87,8 @@ def choices_by_rule(source: "Source", name: str, ipc: int, seed: int = 0) -> dic
     """
     table = source.images.table
     table = table[table["class"] == name]
-    there = {"score": "score" in table, "judgement": "correct" in table, "target": name in source.targets,
-             "dynamics": "mean_probability" in table}
+    there = {"score": "score" in table, "judgement": {"correct", "confidence"} <= set(table),
+             "target": name in source.targets, "dynamics": "mean_probability" in table}
     found = {}
     for method, made in METHODS.items():
         if made.source != "pool" or not made.chooses or not all(there.get(need, False) for need in made.rule.needs):

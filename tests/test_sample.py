@@ -395,9 +395,12 @@ def test_what_the_judge_misclassifies_can_be_left_out(sampled, world):
     right = set(table[table["prediction"] == table["own"]]["file_name"])
     assert len(right) < len(table)
     for method in ("dgs", "hardest", "pool_random"):
-        _, metadata, _ = sampled(method, cut_errors=True, pool_factor=5, ipc=2, **(
+        run, metadata, _ = sampled(method, cut_errors=True, pool_factor=5, ipc=2, **(
             {"transform": str(world["transform"])} if method == "dgs" else {}))
         assert set(metadata["source"]) <= right
+        shown = choices_by_rule(read_source(run), "1", 2)  # of the rules whose columns are there
+        assert METHODS[method].label in shown
+        assert all(set(rows["file_name"]) <= right for rows in shown.values())
     with pytest.raises(ValueError, match=r"images that the judge recognises, in .*, and 30 are needed"):
         sampled("hardest", cut_errors=True, ipc=30, pool_factor=0)
 
