@@ -52,7 +52,7 @@ def test_differences_are_those_of_paired_trainings_to_random_of_the_same_source(
                    *arm("random", HARD, measure="", **REAL), *arm("real_easiest", EASY, **REAL),
                    *arm("dit", EASY), *arm("full", EASY, **REAL))
     found = rules_over_random(figures.completed(results))
-    expected = {("pool", "Random of pool", "1 − p(class)"): by_hand(MARGIN, RANDOM),  # of what the cut left
+    expected = {("pool", "Random of pool (cut 0.3)", "1 − p(class)"): by_hand(MARGIN, RANDOM),  # of what the cut left
                 ("pool", "Easiest", "1 − p(class)"): by_hand(EASY, RANDOM),
                 ("pool", "Easiest", "margin"): by_hand(MARGIN, RANDOM),
                 ("pool", "Hardest", "1 − p(class)"): by_hand(HARD, RANDOM),

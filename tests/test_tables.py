@@ -200,6 +200,15 @@ def test_series_name_what_tells_sets_of_a_method_apart():
                          runs([20], **plain)])
     assert series_of(results).tolist() == ["DGS (scale, code)", "DGS (scale, paper)", "DGS (hill, code)", "Random"]
     assert main_series(results.assign(series=series_of(results))) == "DGS (scale, code)"
+    cuts = {"": "DGS", "errors": "DGS (cut errors)", "errors, 0.3": "DGS (cut errors, 0.3)"}
+    assert series_of(pd.concat([runs([40], cut=cut) for cut in cuts])).tolist() == list(cuts.values())
+    looked = {**plain, "method": "pool_random"}  # a cut looks at a judge's score, where chance does not
+    plainly, one, two = ({**looked, **cut} for cut in (
+        {}, {"cut": "0.3", "measure": "margin", "judge": "one"}, {"cut": "0.3", "measure": "margin", "judge": "two"}))
+    results = pd.concat([runs([40], **plainly), runs([40], **one)])
+    assert series_of(results).tolist() == ["Random of pool", "Random of pool (cut 0.3)"]
+    assert series_of(pd.concat([results, runs([40], **two)])).tolist()[1:] == [
+        f"Random of pool (judged by {judge}, cut 0.3)" for judge in ("one", "two")]
     results = pd.concat([runs([40]), runs([50], variant="b2"), runs([20], **plain)])
     assert series_of(results).tolist() == ["DGS (set a1)", "DGS (set b2)", "Random"]
     results = pd.concat([runs([40]), runs([50], pool_factor=2, variant="b2")])  # the first difference says enough

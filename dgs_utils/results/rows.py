@@ -110,7 +110,7 @@ def series_of(rows: pd.DataFrame) -> np.ndarray:
     """Return a readable name for how each row's images were made.
 
     It is the method's label, followed in brackets by what else tells this method's rows apart, such as "DGS (hill)";
-    two rows have the same name only if they agree in all of `MAKING`.
+    two rows have the same name only if they agree in all of `MAKING`. What a row does not have is not told of it.
     """
     rows = rows.reset_index(drop=True)
     names = np.empty(len(rows), dtype=object)
@@ -118,14 +118,23 @@ def series_of(rows: pd.DataFrame) -> np.ndarray:
         told = [name for name in MAKING[1:-1] if part[name].nunique() > 1]
         if part.groupby(told or "method")["variant"].nunique().max() > 1:
             told.append("variant")
-        extra = part[told].apply(lambda row: ", ".join(_value(*item) for item in row.items()), axis=1) if told else ""
-        names[part.index] = LABELS.get(method, method) + (" (" + extra + ")" if told else "")
+        told = [name for name in told if name not in _looked_at(part, told)]
+        extras = [", ".join(_value(*item) for item in zip(told, values, strict=True) if item[1] != "")
+                  for values in part[told].itertuples(index=False)]
+        names[part.index] = [f"{LABELS.get(method, method)}{f' ({extra})' if extra else ''}" for extra in extras]
     return names
+
+
+def _looked_at(part: pd.DataFrame, told: list[str]) -> set[str]:
+    """Return which of score and judge tell nothing, since they vary with a cut alone, which looks at both."""
+    kinds = part.groupby(told, dropna=False).ngroups if "cut" in told else 0
+    return {name for name in ("measure", "judge") if name in told and part[name][part["cut"] != ""].nunique() == 1
+            and part.groupby([other for other in told if other != name], dropna=False).ngroups == kinds}
 
 
 def _value(name: str, value: object) -> str:
     shown = {"pool_factor": "{} × IPC", "variant": "set {}", "bias": "β {}", "fine_tune_seed": "fine-tuned by seed {}",
-             "features": "features of {}", "judge": "judged by {}"}
+             "features": "features of {}", "judge": "judged by {}", "cut": "cut {}"}
     return shown.get(name, "{}").format(value)
 
 

@@ -35,8 +35,9 @@ def rules_over_random(results: pd.DataFrame) -> pd.DataFrame:
                                                                       for column in CONTROLS.values()], np.nan)
              for name, end in (("difference", ""), ("low", "_low"), ("high", "_high"))}
     shown = shown.assign(source=source, control=_controls_of(shown), score=_scores_of(shown), **found)
-    shown = shown[shown["difference"].notna()].reset_index(drop=True)
-    shown = shown.assign(rule=_rules_of(shown))
+    is_random = shown["method"].map(lambda name: METHODS[name].selector == "random")
+    shown = shown[shown["difference"].notna() | is_random].reset_index(drop=True)
+    shown = shown.assign(rule=_rules_of(shown))[shown["difference"].notna()]  # named beside what they are compared with
     columns = [*CELL, "condition", "setting", "source", "control", "rule", "score", "steps", "best", *found]
     order = [*CONTROLS, *METHODS]  # pools first
     return shown[columns].sort_values(["source", "method"], key=lambda names: names.map(order.index),
