@@ -4,9 +4,9 @@
     python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # the rows of a finished run first
 
 It wants a checkout without uncommitted changes, on a commit that stays (not one that is to be rebased), whose hash the
-manifests then tell. Notebook 07 makes tables, comparisons and figures; the ledger, the tables in it, and the table and
-the paragraph on older rows in the README are written from them. Sentences in the README that quote single numbers are
-one's own to write; tests/test_evidence.py says which do not hold any more.
+manifests then tell. Notebook 07 makes tables, comparisons and figures; the table in the README, the ledger, and the
+tables and the paragraph on older rows beside it are written from them. Sentences that quote single numbers are one's
+own to write; tests/test_evidence.py says which do not hold any more.
 """
 
 import json
@@ -25,10 +25,12 @@ from dgs_utils.results.comparisons import signed
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "outputs" / "evidence"
 LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
-COMMANDS = {"quickstart": "dgs run params/quickstart.yaml", **{
-    name: f"dgs run params/{name}.yaml --jobs 2" for name in ("fashion_table", "nette64_cpu", "woof128_cpu",
-                                                              "fashion_precision")},
-    "which_images": "dgs run params/which_images.yaml"}
+COMMANDS = {"cifar10_pools": "dgs run params/cifar10_pools.yaml --jobs 2",
+            **{name: f"dgs run params/{name}.yaml" for name in ("which_images", "quickstart")},
+            **{name: f"dgs run params/{name}.yaml --jobs 2" for name in ("fashion_table", "nette64_cpu", "woof128_cpu",
+                                                                         "fashion_precision")}}
+ASKED = "cifar10_pools"  # whose table the README shows
+NOT_SHOWN = {"cifar10_pools"}  # whose images may be measured, not passed on
 TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",
           "woof128_cpu": "ImageWoof, 64 px"}
 RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]
@@ -61,7 +63,7 @@ def collect(name: str, folder: Path) -> None:
     kept.mkdir(exist_ok=True)
     shutil.copy(folder / "results.csv", kept / "results.csv")
     shutil.copy(folder / "manifest.json", kept / "rows.json")
-    for figure in ("figure2.png", "figure3.png"):
+    for figure in ("figure2.png", *(() if name in NOT_SHOWN else ("figure3.png",))):  # figure 3 is made of images
         if (folder / figure).exists():
             shutil.copy(folder / figure, kept / figure)
     nodes_behind(folder, folder.parents[1]).to_csv(kept / "nodes.csv", index=False)
@@ -135,8 +137,15 @@ def older(names: list[str]) -> str:
             f"commit.")
 
 
+def rule_lines() -> list[str]:
+    """Return the lines of the README's table: each rule beside random images of the pool, the best first."""
+    table = pd.read_csv(EVIDENCE / ASKED / "rules.csv").sort_values("difference", ascending=False, kind="stable")
+    return [f"| {row.rule} | {row.best:.1f} | {signed(row.difference)} ({signed(row.low)} to {signed(row.high)}) |"
+            for row in table[table["source"] == "pool"].itertuples()]
+
+
 def difference_lines() -> list[str]:
-    """Return the lines of the README's table."""
+    """Return the lines of the table of what difficulty-guided sampling has above its rivals, beside the ledger."""
     lines = []
     for name, title in TITLES.items():
         table = pd.read_csv(EVIDENCE / name / "comparisons.csv")
@@ -162,17 +171,19 @@ def write_ledger(names: list[str]) -> None:
     LEDGER.write_text(text)
 
 
-def write_readme(names: list[str]) -> None:
-    """Write the table of differences and the paragraph on older rows into "Results"."""
-    text = README.read_text()
-    before, head, after = text.partition("| DGS minus |")
-    old = re.match(r"[^\n]*\n\| ---[^\n]*\n(\|[^\n]*\n)+", after)
-    titles = "\n".join(after.splitlines()[:2])
-    text = before + head + titles + "\n" + "\n".join(difference_lines()) + "\n" + after[old.end():]
-    text = re.sub(rf"{re.escape(OLDER)}.*?\n\n", "", text, flags=re.S)
+def put_table(file: Path, title: str, lines: list[str]) -> None:
+    """Put lines in place of those of the table whose heading begins so."""
+    before, head, after = file.read_text().partition(title)
+    old = re.match(r"([^\n]*\n\| ---[^\n]*\n)(\|[^\n]*\n)*", after)
+    file.write_text(before + head + old[1] + "".join(f"{line}\n" for line in lines) + after[old.end():])
+
+
+def write_older(names: list[str]) -> None:
+    """Write the paragraph on older rows after the table of differences."""
+    text = re.sub(rf"{re.escape(OLDER)}.*?\n\n", "", LEDGER.read_text(), flags=re.S)
     paragraph = older(names)
-    place = text.index("![Differences to DGS")
-    README.write_text(text[:place] + (f"{wrapped(paragraph)}\n\n" if paragraph else "") + text[place:])
+    place = text.index("\n\n", text.index("| DGS minus |")) + 2
+    LEDGER.write_text(text[:place] + (f"{wrapped(paragraph)}\n\n" if paragraph else "") + text[place:])
 
 
 def wrapped(text: str, width: int = 120) -> str:
@@ -197,7 +208,9 @@ def main(changes: list[str]) -> None:
         for name in names:
             take_over(name, made[name])
     write_ledger(names)
-    write_readme(names)
+    put_table(LEDGER, "| DGS minus |", difference_lines())
+    write_older(names)
+    put_table(README, "| Kept by |", rule_lines())
 
 
 if __name__ == "__main__":
