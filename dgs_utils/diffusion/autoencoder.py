@@ -14,7 +14,7 @@ from torch import Tensor
 from dgs_utils.artifacts.parts import is_whole, kept
 from dgs_utils.artifacts.places import locate
 from dgs_utils.diffusion.folders import from_hub, open_folder
-from dgs_utils.runtime.devices import store_matrices
+from dgs_utils.runtime.devices import layout_of, store_matrices
 
 HUB = {
     "taesd": "madebyollin/taesd",
@@ -67,9 +67,8 @@ class LatentAutoencoder(Autoencoder):
         self.factor = 2 ** (len(stages) - 1)
 
     def to(self, device: torch.device) -> "Autoencoder":
-        """Move to a device; GPUs convolve fastest with channels last."""
-        layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format
-        self.model.to(device, memory_format=layout)
+        """Move to a device, laid out by the norm that it has (`devices.layout_of`)."""
+        self.model.to(device, memory_format=layout_of(self.model))
         return self
 
     def store_matrices(self, precision: str) -> "Autoencoder":

@@ -33,7 +33,7 @@ def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
     colors = {score: f"C{place}" if score else "0.4" for place, score in enumerate(scores)}
     limit, rules = half_width_of(shown, margin), [list(part["rule"].unique()) for _, part in lines]
     heights = [sum(_room(part, rule) for rule in names) for (_, part), names in zip(lines, rules, strict=True)]
-    size = (2.6 + 2.3 * len(ipcs), 0.7 + sum(heights) + 0.55 * len(lines))
+    size = (2.6 + 2.3 * max(len(ipcs), 2), 0.7 + sum(heights) + 0.55 * len(lines))
     figure, axes = plt.subplots(len(lines), len(ipcs), figsize=size, sharex=True, squeeze=False, sharey="row",
                                 height_ratios=heights)
     for line, ((control, condition), part), names in zip(axes, lines, rules, strict=True):
