@@ -169,7 +169,7 @@ def test_pools_alone_and_together_are_arms_with_controls_of_their_own(two):
         {f"random of the pool {name}": best["moderate", name] - best["pool_random", name] for name in names})
     titles = [axis.get_title("left").strip() for axis in plots.rule_grid(tables["rules"]).axes]
     assert [title.partition(": ")[2] for title in titles] == [
-        "minus random of the pool big", "minus random of the pool packed", "minus random of the pool big + packed"]
+        "minus random of the pool big", "minus random of the pool packed", "minus random of the pool big+packed"]
     assert tables["summary"].set_index("series")["pool_random"].to_dict() == pytest.approx(
         {f"Moderate ({name})": best["pool_random", name] for name in names}
         | {f"Random of pool ({name})": np.nan for name in names}, nan_ok=True)
