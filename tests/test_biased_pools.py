@@ -1,6 +1,7 @@
 """Pools of real images with a known bias: drawn by weight, nested, scored as the originals are."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from small_world import CLASSES, make_prepare, open_stage, write_digits
 from dgs_utils import difficulty, evaluate, pool, sample, transform
 from dgs_utils.artifacts.files import write_json
 from dgs_utils.artifacts.manifests import history
+from dgs_utils.artifacts.run import Run
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import plan
 from dgs_utils.params import PoolParams, validate
@@ -146,12 +148,18 @@ def test_shift_is_the_area_between_the_distribution_functions(pool, real):
         assert (shift(pool, real) < 0) == (np.mean(pool) < np.mean(real))
 
 
+def score(made: Run, prepare: Path, scores: Path) -> Run:
+    """Run stage 03 on a pool, beside the scores of the originals that it was drawn by."""
+    run = open_stage("03_difficulty", prepare=str(prepare), pool=str(made.folder), originals=str(scores))
+    difficulty.score_source(run)
+    run.finish()
+    return run
+
+
 def test_rows_tell_bias_and_shift(originals):
     prepare, scores = originals
     made, _ = drawn(originals, images_per_class=20, bias=6.0)
-    scored = open_stage("03_difficulty", prepare=str(prepare), pool=str(made.folder), originals=str(scores))
-    difficulty.score_source(scored)
-    scored.finish()
+    scored = score(made, prepare, scores)
     told = open_stage("04_transform", pool_scores=str(scored.folder), original_scores=str(scores), ipc=3,
                       pool_factor=0, objective="none")
     transform.transform_sets(told, transform.read_sets(told))
@@ -173,9 +181,7 @@ def test_rows_tell_bias_and_shift(originals):
 def test_what_scores_were_made_of_is_known_when_the_pool_has_grown(originals):
     prepare, scores = originals
     made, _ = drawn(originals, images_per_class=10, bias=2.0)
-    run = open_stage("03_difficulty", prepare=str(prepare), pool=str(made.folder), originals=str(scores))
-    difficulty.score_source(run)
-    run.finish()
+    run = score(made, prepare, scores)
     drawn(originals, images_per_class=20, bias=2.0)
     behind = {folder: manifest["stage"] for folder, manifest in history(run.folder)}
     assert behind == {run.folder: "03_difficulty", scores: "03_difficulty", made.folder: "02_pool",

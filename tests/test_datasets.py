@@ -14,11 +14,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dgs_utils.images.archives import unpack
-from dgs_utils.images.classes import SUBSETS
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.sources import FASHION
 from dgs_utils.params import validate
+from dgs_utils.subsets import SUBSETS
 
 WOOF = [row[0] for row in SUBSETS["imagewoof"]]
 NETTE = [row[0] for row in SUBSETS["imagenette"]]

@@ -27,7 +27,7 @@ from dgs_utils.batch.plan import expand
 from dgs_utils.batch.report import summary
 from dgs_utils.batch.scratch import Scratch
 from dgs_utils.batch.state import manifest, state
-from dgs_utils.batch.status import damage_lines, overview
+from dgs_utils.batch.status import fault_lines, overview
 
 FILE = "params/small.yaml"
 
@@ -183,7 +183,7 @@ def test_a_manifest_that_lacks_something_counts_as_missing_and_is_told(copy, fau
     damaged = MANIFESTS[fault](json.loads(path.read_text()))
     path.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
     nodes = expand(read_experiment(copy / FILE))
-    lines = damage_lines(nodes)
+    lines = fault_lines(nodes)
     assert len(lines) == 1
     assert lines[0].startswith("Counts as missing: ")
     assert fault in lines[0]

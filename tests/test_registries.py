@@ -17,7 +17,6 @@ from dgs_utils.condense import CONDENSERS
 from dgs_utils.diffusion.autoencoder import HUB
 from dgs_utils.diffusion.dit import DIT_SIZES
 from dgs_utils.diffusion.sampler import SOLVERS
-from dgs_utils.images.classes import SUBSETS
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
 from dgs_utils.results import rows
@@ -26,6 +25,7 @@ from dgs_utils.runtime.compiling import SWITCH
 from dgs_utils.selection.measures import MEASURES
 from dgs_utils.selection.selectors import SELECTORS
 from dgs_utils.selection.targets import PREDEFINED
+from dgs_utils.subsets import SUBSETS
 
 PACKAGE = Path(dgs_utils.__file__).parent
 REGISTRIES = {

@@ -13,10 +13,11 @@ from small_world import open_stage, write_digits
 from dgs_utils import prepare
 from dgs_utils.classifiers.judge import pretrained
 from dgs_utils.classifiers.weights import READERS
-from dgs_utils.images.classes import SUBSETS, imagenet_index, imagenet_names, read_class_index
+from dgs_utils.images.classes import imagenet_index, imagenet_names, read_class_index
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import validate
+from dgs_utils.subsets import SUBSETS
 
 SMALL = "shufflenet_v2_x0_5"
 

@@ -43,14 +43,14 @@ def _table(nodes: list[Node], states: dict[str, str], disk: bool) -> list[str]:
 def _details(nodes: list[Node], states: dict[str, str]) -> list[str]:
     """Return a line for each failed node, and for what is stale: why, and what it would cost to renew it."""
     lines = [failure_line(node, failure(node)) for node in nodes if states[node.key] == "failed"]
-    lines += damage_lines(nodes)
+    lines += fault_lines(nodes)
     short = [(node, manifest_in(node.folder)) for node in nodes if states[node.key] == "missing"]
     lines += [f"{shown(node.folder)} has {found['count']} of the {node.count} that are asked for; the rest is made by "
               f"the next run" for node, found in short if found and found["key"] == node.key]
     return lines + stale_lines(nodes, states)
 
 
-def damage_lines(nodes: list[Node]) -> list[str]:
+def fault_lines(nodes: list[Node]) -> list[str]:
     """Return a line for each node that counts as missing although its folder has a manifest."""
     faults = filter(None, map(damage, nodes))
     return [f"Counts as missing: {fault.rsplit('; ', 1)[0]}; it is made anew by the next run" for fault in faults]

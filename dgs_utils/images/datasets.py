@@ -13,7 +13,7 @@ import pandas as pd
 from dgs_utils.artifacts.files import write_csv, write_json
 from dgs_utils.artifacts.places import locate
 from dgs_utils.images.archives import is_archive
-from dgs_utils.images.classes import SUBSETS, imagenet_index, imagenet_names, read_class_index
+from dgs_utils.images.classes import imagenet_index, imagenet_names, read_class_index
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.layouts import find_images, no_images_of
 from dgs_utils.images.sources import FASHION, open_source
@@ -22,6 +22,7 @@ from dgs_utils.images.tables import natural_key, one_form
 from dgs_utils.images.trees import entries
 from dgs_utils.params import PrepareParams
 from dgs_utils.runtime.progress import silent
+from dgs_utils.subsets import SUBSETS
 
 
 def index_originals(params: PrepareParams, folder: Path, progress: Callable = silent) -> list[str]:

@@ -98,9 +98,13 @@ def s3(classes: Sequence[Candidates], ipc: int, attraction: float = 0.4, repulsi
 
 
 def _direction(features: np.ndarray) -> np.ndarray:
-    """Return the mean direction of feature vectors, of length 1."""
-    mean = (features / np.linalg.norm(features, axis=1, keepdims=True)).mean(axis=0)
-    return mean / np.linalg.norm(mean)
+    """Return the mean direction of feature vectors, of length 1, or 0 where they point nowhere together."""
+    return _unit(_unit(features).mean(axis=0))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
 
 
 def _log_gap(cosine: np.ndarray) -> np.ndarray:
