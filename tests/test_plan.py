@@ -235,6 +235,20 @@ def test_several_grids_are_the_points_of_all(experiment):
     assert stages(plan(changed))["06_evaluate"] == 1
 
 
+@pytest.mark.parametrize("axes", [("sample.cut_errors", "transform.shared_scale"), ("sample.seed", "pool.seed"),
+                                  ("sample.cut", "transform.weight"), ("sample.ipc", "sample.pool_factor")])
+def test_grids_with_the_same_values_of_other_axes_are_told_apart(experiment, axes):
+    values = {"sample.cut_errors": [True], "transform.shared_scale": [True], "sample.cut": [0.25],
+              "transform.weight": [0.25]}
+    grids = [{axis: values.get(axis, [4, 3]), "sample.method": ["dgs"], "evaluate.seed": [0, 1]} for axis in axes]
+    alone = [{node.key for node in expand(experiment(BASE | {"grid": grid}))} for grid in grids]
+    together = {node.key for node in expand(experiment(BASE | {"grid": grids}))}
+    only_07 = {node.key for grid in (*grids, grids) for node in expand(experiment(BASE | {"grid": grid}))
+               if node.stage == "07_figures"}
+    assert together - only_07 == set.union(*alone) - only_07
+    assert all(len(found - other - only_07) >= 4 for found, other in (alone, alone[::-1]))
+
+
 @pytest.mark.parametrize(("sample", "pool", "sentence"), [
     ({"ipc": 20}, {}, "sample.ipc 20 × sample.pool_factor 5 asks for 100 images of each class, but "
                       "pool.images_per_class is 50; raise it to 100"),

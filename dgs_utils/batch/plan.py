@@ -73,7 +73,7 @@ class _Planner:
         """Return a stage's node at a grid point, with its inputs planned before it."""
         if stage == "05_sample" and is_condensed(self.experiment.values(stage, point)):
             stage, overrides = "08_condense", self._condensed(point)
-        upstream = [value for axis, value in point.items() if axis[0] in _UP_TO[stage]]
+        upstream = [item for item in point.items() if item[0][0] in _UP_TO[stage]]  # other grids have other axes
         question = repr((stage, overrides, upstream))
         if question not in self.asked:
             values = self._title(point) if stage == "05_sample" else {}
