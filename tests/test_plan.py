@@ -326,7 +326,7 @@ def test_every_experiment_file_plans(file, outputs, tmp_path):
     for stage in ("00_prepare", "02_pool"):
         if experiment.sections.get(stage, {}).get("root"):
             experiment.sections[stage]["root"] = str(tmp_path / stage)
-            for number in range(50):
+            for number in range(100):
                 path = tmp_path / stage / f"class{number % 2}" / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
