@@ -16,9 +16,10 @@ from dgs_utils.artifacts.manifests import history, input_folder, parameter, read
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
+from dgs_utils.results.bias import gains_of_pools, trends_of
 from dgs_utils.results.comparisons import MARGIN, compare_with_rivals
 from dgs_utils.results.rows import completed, main_series
-from dgs_utils.results.rules import over_bias, over_ipc, over_steps, rules_over_random
+from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
 from dgs_utils.results.summaries import summarise, with_controls, without_ablations
 from dgs_utils.results.tables import lay_out
 from dgs_utils.runtime.seeds import numpy_rng
@@ -38,7 +39,8 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
     Returns:
         By name: "comparison", laid out as text, mean ± standard deviation (one for each protocol where there are
         several: "comparison-idc"); "summary" (`summaries.with_controls`); "differences" of difficulty-guided sampling
-        to each rival (`comparisons.compare_with_rivals`); "rules" (`rules.rules_over_random`).
+        to each rival (`comparisons.compare_with_rivals`); "rules" (`rules.rules_over_random`); "trends" of rules over
+        the bias of pools (`bias.trends_of`).
     """
     rows = completed(rows)
     summary, main = summarise(rows), main_series(rows)
@@ -47,6 +49,7 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
              lay_out(summary[summary["protocol"] == protocol], "comparison") for protocol in protocols}
     rivals = [series for series in summary["series"].unique() if main and series != main]
     return found | {"summary": with_controls(rows), "rules": rules_over_random(rows),
+                    "trends": trends_of(gains_of_pools(rows)),
                     "differences": compare_with_rivals(rows, main, rivals, margin=margin)}
 
 
@@ -59,7 +62,8 @@ def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
 
     Returns:
         "accuracy" of every set; "differences" to difficulty-guided sampling; "accuracy_by_ipc"; and what each score ×
-        rule has above random images: "rules", "rules_by_ipc", "rules_by_steps", and "rules_by_shift" of the pool.
+        rule has above random images: "rules", "rules_by_ipc", "rules_by_steps", and "gain_over_shift" of pools of
+        known bias.
     """
     rows = completed(rows)
     tables = tables_of(rows, margin)
@@ -68,7 +72,9 @@ def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
              "accuracy_by_ipc": plots.accuracy_by_ipc(without_ablations(summarise(rows))),
              "rules": plots.rule_grid(by_rule, margin) if len(by_rule) else None}
     found |= {f"rules_by_{x}": plots.rule_curves(part, x) for x, part in
-              (("ipc", over_ipc(by_rule)), ("steps", over_steps(by_rule)), ("shift", over_bias(rows))) if len(part)}
+              (("ipc", over_ipc(by_rule)), ("steps", over_steps(by_rule))) if len(part)}
+    gains = gains_of_pools(rows)
+    found |= {"gain_over_shift": plots.gain_over_shift(gains, margin)} if len(gains) else {}
     return {name: figure for name, figure in found.items() if figure is not None}
 
 

@@ -19,7 +19,7 @@ from test_tables import rows
 from dgs_utils import figures, plots, sample
 from dgs_utils.classifiers.training import ImageTensors
 from dgs_utils.evaluate import evaluate_set
-from dgs_utils.results.rules import over_bias, over_ipc, over_steps, rules_over_random
+from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
 
 ROOT = Path(__file__).resolve().parents[1]
 POOL = {"pool": "p1"}
@@ -121,30 +121,6 @@ def test_curves_go_through_the_differences(x):
         assert order[1]["Easiest"] < order[1]["Hardest"]
 
 
-def biased() -> pd.DataFrame:
-    """A rule's gain that falls with the bias of the pool; random images do not know how far their pool lies off."""
-    parts = []
-    for bias, shift, gain in (("-3", 0.21, 4), ("0", 0.01, 0), ("3", -0.13, -2)):
-        place = {"bias": bias, "pool": f"p{bias}", "pool_factor": 0}
-        parts += arm("pool_random", RANDOM, measure="", shift="", **place)
-        parts += arm("easiest", np.add(RANDOM, [gain, gain + 1, gain]), shift=shift, **place)
-    return rows(*parts)
-
-
-def test_a_rule_s_gain_stands_over_how_far_its_pools_lie_off():
-    found = over_bias(figures.completed(biased())).query("rule == 'Easiest'").sort_values("shift")
-    assert found["shift"].tolist() == [-0.13, 0.01, 0.21]
-    for gain, row in zip((-2, 0, 4), found.itertuples(), strict=True):
-        expected = by_hand(np.add(RANDOM, [gain, gain + 1, gain]), RANDOM)
-        assert (row.difference, row.low, row.high) == pytest.approx(expected)
-    [axis] = plots.rule_curves(found, "shift").axes
-    [curve] = [line for line in axis.lines if line.get_marker() != "None"]
-    assert tuple(curve.get_xdata()) == (-0.13, 0.01, 0.21)
-    assert tuple(curve.get_ydata()) == tuple(found["difference"])
-    assert len(over_bias(figures.completed(grid()))) == 0
-    assert len(over_bias(figures.completed(biased().query("bias == '3'")))) == 0  # one point is no curve
-
-
 def test_one_ipc_and_one_length_make_no_curve():
     found = rules_over_random(figures.completed(grid().query("ipc == 10 and steps == 400")))
     assert len(over_ipc(found)) == len(over_steps(found)) == 0
@@ -180,7 +156,7 @@ def trained():
 def test_real_rows_without_folders_give_figures_and_tables(trained):
     tables, drawn = figures.tables_of(trained), figures.figures_of(trained)
     assert set(drawn) == {"accuracy", "accuracy_by_ipc", "rules", "rules_by_ipc", "rules_by_steps"}
-    assert set(tables) == {"comparison", "summary", "differences", "rules"}
+    assert set(tables) == {"comparison", "summary", "differences", "rules", "trends"}
     best = trained.set_index(["method", "ipc", "steps", "training_seed"])["best"].sort_index()
     for row in tables["rules"].itertuples():
         arms = [best[name, row.ipc, row.steps].to_list() for name in (row.method, "pool_random")]

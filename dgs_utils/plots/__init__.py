@@ -9,6 +9,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "accuracy": ["accuracy_by_class", "accuracy_by_ipc", "accuracy_by_method", "accuracy_curves"],
+    "bias": ["gain_over_shift"],
     "differences": ["differences_to"],
     "difficulty": [
         "compare_targets", "figure2", "figure4", "objective_map", "score_histograms", "sliders", "target_and_found",

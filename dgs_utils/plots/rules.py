@@ -12,8 +12,7 @@ from dgs_utils.plots.differences import draw_interval, half_width_of
 from dgs_utils.plots.style import folded, looks_of
 from dgs_utils.results.comparisons import MARGIN
 
-AXES = {"ipc": "images per class (IPC)", "steps": "training steps",
-        "shift": "how much harder the pool is than the originals\n(Wasserstein-1; below 0: easier)"}
+AXES = {"ipc": "images per class (IPC)", "steps": "training steps"}
 
 
 def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
@@ -74,20 +73,20 @@ def _draw_rules(axis: Axes, cells: pd.DataFrame, part: pd.DataFrame, rules: Sequ
 
 
 def rule_curves(found: pd.DataFrame, x: str) -> Figure:
-    """Show how what each rule has above random images changes with IPC, training or the pool's bias.
+    """Show how what each rule has above random images changes with IPC or training.
 
     Bars are the 95 % intervals of the comparisons; the scale follows the points of a source, and bars that reach
     further run out of the frame. Points of one place stand beside each other.
 
     Args:
-        found: rows of `results.rules.over_ipc`, `over_steps` or `over_bias`, one or more.
-        x: "ipc", "steps" or "shift".
+        found: rows of `results.rules.over_ipc` or `over_steps`, one or more.
+        x: "ipc" or "steps".
     """
     several = found.loc[found["score"] != "", "score"].nunique() > 1
     found = found.assign(line=[f"{rule}, {score}" if several and score else rule
                                for rule, score in zip(found["rule"], found["score"], strict=True)])
     looks = dict(zip(found["line"].unique(), looks_of(found["line"].nunique()), strict=True))
-    alike = {"ipc": ["condition"], "steps": ["setting", "ipc"], "shift": ["condition", "ipc"]}[x]
+    alike = {"ipc": ["condition"], "steps": ["setting", "ipc"]}[x]
     panels = list(found.groupby(["source", "control", *alike], sort=False))
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
@@ -112,13 +111,10 @@ def _draw_curves(axis: Axes, part: pd.DataFrame, x: str, looks: dict[str, dict])
     axis.axhline(0, color="0.5", linewidth=0.8, zorder=1)
     apart = min(0.05, 0.7 / len(names))
     for number, name in enumerate(names):
-        line, shift = part[part["line"] == name].sort_values(x), apart * (number - (len(names) - 1) / 2)
-        places = line[x].to_numpy() if x == "shift" else np.array([ticks.index(value) for value in line[x]]) + shift
+        line, beside = part[part["line"] == name].sort_values(x), apart * (number - (len(names) - 1) / 2)
+        places = np.array([ticks.index(value) for value in line[x]]) + beside
         reach = line["high"] - line["difference"]
         axis.vlines(places, line["difference"] - reach, line["difference"] + reach, color=looks[name]["color"],
                     linewidth=0.6, alpha=0.5)
         axis.plot(places, line["difference"], markersize=4, linewidth=1.1, **looks[name])
-    if x == "shift":
-        axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
-        return
     axis.set(xticks=range(len(ticks)), xticklabels=[f"{tick:,}" if x == "steps" else tick or "all" for tick in ticks])

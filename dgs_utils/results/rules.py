@@ -8,7 +8,6 @@ from dgs_utils.results.rows import CELL, CONDITION, condition_of, series_of
 from dgs_utils.results.summaries import with_controls
 
 CONTROLS = {"pool": "over_pool", "originals": "over_random"}  # of each source: columns of `summaries.with_controls`
-SAME_POOL = ("dataset", "split", "prepare_seed", "pool_factor")  # beside β: of which pools a shift is the mean
 BY_COMPUTE = ("epoch_factor", "evaluations")  # tell conditions apart that differ in nothing but how long is trained
 
 
@@ -34,10 +33,10 @@ def rules_over_random(results: pd.DataFrame) -> pd.DataFrame:
     found = {name: np.select([source == which for which in CONTROLS], [shown[f"{column}{end}"].to_numpy()
                                                                       for column in CONTROLS.values()], np.nan)
              for name, end in (("difference", ""), ("low", "_low"), ("high", "_high"))}
-    shown = shown.assign(source=source, control=_controls_of(shown), score=_scores_of(shown), **found)
+    shown = shown.assign(source=source, control=_controls_of(shown), score=scores_of(shown), **found)
     is_random = shown["method"].map(lambda name: METHODS[name].selector == "random")
     shown = shown[shown["difference"].notna() | is_random].reset_index(drop=True)
-    shown = shown.assign(rule=_rules_of(shown))[shown["difference"].notna()]  # named beside what they are compared with
+    shown = shown.assign(rule=names_of_rules(shown))[shown["difference"].notna()]  # named beside their controls
     columns = [*CELL, "condition", "setting", "source", "control", "rule", "score", "steps", "best", *found]
     order = [*CONTROLS, *METHODS]  # pools first
     return shown[columns].sort_values(["source", "method"], key=lambda names: names.map(order.index),
@@ -52,7 +51,7 @@ def _controls_of(rows: pd.DataFrame) -> list[str]:
             for of_pool, generator in zip(is_pool, rows["generator"], strict=True)]
 
 
-def _rules_of(rows: pd.DataFrame, **apart: str) -> np.ndarray:
+def names_of_rules(rows: pd.DataFrame, **apart: str) -> np.ndarray:
     """Return a readable name of each row's rule and of what else tells its sets apart.
 
     Scores and generators have columns of their own, and so has what is ``apart``.
@@ -63,7 +62,7 @@ def _rules_of(rows: pd.DataFrame, **apart: str) -> np.ndarray:
     return names
 
 
-def _scores_of(rows: pd.DataFrame) -> list[str]:
+def scores_of(rows: pd.DataFrame) -> list[str]:
     """Return the score that each row's rule, or the cut before it, goes by."""
     looks = [bool({"score", "target"} & {*METHODS[method].rule.needs}) or cut != ""
              for method, cut in zip(rows["method"], rows["cut"], strict=True)]
@@ -79,25 +78,6 @@ def over_steps(found: pd.DataFrame) -> pd.DataFrame:
     """Return those rows of `rules_over_random` that were trained for several numbers of steps, all else alike."""
     alike = [name for name in CONDITION if name not in BY_COMPUTE]
     return _varying(found[found["steps"] > 0], ["control", *alike], "steps")
-
-
-def over_bias(results: pd.DataFrame) -> pd.DataFrame:
-    """Return what each rule has above random images of pools whose bias is known, with how far each pool lies off.
-
-    Args:
-        results: rows, one a training, of pools that were drawn from the originals (generator "originals").
-
-    Returns:
-        `rules_over_random` for those rows whose condition has pools of several β, with rules called the same whatever
-        that is, and shift: of the pools of that β, the mean over the runs that know it (see `targets.shift`).
-    """
-    found = rules_over_random(results)
-    found = found[found["bias"] != ""].reset_index(drop=True)
-    known = results.assign(shift=pd.to_numeric(results.get("shift", np.nan), errors="coerce"))
-    shifts = known.groupby([*SAME_POOL, "bias"], dropna=False)["shift"].mean().rename("shift").reset_index()
-    found = found.merge(shifts, on=[*SAME_POOL, "bias"], how="left")
-    found = found.assign(rule=_rules_of(found, bias="")).dropna(subset="shift")
-    return _varying(found, ["source", *CONDITION], "bias")
 
 
 def _varying(found: pd.DataFrame, alike: list[str], name: str) -> pd.DataFrame:

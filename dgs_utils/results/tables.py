@@ -236,11 +236,57 @@ def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str
     return text
 
 
+def write_trends(trends: pd.DataFrame, name: str, folder: Path) -> str:
+    """Write what rules have above others over the bias of pools as ``<name>.csv``, and as a table ``<name>.md``.
+
+    Args:
+        trends: rows of `bias.trends_of`.
+        name: of the files.
+        folder: where they go.
+
+    Returns:
+        What the Markdown file says: a line a rule, with its height on the easiest and the hardest pools and on pools
+        that are like the originals; bold where the line falls or rises for all lines together.
+    """
+    write_csv(folder / f"{name}.csv", trends)
+    if trends.empty:
+        return ""
+    several = trends.groupby(["condition", "ipc"]).ngroups > 1
+    lines = [{"Rule": f"{row.condition}, IPC {row.ipc}: {row.rule}" if several else row.rule, "Pools": row.pools,
+              "Easiest pools": _interval(row.easiest, row.easiest_low, row.easiest_high),
+              "Like the originals": _interval(row.alike, row.alike_low, row.alike_high),
+              "Hardest pools": _interval(row.hardest, row.hardest_low, row.hardest_high),
+              "For 0.1 harder": _bold(_interval(row.slope, row.slope_low, row.slope_high),
+                                      row.p_holm < 1 - row.confidence)} for row in trends.itertuples()]
+    told = trends.iloc[0]
+    place = "" if several else f"{told['condition']}, IPC {told['ipc']}: "
+    note = (f"{place}percentage points of best top-1 accuracy above random images of the same pool, or as named, with "
+            f"{100 * told['confidence']:.0f} % intervals: lines by least squares through a point a pool, over how much "
+            f"harder the pool is than the originals (Wasserstein-1, from {_shift(trends['easiest_shift'].min())} to "
+            f"{_shift(trends['hardest_shift'].max())}); slopes are bold where zero is outside after Holm's correction "
+            f"for {len(trends)} lines.")
+    text = f"{_markdown(pd.DataFrame(lines).set_index('Rule'))}\n\n{note}\n"
+    with atomic(folder / f"{name}.md") as partial:
+        partial.write_text(text)
+    return text
+
+
+def _shift(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def _difference(found: Any) -> str:
-    if np.isnan(found.low):
-        return EMPTY if np.isnan(found.difference) else signed(found.difference)
-    text = f"{signed(found.difference)} ({signed(found.low)} to {signed(found.high)})"
-    return f"**{text}**" if found.p_holm < 1 - found.confidence else text
+    return _bold(_interval(found.difference, found.low, found.high), found.p_holm < 1 - found.confidence)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if np.isnan(low):
+        return EMPTY if np.isnan(value) else signed(value)
+    return f"{signed(value)} ({signed(low)} to {signed(high)})"
+
+
+def _bold(text: str, is_bold: bool) -> str:
+    return f"**{text}**" if is_bold else text
 
 
 def _p_values(found: Any) -> str:
