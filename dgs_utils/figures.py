@@ -16,7 +16,7 @@ from dgs_utils.artifacts.manifests import history, input_folder, parameter, read
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
-from dgs_utils.results.bias import gains_of_pools, trends_of
+from dgs_utils.results.bias import gains_by_bias, gains_of_pools
 from dgs_utils.results.comparisons import MARGIN, compare_with_rivals
 from dgs_utils.results.rows import completed, main_series
 from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
@@ -39,8 +39,8 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
     Returns:
         By name: "comparison", laid out as text, mean ± standard deviation (one for each protocol where there are
         several: "comparison-idc"); "summary" (`summaries.with_controls`); "differences" of difficulty-guided sampling
-        to each rival (`comparisons.compare_with_rivals`); "rules" (`rules.rules_over_random`); "trends" of rules over
-        the bias of pools (`bias.trends_of`).
+        to each rival (`comparisons.compare_with_rivals`); "rules" (`rules.rules_over_random`); "gains" of rules by
+        the bias of pools (`bias.gains_by_bias`).
     """
     rows = completed(rows)
     summary, main = summarise(rows), main_series(rows)
@@ -49,7 +49,7 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
              lay_out(summary[summary["protocol"] == protocol], "comparison") for protocol in protocols}
     rivals = [series for series in summary["series"].unique() if main and series != main]
     return found | {"summary": with_controls(rows), "rules": rules_over_random(rows),
-                    "trends": trends_of(gains_of_pools(rows)),
+                    "gains": gains_by_bias(gains_of_pools(rows)),
                     "differences": compare_with_rivals(rows, main, rivals, margin=margin)}
 
 

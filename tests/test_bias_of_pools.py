@@ -1,4 +1,6 @@
-"""What rules have above random images over the bias of the pool: gains by hand, lines by another road, coverage."""
+"""What rules have above random images over the bias of the pool: gains, means and ranks by hand, table and figure."""
+
+import math
 
 import numpy as np
 import pandas as pd
@@ -7,8 +9,8 @@ from scipy import stats
 from test_tables import rows
 
 from dgs_utils import figures, plots
-from dgs_utils.results.bias import band, gains_of_pools, trends_of, with_differences
-from dgs_utils.results.tables import write_trends
+from dgs_utils.results.bias import gains_by_bias, gains_of_pools, trends_of, with_differences
+from dgs_utils.results.tables import write_gains
 
 pytestmark = pytest.mark.usefixtures("styled")
 
@@ -76,75 +78,60 @@ def test_ours_above_the_others_is_a_difference_pool_by_pool():
         assert part.to_dict() == pytest.approx((table["DGS (code)"] - table[other]).to_dict())
 
 
-def by_matrix(x: np.ndarray, y: np.ndarray, at: float) -> tuple[float, float, float, float]:
-    """Return slope, its standard error, height and its standard error, by the normal equations."""
-    design = np.stack([np.ones_like(x), x], axis=1)
-    inverse = np.linalg.inv(design.T @ design)
-    coefficients = inverse @ design.T @ y
-    variance = np.sum((y - design @ coefficients) ** 2) / (len(x) - 2)
-    place = np.array([1.0, at])
-    return (coefficients[1], np.sqrt(variance * inverse[1, 1]), place @ coefficients,
-            np.sqrt(variance * place @ inverse @ place))
-
-
-def test_lines_are_those_of_the_normal_equations():
+def test_means_of_a_bias_have_student_s_intervals_over_pools():
     rng = np.random.default_rng(0)
     gains = gains_of_pools(figures.completed(results()))
     gains["gain"] += rng.normal(size=len(gains))
-    found = trends_of(with_differences(gains))
-    assert list(found["pools"]) == [6] * 5
-    reach = stats.t.ppf(0.975, 4)
+    found = gains_by_bias(with_differences(gains))
+    assert list(found.groupby("rule", sort=False).groups) == list(with_differences(gains)["rule"].unique())
+    for _, part in found.groupby("rule"):
+        assert list(part["bias"]) == ["3", "0", "-3"]  # the easiest pools first
     for row in found.itertuples():
-        part = with_differences(gains).query("rule == @row.rule")
-        for name, at in (("easiest", -0.13), ("alike", 0.0), ("hardest", 0.21)):
-            slope, slope_error, height, error = by_matrix(part["shift"].to_numpy(), part["gain"].to_numpy(), at)
-            assert [getattr(row, f"{name}{end}") for end in ("", "_low", "_high")] == pytest.approx(
-                [height, height - reach * error, height + reach * error])
-        assert [row.slope, row.slope_low, row.slope_high] == pytest.approx(
-            [slope / 10, (slope - reach * slope_error) / 10, (slope + reach * slope_error) / 10])
-        assert row.p == pytest.approx(2 * stats.t.sf(abs(slope / slope_error), 4))
-    assert (found["p_holm"] >= found["p"]).all()
+        part = with_differences(gains).query("rule == @row.rule and bias == @row.bias")
+        low, high = stats.t.interval(0.95, 1, part["gain"].mean(), stats.sem(part["gain"]))
+        assert [row.pools, row.shift, row.gain, row.low, row.high] == pytest.approx(
+            [2, part["shift"].mean(), part["gain"].mean(), low, high])
+    alone = gains_by_bias(gains[gains["pool"].isin(["p-30", "p30"])])
+    assert alone["low"].isna().all()
+    assert alone["gain"].notna().all()
 
 
-def test_bands_hold_the_true_line_as_often_as_they_say():
-    rng, shift = np.random.default_rng(1), np.repeat([-0.15, -0.08, 0.0, 0.15, 0.3], 4)
-    at, true = np.array([-0.15, 0.0, 0.3]), lambda x: 1 - 8 * x
-    held = np.zeros(3)
-    draws = 1000
-    for _ in range(draws):
-        found = band(shift, true(shift) + rng.normal(0, 3, len(shift)), at)
-        held += (found[:, 1] <= true(at)) & (true(at) <= found[:, 2])
-    assert np.abs(held / draws - 0.95).max() < 4 * np.sqrt(0.95 * 0.05 / draws)
-
-
-def test_too_few_pools_or_pools_alike_have_no_line():
+def test_trends_are_of_ranks_whatever_the_shape():
     gains = gains_of_pools(figures.completed(results()))
-    few = gains[gains["pool"].isin(["p-30", "p00", "p30"])]
+    bent = gains.assign(gain=np.where(gains["rule"] == "Easiest", -np.exp(20 * gains["shift"]), gains["shift"] ** 3))
+    found = trends_of(bent).set_index("rule")
+    assert found["tau"].to_dict() == pytest.approx({"DGS (code)": 1, "DGS (none)": 1, "Easiest": -1})
+    assert found["p"].to_numpy() == pytest.approx(2 / math.factorial(6))  # two of all orders of six
+    assert found["p_holm"].to_numpy() == pytest.approx(3 * 2 / math.factorial(6))
+    few = gains[gains["pool"].isin(["p-30", "p-31", "p00", "p30"])]
     assert len(trends_of(few)) == len(trends_of(gains.assign(shift=0.1))) == len(trends_of(gains[:0])) == 0
-    one_side = trends_of(gains[gains["shift"] > -0.05])
-    assert one_side["alike"].notna().all()
-    assert trends_of(gains.assign(shift=gains["shift"] + 1))["alike"].isna().all()  # never beyond what was measured
 
 
-def test_the_table_says_how_high_each_line_is(tmp_path):
+def test_the_table_has_a_column_a_bias_and_a_line_a_rule(tmp_path):
     gains = gains_of_pools(figures.completed(results()))
-    rng = np.random.default_rng(0)
-    gains["gain"] += rng.normal(0, 0.1, size=len(gains))
-    trends = trends_of(gains)
-    text = write_trends(trends, "trends", tmp_path)
-    assert (tmp_path / "trends.md").read_text() == text
+    gains["gain"] += np.random.default_rng(0).normal(0, 0.1, size=len(gains))
+    text = write_gains(with_differences(gains), "gains", tmp_path)
+    assert (tmp_path / "gains.md").read_text() == text
     head, _, *lines = text.split("\n\n")[0].splitlines()
-    assert head == "| Rule | Pools | Easiest pools | Like the originals | Hardest pools | For 0.1 harder |"
-    [ours] = [line for line in lines if line.startswith("| DGS (code) |")]
-    row = trends.query("rule == 'DGS (code)'").iloc[0]
-    assert f"{row['easiest']:+.1f}".replace("-", "−") in ours
-    assert ours.count("**") == 2  # it rises
-    assert "from −0.13 to +0.21" in text
-    assert "for 3 lines" in text
-    assert write_trends(trends_of(gains[:0]), "none", tmp_path) == ""
+    assert head == "| Rule | β 3, shift −0.12 | β 0, shift +0.00 | β −3, shift +0.20 | τ |"
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert list(cells) == ["DGS (code)", "Easiest", "DGS (none)", "DGS (code) minus Easiest",
+                           "DGS (code) minus DGS (none)"]
+    means = gains.groupby(["rule", "bias"])["gain"].mean()
+    for rule in means.index.levels[0]:
+        for cell, bias in zip(cells[rule], ("3", "0", "-3"), strict=False):
+            assert cell.startswith(f"{means[rule, bias]:+.1f} (".replace("-", "−"))
+    kept = pd.read_csv(tmp_path / "gains.csv", dtype={"bias": str})
+    for rule, (*_, tau) in cells.items():
+        row = kept[kept["rule"] == rule].iloc[0]
+        told = f"{row['tau']:+.2f}".replace("-", "−")
+        assert tau == (f"**{told}**" if row["p_holm"] < 0.05 else told)
+    assert "means of 2 pools of each β" in text
+    assert "for 5 lines" in text
+    assert write_gains(gains[:0], "none", tmp_path) == ""
 
 
-def test_the_figure_has_a_dot_a_pool_and_a_line_a_rule():
+def test_the_figure_has_a_dot_a_pool_and_a_mean_a_bias():
     gains = gains_of_pools(figures.completed(results()))
     figure = plots.gain_over_shift(gains)
     shown = [axis for axis in figure.axes if axis.get_title()]
@@ -153,7 +140,9 @@ def test_the_figure_has_a_dot_a_pool_and_a_line_a_rule():
         part = gains[gains["rule"] == rule]
         [dots] = [line for line in axis.lines if line.get_marker() == "."]
         assert sorted(zip(*dots.get_data(), strict=True)) == sorted(zip(part["shift"], part["gain"], strict=True))
-        assert len(axis.collections) == 1  # the band
+        [means] = [line for line in axis.lines if line.get_marker() == "o"]
+        assert list(means.get_ydata()) == list(gains_by_bias(part)["gain"])
+        assert list(means.get_xdata()) == sorted(means.get_xdata())
     few = results().query("method in ('pool_random', 'dgs') and objective != 'none'")
     assert "gain_over_shift" in figures.figures_of(few)
-    assert len(figures.tables_of(few)["trends"]) == 1
+    assert len(figures.tables_of(few)["gains"]) == 3

@@ -27,12 +27,13 @@ from evidence import (
     wrapped,
 )
 
+from dgs_utils.results.bias import gains_of_pools, with_differences
 from dgs_utils.results.comparisons import compare_with_rivals, signed
 from dgs_utils.results.effects import Table, half_width, p_equivalent, terms_of
 from dgs_utils.results.published_values import published
 from dgs_utils.results.rows import main_series, read_results
 from dgs_utils.results.summaries import ablations, summarise
-from dgs_utils.results.tables import write_comparisons, write_table
+from dgs_utils.results.tables import write_comparisons, write_gains, write_table
 
 ROOT = Path(__file__).parents[1]
 EVIDENCE = ROOT / "outputs" / "evidence"
@@ -59,6 +60,12 @@ def test_tables_follow_from_the_runs(tmp_path, folder):
         assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
         assert_same(tmp_path / f"{name}.csv", folder / f"{name}.csv")
     kept = {file.stem for file in folder.glob("*.md")}
+    gains = gains_of_pools(results)
+    if len(gains):
+        names.append("gains")
+        write_gains(with_differences(gains), "gains", tmp_path)
+        assert (tmp_path / "gains.md").read_text() == (folder / "gains.md").read_text()
+        assert_same(tmp_path / "gains.csv", folder / "gains.csv")
     assert kept == {*names, "comparisons"}
 
 

@@ -1,7 +1,8 @@
 """Pools of known bias: what rules have above random images of the same pool, against how far that lies off [B §5].
 
-Each pool is one point, and a rule's points one line, so that what a few pools of one β cannot tell, all pools tell
-together. Lines are fitted by least squares; pools are drawn independently, which is what their intervals rest on.
+Each pool is one point. Gains are averaged over the pools of one β, and whether they rise or fall with the shift is told
+by ranks, over all pools together: gains are neither straight lines nor equally noisy at all shifts. Pools are drawn
+independently, which is what the intervals rest on.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from dgs_utils.results.comparisons import holm
 from dgs_utils.results.rows import CONDITION, main_series
 from dgs_utils.results.rules import names_of_rules, scores_of
 
-FEWEST = 4  # pools that a line is fitted to: with three there is one degree of freedom
+FEWEST = 5  # pools of a trend: with four, no order of ranks has a p below 0.05
 ALIKE = [*CONDITION, "pool_factor", "pool"]  # what a rule and its control have in common, beside the training seed
 LINE = ["condition", "ipc", "rule", "score"]
 
@@ -65,51 +66,40 @@ def with_differences(gains: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([gains, found[gains.columns]], ignore_index=True)
 
 
-def trends_of(gains: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return the line of each rule's gain over the shift of its pools, where there are enough of them.
+def gains_by_bias(gains: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Return what each rule gains on average on the pools of each bias.
 
     Args:
         gains: of `gains_of_pools`, with or without `with_differences`.
         confidence: of the intervals.
 
     Returns:
-        One row a rule of a condition and IPC, whose gains are percentage points: pools, how many; shift of the easiest
-        pool, and ``easiest`` with ``easiest_low`` and ``easiest_high``, the line there; the same ``alike`` at shift 0
-        (NaN where all pools lie on one side) and ``hardest``; slope, points for a shift of 0.1, with slope_low and
-        slope_high; p of its being 0, and p_holm for all lines together; confidence.
+        One row a rule, condition, IPC and β: these; pools, how many; shift, their mean; gain, percentage points, with
+        low and high, by Student's t over pools (NaN for a single one); confidence. The easiest pools first.
     """
-    lines = [{**dict(zip(LINE, names, strict=True)), "pools": len(part), **_line(part, confidence)}
-             for names, part in gains.groupby(LINE, sort=False)
-             if len(part) >= FEWEST and part["shift"].nunique() > 1]
-    found = pd.DataFrame(lines)
-    return found.assign(p_holm=holm(found["p"]), confidence=confidence) if lines else found
+    found = gains.groupby([*LINE, "bias"], sort=False).agg(
+        pools=("gain", "size"), shift=("shift", "mean"), gain=("gain", "mean"), std=("gain", "std")).reset_index()
+    reach = stats.t.ppf((1 + confidence) / 2, (found["pools"] - 1).clip(lower=1)) / np.sqrt(found["pools"])
+    half = reach * found["std"]
+    found = found.assign(low=found["gain"] - half, high=found["gain"] + half, confidence=confidence).drop(columns="std")
+    order = {name: place for place, name in enumerate(gains.groupby(LINE, sort=False).groups)}
+    places = [order[names] for names in found[LINE].itertuples(index=False, name=None)]
+    return found.assign(place=places).sort_values(["place", "shift"]).drop(columns="place").reset_index(drop=True)
 
 
-def _line(part: pd.DataFrame, confidence: float) -> dict[str, float]:
-    shift, gain = part["shift"].to_numpy(dtype=float), part["gain"].to_numpy(dtype=float)
-    fit = stats.linregress(shift, gain)
-    reach = stats.t.ppf((1 + confidence) / 2, len(shift) - 2)
-    found = {"slope": fit.slope / 10, "slope_low": (fit.slope - reach * fit.stderr) / 10,
-             "slope_high": (fit.slope + reach * fit.stderr) / 10, "p": fit.pvalue}
-    places = {"easiest": shift.min(), "alike": 0.0 if shift.min() <= 0 <= shift.max() else np.nan,
-              "hardest": shift.max()}
-    heights = band(shift, gain, np.array([*places.values()]), confidence)
-    for name, (middle, low, high) in zip(places, heights, strict=True):
-        found |= {name: middle, f"{name}_low": low, f"{name}_high": high}
-    return found | {"easiest_shift": shift.min(), "hardest_shift": shift.max()}
-
-
-def band(shift: np.ndarray, gain: np.ndarray, at: np.ndarray, confidence: float = 0.95) -> np.ndarray:
-    """Return a line by least squares and the interval of its height at some places: (places, 3), middle, low, high.
+def trends_of(gains: pd.DataFrame) -> pd.DataFrame:
+    """Tell whether each rule's gain rises or falls with the shift of its pools, whatever the shape.
 
     Args:
-        shift, gain: (n,) the points, n ≥ 3.
-        at: (places,) on the axis of shift.
-        confidence: of the intervals.
+        gains: of `gains_of_pools`, with or without `with_differences`.
+
+    Returns:
+        One row a rule of a condition and IPC that has `FEWEST` pools or more, of several shifts: these; pools, how
+        many; tau, Kendall's rank correlation of gain and shift; p of its being 0, and p_holm for all of them together.
     """
-    fit = stats.linregress(shift, gain)
-    off, middle = at - shift.mean(), fit.intercept + fit.slope * at
-    noise = np.sqrt(np.sum((gain - fit.intercept - fit.slope * shift) ** 2) / (len(shift) - 2))
-    spread = np.sum((shift - shift.mean()) ** 2)
-    half = stats.t.ppf((1 + confidence) / 2, len(shift) - 2) * noise * np.sqrt(1 / len(shift) + off ** 2 / spread)
-    return np.stack([middle, middle - half, middle + half], axis=1)
+    lines = [{**dict(zip(LINE, names, strict=True)), "pools": len(part),
+              **dict(zip(("tau", "p"), stats.kendalltau(part["shift"], part["gain"]), strict=True))}
+             for names, part in gains.groupby(LINE, sort=False)
+             if len(part) >= FEWEST and part["shift"].nunique() > 1]
+    found = pd.DataFrame(lines, columns=[*LINE, "pools", "tau", "p"])
+    return found.assign(p_holm=holm(found["p"]))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.methods import METHODS
+from dgs_utils.results.bias import LINE, gains_by_bias, trends_of
 from dgs_utils.results.comparisons import signed
 from dgs_utils.results.labels import is_comparable
 from dgs_utils.results.published_values import published
@@ -236,36 +237,42 @@ def write_comparisons(comparisons: pd.DataFrame, name: str, folder: Path) -> str
     return text
 
 
-def write_trends(trends: pd.DataFrame, name: str, folder: Path) -> str:
-    """Write what rules have above others over the bias of pools as ``<name>.csv``, and as a table ``<name>.md``.
+def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
+    """Write what rules have above others on pools of each bias as ``<name>.csv``, and as a table ``<name>.md``.
 
     Args:
-        trends: rows of `bias.trends_of`.
+        gains: rows of `bias.gains_of_pools`, with or without `bias.with_differences`.
         name: of the files.
         folder: where they go.
 
     Returns:
-        What the Markdown file says: a line a rule, with its height on the easiest and the hardest pools and on pools
-        that are like the originals; bold where the line falls or rises for all lines together.
+        What the Markdown file says: a line a rule, the means of each β from the easiest pools to the hardest, and how
+        gains go with the shift, bold where that is told from chance for all lines together.
     """
-    write_csv(folder / f"{name}.csv", trends)
-    if trends.empty:
+    means, trends = gains_by_bias(gains), trends_of(gains)
+    write_csv(folder / f"{name}.csv", means.merge(trends.drop(columns="pools"), on=LINE, how="left"))
+    if means.empty:
         return ""
-    several = trends.groupby(["condition", "ipc"]).ngroups > 1
-    lines = [{"Rule": f"{row.condition}, IPC {row.ipc}: {row.rule}" if several else row.rule, "Pools": row.pools,
-              "Easiest pools": _interval(row.easiest, row.easiest_low, row.easiest_high),
-              "Like the originals": _interval(row.alike, row.alike_low, row.alike_high),
-              "Hardest pools": _interval(row.hardest, row.hardest_low, row.hardest_high),
-              "For 0.1 harder": _bold(_interval(row.slope, row.slope_low, row.slope_high),
-                                      row.p_holm < 1 - row.confidence)} for row in trends.itertuples()]
-    told = trends.iloc[0]
+    shifts = means.groupby("bias")["shift"].mean().sort_values()
+    taus = {tuple(names): _bold(_shift(tau), p_holm < 0.05)
+            for *names, tau, p_holm in trends[[*LINE, "tau", "p_holm"]].itertuples(index=False)}
+    several, lines = means.groupby(["condition", "ipc"]).ngroups > 1, []
+    for names, part in means.groupby(LINE, sort=False):
+        condition, ipc, rule, _ = names
+        cells = {row.bias: _interval(row.gain, row.low, row.high) for row in part.itertuples()}
+        lines.append([f"{condition}, IPC {ipc}: {rule}" if several else rule,
+                      *(cells.get(bias, EMPTY) for bias in shifts.index), taus.get(names, EMPTY)])
+    heads = [f"β {bias}, shift {_shift(shift)}".replace("β -", "β −") for bias, shift in shifts.items()]
+    table = pd.DataFrame(lines, columns=["Rule", *heads, "τ"]).set_index("Rule")
+    told = means.iloc[0]
     place = "" if several else f"{told['condition']}, IPC {told['ipc']}: "
-    note = (f"{place}percentage points of best top-1 accuracy above random images of the same pool, or as named, with "
-            f"{100 * told['confidence']:.0f} % intervals: lines by least squares through a point a pool, over how much "
-            f"harder the pool is than the originals (Wasserstein-1, from {_shift(trends['easiest_shift'].min())} to "
-            f"{_shift(trends['hardest_shift'].max())}); slopes are bold where zero is outside after Holm's correction "
-            f"for {len(trends)} lines.")
-    text = f"{_markdown(pd.DataFrame(lines).set_index('Rule'))}\n\n{note}\n"
+    least, most = means["pools"].min(), means["pools"].max()
+    note = (f"{place}percentage points of best top-1 accuracy above random images of the same pool, or as named; means "
+            f"of {least if least == most else f'{least} to {most}'} pools of each β with "
+            f"{100 * told['confidence']:.0f} % intervals over pools. Shift: how much harder a pool is than the "
+            f"originals (Wasserstein-1). τ: Kendall's rank correlation of gain and shift over all pools, bold where it "
+            f"is not 0 after Holm's correction for {len(trends)} lines.")
+    text = f"{_markdown(table)}\n\n{note}\n"
     with atomic(folder / f"{name}.md") as partial:
         partial.write_text(text)
     return text
