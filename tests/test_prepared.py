@@ -16,33 +16,25 @@ from dgs_utils.batch import prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are never copies")
 FILE = "params/small.yaml"
-PROGRAM = """
-import sys, time
-from dgs_utils import cli
-from dgs_utils.batch import prepared
-from dgs_utils.batch.experiment import read_experiment
-from dgs_utils.batch.plan import plan
-
-prepared.WORTH, prepared.OFTEN = 1, int(sys.argv[1])
-with prepared.prepared(plan(read_experiment("params/small.yaml", []))):
-    while not prepared._open.is_ready():
-        time.sleep(0.01)
-    sys.exit(cli.main(["run", "params/small.yaml"]))
+HEAVY = """
+from dgs_utils import difficulty
+from dgs_utils.artifacts import begin, files, manifests
+run = begin("03_difficulty", globals())
 """
 TELL = """
 import json, os, random, sys
 import numpy as np
-told = {"program": os.path.basename(sys.argv[0]), "pid": os.getpid(), "parent": os.getppid(), "folder": os.getcwd(),
+told = {"stage": run.node.stage, "program": os.path.basename(sys.argv[0]), "folder": os.getcwd(), "pid": os.getpid(), "parent": os.getppid(),
         "random": [random.random(), np.random.random()], "torch": "torch" in sys.modules,
         "cuda": "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized(), "mark": os.environ["MARK"]}
 (run.folder / ".told").write_text(json.dumps(told))
 """
 
 
-def start(workspace, often: int = 100) -> subprocess.Popen:
-    """Start a run whose kernels are copies from the first on, of a process with the libraries of frequent stages."""
+def start(workspace) -> subprocess.Popen:
+    """Start a run whose kernels are copies."""
     environment = small_grid.environment(workspace) | {"MARK": "of the runner"}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(often)], cwd=workspace, env=environment, text=True,
+    return subprocess.Popen(small_grid.command("run", FILE), cwd=workspace, env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -64,19 +56,20 @@ def workspace(tmp_path):
 
 
 def test_copies_do_what_new_kernels_do(workspace, tmp_path_factory):
-    for stage in ("03_difficulty", "04_transform", "05_sample", "07_figures"):
+    small_grid.replace_cell(workspace, "03_difficulty", 1, HEAVY)
+    for stage in ("00_prepare", "03_difficulty", "04_transform", "05_sample", "07_figures"):
         small_grid.replace_cell(workspace, stage, 3, TELL)
-    runner = start(workspace, often=2)
+    runner = start(workspace)
     printed, errors = runner.communicate(timeout=HANG)
     assert runner.returncode == 0, printed + errors
     assert contents(workspace) == contents(small_grid.finished(tmp_path_factory.getbasetemp())[0])
     kernels = told(workspace)
-    assert len({kernel["pid"] for kernel in kernels}) == 6  # a process each
+    assert len({kernel["pid"] for kernel in kernels}) == 7  # a process each
     for kernel in kernels:
         assert (kernel["program"], kernel["parent"], kernel["mark"]) == ("copies.py", runner.pid, "of the runner")
         assert kernel["folder"] == str(workspace)
-        assert (kernel["torch"], kernel["cuda"]) == (True, False)
-    assert len({number for kernel in kernels for number in kernel["random"]}) == 12
+        assert (kernel["torch"], kernel["cuda"]) == (kernel["stage"] != "00_prepare", False)  # once loaded
+    assert len({number for kernel in kernels for number in kernel["random"]}) == 14
     assert "NOTE" not in printed  # a kernel that does not know its parent says so
     assert "Warning" not in errors
 
@@ -113,9 +106,8 @@ def test_a_killed_copy_fails_alone_and_without_the_prepared_process_the_run_goes
 
 
 def test_changed_code_is_not_run_from_memory(monkeypatch, tmp_path):
-    source = prepared.Prepared([])
+    source = prepared.Prepared()
     try:
-        wait_for(source.is_ready)
         monkeypatch.setattr(prepared, "newest_code", lambda: 0)
         assert source.launch(["-f", "none"], str(tmp_path), {}) is None
     finally:

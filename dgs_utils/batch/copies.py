@@ -1,6 +1,5 @@
-"""The prepared process (see `prepared`), run as a program: it loads modules, then makes a copy for each request."""
+"""The prepared process (see `prepared`) as a program: at each request it loads what is missing, then copies itself."""
 
-import importlib
 import json
 import os
 import random
@@ -8,31 +7,39 @@ import socket
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from dgs_utils.batch.kernel import serve
 from dgs_utils.runtime.orphans import die_with_parent
 
 
-def main(connection: socket.socket, runner: int, modules: list[str]) -> None:
-    """Load modules, then make a copy for each request; a copy returns from here as a kernel, the process never does."""
+def main(connection: socket.socket, runner: int) -> None:
+    """Make a copy for each request; a copy returns from here as a kernel, the process never does."""
     die_with_parent(runner)
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as in a kernel
     os.environ["JPY_PARENT_PID"] = str(runner)  # ipykernel reads it when it is loaded
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what kernels set before they load it
-    for name in modules:
-        importlib.import_module(name)
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
-        os._exit(1)  # a GPU that a process has opened does not outlive its being copied
-    connection.sendall(b"ready\n")
+    import ipykernel.kernelapp  # noqa: F401  (what every kernel loads)
+
     lines = connection.makefile("rb")
     while line := lines.readline():
+        request = json.loads(line)
+        _load(request["loads"])
         if _copied(connection, runner):
             lines.close()
             connection.close()
-            _become(json.loads(line))
+            _become(request)
             return
     os._exit(0)
+
+
+def _load(program: str) -> None:
+    """Load modules; what fails to load is left to the notebook, which will tell."""
+    with suppress(Exception):
+        exec(program, {})
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        os._exit(1)  # a GPU that a process has opened does not outlive its being copied
 
 
 def _copied(connection: socket.socket, runner: int) -> bool:
@@ -73,5 +80,5 @@ def _become(request: dict) -> None:
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as ours:
-        main(ours, int(sys.argv[2]), sys.argv[3:])
+        main(ours, int(sys.argv[2]))
     serve()

@@ -26,6 +26,7 @@ from dgs_utils.artifacts.places import notebook_of, outputs_root, workspace
 from dgs_utils.batch.display import Display
 from dgs_utils.batch.gpu import leased_gpus
 from dgs_utils.batch.limit import CellClock
+from dgs_utils.batch.prepared import loads_of
 from dgs_utils.batch.state import (
     ASKED,
     FAILURE,
@@ -233,7 +234,8 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
             try:
                 papermill.execute_notebook(
                     _literal(notebook), _literal(folder / "notebook.ipynb"), _parameters(node),
-                    kernel_name="python3", kernel_manager_class=manager_class(partial(setattr, clock, "kernel")),
+                    kernel_name="python3",
+                    kernel_manager_class=manager_class(partial(setattr, clock, "kernel"), loads_of(notebook)),
                     shutdown_kernel="immediate", cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
                     on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause(),
                     coalesce_streams=True, start_timeout=HANG, iopub_timeout=HANG)

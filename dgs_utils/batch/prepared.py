@@ -1,21 +1,21 @@
-"""A process that has the kit's libraries loaded, of which the kernels of a long run are copies.
+"""A process that has the kit's libraries loaded, of which the kernels of a run are copies.
 
-Loading them takes a light notebook longer than its work. A copy (fork) has memory of its own from then on, draws random
-numbers of its own, and gets the environment that a new process would have; no copy has run anything before. The first
-notebooks start as usual while the process prepares itself, and so does every one where something is amiss, the code has
-changed meanwhile, or the system is not Linux, which alone can hand a copy over to the runner as its own child.
+Loading them takes a light notebook longer than its work. The process loads what a notebook is about to load, and keeps
+it for the next ones, so that a run loads nothing twice and nothing in vain. A copy (fork) has memory of its own from
+then on, draws random numbers of its own, and gets the environment that a new process would have; no copy has run
+anything before. A notebook starts in a new process where something is amiss, the code has changed meanwhile, or the
+system is not Linux, which alone can hand a copy over to the runner as its own child.
 """
 
+import ast
 import ctypes
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,23 +24,21 @@ from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.provenance import PACKAGE
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
-WORTH = 12  # notebooks from which on preparing pays
-OFTEN = 3  # notebooks of a stage from which on its libraries are worth loading
-ALWAYS = ["ipykernel.kernelapp", "pandas", "matplotlib.pyplot"]
-HANG = 900  # seconds in which even the busiest machine copies a process
+WORTH = 2  # notebooks from which on preparing pays
+HANG = 900  # seconds in which even the busiest machine loads libraries and copies a process
+KIT = "dgs_utils"
 
 _open: "Prepared | None" = None
 
 
 @contextmanager
 def prepared(left: list[Node]) -> Iterator[None]:
-    """Have a process prepare itself for the notebooks that are left, if they are many; end it afterwards."""
+    """Have a process for the notebooks that are left, if they are several; end it afterwards."""
     global _open
     if len(left) < WORTH or sys.platform != "linux" or _open:
         yield
         return
-    counts = Counter(node.stage for node in left)
-    _open = Prepared([f"dgs_utils.{stage[3:]}" for stage, count in counts.items() if count >= OFTEN])
+    _open = Prepared()
     try:
         yield
     finally:
@@ -48,15 +46,30 @@ def prepared(left: list[Node]) -> Iterator[None]:
         _open = None
 
 
-def copy_of_prepared(command: list[str], folder: str, environment: dict[str, str]) -> "Copy | None":
+def copy_of_prepared(command: list[str], folder: str, environment: dict[str, str], loads: str = "") -> "Copy | None":
     """Return a new kernel of the prepared process; None where there is none, or it cannot make one now.
 
     Args:
         command: what would start the kernel: interpreter, ``-m``, module, and the kernel's arguments.
         folder: its working folder.
         environment: its environment.
+        loads: program that loads what its notebook will (see `loads_of`).
     """
-    return _open.launch(command[3:], folder, environment) if _open else None
+    return _open.launch(command[3:], folder, environment, loads) if _open else None
+
+
+def loads_of(notebook: Path) -> str:
+    """Return a program that loads what a notebook does of this kit: its imports, and names that modules load lazily."""
+    trees: list[ast.stmt] = []
+    with suppress(OSError, ValueError, KeyError):  # what executes it will tell
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            with suppress(SyntaxError):  # a shell's or notebook's own command
+                trees += ast.parse("".join(cell["source"])).body if cell["cell_type"] == "code" else []
+    imports = [node for node in trees if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == KIT]
+    names = {alias.asname or alias.name for node in imports for alias in node.names}
+    lazy = {f"{node.value.id}.{node.attr}" for tree in trees for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names}
+    return "\n".join([*map(ast.unparse, imports), *sorted(lazy)])
 
 
 class Copy:
@@ -99,34 +112,27 @@ class Copy:
 class Prepared:
     """The runner's end of the prepared process."""
 
-    def __init__(self, modules: list[str]):
+    def __init__(self):
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(HANG)
         self._lines = self._socket.makefile("rb")
-        self._ready = False
         self._code = newest_code()
         with theirs:
             # A session of its own: Ctrl-C is the runner's to handle.
             numbers = [str(theirs.fileno()), str(os.getpid())]
-            command = [sys.executable, "-m", "dgs_utils.batch.copies", *numbers, *ALWAYS, *modules]
+            command = [sys.executable, "-m", "dgs_utils.batch.copies", *numbers]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                                              start_new_session=True)
 
-    def launch(self, arguments: list[str], folder: str, environment: dict[str, str]) -> Copy | None:
-        """Return a new copy that serves as a kernel; None where the process is not ready or not to be used any more."""
+    def launch(self, arguments: list[str], folder: str, environment: dict[str, str], loads: str = "") -> Copy | None:
+        """Return a new copy that serves as a kernel; None where the process has ended or is not to be used any more."""
         with suppress(OSError, ValueError):
-            if self.is_ready() and self._code == newest_code():
-                request = {"arguments": arguments, "folder": str(folder), "environment": environment}
+            if self._code == newest_code():
+                request = {"arguments": arguments, "folder": str(folder), "environment": environment, "loads": loads}
                 with adoption():
                     self._socket.sendall(json.dumps(request).encode() + b"\n")
                     return _adopted(int(self._lines.readline()))
         return None
-
-    def is_ready(self) -> bool:
-        """Return whether it has loaded everything."""
-        if not self._ready and select.select([self._socket], [], [], 0)[0]:
-            self._ready = self._lines.readline() == b"ready\n"
-        return self._ready
 
     def close(self) -> None:
         """End the process; kernels that it made are the runner's own and not touched."""

@@ -56,10 +56,11 @@ class Autoencoder:
 class LatentAutoencoder(Autoencoder):
     """A diffusers autoencoder: AutoencoderKL (Stable Diffusion's) or AutoencoderTiny (TAESD).
 
+    Both are loaded where one is needed, since that takes seconds; hence the annotation in quotes.
     Images go through it in chunks of so many pixels, so that memory does not grow with their number.
     """
 
-    def __init__(self, model: diffusers.AutoencoderKL | diffusers.AutoencoderTiny):
+    def __init__(self, model: "diffusers.AutoencoderKL | diffusers.AutoencoderTiny"):
         super().__init__(channels=model.config.latent_channels)
         self.model = model.eval().requires_grad_(False)
         self.tiny = isinstance(model, diffusers.AutoencoderTiny)
@@ -124,7 +125,7 @@ def fetch(kind: str, path: str, folder: Path) -> None:
         model.save_pretrained(partial)
 
 
-def _taesd(folder: Path, remedy: str) -> diffusers.AutoencoderTiny:
+def _taesd(folder: Path, remedy: str) -> "diffusers.AutoencoderTiny":
     """Load TAESD's original files, whose names are places in plain sequences; the decoder's first is a clamp."""
     state = {}
     for part, shift in (("encoder", 0), ("decoder", 1)):

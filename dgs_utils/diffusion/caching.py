@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from diffusers import TaylorSeerCacheConfig
 from diffusers.models.cache_utils import CacheMixin
 
 FIRST = 3  # steps that are computed before any is extrapolated
@@ -23,6 +22,8 @@ def enable_taylorseer(model: CacheMixin, interval: int = 5, order: int = 1) -> N
         interval: steps from one that is computed to the next; 1 computes all.
         order: of the Taylor series: 0 repeats what was computed last. Memory holds order + 1 outputs of each layer.
     """
+    from diffusers import TaylorSeerCacheConfig  # the hooks take a while to load, and only such a model needs them
+
     model.enable_cache(TaylorSeerCacheConfig(
         cache_interval=interval, disable_cache_before_step=FIRST, max_order=order, taylor_factors_dtype=torch.float32,
         cache_identifiers=[r"blocks\.\d+\.(attn|mlp)"]))  # by default of attentions alone

@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import DiTTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -123,7 +123,8 @@ def _load_folder(folder: Path) -> DiT:
     if (folder / "config.json").is_file() and DiT.load_config(folder).get("_class_name") == "DiT":
         return open_folder(DiT, folder, remedy)
     # the hub's own folder still has the class's first name
-    theirs = open_folder(DiTTransformer2DModel, folder, remedy, ("DiTTransformer2DModel", "Transformer2DModel"))
+    names = ("DiTTransformer2DModel", "Transformer2DModel")
+    theirs = open_folder(diffusers.DiTTransformer2DModel, folder, remedy, names)
     config = theirs.config
     model = DiT(input_size=config.sample_size, patch_size=config.patch_size, in_channels=config.in_channels,
                 hidden_size=config.num_attention_heads * config.attention_head_dim, depth=config.num_layers,

@@ -7,7 +7,6 @@ these pools do not nest.
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from dgs_utils.selection.histograms import bin_of, check_scores
@@ -26,6 +25,8 @@ def modes_of(latents: Tensor, count: int) -> Tensor:
     Returns:
         (count, C, S, S) float32.
     """
+    from sklearn.cluster import KMeans  # loading it takes a second, which other pools are spared
+
     found = KMeans(count, random_state=0, n_init="auto").fit(latents.flatten(1).numpy())
     return torch.from_numpy(found.cluster_centers_).view(-1, *latents.shape[1:]).float()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import diffusers
@@ -63,16 +62,17 @@ class ModeGuidance:
 
 
 # Fast solvers beside the published ancestral steps; DDIM with "linspace" would step to the wrong predecessor.
-SOLVERS = {
-    "ddim": partial(diffusers.DDIMScheduler, clip_sample=False, timestep_spacing="trailing"),
-    "dpm++": partial(diffusers.DPMSolverMultistepScheduler, timestep_spacing="linspace"),
-    "unipc": partial(diffusers.UniPCMultistepScheduler, timestep_spacing="linspace"),
+SOLVERS: dict[str, tuple[str, dict]] = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False, "timestep_spacing": "trailing"}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"}),
+    "unipc": ("UniPCMultistepScheduler", {"timestep_spacing": "linspace"}),
 }
 
 
 def _scheduler(solver: str, steps: int):
     """Return diffusers' scheduler of a fast solver for the same β; it sees noise predictions only."""
-    scheduler = SOLVERS[solver](beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+    name, settings = SOLVERS[solver]
+    scheduler = getattr(diffusers, name)(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", **settings)
     scheduler.set_timesteps(steps)
     return scheduler
 
