@@ -1,18 +1,23 @@
 """Workspaces with a small grid: of notebooks that do next to nothing, so that running is quick, or of the real ones."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
 import nbformat
+import pytest
 from filelock import FileLock
 from waits import HANG
 
+from dgs_utils.batch import state
+from dgs_utils.cli import main
 from dgs_utils.params import STAGES
 
 WORK = """
@@ -123,9 +128,26 @@ def environment(workspace: Path) -> dict[str, str]:
 
 
 def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run ``dgs`` in a workspace and return what it did."""
-    return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True,
-                          text=True, timeout=HANG, **options)
+    """Run ``dgs`` in a workspace and return what it did.
+
+    It runs in this process, as importing takes longer than most of what is asked; with options, which are those of
+    `subprocess.run`, in one of its own.
+    """
+    if options:
+        return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True,
+                              text=True, timeout=HANG, **options)
+    state._code.cache_clear()  # a process looks once; between two commands tests change the code
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name, value in environment(workspace).items():
+            patch.setenv(name, value)
+        patch.chdir(workspace)
+        try:
+            status = main(list(arguments))
+        except SystemExit as end:
+            status = end.code
+    said = [stream.buffer.getvalue().decode() for stream in (out, err) if not stream.flush()]
+    return subprocess.CompletedProcess(arguments, status, *said)
 
 
 def start(workspace: Path, *arguments: str) -> subprocess.Popen:

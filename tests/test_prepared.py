@@ -24,8 +24,9 @@ run = begin("03_difficulty", globals())
 TELL = """
 import json, os, random, sys
 import numpy as np
-told = {"stage": run.node.stage, "program": os.path.basename(sys.argv[0]), "folder": os.getcwd(), "pid": os.getpid(), "parent": os.getppid(),
-        "random": [random.random(), np.random.random()], "torch": "torch" in sys.modules,
+told = {"stage": run.node.stage, "program": os.path.basename(sys.argv[0]), "folder": os.getcwd(),
+        "pid": os.getpid(), "parent": os.getppid(), "random": [random.random(), np.random.random()],
+        "torch": "torch" in sys.modules,
         "cuda": "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized(), "mark": os.environ["MARK"]}
 (run.folder / ".told").write_text(json.dumps(told))
 """
