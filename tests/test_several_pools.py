@@ -125,7 +125,7 @@ def test_figures_tell_which_generator_made_what(two):
     assert plots.sheet_of(scored, folders[1])[1]["0"] == [".25 A", ".75 B"]
     files = [folders[1] / file for file in scored["file_name"][:2]]
     figure = plots.gallery({"row": (files, scored["score"].to_numpy()[:2], ["big", "packed"])})
-    assert [axis.get_title() for axis in figure.axes] == [".25 A", ".75 B"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [".25 A", ".75 B", "row"]
     plt.close("all")
 
 

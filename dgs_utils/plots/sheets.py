@@ -21,20 +21,23 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
         cell: side of an image in inches.
     """
     width = max(len(images) for images in rows.values())
-    height = cell * (1.35 if captions else 1.05)
-    figure, axes = plt.subplots(len(rows), width, figsize=(cell * width + 1.2, height * len(rows)), squeeze=False)
+    pitch = 1.35 if captions else 1.05  # from row to row, in cells
+    figure, axis = plt.subplots(figsize=(cell * width + 1.2, cell * pitch * len(rows)))  # one for all: axes are slow
     dpi = figure.dpi if plt.rcParams["savefig.dpi"] == "figure" else plt.rcParams["savefig.dpi"]
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for axis in line:
-            axis.set_axis_off()
+    for line, (name, images) in enumerate(rows.items()):
         for place, image in enumerate(images):
             array = np.asarray(load_rgb(image)) if isinstance(image, Path) else np.asarray(image)
+            height, breadth = 0.46 * np.array(array.shape[:2]) / max(array.shape[:2])
+            x, y = place + 0.5, line * pitch + 0.5
             # Enlarged pixels stay squares; images that must shrink are filtered, or fine texture would alias.
-            line[place].imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1,
-                               interpolation="hanning" if len(array) > cell * dpi else "nearest")
+            axis.imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1,
+                        interpolation="hanning" if len(array) > cell * dpi else "nearest",
+                        extent=(x - breadth, x + breadth, y + height, y - height))
             if captions:
-                line[place].set_title(captions[name][place], fontsize=6, pad=1.5, y=-0.28)
-        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+                axis.text(x, y + 0.5, captions[name][place], fontsize=6, ha="center", va="top")
+        axis.text(-0.15, line * pitch + 0.5, name, ha="right", va="center", fontsize=8)
+    axis.set(xlim=(0, width), ylim=(pitch * len(rows), 0))
+    axis.set_axis_off()
     if note:
         figure.supxlabel(note, fontsize="small")
     return figure
