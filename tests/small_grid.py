@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
@@ -142,6 +143,7 @@ def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProc
         for name, value in environment(workspace).items():
             patch.setenv(name, value)
         patch.chdir(workspace)
+        patch.setattr(tempfile, "tempdir", None)  # found anew, as the environment may have changed
         try:
             status = main(list(arguments))
         except SystemExit as end:

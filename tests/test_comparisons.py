@@ -462,7 +462,7 @@ def test_sentences_and_notes_tell_the_epoch(measure, tmp_path):
         compare(results, "a", "b", measure="top5")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(400, 440), st.integers(400, 440)), min_size=1, max_size=4),
        st.sampled_from([1.0, 2.0, 3.5]), st.sampled_from([0.9, 0.95]))
 def test_exactly_one_sentence_is_said_as_textbook_tests_would(pairs, margin, confidence):

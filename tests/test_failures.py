@@ -395,5 +395,5 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
 def test_real_notebooks_killed_again_and_again_end_as_if_undisturbed(tmp_path, tmp_path_factory):
     calm, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_real)
     restless = small_grid.build_real(tmp_path / "restless")
-    kill_at_random(restless, 8, 3.0, 9.0)
+    kill_at_random(restless, 6, 2.0, 6.0)
     assert contents(restless) == contents(calm)
