@@ -4,8 +4,10 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from dgs_utils.artifacts.places import outputs_root
@@ -39,9 +41,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > LARGEST:
-            _broken(path, f"it has more than {LARGEST // 2**20} MiB")
-        manifest = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > LARGEST:
+                _broken(path, f"it has more than {LARGEST // 2**20} MiB")
+            manifest = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder} has no {MANIFEST}, so its stage was never finished; run that stage first") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -63,27 +66,26 @@ def _fault(manifest: Any) -> str:
     if not math.isfinite(manifest["seconds"]):
         return "seconds is not finite"
     for source in manifest["inputs"]:
-        if fault := _mismatch(source, INPUT) or _mismatch(source, _also(source)):
+        if fault := _mismatch(source, INPUT, AT_TIMES):
             return f"of an input, {fault}"
     for name, entry in manifest["files"].items():
         if "/" in name or name in (".", ".."):
             return f"{name!r} is no name of a file in it"
-        if fault := _mismatch(entry, FILE) or _mismatch(entry, _also(entry)):
+        if fault := _mismatch(entry, FILE, AT_TIMES):
             return f"of {name!r}, {fault}"
     return ""
 
 
-def _also(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: kind for name, kind in AT_TIMES.items() if name in value}
-
-
-def _mismatch(value: Any, schema: dict[str, Any]) -> str:
+def _mismatch(value: Any, schema: Mapping[str, Any], at_times: Mapping[str, Any] = MappingProxyType({})) -> str:
     if not isinstance(value, dict):
         return "it is no JSON object"
     for name, kind in schema.items():
         if name not in value:
             return f"{name} is missing, as from an older kit"
         if not isinstance(value[name], kind):
+            return f"{name} is {json.dumps(value[name])[:40]}"
+    for name, kind in at_times.items():
+        if name in value and not isinstance(value[name], kind):
             return f"{name} is {json.dumps(value[name])[:40]}"
     return ""
 

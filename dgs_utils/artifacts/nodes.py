@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.artifacts.contents import digest_of, identity_of
+from dgs_utils.artifacts.contents import digest_of, identity_of, was_named
 from dgs_utils.artifacts.manifests import MANIFEST, read_manifest
 from dgs_utils.artifacts.names import clean_name
 from dgs_utils.artifacts.places import locate, outputs_root
@@ -69,21 +69,12 @@ class Node:
         pool = self.inputs.get("pool")
         return pool_count(pool) if isinstance(pool, Node | Path) else 0
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The output folder: the given one, or the one that the key names."""
         if self.params.output:
             return locate(self.params.output)
-        root = outputs_root()
-        if self._place[0] is not root:
-            name = clean_name(self.params.titled(self.label))
-            self._place[:] = root, root.joinpath(self.stage, f"{name}-{self.key}")
-        return self._place[1]
-
-    @cached_property
-    def _place(self) -> list:
-        """The outputs folder that was asked for last, and this node's folder in it."""
-        return [None, None]
+        return outputs_root().joinpath(self.stage, f"{clean_name(self.params.titled(self.label))}-{self.key}")
 
 
 def settled(params: StageParams, inputs: Mapping[str, Any], there: bool = False) -> StageParams:

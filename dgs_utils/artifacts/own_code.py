@@ -8,6 +8,7 @@ that another colour in a plot makes no pool look old; for notebook 07 drawings a
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,12 +80,20 @@ def _attached(tree: ast.AST, room: Path) -> list[Path]:
 def _modules_in(tree: ast.AST) -> list[Path]:
     """Return the files of this package that a piece of code imports."""
     found = []
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0 and node.module.split(".")[0] == NAME:
             found += [_file(node.module), *(_file(f"{node.module}.{alias.name}") for alias in node.names)]
         elif isinstance(node, ast.Import):
             found += [_file(alias.name) for alias in node.names if alias.name.split(".")[0] == NAME]
     return [file for file in found if file]
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all statements of a piece of code, those within others too; most of a tree is expressions."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.expr):
+            yield node
+            yield from _statements(node)
 
 
 def _file(module: str) -> Path | None:

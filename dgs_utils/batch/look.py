@@ -6,7 +6,6 @@ A manifest is written last, so what has changed later is what the system says ha
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from dgs_utils.artifacts.contents import digest_of
@@ -54,7 +53,7 @@ def _lost(folder: Path, held: dict[str, int]) -> list[str]:
     """
     try:
         finished = os.stat(folder / MANIFEST).st_ctime_ns
-        there = {name: list(_times(f"{folder}/{name}")) for name in held}
+        there = {name: _times(f"{folder}/{name}") for name in held}
     except OSError:  # while it is removed
         return []
     touched = [name for name, times in there.items() if len(times) < held[name] or max(times, default=0) > finished]
@@ -74,15 +73,13 @@ def _differing(folder: Path, names: list[str]) -> list[str]:
     return lost
 
 
-def _times(path: str) -> Iterator[int]:
-    """Yield when each file at or below a path was changed last, hidden ones left out, in ns."""
+def _times(path: str) -> list[int]:
+    """Return when each file at or below a path was changed last, hidden ones left out, in ns."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return
+        return []
     if not stat.S_ISDIR(status.st_mode):
-        yield status.st_ctime_ns
-        return
-    for entry in os.scandir(path):
-        if entry.is_dir() or not entry.name.startswith("."):
-            yield from _times(entry.path)
+        return [status.st_ctime_ns]
+    shown = [entry.path for entry in os.scandir(path) if not entry.name.startswith(".") or entry.is_dir()]
+    return [time for inside in shown for time in _times(inside)]

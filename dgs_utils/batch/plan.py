@@ -62,12 +62,18 @@ _UP_TO = {stage: frozenset(ORDER[: place + 1]) for place, stage in enumerate(ORD
 
 
 class _Planner:
-    """Collects nodes while grid points ask for them."""
+    """Collects nodes while grid points ask for them.
+
+    Most points of a large grid ask for what others asked for before: for the same parameters, or for the same node.
+    Each is worked out once.
+    """
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.nodes: dict[str, Node] = {}
         self.asked: dict[str, Node] = {}
+        self.checked: dict[str, tuple[StageParams, dict[str, Input]]] = {}
+        self.made: dict[tuple, Node] = {}
 
     def node(self, stage: str, point: Point, overrides: dict[str, Any] | None = None) -> Node:
         """Return a stage's node at a grid point, with its inputs planned before it."""
@@ -77,10 +83,26 @@ class _Planner:
         question = repr((stage, overrides, upstream))
         if question not in self.asked:
             values = self._title(point) if stage == "05_sample" else {}
-            params = validate(stage, values | self.experiment.values(stage, point) | (overrides or {}))
-            inputs = {name: self._input(params, name, spec, point) for name, spec in params.inputs().items()}
-            self.asked[question] = self._keep(Node(settled(params, inputs), inputs))
+            values |= self.experiment.values(stage, point) | (overrides or {})
+            params, specs = self._checked(stage, values)
+            inputs = {name: self._input(params, name, spec, point) for name, spec in specs.items()}
+            self.asked[question] = self._made(params, inputs)
         return self.asked[question]
+
+    def _checked(self, stage: str, values: dict[str, Any]) -> tuple[StageParams, dict[str, Input]]:
+        """Return parameters and the inputs that they call for."""
+        question = repr((stage, values))
+        if question not in self.checked:
+            params = validate(stage, values)
+            self.checked[question] = params, params.inputs()
+        return self.checked[question]
+
+    def _made(self, params: StageParams, inputs: dict[str, Node | Path]) -> Node:
+        """Return the node of parameters from `_checked` and inputs, which are told apart as objects: all are kept."""
+        question = id(params), *(id(one) if isinstance(one, Node) else str(one) for one in inputs.values())
+        if question not in self.made:
+            self.made[question] = self._keep(Node(settled(params, inputs), inputs))
+        return self.made[question]
 
     def figures(self, evaluations: list[Node]) -> Node:
         """Plan the one node that shows all others."""

@@ -1,7 +1,9 @@
 """What is finished, running, failed, stale or missing; what it took and what it will take."""
 
+import os
 import statistics
 from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 from dgs_utils.artifacts.nodes import Node
@@ -68,8 +70,19 @@ def disk_use(nodes: list[Node]) -> int:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of all files below a folder; what goes meanwhile, or cannot be read, counts nothing."""
+    return _size_below(str(folder))
+
+
+def _size_below(path: str) -> int:
+    total = 0
+    with suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += _size_below(entry.path)
+            elif entry.is_file():
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def size(count: float) -> str:
