@@ -26,7 +26,7 @@ from dgs_utils.batch.display import MINUTE, Display
 from dgs_utils.batch.node import Options, Report, clear_unless_held, finished, input_nodes, is_forced, shown, stale_line
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
 from dgs_utils.batch.scratch import run_folder
-from dgs_utils.batch.state import failure, manifest, record_folder, state
+from dgs_utils.batch.state import FAILURE, failure, manifest, record_folder, state
 from dgs_utils.runtime.parameters import nearest
 from dgs_utils.runtime.threads import SHARE, cores
 
@@ -173,8 +173,9 @@ class _Watcher:
 
     def __init__(self, left: list[Node], display: Display):
         self.left, self.display = list(left), display
-        self.failed: dict[str, str] = {}
         self.before = {node.key: _log_time(node) for node in left}  # what earlier runs left
+        self.failures = {node.key: _failure_time(node) for node in left}  # and what has been told since
+        self.failed: set[str] = set()
         self.begun: dict[str, float] = {}
         self.told: dict[str, float] = {}
 
@@ -194,15 +195,25 @@ class _Watcher:
             if found := manifest(node):
                 self.left.remove(node)
                 self.display.finished(Report(node, "done", found["seconds"]))
-            elif (error := failure(node)) and self.failed.get(node.key) != error:
-                self.failed[node.key] = error
-                self.display.finished(Report(node, "failed", error=error))
+            elif (since := _failure_time(node)) and since != self.failures[node.key]:
+                self.failures[node.key] = since
+                self.failed.add(node.key)
+                self.display.finished(Report(node, "failed", error=failure(node)))
 
 
 def _log_time(node: Node) -> float:
     """Return when a node's notebook last wrote to its log, by the clock of the file system; 0 if none has."""
+    return _time(record_folder(node) / "log.txt")
+
+
+def _failure_time(node: Node) -> float:
+    """Return when a node's failure was written; 0 if it has none."""
+    return _time(node.folder / FAILURE)
+
+
+def _time(path: Path) -> float:
     try:
-        return (record_folder(node) / "log.txt").stat().st_mtime
+        return path.stat().st_mtime
     except OSError:
         return 0.0
 
