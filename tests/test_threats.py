@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from small_world import make_prepare, write_digits
 
+from dgs_utils.artifacts.contents import identity_of
 from dgs_utils.artifacts.manifests import MANIFEST, SUMS, read_manifest, read_sums
+from dgs_utils.artifacts.nodes import check_root
 from dgs_utils.batch.experiment import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,3 +42,18 @@ def test_a_manifest_names_no_file_elsewhere(tmp_path, outputs, name):
         read_manifest(folder)
     (folder / SUMS).write_text(json.dumps({"classifier": {f"classifier/../{name}": entry}}))
     assert read_sums(folder) == {}
+
+
+@pytest.mark.parametrize("params", [{}, {"classes": 5}, {"dataset": ["x"]}])
+def test_a_manifest_has_no_folder_walked_that_nobody_named(tmp_path, outputs, params):
+    """It could be a home, or the whole disk; what an experiment of one's own has named is looked at as before."""
+    private = write_digits(tmp_path / "private", 0, 2)
+    folder = make_prepare(write_digits(tmp_path / "originals", 0, 6))
+    given = {"root": {"path": str(private), "content": "sha256:0"}}
+    manifest = read_manifest(folder) | {"given": given}
+    manifest["params"] |= params
+    assert "private, which no experiment has named here" in check_root(folder, "prepare", manifest)
+    assert check_root(folder, "prepare", manifest | {"given": {"root": {"path": "~nobody-at-all/x"}}}) == ""
+    identity_of(str(private))
+    with pytest.raises(ValueError, match="holds another content now"):
+        check_root(folder, "prepare", manifest)

@@ -82,6 +82,12 @@ def digest_of(path: Path, only: Iterable[str] = ()) -> str:
     return found
 
 
+def was_named(folder: Path) -> bool:
+    """Return whether the content of a folder has been asked for beside these results before, as of one's own data."""
+    with _Memory() as memory:
+        return memory.knows(os.path.realpath(folder))
+
+
 def _of_file(path: Path) -> str:
     mark = _mark(os.stat(path))
     if mark[0] <= SMALL:
@@ -95,6 +101,7 @@ def _of_folder(folder: Path, only: frozenset[str]) -> str:
     marks = {f"{top}/{name}": mark for name, mark in _walk(top, "", only, frozenset())}
     listing = hashlib.sha256(json.dumps(sorted(marks.items())).encode()).hexdigest()
     with _Memory() as memory:
+        memory.name(top)
         known = memory.folder(top, listing)
         if not known:
             digests = memory.files(marks)
@@ -169,6 +176,15 @@ class _Memory:
         """Return the digest of a folder whose files have these names, sizes and times; "" where it is not known."""
         found = self._ask("select digest from folders where path = ? and listing = ?", (path, listing))
         return found[0][0] if found else ""
+
+    def knows(self, path: str) -> bool:
+        """Return whether anything is remembered of a folder."""
+        return bool(self._ask("select 1 from folders where path = ? limit 1", (path,)))
+
+    def name(self, path: str) -> None:
+        """Remember that a folder has been asked for, whatever becomes of its digest."""
+        if not self.knows(path):
+            self.keep_folder(path, "", "")
 
     def keep_folder(self, path: str, listing: str, digest: str) -> None:
         """Remember a folder's digest."""

@@ -97,25 +97,42 @@ def pool_count(source: "Node | Path", there: bool = False) -> int:
     return len(_chain(source))
 
 
-def check_root(folder: Path, what: str, manifest: dict[str, Any]) -> None:
+def check_root(folder: Path, what: str, manifest: dict[str, Any]) -> str:
     """Check that images which a finished folder only lists, where the user has them, are still those that it listed.
+
+    A folder of somebody else's may name any place of this machine. So only what an experiment or a notebook has named
+    here is looked at.
 
     Args:
         folder: an input folder.
         what: the parameter that names it.
         manifest: its manifest.
 
+    Returns:
+        A sentence where that cannot be told, else "". Where they have gone, whoever reads them tells.
+
     Raises:
-        ValueError: they are not. Where they have gone, whoever reads them tells.
+        ValueError: they are not.
     """
     given = manifest.get("given")
     known = given.get("root") if isinstance(given, dict) else None
     if not isinstance(known, dict) or not isinstance(known.get("path"), str) or not locate(known["path"]).is_dir():
-        return
-    only = STAGES[manifest["stage"]].model_construct(**manifest["params"]).class_folders()
-    if identity_of(known["path"], only) != known.get("content"):
+        return ""
+    if not was_named(locate(known["path"])):
+        return (f"{what}: {folder} lists images of {locate(known['path'])}, which no experiment has named here; so it "
+                f"was not checked whether they are still the same")
+    if identity_of(known["path"], _class_folders(manifest)) != known.get("content"):
         raise ValueError(f"{what}: {folder} lists images of {locate(known['path'])}, which holds another content now; "
                          f"run {manifest['stage']} again, which makes a folder of its own for it")
+    return ""
+
+
+def _class_folders(manifest: dict[str, Any]) -> frozenset[str]:
+    """Return the class folders that a finished stage looked at; none for all."""
+    try:
+        return frozenset(STAGES[manifest["stage"]].model_construct(**manifest["params"]).class_folders())
+    except TypeError:  # parameters of another kind than any stage has
+        return frozenset()
 
 
 def _chain(folder: Path) -> list[str]:

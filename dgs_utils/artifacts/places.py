@@ -47,7 +47,7 @@ def locate(path: str | Path) -> Path:
     What the workspace lacks and the folder around the package has is found there, so that a plan which was written
     there can be started anywhere.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # where nobody is called so, it stays as it is
     if path.parts[:1] == ("outputs",):
         return outputs_root().joinpath(*path.parts[1:])
     found = workspace() / path  # an absolute path stays as it is

@@ -224,7 +224,8 @@ def _manifest_of(name: str, folder: Path, spec: Input) -> dict[str, Any] | None:
     if spec.any_folder and folder.is_dir() and not (folder / MANIFEST).exists():
         return None
     manifest = check_input(folder, name, spec.stages)
-    check_root(folder, name, manifest)
+    if sentence := check_root(folder, name, manifest):
+        print(sentence)
     return manifest
 
 
