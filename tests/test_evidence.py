@@ -230,6 +230,24 @@ def test_what_the_readme_says_of_its_draws_holds():
         results["series"] == "Confidence (CaO2)", "best"].tolist()
 
 
+@pytest.mark.parametrize(("rule", "bias", "words"), [
+    ("DGS (code)", -6, "DGS gains {} points over random images of its pool ({})"),
+    ("Easiest", -6, "images gain {} ({})"),
+    ("DGS (code)", 6, "neither gains nor loses** ({}, {} at β 6)"),
+    ("Easiest", 6, "keeping the easiest costs {} points there ({})"),
+    ("DGS (code) minus DGS (none)", 6, "on easy pools (with it {}, {})"),
+    ("DGS (code) minus DGS (none)", -6, "on the hardest better (with it {}, {})")])
+def test_the_readme_quotes_the_gains_on_pools_of_known_bias(rule, bias, words):
+    found = pd.read_csv(EVIDENCE / "bias_fashion" / "gains.csv")
+    [row] = found[(found["rule"] == rule) & (found["bias"] == bias)].to_dict("records")
+    gain = signed(row["gain"]) if "{}, {}" in words else f"{abs(row['gain']):.1f}"
+    assert words.format(gain, interval(row).strip("()")) in " ".join(RESULTS.split())
+    assert row["pools"] == 4
+    decided = row["low"] > 0 or row["high"] < 0
+    assert decided == ("neither" not in words and "on easy pools" not in words)
+    assert found.groupby("bias")["pools"].first().sum() == 20
+
+
 def test_no_image_is_passed_on_that_may_only_be_measured():
     assert all(not (EVIDENCE / name / "figure3.png").exists() for name in NOT_SHOWN)
 
