@@ -66,6 +66,7 @@ def test_other_pools_and_cut_random_images_are_no_part_of_it():
     assert sorted(both["gain"]) == pytest.approx(sorted(expected["gain"]))
     assert set(found.loc[found["rule"].str.startswith("Random"), "gain"]) == {39.0}  # of what the cut left
     assert len(gains_of_pools(figures.completed(strangers))) == 0
+    assert len(gains_of_pools(figures.completed(table.query("bias == '3'")))) == 0  # one bias shows no change with it
 
 
 def test_ours_above_the_others_is_a_difference_pool_by_pool():

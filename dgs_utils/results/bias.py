@@ -26,7 +26,8 @@ def gains_of_pools(results: pd.DataFrame) -> pd.DataFrame:
         results: rows of ``results.csv``, one a training (see `rows.read_results`), of any pools.
 
     Returns:
-        One row a rule and pool of generator "originals" that has such a control: condition; ipc; rule, readable, and
+        One row a rule and pool of generator "originals" that has such a control, where pools of several β were run:
+        condition; ipc; rule, readable, and
         whether it is_main, the nearest to difficulty-guided sampling as published; score, "" where the rule looks at
         none; bias (β); pool; shift, the Wasserstein-1 distance of its difficulties from the originals', above 0 for
         harder ones (see `targets.shift`); gain, percentage points, the mean over trainings that both have.
@@ -46,7 +47,8 @@ def gains_of_pools(results: pd.DataFrame) -> pd.DataFrame:
                                dropna=False)["gain"].mean().reset_index()
     found = by_training.groupby([*ALIKE, *(name for name in told if name not in ALIKE)], sort=False,
                                 dropna=False)["gain"].mean().reset_index()
-    return found[[*told, "gain"]].dropna(subset="shift").reset_index(drop=True)
+    found = found[[*told, "gain"]].dropna(subset="shift")
+    return found[found.groupby(["condition", "ipc"])["bias"].transform("nunique") > 1].reset_index(drop=True)
 
 
 def _chooses(name: str) -> bool:
