@@ -233,18 +233,19 @@ def test_what_the_readme_says_of_its_draws_holds():
 @pytest.mark.parametrize(("rule", "bias", "words"), [
     ("DGS (code)", -6, "DGS gains {} points over random images of its pool ({})"),
     ("Easiest", -6, "images gain {} ({})"),
-    ("DGS (code)", 6, "neither gains nor loses** ({}, {} at β 6)"),
-    ("Easiest", 6, "keeping the easiest costs {} points there ({})"),
-    ("DGS (code) minus DGS (none)", 6, "on easy pools (with it {}, {})"),
-    ("DGS (code) minus DGS (none)", -6, "on the hardest better (with it {}, {})")])
+    ("DGS (code)", 6, "DGS gains nothing** ({}, {} at β 6;"),
+    ("DGS (code)", 3, "; {}, {} at β 3)"),
+    ("Easiest", 6, "Keeping the easiest costs {} points there ({})"),
+    ("DGS (code) minus DGS (none)", 6, "is seen ({}, {})"),
+    ("DGS (code) minus DGS (none)", -6, "on the hardest it costs {} ({})")])
 def test_the_readme_quotes_the_gains_on_pools_of_known_bias(rule, bias, words):
     found = pd.read_csv(EVIDENCE / "bias_fashion" / "gains.csv")
     [row] = found[(found["rule"] == rule) & (found["bias"] == bias)].to_dict("records")
-    gain = signed(row["gain"]) if "{}, {}" in words else f"{abs(row['gain']):.1f}"
-    assert words.format(gain, interval(row).strip("()")) in " ".join(RESULTS.split())
+    told = signed(row["gain"]) if "{}, {}" in words else f"{abs(row['gain']):.1f}"
+    assert words.format(told, interval(row).strip("()")) in " ".join(RESULTS.split())
+    assert (row["low"] > 0 or row["high"] < 0) == ("{}, {}" not in words)
+    assert (row["gain"] > 0) == (("gains" in words and "nothing" not in words) or "gain {}" in words or "seen" in words)
     assert row["pools"] == 4
-    decided = row["low"] > 0 or row["high"] < 0
-    assert decided == ("neither" not in words and "on easy pools" not in words)
     assert found.groupby("bias")["pools"].first().sum() == 20
 
 
