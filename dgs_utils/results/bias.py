@@ -27,10 +27,10 @@ def gains_of_pools(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a rule and pool of generator "originals" that has such a control, where pools of several β were run:
-        condition; ipc; rule, readable, and
-        whether it is_main, the nearest to difficulty-guided sampling as published; score, "" where the rule looks at
-        none; bias (β); pool; shift, the Wasserstein-1 distance of its difficulties from the originals', above 0 for
-        harder ones (see `targets.shift`); gain, percentage points, the mean over trainings that both have.
+        condition; ipc; rule, readable, and whether it is_main, the nearest to difficulty-guided sampling as published;
+        score, "" where the rule looks at none; bias (β); pool; shift, the Wasserstein-1 distance of its difficulties
+        from the originals', above 0 for harder ones (see `targets.shift`); gain, percentage points, the mean over
+        trainings that both have.
     """
     rows = results[(results["bias"] != "") & results["method"].map(_chooses)].reset_index(drop=True)
     known = rows.assign(shift=pd.to_numeric(rows.get("shift", np.nan), errors="coerce"))
