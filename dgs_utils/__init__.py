@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "evaluate": ["evaluate_set", "teacher_of"],
     "figures": ["figures_of", "tables_of"],
     "fine_tune": ["fine_tune_model"],
-    "subsets": ["SUBSETS"],
+    "params.subsets": ["SUBSETS"],
     "images.image_sets": ["ImageSet"],
     "images.pixels": ["center_crop"],
     "prepare": ["train_dit", "train_judge"],

@@ -95,7 +95,7 @@ def test_real_mobilenet_recognises_real_dogs(shared_data):
     import io
     import zipfile
 
-    from dgs_utils.subsets import SUBSETS
+    from dgs_utils.params.subsets import SUBSETS
 
     judge = classifiers.pretrained("mobilenet_v2", str(shared_data / "weights" / "mobilenet_v2_imagenet1k.npz"), 160)
     assert judge.config.tensorflow_padding

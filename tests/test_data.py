@@ -20,7 +20,7 @@ from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.images.layouts import find_images
 from dgs_utils.images.pixels import center_crop, load_rgb, map_files
 from dgs_utils.images.tables import natural_key
-from dgs_utils.subsets import SUBSETS
+from dgs_utils.params.subsets import SUBSETS
 
 # [F §1.1]: ImageNet index and wnid in label order.
 PUBLISHED = {

@@ -18,7 +18,7 @@ from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.sources import FASHION
 from dgs_utils.params import validate
-from dgs_utils.subsets import SUBSETS
+from dgs_utils.params.subsets import SUBSETS
 
 WOOF = [row[0] for row in SUBSETS["imagewoof"]]
 NETTE = [row[0] for row in SUBSETS["imagenette"]]

@@ -28,7 +28,8 @@ from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.parallel import Group
 from dgs_utils.diffusion.trackers import check_tracker
-from dgs_utils.params import Tracker, validate
+from dgs_utils.params import validate
+from dgs_utils.params.fine_tune import Tracker
 
 STEPS, BATCH = 6, 5  # five images do not divide evenly among two processes
 

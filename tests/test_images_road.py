@@ -26,7 +26,7 @@ from dgs_utils.classifiers import judge as classifier
 from dgs_utils.diffusion import autoencoder
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.subsets import SUBSETS
+from dgs_utils.params.subsets import SUBSETS
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {wnid: index for wnid, index, _ in SUBSETS["imagewoof"][2:5]}  # Samoyed, beagle, Shih-Tzu

@@ -13,9 +13,9 @@ from dgs_utils.difficulty import score_images
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.params import validate
+from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.prepare import difficulty_classifier
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.subsets import SUBSETS
 
 
 def unpacked(archive, folder):

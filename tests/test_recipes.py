@@ -72,7 +72,7 @@ class Linear(Network):
     add(networks / "__init__.py", "\nNETWORKS = {", "from dgs_utils.classifiers.networks.linear import Linear\n")
     add(networks / "__init__.py", '    "resnet18": partial(', '    "linear": Linear,\n')
     add(networks / "__init__.py", '    if name.startswith("convnet"):', '    if name == "linear":\n        return 1\n')
-    add(package / "params.py", '"convnet3", "convnet4"', '"linear", ')
+    add(package / "params" / "kinds.py", '"convnet3", "convnet4"', '"linear", ')
     found = run(package, """
 import torch
 from dgs_utils.classifiers.networks import build_network

@@ -19,13 +19,13 @@ from dgs_utils.diffusion.dit import DIT_SIZES
 from dgs_utils.diffusion.sampler import SOLVERS
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
+from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.results import rows
 from dgs_utils.results.published_values import TABLES
 from dgs_utils.runtime.compiling import SWITCH
 from dgs_utils.selection.measures import MEASURES
 from dgs_utils.selection.selectors import SELECTORS
 from dgs_utils.selection.targets import PREDEFINED
-from dgs_utils.subsets import SUBSETS
 
 PACKAGE = Path(dgs_utils.__file__).parent
 REGISTRIES = {

@@ -20,7 +20,8 @@ from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
 from dgs_utils.images import datasets
 from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.params import SOFT, validate
+from dgs_utils.params import validate
+from dgs_utils.params.kinds import SOFT
 from dgs_utils.results.labels import TEACHER, classifier_name
 from dgs_utils.runtime.seeds import torch_seeded
 from dgs_utils.selection.coresets import herding

@@ -17,7 +17,7 @@ from dgs_utils.images.classes import imagenet_index, imagenet_names, read_class_
 from dgs_utils.images.datasets import index_originals
 from dgs_utils.images.tables import read_table
 from dgs_utils.params import validate
-from dgs_utils.subsets import SUBSETS
+from dgs_utils.params.subsets import SUBSETS
 
 SMALL = "shufflenet_v2_x0_5"
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dgs_utils.artifacts.names import check_name
 from dgs_utils.images.tables import one_form, read_table, row_at
-from dgs_utils.subsets import SUBSETS
+from dgs_utils.params.subsets import SUBSETS
 
 IMAGENET = Path(__file__).with_name("imagenet_classes.csv")  # wnid, index, name; indices are in the order of wnids
 TWICE = {"cardigan", "crane", "maillot"}  # dog and jacket, bird and machine, two bathing suits

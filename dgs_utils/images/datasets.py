@@ -21,8 +21,8 @@ from dgs_utils.images.splits import count_warnings, split_table
 from dgs_utils.images.tables import natural_key, one_form
 from dgs_utils.images.trees import entries
 from dgs_utils.params import PrepareParams
+from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.runtime.progress import silent
-from dgs_utils.subsets import SUBSETS
 
 
 def index_originals(params: PrepareParams, folder: Path, progress: Callable = silent) -> list[str]:

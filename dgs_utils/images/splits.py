@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.params import PrepareParams
+from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.subsets import SUBSETS
 
 # Images of each class, in label order [F §1.2]: ImageNet's train split (its val split has 50 of each class; where
 # train counts are not known, 0), and the train folders of fastai's archives, which hold the same images in all.
