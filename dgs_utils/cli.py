@@ -1,7 +1,6 @@
 """The ``dgs`` command."""
 
 import argparse
-import gc
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import NoReturn
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 success, 1 a notebook failed, 2 a wrong input, 130 stopped."""
     make_streams_safe()
-    gc.set_threshold(100_000)  # a plan of thousands of results stays; a seventh of its time went on collecting
     try:
         try:
             options = _parser().parse_args(arguments)

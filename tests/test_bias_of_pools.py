@@ -69,6 +69,14 @@ def test_other_pools_and_cut_random_images_are_no_part_of_it():
     assert len(gains_of_pools(figures.completed(table.query("bias == '3'")))) == 0  # one bias shows no change with it
 
 
+def test_ours_by_another_score_is_another_rule():
+    table = results()
+    by_margin = table[table["method"] == "dgs"].assign(measure="margin")
+    gains = gains_of_pools(figures.completed(pd.concat([table, by_margin], ignore_index=True)))
+    assert set(gains.loc[gains["is_main"], "score"]) == {"1 − p(class)"}
+    assert gains[gains["is_main"]].groupby("pool").size().tolist() == [1] * len(POOLS)
+
+
 def test_ours_above_the_others_is_a_difference_pool_by_pool():
     gains = gains_of_pools(figures.completed(results()))
     found = with_differences(gains)

@@ -23,10 +23,11 @@ STAGE_MODULES = {stage.split("_", 1)[1] for stage in STAGES}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
            for path in PACKAGE.rglob("*.py")}
 SPINE = {"cli.py", "methods.py"}
-ROOMS = {"images", "selection", "classifiers", "diffusion", "results", "plots", "artifacts", "params", "runtime", "batch"}
+ROOMS = {"images", "selection", "classifiers", "diffusion", "results", "plots", "artifacts", "params", "runtime",
+         "batch"}
 # From the ground up: a module imports from its own room and from floors below it, never from beside or above.
-FLOORS = [{"methods"}, {"runtime"}, {"params"}, {"artifacts"}, {"images"}, {"classifiers"}, {"selection"}, {"diffusion"},
-          {"results"}, {"plots"}, STAGE_MODULES, {"batch"}, {"cli"}]
+FLOORS = [{"methods"}, {"runtime"}, {"params"}, {"artifacts"}, {"images"}, {"classifiers"}, {"selection"},
+          {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"batch"}, {"cli"}]
 
 
 def code_cells(path: Path) -> list[dict]:

@@ -69,17 +69,13 @@ def disk_use(nodes: list[Node]) -> int:
     return sum(folder_size(node.folder) for node in nodes)
 
 
-def folder_size(folder: Path) -> int:
+def folder_size(folder: Path | str) -> int:
     """Return the bytes of all files below a folder; what goes meanwhile, or cannot be read, counts nothing."""
-    return _size_below(str(folder))
-
-
-def _size_below(path: str) -> int:
     total = 0
-    with suppress(OSError), os.scandir(path) as entries:
+    with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                total += _size_below(entry.path)
+                total += folder_size(entry.path)
             elif entry.is_file():
                 total += entry.stat(follow_symlinks=False).st_size
     return total

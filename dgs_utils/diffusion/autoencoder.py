@@ -56,10 +56,10 @@ class Autoencoder:
 class LatentAutoencoder(Autoencoder):
     """A diffusers autoencoder: AutoencoderKL (Stable Diffusion's) or AutoencoderTiny (TAESD).
 
-    Both are loaded where one is needed, since that takes seconds; hence the annotation in quotes.
     Images go through it in chunks of so many pixels, so that memory does not grow with their number.
     """
 
+    # Either is loaded where it is needed, since that takes seconds: hence types in quotes.
     def __init__(self, model: "diffusers.AutoencoderKL | diffusers.AutoencoderTiny"):
         super().__init__(channels=model.config.latent_channels)
         self.model = model.eval().requires_grad_(False)

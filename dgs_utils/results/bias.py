@@ -36,18 +36,18 @@ def gains_of_pools(results: pd.DataFrame) -> pd.DataFrame:
     known = rows.assign(shift=pd.to_numeric(rows.get("shift", np.nan), errors="coerce"))
     rows["shift"] = known.groupby("pool")["shift"].transform("mean")
     rows = rows.assign(rule=names_of_rules(rows, bias=""), score=scores_of(rows))
-    rows["is_main"] = rows["rule"].isin(rows.loc[rows["series"] == main_series(rows), "rule"])
+    named = rows["rule"] + "\n" + rows["score"]
+    rows["is_main"] = named.isin(named[rows["series"] == main_series(rows)])
     is_control = (rows["method"] == "pool_random") & (rows["cut"] == "")
     paired = [*ALIKE, "training_seed"]
     control = rows[is_control].groupby(paired, dropna=False)["best"].mean().rename("control").reset_index()
     rows = rows[~is_control].merge(control, on=paired)
     rows["gain"] = rows["best"] - rows["control"]
     told = ["condition", "ipc", "rule", "is_main", "score", "bias", "pool", "shift"]
-    by_training = rows.groupby([*ALIKE, *(name for name in told if name not in ALIKE), "training_seed"], sort=False,
-                               dropna=False)["gain"].mean().reset_index()
-    found = by_training.groupby([*ALIKE, *(name for name in told if name not in ALIKE)], sort=False,
-                                dropna=False)["gain"].mean().reset_index()
-    found = found[[*told, "gain"]].dropna(subset="shift")
+    cell = list(dict.fromkeys([*ALIKE, *told]))
+    for keys in ([*cell, "training_seed"], cell):  # first over selections
+        rows = rows.groupby(keys, sort=False, dropna=False)["gain"].mean().reset_index()
+    found = rows[[*told, "gain"]].dropna(subset="shift")
     return found[found.groupby(["condition", "ipc"])["bias"].transform("nunique") > 1].reset_index(drop=True)
 
 

@@ -128,9 +128,9 @@ class Comparison:
         return f" ({enough} would decide a gain of {self.margin:g} points)" if enough else ""
 
 
-def signed(value: float) -> str:
-    """Return a difference with its sign, to a tenth."""
-    return f"{value:+.1f}".replace("-", "−")
+def signed(value: float, digits: int = 1) -> str:
+    """Return a difference with its sign, to so many decimals."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", measure: str = "best",

@@ -253,8 +253,9 @@ def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
     write_csv(folder / f"{name}.csv", means.merge(trends.drop(columns="pools"), on=LINE, how="left"))
     if means.empty:
         return ""
+    told = means.iloc[0]
     shifts = means.groupby("bias")["shift"].mean().sort_values()
-    taus = {tuple(names): _bold(_shift(tau), p_holm < 0.05)
+    taus = {tuple(names): _bold(signed(tau, 2), p_holm < 1 - told["confidence"])
             for *names, tau, p_holm in trends[[*LINE, "tau", "p_holm"]].itertuples(index=False)}
     several, lines = means.groupby(["condition", "ipc"]).ngroups > 1, []
     for names, part in means.groupby(LINE, sort=False):
@@ -262,9 +263,8 @@ def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
         cells = {row.bias: _interval(row.gain, row.low, row.high) for row in part.itertuples()}
         lines.append([f"{condition}, IPC {ipc}: {rule}" if several else rule,
                       *(cells.get(bias, EMPTY) for bias in shifts.index), taus.get(names, EMPTY)])
-    heads = [f"β {bias}, shift {_shift(shift)}".replace("β -", "β −") for bias, shift in shifts.items()]
+    heads = [f"β {bias}, shift {signed(shift, 2)}".replace("β -", "β −") for bias, shift in shifts.items()]
     table = pd.DataFrame(lines, columns=["Rule", *heads, "τ"]).set_index("Rule")
-    told = means.iloc[0]
     place = "" if several else f"{told['condition']}, IPC {told['ipc']}: "
     least, most = means["pools"].min(), means["pools"].max()
     note = (f"{place}percentage points of best top-1 accuracy above random images of the same pool, or as named; means "
@@ -276,10 +276,6 @@ def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
     with atomic(folder / f"{name}.md") as partial:
         partial.write_text(text)
     return text
-
-
-def _shift(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def _difference(found: Any) -> str:
