@@ -175,9 +175,9 @@ def in_turns(functions: dict, device: torch.device, rounds: int) -> dict[str, fl
     return dict(zip(functions, np.min(times, axis=0), strict=True))
 
 
-def matmul_rate(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of a large matrix product on random numbers."""
-    n = 8192 if device.type == "cuda" else 2048
+def matmul_rate(device: torch.device, precision: str, n: int | None = None) -> float:
+    """Return the FLOP/s of a matrix product on random numbers, n × n each; a large one unless told."""
+    n = n or (8192 if device.type == "cuda" else 2048)
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
             for _ in range(2))
     torch.mm(a, b)

@@ -44,6 +44,7 @@ from dgs_utils.runtime.devices import autocast, resolve
 class Size:
     """How large the work is."""
 
+    matrix: int
     model: str
     side: int
     batches: tuple[int, ...]
@@ -59,9 +60,9 @@ class Size:
     scored: int
 
 
-FULL = Size("DiT-XL/2", 256, (1, 8, 32, 50), 50, 20, 20, ("convnet6", "resnet_ap10", "resnet18"), 224, 10, 500, 3,
+FULL = Size(8192, "DiT-XL/2", 256, (1, 8, 32, 50), 50, 20, 20, ("convnet6", "resnet_ap10", "resnet18"), 224, 10, 500, 3,
             "resnet18", 1000)
-SMALL = Size("DiT-S/8", 64, (1, 2), 3, 2, 1, ("convnet3",), 16, 1, 8, 1, "convnet3", 12)
+SMALL = Size(256, "DiT-S/8", 64, (1, 2), 3, 2, 1, ("convnet3",), 16, 1, 8, 1, "convnet3", 12)
 MINUTES = 20.0
 INTERVAL, ORDER = 5, 1  # of TaylorSeer, the pool's own defaults
 WARM = 6  # steps before a pool is timed, one of them extrapolated
@@ -104,12 +105,12 @@ def matmul(size: Size, device: torch.device) -> Iterator[dict]:
     """The card's own rates, which the others are held against."""
     with autocast(device, "fp32"):
         for precision, name in (("fp32", "TF32" if device.type == "cuda" else "fp32"), ("bf16", "bf16")):
-            yield {"precision": name, "TFLOP/s": bench_generation.matmul_rate(device, precision) / 1e12}
+            yield {"precision": name, "TFLOP/s": bench_generation.matmul_rate(device, precision, size.matrix) / 1e12}
 
 
 def pool(size: Size, device: torch.device) -> Iterator[dict]:
     """Images a second with decoding and PNG. Goal: 40 % of the matmul rate, 4 × the published way, 10 × in 20 steps."""
-    rate, one = bench_generation.matmul_rate(device, "bf16"), bench_generation.forward_flops(size.model)
+    rate, one = bench_generation.matmul_rate(device, "bf16", size.matrix), bench_generation.forward_flops(size.model)
     codec, model = bench_generation.build_codec(device), fold(bench_generation.build_model(size.model, device)).eval()
     with tempfile.TemporaryDirectory() as folder, autocast(device, "fp32"):
         def published() -> None:
