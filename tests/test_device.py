@@ -176,6 +176,15 @@ def test_work_on_a_gpu_searches_for_fast_kernels_and_one_switch_allows_tf32(prec
     assert matmul.fp32_precision == convolution.fp32_precision == ("tf32" if tf32 else "ieee")
 
 
+@pytest.mark.parametrize(("capability", "told"), [("AVX2", 1), ("AVX512", 0)])
+def test_a_processor_without_bf16_says_so(capability, told, monkeypatch, recwarn):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    autocast(torch.device("cpu"), "fp32")
+    assert not recwarn
+    autocast(torch.device("cpu"), "bf16")
+    assert [str(warning.message)[:44] for warning in recwarn] == told * ["this processor has no instructions for bf16,"]
+
+
 @pytest.mark.parametrize(("norm", "layout"), [("batch", torch.channels_last), ("instance", torch.contiguous_format)])
 def test_the_layout_follows_the_norm(norm, layout):
     """Group norm would bring each image back to the other layout."""

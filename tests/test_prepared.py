@@ -32,10 +32,10 @@ told = {"stage": run.node.stage, "program": os.path.basename(sys.argv[0]), "fold
 """
 
 
-def start(workspace) -> subprocess.Popen:
+def start(workspace, *options: str) -> subprocess.Popen:
     """Start a run whose kernels are copies."""
     environment = small_grid.environment(workspace) | {"MARK": "of the runner"}
-    return subprocess.Popen(small_grid.command("run", FILE), cwd=workspace, env=environment, text=True,
+    return subprocess.Popen(small_grid.command("run", FILE, *options), cwd=workspace, env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -67,7 +67,7 @@ def test_copies_do_what_new_kernels_do(workspace, tmp_path_factory):
     kernels = told(workspace)
     assert len({kernel["pid"] for kernel in kernels}) == 7  # a process each
     for kernel in kernels:
-        assert (kernel["program"], kernel["parent"], kernel["mark"]) == ("copies.py", runner.pid, "of the runner")
+        assert (kernel["program"], kernel["mark"]) == ("copies.py", "of the runner")
         assert kernel["folder"] == str(workspace)
         assert (kernel["torch"], kernel["cuda"]) == (kernel["stage"] != "00_prepare", False)  # once loaded
     assert len({number for kernel in kernels for number in kernel["random"]}) == 14
@@ -95,8 +95,7 @@ def test_a_killed_copy_fails_alone_and_without_the_prepared_process_the_run_goes
     runner = start(workspace)
     printed, _ = runner.communicate(timeout=HANG)
     assert "FAILED 01_fine_tune (defaults): the kernel died" in printed
-    small_grid.replace_cell(workspace, "01_fine_tune", 3, f"{TELL}\nimport psutil\nfor process in psutil.Process("
-                            "os.getppid()).children():\n    process.kill() if process.pid != os.getpid() else None")
+    small_grid.replace_cell(workspace, "01_fine_tune", 3, f"{TELL}\nos.kill(os.getppid(), 9)")
     for path in workspace.rglob(".told"):
         path.unlink()
     shutil.rmtree(workspace / "outputs" / "05_sample")
@@ -106,10 +105,36 @@ def test_a_killed_copy_fails_alone_and_without_the_prepared_process_the_run_goes
     assert [kernel["program"] for kernel in told(workspace)] == ["copies.py", "kernel.py", "kernel.py"]
 
 
+def test_jobs_share_the_prepared_process(workspace, tmp_path_factory):
+    for stage in ("00_prepare", "04_transform", "05_sample", "07_figures"):
+        small_grid.replace_cell(workspace, stage, 3, f"{TELL}\nos.write(2, b'a word of the system')")
+    runner = start(workspace, "--jobs", "2")
+    printed, errors = runner.communicate(timeout=HANG)
+    assert runner.returncode == 0, printed + errors
+    assert "a word of the system" not in printed + errors  # it is in the job's own log, as a new kernel's is
+    assert contents(workspace) == contents(small_grid.finished(tmp_path_factory.getbasetemp())[0])
+    kernels = told(workspace)
+    assert {kernel["program"] for kernel in kernels} == {"copies.py"}
+    assert len({kernel["parent"] for kernel in kernels}) == 1
+    assert all(gone(kernel[who]) for kernel in kernels for who in ("pid", "parent"))
+
+
+@pytest.mark.parametrize("who", ["job", "runner"])
+def test_a_copy_ends_with_the_job_that_asked_for_it_and_with_the_run(workspace, who):
+    small_grid.replace_cell(workspace, "00_prepare", 3, f"{TELL}\nwhile True: pass")
+    runner = start(workspace, "--jobs", "2")
+    wait_for(lambda: any(told(workspace)))
+    [kernel] = told(workspace)
+    [job] = [process for process in psutil.Process(runner.pid).children(recursive=True)
+             if "node" in process.cmdline() and process.name().startswith("python")]
+    (job if who == "job" else runner).kill()
+    wait_for(lambda: gone(kernel["pid"]))
+    runner.communicate(timeout=HANG)
+    wait_for(lambda: gone(job.pid) and gone(kernel["parent"]))
+    assert small_grid.manifests(workspace) == {}
+
+
 def test_changed_code_is_not_run_from_memory(monkeypatch, tmp_path):
-    source = prepared.Prepared()
-    try:
+    with prepared.prepared([None] * prepared.WORTH):
         monkeypatch.setattr(prepared, "newest_code", lambda: 0)
-        assert source.launch(["-f", "none"], str(tmp_path), {}) is None
-    finally:
-        source.close()
+        assert prepared.copy_of_prepared(["python", "-m", "kernel", "-f", "none"], str(tmp_path), {}) is None

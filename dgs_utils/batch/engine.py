@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import yaml
@@ -24,6 +24,7 @@ from dgs_utils.artifacts.places import locate, outputs_root, workspace
 from dgs_utils.batch.changes import changed_data
 from dgs_utils.batch.display import MINUTE, Display
 from dgs_utils.batch.node import Options, Report, clear_unless_held, finished, input_nodes, is_forced, shown, stale_line
+from dgs_utils.batch.prepared import prepared
 from dgs_utils.batch.run import GOOD, check_start, nodes_by_key, terminate_as_interrupt
 from dgs_utils.batch.scratch import run_folder
 from dgs_utils.batch.state import FAILURE, failure, manifest, record_folder, state
@@ -63,7 +64,26 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
     for line in changed_data(left):
         display.note(line)
     display.start(left, len(nodes))
-    told: dict[str, str] = {}
+    share = share_of_cores(config, jobs)
+    limit = ["--cores" if profile == "local" else "--jobs", str(jobs)] if jobs else []
+    arguments = ["--snakefile", str(HERE / "Snakefile"), "--profile", str(config), *limit]
+    with prepared(left, _threads(share)) if share else nullcontext():  # jobs elsewhere could not ask it
+        told = _rounds(nodes, left, before, display, _command(file, changes, options, share), arguments)
+    return _reports(nodes, before, told)
+
+
+def _rounds(nodes: list[Node], left: list[Node], before: set[str], display: Display, command: str,
+            arguments: list[str]) -> dict[str, str]:
+    """Call Snakemake until nothing is left to do, or something failed; return what its log says of what failed.
+
+    Args:
+        nodes: the plan.
+        left: what is to be run of it.
+        before: keys of what was finished before; those of what became stale meanwhile are taken out.
+        display: shows progress.
+        command: how a job runs a node.
+        arguments: of Snakemake, but for its folder and the plan.
+    """
     while left:
         for node in left:
             if found := manifest(node):  # its inputs have changed
@@ -71,18 +91,16 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
                 (node.folder / MANIFEST).unlink()
         scratch = run_folder()
         folder = scratch.path
-        _write_plan(folder, left, _command(file, changes, options, share_of_cores(config, jobs)))
-        limit = ["--cores" if profile == "local" else "--jobs", str(jobs)] if jobs else []
-        _call(["--snakefile", str(HERE / "Snakefile"), "--profile", str(config), "--directory", str(folder),
-               "--config", f"plan={folder / 'plan.json'}", *limit], folder / "snakemake.log", _Watcher(left, display))
+        _write_plan(folder, left, command)
+        _call([*arguments, "--directory", str(folder), "--config", f"plan={folder / 'plan.json'}"],
+              folder / "snakemake.log", _Watcher(left, display))
         if not all(finished(node) for node in left):
-            told = {node.key: last_words(folder, node) for node in left}
             print(f"What Snakemake and its jobs said is in {shown(folder)}, until the next run")
-            break
+            return {node.key: last_words(folder, node) for node in left}
         scratch.remove_folder(folder)
         left = [node for node in nodes if state(node) == "stale"]  # made from something else than what came out now
         before -= {node.key for node in left}
-    return _reports(nodes, before, told)
+    return {}
 
 
 def last_words(folder: Path, node: Node) -> str:
@@ -139,14 +157,21 @@ def _command(file: str, changes: list[str], options: Options, share: int) -> str
     words = [sys.executable, "-m", "dgs_utils.cli", "node", str(locate(file)), "--outputs", str(outputs_root()),
              "--limit", str(options.limit), "--per-gpu", str(options.per_gpu)]
     words += [word for change in changes for word in ("--set", change)]
-    # Snakemake tells its jobs to use one thread and has a cache of its own (`_call`). Here each has its share of the
-    # cores, elsewhere all that its scheduler has assigned; numbers that somebody has set hold.
-    own = {name: os.environ[name] for name in (*THREADS, CACHE, SHARE) if name in os.environ}
-    shares = dict.fromkeys([*THREADS, SHARE], str(share)) if share else {}
-    before = [f"{name}={value}" for name, value in (shares | own).items()]
-    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in shares | own]
+    # Snakemake tells its jobs to use one thread and has a cache of its own (`_call`).
+    threads, own = _threads(share), {name: os.environ[name] for name in (CACHE,) if name in os.environ}
+    before = [f"{name}={value}" for name, value in (threads | own).items()]
+    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in threads | own]
     command = f"cd {shlex.quote(str(workspace()))} && {shlex.join(['env', *unset, *before, *words])}"
     return command.replace("{", "{{").replace("}", "}}")
+
+
+def _threads(share: int) -> dict[str, str]:
+    """Return the environment that tells a job its threads: here its share of the cores, elsewhere (0) all it is given.
+
+    Numbers that somebody has set hold.
+    """
+    names = [*THREADS, SHARE]
+    return (dict.fromkeys(names, str(share)) if share else {}) | {n: os.environ[n] for n in names if n in os.environ}
 
 
 def _call(arguments: list[str], log: Path, watch: Callable[[], None]) -> None:

@@ -81,7 +81,6 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None, loads:
 
 def serve() -> None:
     """Be a kernel, with the arguments of this process, until it is told to end."""
-    die_with_parent(int(os.environ["JPY_PARENT_PID"]))
     os.environ[BATCH] = "1"
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
     from ipykernel.kernelapp import launch_new_instance
@@ -90,4 +89,5 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent(int(os.environ["JPY_PARENT_PID"]))
     serve()

@@ -1,49 +1,71 @@
 """A process that has the kit's libraries loaded, of which the kernels of a run are copies.
 
 Loading them takes a light notebook longer than its work. The process loads what a notebook is about to load, and keeps
-it for the next ones, so that a run loads nothing twice and nothing in vain. A copy (fork) has memory of its own from
-then on, draws random numbers of its own, and gets the environment that a new process would have; no copy has run
-anything before. A notebook starts in a new process where something is amiss, the code has changed meanwhile, or the
-system is not Linux, which alone can hand a copy over to the runner as its own child.
+it for the next ones, so that a run loads nothing twice and nothing in vain. Whoever starts a kernel, the run itself or
+one of its jobs (`engine`), asks for a copy at a socket in a folder that only its user may enter. A copy (fork) has
+memory of its own from then on, draws random numbers of its own, and gets the environment that a new process would have;
+no copy has run anything before. The connection stays open: it ends the copy with the one who asked. A notebook starts
+in a new process where something is amiss, the code has changed meanwhile, or the system is not Linux, which alone can
+tie two processes so.
 """
 
 import ast
-import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.artifacts.provenance import PACKAGE
+from dgs_utils.batch.scratch import kernel_folder
 
-PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+PLACE = "DGS_PREPARED"  # environment variable of a run and its jobs: the socket at which the process listens
 WORTH = 2  # notebooks from which on preparing pays
 HANG = 900  # seconds in which even the busiest machine loads libraries and copies a process
 KIT = "dgs_utils"
-
-_open: "Prepared | None" = None
+QUEUE = 1000  # who may wait for a copy at a time
 
 
 @contextmanager
-def prepared(left: list[Node]) -> Iterator[None]:
-    """Have a process for the notebooks that are left, if they are several; end it afterwards."""
-    global _open
-    if len(left) < WORTH or sys.platform != "linux" or _open:
+def prepared(left: list[Node], environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Have a process for the notebooks that are left, if they are several; end it afterwards.
+
+    Args:
+        left: what is to be run.
+        environment: what differs from this process's own environment while libraries are loaded.
+
+    Raises:
+        ValueError: no folder will do for sockets.
+    """
+    if len(left) < WORTH or sys.platform != "linux" or PLACE in os.environ:
         yield
         return
-    _open = Prepared()
+    folder = kernel_folder()
+    os.environ[PLACE] = str(folder.path / "p")
+    process = _start(os.environ | (environment or {}))
     try:
         yield
     finally:
-        _open.close()
-        _open = None
+        del os.environ[PLACE]
+        process.terminate()
+        process.wait()
+        folder.remove_folder(folder.path)
+
+
+def _start(environment: Mapping[str, str]) -> subprocess.Popen:
+    """Start the process, in a session of its own: Ctrl-C is the runner's to handle."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(environment[PLACE])
+        listener.listen(QUEUE)
+        command = [sys.executable, "-m", "dgs_utils.batch.copies", str(listener.fileno()), str(os.getpid())]
+        return subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, env=environment,
+                                start_new_session=True)
 
 
 def copy_of_prepared(command: list[str], folder: str, environment: dict[str, str], loads: str = "") -> "Copy | None":
@@ -55,7 +77,20 @@ def copy_of_prepared(command: list[str], folder: str, environment: dict[str, str
         environment: its environment.
         loads: program that loads what its notebook will (see `loads_of`).
     """
-    return _open.launch(command[3:], folder, environment, loads) if _open else None
+    if PLACE not in os.environ:
+        return None
+    request = {"arguments": command[3:], "folder": str(folder), "environment": environment, "loads": loads,
+               "code": newest_code()}
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(HANG)
+        line.connect(os.environ[PLACE])
+        socket.send_fds(line, [b"\n"], [1, 2])  # where a child's words would go
+        line.sendall(json.dumps(request).encode() + b"\n")
+        return Copy(int(line.recv(32)), line)
+    except (OSError, ValueError):  # it has ended, or hung up because it will not
+        line.close()
+        return None
 
 
 def loads_of(notebook: Path) -> str:
@@ -73,32 +108,40 @@ def loads_of(notebook: Path) -> str:
 
 
 class Copy:
-    """A kernel, with what jupyter_client asks of a `subprocess.Popen`."""
+    """A kernel, with what jupyter_client asks of a `subprocess.Popen`; its exit status is not known.
+
+    Args:
+        pid: its process id.
+        line: the connection that it ends with.
+    """
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int):
-        self.pid = pid
+    def __init__(self, pid: int, line: socket.socket):
+        self.pid, self._line = pid, line
         self.returncode: int | None = None
+        self._process = os.pidfd_open(pid)
 
     def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
-        return self._wait(os.WNOHANG)
+        """Return a number if it has ended, None while it runs."""
+        return self._look(0)
 
     def wait(self) -> int | None:
-        """Wait for its end and return the exit status."""
-        return self._wait(0)
+        """Wait for its end."""
+        return self._look(None)
 
-    def _wait(self, options: int) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, options)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+    def _look(self, seconds: float | None) -> int | None:
+        if self.returncode is None and select.select([self._process], [], [], seconds)[0]:
+            self.returncode = 0
+            os.close(self._process)
+            self._line.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send a signal unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -107,60 +150,6 @@ class Copy:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
-
-
-class Prepared:
-    """The runner's end of the prepared process."""
-
-    def __init__(self):
-        self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(HANG)
-        self._lines = self._socket.makefile("rb")
-        self._code = newest_code()
-        with theirs:
-            # A session of its own: Ctrl-C is the runner's to handle.
-            numbers = [str(theirs.fileno()), str(os.getpid())]
-            command = [sys.executable, "-m", "dgs_utils.batch.copies", *numbers]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                                             start_new_session=True)
-
-    def launch(self, arguments: list[str], folder: str, environment: dict[str, str], loads: str = "") -> Copy | None:
-        """Return a new copy that serves as a kernel; None where the process has ended or is not to be used any more."""
-        with suppress(OSError, ValueError):
-            if self._code == newest_code():
-                request = {"arguments": arguments, "folder": str(folder), "environment": environment, "loads": loads}
-                with adoption():
-                    self._socket.sendall(json.dumps(request).encode() + b"\n")
-                    return _adopted(int(self._lines.readline()))
-        return None
-
-    def close(self) -> None:
-        """End the process; kernels that it made are the runner's own and not touched."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-
-@contextmanager
-def adoption() -> Iterator[None]:
-    """Let processes whose parent ends become children of this one."""
-    prctl = ctypes.CDLL(None).prctl
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    try:
-        yield
-    finally:
-        prctl(PR_SET_CHILD_SUBREAPER, 0)
-
-
-def _adopted(pid: int) -> Copy | None:
-    """Return a process once it is this one's child; None if it never is."""
-    deadline = time.monotonic() + HANG
-    while time.monotonic() < deadline:
-        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        if parent == os.getpid():
-            return Copy(pid)
-        time.sleep(0.001)
-    return None
 
 
 def newest_code() -> int:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,17 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Return a context that computes in ``precision`` ("fp32" or "bf16") and keeps parameters as they are.
 
     On a GPU fp32 stands for TF32, as in the published experiments, unless the environment says ``DGS_TF32=off``; what
-    stays fp32 beside bf16, such as a last layer, is computed exactly.
+    stays fp32 beside bf16, such as a last layer, is computed exactly. Most CPUs have no instructions for bf16, which is
+    said once.
     """
     if device.type == "cuda":
         _allow_tf32(precision == "fp32" and os.environ.get(TF32, "on") != "off")
         torch.backends.cudnn.benchmark = True  # shapes stay the same, so the search for the fastest kernel pays
     if precision == "fp32":
         return nullcontext()
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        warn("this processor has no instructions for bf16, which takes many times as long on it as fp32; set precision "
+             "to fp32, or use a GPU")
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 

@@ -1,12 +1,14 @@
 """Processes that end when those that they work for are gone, however these ended."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 GUARD = "DGS_GUARD"  # environment variable: machine and process id of the nearest guard above
@@ -27,6 +29,21 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def die_with_other_end(line: socket.socket) -> None:
+    """Have the system kill this process when the other end of a connection closes, as it does when its process ends.
+
+    Nothing more must be sent on the connection. Linux only.
+    """
+    fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(line, fcntl.F_SETSIG, signal.SIGKILL)
+    line.setblocking(False)
+    fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+    with suppress(BlockingIOError):
+        line.recv(1)
+        os._exit(1)  # it was closed before
+    line.detach()  # open as long as this process
 
 
 def guarded(process: int) -> dict[str, str]:
