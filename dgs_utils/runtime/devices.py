@@ -40,7 +40,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
         return nullcontext()
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         warn("this processor has no instructions for bf16, which takes many times as long on it as fp32; set precision "
-             "to fp32, or use a GPU")
+             "to fp32, or use a GPU", stacklevel=2)
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
