@@ -1,10 +1,13 @@
 """Kernels that are copies of a prepared process: as good as new ones, and gone with their runner."""
 
 import json
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -132,6 +135,14 @@ def test_a_copy_ends_with_the_job_that_asked_for_it_and_with_the_run(workspace, 
     runner.communicate(timeout=HANG)
     wait_for(lambda: gone(job.pid) and gone(kernel["parent"]))
     assert small_grid.manifests(workspace) == {}
+
+
+def test_nobody_else_may_ask_for_a_copy():
+    with prepared.prepared([None] * prepared.WORTH):
+        folder = Path(os.environ[prepared.PLACE]).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IRWXU
+    assert not folder.exists()
+    assert prepared.PLACE not in os.environ
 
 
 def test_changed_code_is_not_run_from_memory(monkeypatch, tmp_path):
