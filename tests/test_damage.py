@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import small_grid
 from damage import KINDS, damage
 from small_grid import contents, dgs
 
+from dgs_utils.artifacts.contents import digest_of
 from dgs_utils.artifacts.manifests import MANIFEST, checksums, read_manifest
+from dgs_utils.batch import look
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.look import make_whole
 from dgs_utils.batch.plan import expand
@@ -88,6 +91,28 @@ def test_after_damage_the_next_run_ends_with_the_right_results(copy, seed):
     assert held(copy) == files
     assert contents(copy) == before
     assert dgs(copy, "run", FILE).stdout.endswith("Nothing was left to do.\n")
+
+
+def test_a_manifest_that_is_written_again_hides_nothing(copy):
+    nodes = expand(read_experiment(copy / FILE))
+    hurt = nodes[4].folder / "part2.txt"
+    hurt.write_bytes(hurt.read_bytes()[:5])
+    (hurt.parent / MANIFEST).write_bytes((hurt.parent / MANIFEST).read_bytes())
+    [line] = make_whole(nodes)
+    assert "part2.txt is missing or changed" in line
+
+
+def test_copied_results_are_read_once(copy, monkeypatch):
+    for file in all_files(copy):
+        os.utime(file)  # as of now for the system, like copies, one after another
+        time.sleep(0.02)  # more than its clock's tick
+    nodes, read = expand(read_experiment(copy / FILE)), []
+    monkeypatch.setattr(look, "digest_of", lambda path: read.append(path) or digest_of(path))
+    assert make_whole(nodes) == []
+    assert read
+    read.clear()
+    assert make_whole(nodes) == []
+    assert not read
 
 
 def test_a_dry_run_tells_of_damage_and_leaves_it(copy):

@@ -1,33 +1,43 @@
 """A look at finished results before a run: whether any of their files was changed since they were finished.
 
-A manifest is written last, so what has changed later is what the system says has changed since; only that is read.
-(A disk that forgets bits by itself is for ``dgs verify``, which reads everything.)
+A manifest is written last, and the checksums of single files before it, so what has changed later is what the system
+says has changed since the older of both; only that is read. (A disk that forgets bits by itself is for ``dgs verify``,
+which reads everything.)
 """
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from dgs_utils.artifacts.contents import digest_of
-from dgs_utils.artifacts.manifests import MANIFEST, content_hash, read_manifest
+from dgs_utils.artifacts.manifests import MANIFEST, SUMS, content_hash, read_manifest
 from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.node import input_nodes, shown
 from dgs_utils.batch.state import manifest
 from dgs_utils.batch.verify import Findings, entries_of, read_entry, repair
 
 
-def damage_since(nodes: list[Node]) -> Findings:
-    """Return which files of finished results, of a plan and of what it needs, are missing or not what they were."""
+def damage_since(nodes: list[Node], renew: bool = False) -> Findings:
+    """Return which files of finished results, of a plan and of what it needs, are missing or not what they were.
+
+    Args:
+        nodes: the plan.
+        renew: whether what was read and is as it was, such as a copied result, need not be read again next time.
+    """
     found = Findings()
     for node in {node.key: node for one in nodes for node in (*input_nodes(one), one)}.values():
-        if (known := manifest(node)) and (lost := _lost(node.folder, known["held"])):
-            found.damaged[node.folder] = lost
+        if (known := manifest(node)) and (touched := _touched(node.folder, known["held"])):
+            if lost := _differing(node.folder, touched):
+                found.damaged[node.folder] = lost
+            elif renew:
+                _renew(node.folder)
     return found
 
 
 def make_whole(nodes: list[Node]) -> list[str]:
     """Let damaged results count as missing, so that this run makes them again; return a line for each."""
-    found = damage_since(nodes)
+    found = damage_since(nodes, renew=True)
     lines = [_line(folder, lost) for folder, lost in found.damaged.items()]
     repaired = repair([node for one in nodes for node in (*input_nodes(one), one)], found) if lines else []
     return lines + [line for line in repaired if "left as it is" in line]
@@ -44,20 +54,27 @@ def _line(folder: Path, lost: list[str]) -> str:
             f"and what was made from it meanwhile")
 
 
-def _lost(folder: Path, held: dict[str, int]) -> list[str]:
-    """Return what is missing or has other bytes, by names from the folder on.
+def _touched(folder: Path, held: dict[str, int]) -> list[str]:
+    """Return the entries of a stage folder of which files are missing or were changed since it was finished.
 
     Args:
         folder: the stage folder.
         held: the entries of its manifest, each with the number of its files.
     """
     try:
-        finished = os.stat(folder / MANIFEST).st_ctime_ns
+        finished = min(_times(f"{folder}/{MANIFEST}") + _times(f"{folder}/{SUMS}"))
         there = {name: _times(f"{folder}/{name}") for name in held}
-    except OSError:  # while it is removed
+    except (OSError, ValueError):  # while it is removed
         return []
-    touched = [name for name, times in there.items() if len(times) < held[name] or max(times, default=0) > finished]
-    return _differing(folder, touched) if touched else []
+    return [name for name, times in there.items() if len(times) < held[name] or max(times, default=0) > finished]
+
+
+def _renew(folder: Path) -> None:
+    """Have the system say of manifest and checksums that they are newer than all else, without changing them."""
+    for name in (MANIFEST, SUMS):
+        with suppress(OSError):  # another user's, or of an older kit
+            status = os.stat(folder / name)
+            os.utime(folder / name, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _differing(folder: Path, names: list[str]) -> list[str]:
