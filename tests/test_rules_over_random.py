@@ -86,7 +86,7 @@ def test_the_grid_has_a_line_a_rule_a_colour_a_score_and_ipcs_side_by_side():
     lines = [figure.axes[:2], figure.axes[2:]]
     assert [[axis.get_title() for axis in line] for line in lines] == [["IPC 10", "IPC 20"]] * 2
     assert [line[0].get_title("left").strip() for line in lines] == [
-        f"ResNetAP-10, epoch factor {factor}: minus random of the pool" for factor in (0.1, 1.0)]
+        f"ResNetAP-10, epoch factor {factor}\nminus random of the pool" for factor in (0.1, 1.0)]
     for line, factor in zip(lines, (0.1, 1.0), strict=True):
         assert [text.get_text() for text in line[0].get_yticklabels()] == ["Easiest", "Hardest", "Moderate"]
         for axis, ipc in zip(line, (10, 20), strict=True):

@@ -168,7 +168,7 @@ def test_pools_alone_and_together_are_arms_with_controls_of_their_own(two):
     assert rules["difference"].to_dict() == pytest.approx(
         {f"random of the pool {name}": best["moderate", name] - best["pool_random", name] for name in names})
     titles = [axis.get_title("left").strip() for axis in plots.rule_grid(tables["rules"]).axes]
-    assert [title.partition(": ")[2] for title in titles] == [
+    assert [title.partition("\n")[2] for title in titles] == [
         "minus random of the pool big", "minus random of the pool packed", "minus random of the pool big+packed"]
     assert tables["summary"].set_index("series")["pool_random"].to_dict() == pytest.approx(
         {f"Moderate ({name})": best["pool_random", name] for name in names}
@@ -213,3 +213,14 @@ def test_a_list_of_roots_is_one_pool_on_the_command_line_too(two):
     experiment = read_experiment(Path(__file__).parents[1] / "params" / "my_pool.yaml", changes)
     assert experiment.sections["02_pool"]["root"] == [str(big), str(packed)]
     assert [sorted(grid) for grid in experiment.grids] == [[("02_pool", "seed"), ("05_sample", "rule")]]
+
+
+@pytest.mark.usefixtures("styled")
+def test_bars_of_generators_keep_their_width_beside_long_names():
+    names = ["the pool", *(f"DGS (code, shared scale, judged by a judge with a long name, cut.{k})" for k in range(9))]
+    shares = pd.DataFrame([{"set": name, "generator": maker, "share": 0.5} for name in names for maker in "ab"])
+    figure = plots.generator_shares(shares)
+    figure.canvas.draw()
+    [axis] = figure.axes
+    assert axis.get_window_extent().width / figure.dpi > 2.5  # inches
+    assert all(label.get_window_extent().x0 >= 0 for label in axis.get_yticklabels())

@@ -32,14 +32,14 @@ def rule_grid(found: pd.DataFrame, margin: float = MARGIN) -> Figure:
     colors = {score: f"C{place}" if score else "0.4" for place, score in enumerate(scores)}
     limit, rules = half_width_of(shown, margin), [list(part["rule"].unique()) for _, part in lines]
     heights = [sum(_room(part, rule) for rule in names) for (_, part), names in zip(lines, rules, strict=True)]
-    size = (2.6 + 2.3 * max(len(ipcs), 2), 0.7 + sum(heights) + 0.55 * len(lines))
+    size = (2.6 + 2.3 * max(len(ipcs), 2), 0.7 + sum(heights) + 0.75 * len(lines))
     figure, axes = plt.subplots(len(lines), len(ipcs), figsize=size, sharex=True, squeeze=False, sharey="row",
                                 height_ratios=heights)
     for line, ((control, condition), part), names in zip(axes, lines, rules, strict=True):
         for axis, ipc in zip(line, ipcs, strict=True):
             _draw_rules(axis, part[part["ipc"] == ipc], part, names, colors, limit, margin)
             axis.set_title(f"IPC {ipc or 'all'}")
-        line[0].set_title(f"{condition}: {folded(f'minus {control}', 48)}\n", loc="left")
+        line[0].set_title(f"{condition}\n{folded(f'minus {control}', 36)}\n", loc="left")
     figure.supxlabel("best top-1 accuracy above that of random images (points)", fontsize="medium")
     marks = [plt.Line2D([], [], color=color, marker="o", markersize=4, linewidth=1.2) for color in colors.values()]
     figure.legend(marks, [score or "no score" for score in colors], title="score", loc="outside right upper")
