@@ -230,6 +230,33 @@ def test_what_the_readme_says_of_its_draws_holds():
         results["series"] == "Confidence (CaO2)", "best"].tolist()
 
 
+STRONG, FOLDED = "judged by cifar10_resnet_ap10", "judged by convnet3, 2 folds"
+
+
+@pytest.mark.parametrize(("rival", "words"), [
+    (f"DGS (scale, code, {STRONG}, cut errors)", "takes for another class DGS gains {} points ({} to {})"),
+    (f"DGS (scale, paper, {STRONG})", "in the paper's text is {} points better ({} to {})"),
+    (f"DGS (scale, code, shared scale, {STRONG})", "with one scale for originals and pool {} ({} to {})"),
+    (f"Easiest ({FOLDED})", "which is {} points above DGS by the strong judge ({} to {})")])
+def test_the_readme_quotes_why(rival, words):
+    row = differences_of("cifar10_rules").set_index("second").loc[rival]  # DGS minus the rival
+    told = words.format(f"{-row['difference']:.1f}", signed(-row["high"]), signed(-row["low"]))
+    assert told in " ".join(RESULTS.split())
+    assert row["high"] < 0
+
+
+def test_what_the_readme_calls_an_exploration_is_one():
+    table, results = differences_of("cifar10_rules"), read_results([EVIDENCE / "cifar10_rules"])
+    means = results.groupby("series")["best"].mean()
+    told = " ".join(RESULTS.split())
+    assert set(table["first"]) == {f"DGS (scale, code, {STRONG})"}
+    assert f"after Holm's correction over its {len(table)} comparisons of DGS only one is decided" in told
+    assert (table["p_holm"] < 0.05).sum() == 1
+    assert f"by a cross-fitted ConvNet-3 the easiest come to {means[f'Easiest ({FOLDED})']:.1f}, " in told
+    assert f"and DGS to {means[f'DGS (scale, code, {FOLDED})']:.1f}." in told
+    assert (results.groupby("series")["training_seed"].nunique() == 2).all()
+
+
 @pytest.mark.parametrize(("rule", "bias", "words"), [
     ("DGS (code)", -6, "DGS gains {} points over random images of its pool ({})"),
     ("Easiest", -6, "images gain {} ({})"),
