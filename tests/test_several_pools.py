@@ -1,6 +1,7 @@
 """One pool of several generators' images: taking turns, from folders and archives, on strangers' real pools."""
 
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -180,6 +181,20 @@ def test_long_names_of_pools_are_folded_at_a_plus():
     assert style.folded("DGS (BigGAN+cSAGAN)", 40) == "DGS (BigGAN+cSAGAN)"
     assert style.folded(f"DGS ({'+'.join(POOLS)})", 40).splitlines() == [
         "DGS (BigGAN + ReACGAN +", "SNGAN-conditional + cSAGAN + cSNGAN)"]
+
+
+@pytest.mark.usefixtures("styled")
+@pytest.mark.parametrize("length", [20, 60, 110])
+def test_names_of_many_rivals_do_not_cover_each_other(length):
+    rivals = [" ".join(["DGS", *(["judged"] * (length // 7)), str(number)]) for number in range(25)]
+    rows = pd.DataFrame({"second": rivals}).assign(first="DGS", condition="ConvNet-3", ipc=10, difference=1.0, low=0.0,
+                                                   high=2.0, margin=2.0)
+    figure = plots.differences_to(rows)
+    figure.canvas.draw()
+    [axis] = figure.axes
+    places = [label.get_window_extent() for label in axis.get_yticklabels()]  # from above
+    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(places))
+    assert axis.get_window_extent().width / figure.dpi > 1.5  # inches
 
 
 def test_names_of_their_own(two):

@@ -9,7 +9,7 @@ from scipy import stats
 
 from dgs_utils.methods import METHODS
 from dgs_utils.plots.shapes import colour_table
-from dgs_utils.plots.style import folded, looks_of
+from dgs_utils.plots.style import labels_of, looks_of
 from dgs_utils.results.summaries import summarise
 
 
@@ -26,10 +26,9 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
     ipcs = sorted(summary["ipc"].unique(), key=lambda ipc: (ipc == 0, ipc))
     shifts = dict(zip(ipcs, 0.6 * (np.arange(len(ipcs)) - (len(ipcs) - 1) / 2) / max(len(ipcs), 2), strict=True))
     panels = summary.groupby("condition", sort=False)
-    height = max(2.4, 0.9 + 0.1 * len(order) * (1 + len(ipcs)))
-    labels = [folded(name, 50) for name in order]
-    room = max(1.6, 0.08 * max(len(line) for label in labels for line in label.splitlines()))
-    figure, axes = plt.subplots(1, len(panels), figsize=(room + 2.7 * len(panels), height), sharey=True, squeeze=False)
+    labels, room, high = labels_of(order)
+    size = (max(1.6, room) + 2.7 * len(panels), max(2.4, 0.9 + len(order) * max(0.1 * (1 + len(ipcs)), high)))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, (title, part) in zip(axes[0], panels, strict=True):
         runs = results[results["condition"] == title]
         for color, ipc in zip(_shades(len(ipcs)), ipcs, strict=True):

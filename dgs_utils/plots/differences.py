@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dgs_utils.plots.style import folded
+from dgs_utils.plots.style import labels_of
 from dgs_utils.results.comparisons import MARGIN
 
 
@@ -29,9 +29,8 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
     shown = comparisons.assign(value=-comparisons["difference"], left=-comparisons["high"], right=-comparisons["low"])
     rivals, panels = list(shown["second"].unique()), list(shown.groupby(["condition", "ipc"], sort=False))
     limit = half_width_of(shown)
-    names = [folded(name, 50) for name in rivals]
-    room = max(2.4, 0.08 * max(len(line) for name in names for line in name.splitlines()))
-    size = (room + 2.3 * len(panels), 1.1 + 0.2 * len(rivals))
+    names, room, high = labels_of(rivals)
+    size = (max(2.4, room) + 2.3 * len(panels), 1.1 + len(rivals) * max(0.2, high))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, ((condition, ipc), part) in zip(axes[0], panels, strict=True):
         axis.axvspan(-part["margin"].iloc[0], part["margin"].iloc[0], color="0.93", zorder=0)

@@ -1,6 +1,7 @@
 """The style of all figures, and writing them."""
 
 import textwrap
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,3 +33,10 @@ def looks_of(count: int) -> list[dict]:
 def folded(text: str, width: int) -> str:
     """Return a text in lines of some characters; the joined names of generators can break at each plus."""
     return textwrap.fill(text.replace("+", " + "), width, break_on_hyphens=False) if len(text) > width else text
+
+
+def labels_of(names: Sequence[str]) -> tuple[list[str], float, float]:
+    """Return names as labels of an axis' lines, and the inches that the widest and the highest of them takes."""
+    labels = [folded(name, 64) for name in names]
+    lines = [label.splitlines() for label in labels]
+    return labels, 0.08 * max(len(line) for label in lines for line in label), 0.17 * max(map(len, lines))
