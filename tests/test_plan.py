@@ -326,6 +326,8 @@ def test_every_experiment_file_plans(file, outputs, tmp_path):
     for stage in ("00_prepare", "02_pool"):
         if experiment.sections.get(stage, {}).get("root"):
             experiment.sections[stage]["root"] = str(tmp_path / stage)
+            for grid in experiment.grids:
+                grid.update({axis: [str(tmp_path / stage)] for axis in grid if axis == (stage, "root")})
             for number in range(100):
                 path = tmp_path / stage / f"class{number % 2}" / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
