@@ -25,11 +25,10 @@ from dgs_utils.results.comparisons import signed
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "outputs" / "evidence"
 LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
-COMMANDS = {**{name: f"dgs run params/{name}.yaml --jobs 2" for name in ("cifar10_pools", "cifar10_rules",
-                                                                         "bias_fashion")},
-            **{name: f"dgs run params/{name}.yaml" for name in ("which_images", "quickstart")},
-            **{name: f"dgs run params/{name}.yaml --jobs 2" for name in ("fashion_table", "nette64_cpu", "woof128_cpu",
-                                                                         "fashion_precision")}}
+NAMES = ("cifar10_pools", "cifar10_rules", "bias_fashion", "which_images", "quickstart", "fashion_table", "nette64_cpu",
+         "woof128_cpu", "fashion_precision")
+ONE_BY_ONE = {"which_images", "quickstart"}
+COMMANDS = {name: f"dgs run params/{name}.yaml{'' if name in ONE_BY_ONE else ' --jobs 2'}" for name in NAMES}
 ASKED = "cifar10_pools"  # whose table the README shows
 NOT_SHOWN = {"cifar10_pools", "cifar10_rules"}  # whose images may be measured, not passed on
 TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",

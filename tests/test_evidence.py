@@ -234,7 +234,7 @@ STRONG, FOLDED = "judged by cifar10_resnet_ap10", "judged by convnet3, 2 folds"
 
 
 @pytest.mark.parametrize(("rival", "words"), [
-    (f"DGS (scale, code, {STRONG}, cut errors)", "takes for another class DGS gains {} points ({} to {})"),
+    (f"DGS (scale, code, {STRONG}, cut errors)", "without such images DGS gains {} points ({} to {})"),
     (f"DGS (scale, paper, {STRONG})", "in the paper's text is {} points better ({} to {})"),
     (f"DGS (scale, code, shared scale, {STRONG})", "with one scale for originals and pool {} ({} to {})"),
     (f"Easiest ({FOLDED})", "which is {} points above DGS by the strong judge ({} to {})")])

@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def main(listener: socket.socket, runner: int) -> None:
         request, streams = _request(line)
         if request.get("code") == code:
             _load(request["loads"])
-            kernel = os.fork()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # numpy's idle threads, which know how to be forked
+                kernel = os.fork()
             if not kernel:
                 listener.close()
                 _become(request, streams, line)

@@ -158,9 +158,9 @@ def _command(file: str, changes: list[str], options: Options, share: int) -> str
              "--limit", str(options.limit), "--per-gpu", str(options.per_gpu)]
     words += [word for change in changes for word in ("--set", change)]
     # Snakemake tells its jobs to use one thread and has a cache of its own (`_call`).
-    threads, own = _threads(share), {name: os.environ[name] for name in (CACHE,) if name in os.environ}
-    before = [f"{name}={value}" for name, value in (threads | own).items()]
-    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in threads | own]
+    own = _threads(share) | ({CACHE: os.environ[CACHE]} if CACHE in os.environ else {})
+    before = [f"{name}={value}" for name, value in own.items()]
+    unset = [f"-u{name}" for name in (*THREADS, CACHE) if name not in own]
     command = f"cd {shlex.quote(str(workspace()))} && {shlex.join(['env', *unset, *before, *words])}"
     return command.replace("{", "{{").replace("}", "}}")
 

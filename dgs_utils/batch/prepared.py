@@ -55,7 +55,6 @@ def prepared(left: list[Node], environment: Mapping[str, str] | None = None) -> 
         del os.environ[PLACE]
         process.terminate()
         process.wait()
-        folder.remove_folder(folder.path)
 
 
 def _start(environment: Mapping[str, str]) -> subprocess.Popen:

@@ -1,8 +1,8 @@
 """What notebooks of one run cost: ``python tests/benchmarks/bench_notebooks.py [--nodes 200] [--jobs N]``.
 
 Real notebooks through the real runner on a small grid: first all that stage 05 needs, then 05 with one set, then with
-many more. Told are seconds on the clock, which only an idle machine makes comparable, and of
-processors, kernels included, which a busy one hardly changes.
+many more. Told are seconds on the clock, which only an idle machine makes comparable, and of processors, kernels
+included, which a busy one hardly changes.
 """
 
 import argparse
