@@ -19,6 +19,7 @@ from small_grid import contents, dgs, manifests
 from waits import HANG, wait_for
 
 from dgs_utils.artifacts import parts
+from dgs_utils.artifacts.manifests import content_hash, digest
 from dgs_utils.artifacts.nodes import default_node
 from dgs_utils.batch import display
 from dgs_utils.batch.display import duration
@@ -154,7 +155,10 @@ def test_only_and_until(tmp_path):
 def test_what_was_made_from_an_input_that_is_another_now_is_made_again(copy):
     [random] = (copy / "outputs" / "05_sample").glob("*random*")
     manifest = json.loads((random / "manifest.json").read_text())
-    (random / "manifest.json").write_text(json.dumps(manifest | {"content": "made anew"}))
+    (random / "part0.txt").write_text("made anew")
+    held = manifest["files"] | {"part0.txt": digest(random / "part0.txt")}
+    content = content_hash(manifest["stage"], manifest["key"], held)
+    (random / "manifest.json").write_text(json.dumps(manifest | {"files": held, "content": content}))
     assert dgs(copy, "status", "params/small.yaml").stdout.count(f"05_sample/{random.name}") >= 1
     result = dgs(copy, "run", "params/small.yaml")
     assert result.returncode == 0
