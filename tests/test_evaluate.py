@@ -326,6 +326,17 @@ def test_a_test_image_in_the_distilled_set_is_refused(tmp_path, prepare, distill
         evaluate.open_sets(open_run(prepare, distilled))
 
 
+def test_an_image_is_known_again_among_several_of_its_name(tmp_path, prepare, distilled):
+    """As where each generator of a class counts its images from 0."""
+    stolen = tmp_path / "originals" / "val" / "1" / "0.png"
+    for place in ("a", "b"):  # the copy is neither the first nor the last of its name
+        (distilled / "1" / place).mkdir()
+    shutil.copy(stolen, distilled / "1" / "a" / "0.png")
+    shutil.copy(distilled / "1" / "1.png", distilled / "1" / "b" / "0.png")
+    with pytest.raises(ValueError, match=r"val/1/0\.png is also the training image .*mine/1/a/0\.png"):
+        evaluate.open_sets(open_run(prepare, distilled))
+
+
 def test_a_test_image_among_the_originals_is_refused(tmp_path, prepare, distilled):
     root = tmp_path / "originals"
     shutil.copy(root / "val" / "0" / "3.png", root / "train" / "0" / "3.png")

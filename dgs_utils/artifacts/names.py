@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 LONGEST = 200  # bytes of one name; file systems take 255, and temporary names are a little longer than the final ones
@@ -62,6 +63,13 @@ def check_relative(path: str, what: str) -> PurePosixPath:
     return PurePosixPath(path)
 
 
+def check_all_relative(paths: Iterable[str], what: str) -> None:
+    """Check tens of thousands of paths as `check_relative` does, without an object for each that is plain."""
+    for path in paths:
+        if not (isinstance(path, str) and PLAIN.fullmatch(path)):
+            check_relative(path, what)
+
+
 def clean_name(text: str, longest: int = LABEL) -> str:
     """Return a text as a name that `check_name` accepts: other characters become ``-``, a long middle is left out."""
     if len(text) <= longest and PLAIN.fullmatch(text) and "/" not in text:
@@ -80,20 +88,28 @@ def clean_name(text: str, longest: int = LABEL) -> str:
 def links_outside(root: Path, names: Iterable[str]) -> list[str]:
     """Return those of some files below a folder that lead out of it, by a link of their own or of a folder above."""
     top = os.path.realpath(root)
-    inside: dict[str, bool] = {}
+    links: dict[str, set[str] | None] = {}  # by folder the links in it; None where all of it is outside
 
     def stays(path: str) -> bool:
         return os.path.commonpath([top, os.path.realpath(path)]) == top
 
     found = []
     for name in names:
-        path = os.path.join(root, name)
-        parent = os.path.dirname(path)
-        if parent not in inside:
-            inside[parent] = stays(parent)
-        if not inside[parent] or (os.path.islink(path) and not stays(path)):
+        inside, _, file = name.rpartition("/")
+        folder = os.path.join(root, inside)
+        if folder not in links:
+            links[folder] = _links_in(folder) if stays(folder) else None
+        known = links[folder]
+        if known is None or (file in known and not stays(f"{folder}/{file}")):
             found.append(name)
     return found
+
+
+def _links_in(folder: str) -> set[str]:
+    """Return the names of the links in a folder, which its listing tells without a look at each file."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_symlink()}
+    return set()
 
 
 def _fault(name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from dgs_utils.artifacts.manifests import MANIFEST, read_begun, read_manifest
-from dgs_utils.artifacts.names import check_name, check_relative, links_outside
+from dgs_utils.artifacts.names import check_all_relative, check_name, links_outside
 from dgs_utils.artifacts.places import locate, outputs_root
 from dgs_utils.images.lists import SPLITS, other_lists, read_list, with_class
 from dgs_utils.images.tables import LISTS, one_form, read_table
@@ -130,9 +130,9 @@ def _checked(table: pd.DataFrame, root: Path, where: Path, notes: list[str] | No
     """
     for name in table["class"].unique():
         check_name(name, f"{where}: a class")
-    for name in table["file_name"]:
-        check_relative(name, f"{where}: a file")
-    outside = links_outside(root, table["file_name"])
+    files = table["file_name"].tolist()
+    check_all_relative(files, f"{where}: a file")
+    outside = links_outside(root, files)
     told = [f"{len(outside)} images of {root} are links to elsewhere, such as {outside[0]}; make sure that these may "
             f"be read and passed on"] if outside else []
     return table, [*(notes or []), *told]

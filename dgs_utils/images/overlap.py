@@ -1,6 +1,8 @@
 """Test images that are among the training images, and so tell nothing."""
 
 import filecmp
+from collections import defaultdict
+from collections.abc import Iterator
 
 from dgs_utils.images.image_sets import ImageSet
 
@@ -21,12 +23,17 @@ def check_overlap(train: ImageSet, test: ImageSet) -> None:
         if shared:
             raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "
                              f"draw that set again from the train split")
-    known = dict(zip(_short_names(train), train.paths, strict=True))
-    for name, path in zip(_short_names(test), test.paths, strict=True):
-        if name in known and filecmp.cmp(known[name], path, shallow=False):
-            raise ValueError(f"the test image {path} is also the training image {known[name]}; "
-                             f"take it out of one of the two")
+    known: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, file in _by_short_name(train):
+        known[name].append(file)
+    for name, file in _by_short_name(test):
+        for other in known.get(name, ()):
+            if filecmp.cmp(train.root / other, test.root / file, shallow=False):
+                raise ValueError(f"the test image {test.root / file} is also the training image {train.root / other}; "
+                                 f"take it out of one of the two")
 
 
-def _short_names(images: ImageSet) -> list[tuple[str, str]]:
-    return list(zip(images.table["class"], images.table["file_name"].str.rpartition("/")[2], strict=True))
+def _by_short_name(images: ImageSet) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield class and name without folders of each image, with the name that its root knows it by."""
+    for group, file in zip(images.table["class"].tolist(), images.table["file_name"].tolist(), strict=True):
+        yield (group, file.rpartition("/")[2]), file
