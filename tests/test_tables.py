@@ -62,6 +62,11 @@ def test_statistics_of_a_cell(best, drop, n_test):
     assert cell["test_se"] == pytest.approx((mean * max(100 - mean, 0) / n_test) ** 0.5, abs=1e-6)
 
 
+def test_no_cut_is_named_in_the_table_of_cuts():
+    table = lay_out(summarise(pd.concat([runs([40]), runs([50], cut="0.3")])), "cut")
+    assert table.index.get_level_values("cut").tolist() == ["none", "0.3"]
+
+
 def test_seeds_of_each_kind_are_counted_apart():
     results = rows({"pool_seed": 0, "selection_seed": 0, "training_seed": 0},
                    {"pool_seed": 1, "selection_seed": 0, "training_seed": 0},

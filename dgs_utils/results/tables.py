@@ -178,6 +178,7 @@ def _cell(mean: float | None, std: float | None, best: float | None, bold: str) 
 
 def _readable(text: pd.DataFrame) -> pd.DataFrame:
     names = {**NETWORKS, **DATASETS, **LABELS}
+    text = text.rename(index={"": "none"}, level="cut") if "cut" in text.index.names else text
     return text.rename(index=lambda value: names.get(value, value), columns=lambda value: names.get(value, value))
 
 
