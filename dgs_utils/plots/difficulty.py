@@ -138,6 +138,9 @@ def figure4(counts: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
                      title=name if ipc == ipcs[0] else "")
     for axis in axes[-1]:
         axis.set_xlabel("bin")
+    for axis in axes[:, 0]:
+        axis.yaxis.get_major_locator().set_params(integer=True)  # there are no half images
+    figure.align_ylabels(axes[:, 0])
     return figure
 
 
