@@ -25,12 +25,13 @@ from dgs_utils.results.comparisons import signed
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "outputs" / "evidence"
 LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
-NAMES = ("cifar10_pools", "cifar10_rules", "bias_fashion", "which_images", "quickstart", "fashion_table", "nette64_cpu",
-         "woof128_cpu", "fashion_precision")
+NAMES = ("cifar10_pools", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10", "compute_fashion",
+         "which_images", "quickstart", "fashion_table", "nette64_cpu", "woof128_cpu", "fashion_precision")
 ONE_BY_ONE = {"which_images", "quickstart"}
 COMMANDS = {name: f"dgs run params/{name}.yaml{'' if name in ONE_BY_ONE else ' --jobs 2'}" for name in NAMES}
 ASKED = "cifar10_pools"  # whose table the README shows
-NOT_SHOWN = {"cifar10_pools", "cifar10_rules"}  # whose images may be measured, not passed on
+# Whose images may be measured, not passed on:
+NOT_SHOWN = {"cifar10_pools", "cifar10_rules", "cifar10_sizes", "bias_cifar10"}
 TITLES = {"quickstart": "digits", "fashion_table": "Fashion-MNIST", "nette64_cpu": "ImageNette, 64 px",
           "woof128_cpu": "ImageWoof, 64 px"}
 RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]

@@ -257,23 +257,53 @@ def test_what_the_readme_calls_an_exploration_is_one():
     assert (results.groupby("series")["training_seed"].nunique() == 2).all()
 
 
-@pytest.mark.parametrize(("rule", "bias", "words"), [
-    ("DGS (code)", -6, "DGS gains {} points over random images of its pool ({})"),
-    ("Easiest", -6, "images gain {} ({})"),
-    ("DGS (code)", 6, "DGS gains nothing** ({}, {} at β 6;"),
-    ("DGS (code)", 3, "; {}, {} at β 3)"),
-    ("Easiest", 6, "Keeping the easiest costs {} points there ({})"),
-    ("DGS (code) minus DGS (none)", 6, "is seen ({}, {})"),
-    ("DGS (code) minus DGS (none)", -6, "on the hardest it costs {} ({})")])
-def test_the_readme_quotes_the_gains_on_pools_of_known_bias(rule, bias, words):
-    found = pd.read_csv(EVIDENCE / "bias_fashion" / "gains.csv")
+@pytest.mark.parametrize(("name", "rule", "bias", "words"), [
+    ("bias_fashion", "DGS (code)", -6, "DGS gains {} points over random images of its pool ({})"),
+    ("bias_fashion", "Easiest", -6, "images gain {} ({})"),
+    ("bias_fashion", "DGS (code)", 6, "DGS gains nothing** ({}, {} at β 6;"),
+    ("bias_fashion", "DGS (code)", 3, "; {}, {} at β 3)"),
+    ("bias_fashion", "Easiest", 6, "Keeping the easiest costs {} points there ({})"),
+    ("bias_fashion", "DGS (code) minus DGS (none)", 6, "is seen ({}, {})"),
+    ("bias_fashion", "DGS (code) minus DGS (none)", -6, "on the hardest it costs {} ({})"),
+    ("bias_cifar10", "DGS (code)", 6, "on easier pools DGS is {} points below random images ({})"),
+    ("bias_cifar10", "DGS (code)", 0, "on the others no gain is seen ({}, {} at β 0;"),
+    ("bias_cifar10", "DGS (code)", -6, "; {}, {} at β −6)"),
+    ("bias_cifar10", "DGS (none)", -6, "Without the logarithm it gains {} on the hard ones ({})")])
+def test_the_readme_quotes_the_gains_on_pools_of_known_bias(name, rule, bias, words):
+    found = pd.read_csv(EVIDENCE / name / "gains.csv")
     [row] = found[(found["rule"] == rule) & (found["bias"] == bias)].to_dict("records")
-    told = signed(row["gain"]) if "{}, {}" in words else f"{abs(row['gain']):.1f}"
+    undecided, lost = "{}, {}" in words, "costs" in words or "below" in words
+    told = signed(row["gain"]) if undecided else f"{abs(row['gain']):.1f}"
     assert words.format(told, interval(row).strip("()")) in " ".join(RESULTS.split())
-    assert (row["low"] > 0 or row["high"] < 0) == ("{}, {}" not in words)
-    assert (row["gain"] > 0) == (("gains" in words and "nothing" not in words) or "gain {}" in words or "seen" in words)
+    assert (row["low"] <= 0 <= row["high"]) == undecided
+    assert undecided or (row["gain"] < 0) == lost
     assert row["pools"] == 4
-    assert found.groupby("bias")["pools"].first().sum() == 20
+    assert (found.groupby("bias")["pools"].first() == 4).all()
+
+
+def test_what_the_readme_says_of_the_number_of_pools_holds():
+    biases = {name: set(pd.read_csv(EVIDENCE / name / "gains.csv")["bias"])
+              for name in ("bias_fashion", "bias_cifar10")}
+    assert len(biases["bias_fashion"]) * 4 == 20
+    assert "Twenty pools of real Fashion-MNIST images" in " ".join(RESULTS.split())
+    assert biases["bias_cifar10"] == {-6, 0, 6}
+
+
+def test_what_the_readme_says_of_training_longer_holds():
+    found = pd.read_csv(EVIDENCE / "compute_fashion" / "rules.csv").query("ipc == 10").sort_values("steps")
+    easiest, ours, hardest = (found[found["rule"] == rule] for rule in ("Easiest", "DGS", "Hardest"))
+    first, last = easiest.iloc[0], easiest.iloc[-1]
+    told = " ".join(RESULTS.split())
+    assert f"10 images a class, {first['steps']} to {last['steps']:,} steps; " in told
+    assert (f"the easiest go from {first['difference']:.1f} points above random images {interval(first)} to "
+            f"{-last['difference']:.1f} below {interval(last)}. ") in told
+    assert first["low"] > 0 > last["high"]
+    assert easiest["difference"].is_monotonic_decreasing
+    assert len(ours) == 5
+    assert ((ours["low"] < 0) & (ours["high"] > 0)).all()
+    lost = -hardest["difference"]
+    assert f"the hardest stay {int(lost.min())} to {lost.max():.0f} points below them" in told
+    assert (hardest["high"] < 0).all()
 
 
 def test_no_image_is_passed_on_that_may_only_be_measured():

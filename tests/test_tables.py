@@ -67,6 +67,13 @@ def test_no_cut_is_named_in_the_table_of_cuts():
     assert table.index.get_level_values("cut").tolist() == ["none", "0.3"]
 
 
+def test_factors_of_epochs_are_written_short():
+    results = pd.concat([runs([40], epoch_factor=4 / 1500), runs([50], epoch_factor=0.003)])
+    assert condition_of(results).tolist() == ["ResNetAP-10, epoch factor 0.00266667", "ResNetAP-10, epoch factor 0.003"]
+    table = lay_out(summarise(results), "comparison")
+    assert table.index.get_level_values("epoch_factor").tolist() == ["0.00266667", "0.003"]
+
+
 def test_seeds_of_each_kind_are_counted_apart():
     results = rows({"pool_seed": 0, "selection_seed": 0, "training_seed": 0},
                    {"pool_seed": 1, "selection_seed": 0, "training_seed": 0},

@@ -99,11 +99,16 @@ def condition_of(rows: pd.DataFrame) -> np.ndarray:
     told += [name for name in others if within[name].nunique().max() > 1]
 
     def name_of(row: tuple) -> str:
-        others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else f"{title_of(name).lower()} {value}"
-                  for name, value in zip(told, row[1:], strict=True))
+        others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else
+                  f"{title_of(name).lower()} {shortest(value)}" for name, value in zip(told, row[1:], strict=True))
         return ", ".join([NETWORKS.get(row[0], row[0]), *others])
 
     return np.array([name_of(row) for row in rows[["network", *told]].itertuples(index=False)], dtype=object)
+
+
+def shortest(value: object) -> object:
+    """Return a number as it is read best, such as 0.00266667 for 4 of 1,500 epochs; any other value as it is."""
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def series_of(rows: pd.DataFrame) -> np.ndarray:

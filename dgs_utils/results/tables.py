@@ -18,7 +18,7 @@ from dgs_utils.results.bias import LINE, gains_by_bias, trends_of
 from dgs_utils.results.comparisons import signed
 from dgs_utils.results.labels import is_comparable
 from dgs_utils.results.published_values import published
-from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, DATASETS, LABELS, MAKING, NETWORKS, title_of
+from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, DATASETS, LABELS, MAKING, NETWORKS, shortest, title_of
 from dgs_utils.results.summaries import ABLATIONS, summarise, swept, without_ablations
 
 EMPTY = "–"
@@ -179,7 +179,8 @@ def _cell(mean: float | None, std: float | None, best: float | None, bold: str) 
 def _readable(text: pd.DataFrame) -> pd.DataFrame:
     names = {**NETWORKS, **DATASETS, **LABELS}
     text = text.rename(index={"": "none"}, level="cut") if "cut" in text.index.names else text
-    return text.rename(index=lambda value: names.get(value, value), columns=lambda value: names.get(value, value))
+    return text.rename(index=lambda value: names.get(value, shortest(value)),
+                       columns=lambda value: names.get(value, shortest(value)))
 
 
 def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.DataFrame]:
