@@ -257,6 +257,27 @@ def test_what_the_readme_calls_an_exploration_is_one():
     assert (results.groupby("series")["training_seed"].nunique() == 2).all()
 
 
+def test_what_the_readme_says_of_sizes_and_generators_holds():
+    found = pd.read_csv(EVIDENCE / "cifar10_sizes" / "rules.csv")
+    ours, easiest = (found[found["rule"] == rule] for rule in ("DGS", "Easiest"))
+    several, alone = ours[ours["ipc"] > 10].sort_values("ipc"), ours[ours["ipc"] == 10].set_index("generator")
+    assert several["ipc"].tolist() == [20, 50]
+    quoted = "; ".join(f"{signed(row['difference'])}, {interval(row).strip('()')}" for _, row in several.iterrows())
+    told = " ".join(RESULTS.split())
+    assert f"not told from random images of the pool ({quoted}), nor with 10 of four of the five generators" in told
+    big = alone.loc["BigGAN"]
+    assert f"of BigGAN's it is {-big['difference']:.1f} below {interval(big)}" in told
+    undecided = pd.concat([several, alone.drop("BigGAN")])
+    assert len(undecided) == 6
+    assert ((undecided["low"] < 0) & (undecided["high"] > 0)).all()
+    assert big["high"] < 0
+    gains = easiest["difference"]
+    assert len(gains) == 7
+    assert f"in all seven cases, by {gains.min():.1f} to {gains.max():.1f} points" in told
+    assert easiest["low"].isna().all()
+    assert gains.min() > 0
+
+
 @pytest.mark.parametrize(("name", "rule", "bias", "words"), [
     ("bias_fashion", "DGS (code)", -6, "DGS gains {} points over random images of its pool ({})"),
     ("bias_fashion", "Easiest", -6, "images gain {} ({})"),
