@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +42,10 @@ EVIDENCE = ROOT / "outputs" / "evidence"
 FOLDERS = sorted(folder for folder in EVIDENCE.iterdir() if folder.is_dir())
 RESULTS = (ROOT / "README.md").read_text().partition("## Results")[2].partition("\n## ")[0]
 LEDGER = (EVIDENCE / "README.md").read_text()
+FINDINGS = LEDGER.partition("## Findings")[2].partition("\n## ")[0]
+TOLD = " ".join(f"{RESULTS} {FINDINGS}".split())
+ASKED_BY_THE_README = ("cifar10_pools", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10",
+                       "compute_fashion")
 RIVALRY = LEDGER.partition("## DGS against its rivals")[2].partition("\n## ")[0]
 LOG = " ".join(LEDGER.partition("## Log")[2].partition("\n## ")[0].split())
 
@@ -211,7 +217,7 @@ def test_the_readme_s_sentences_are_those_of_the_comparisons(rival, words):
     table = differences_of(ASKED).set_index("second")
     row = table.loc[rival]
     told = signed(row["difference"]) if "**" in words or "class" in words else f"{abs(row['difference']):.1f}"
-    assert words.format(told, signed(row["low"]), signed(row["high"])) in " ".join(RESULTS.split())
+    assert words.format(told, signed(row["low"]), signed(row["high"])) in TOLD
     assert (row["p_equivalent"] < 0.05) == (rival in ("Random", "Random of pool (cut errors)"))
     assert (row["p_holm"] < 0.05) == (rival == "Hardest")
 
@@ -221,9 +227,8 @@ def test_what_the_readme_says_of_its_draws_holds():
     means = results.groupby(["series", "selection_seed"])["best"].mean()
     chance, ours = (" and ".join(", ".join(f"{mean:.1f}" for mean in sorted(means[name])).rsplit(", ", 1))
                     for name in ("Random of pool", "DGS"))
-    told = " ".join(RESULTS.split())
-    assert f"three sets by chance came to {chance}, three by DGS to {ours}. " in told
-    assert f"{table.loc['Random of pool', 'selections_needed']:.0f} selections would decide a gain of 2 points" in told
+    assert f"three sets by chance came to {chance}, three by DGS to {ours}. " in TOLD
+    assert f"{table.loc['Random of pool', 'selections_needed']:.0f} selections would decide a gain of 2 points" in TOLD
     assert len(table) == 10
     assert (table["p_holm"] < 0.05).sum() == 1
     assert results.loc[results["series"] == "Easiest", "best"].tolist() == results.loc[
@@ -241,19 +246,18 @@ STRONG, FOLDED = "judged by cifar10_resnet_ap10", "judged by convnet3, 2 folds"
 def test_the_readme_quotes_why(rival, words):
     row = differences_of("cifar10_rules").set_index("second").loc[rival]  # DGS minus the rival
     told = words.format(f"{-row['difference']:.1f}", signed(-row["high"]), signed(-row["low"]))
-    assert told in " ".join(RESULTS.split())
+    assert told in TOLD
     assert row["high"] < 0
 
 
 def test_what_the_readme_calls_an_exploration_is_one():
     table, results = differences_of("cifar10_rules"), read_results([EVIDENCE / "cifar10_rules"])
     means = results.groupby("series")["best"].mean()
-    told = " ".join(RESULTS.split())
     assert set(table["first"]) == {f"DGS (scale, code, {STRONG})"}
-    assert f"after Holm's correction over its {len(table)} comparisons of DGS only one is decided" in told
+    assert f"after Holm's correction over its {len(table)} comparisons of DGS only one is decided" in TOLD
     assert (table["p_holm"] < 0.05).sum() == 1
-    assert f"by a cross-fitted ConvNet-3 the easiest come to {means[f'Easiest ({FOLDED})']:.1f}, " in told
-    assert f"and DGS to {means[f'DGS (scale, code, {FOLDED})']:.1f}." in told
+    assert f"by a cross-fitted ConvNet-3 the easiest come to {means[f'Easiest ({FOLDED})']:.1f}, " in TOLD
+    assert f"and DGS to {means[f'DGS (scale, code, {FOLDED})']:.1f}." in TOLD
     assert (results.groupby("series")["training_seed"].nunique() == 2).all()
 
 
@@ -263,17 +267,16 @@ def test_what_the_readme_says_of_sizes_and_generators_holds():
     several, alone = ours[ours["ipc"] > 10].sort_values("ipc"), ours[ours["ipc"] == 10].set_index("generator")
     assert several["ipc"].tolist() == [20, 50]
     quoted = "; ".join(f"{signed(row['difference'])}, {interval(row).strip('()')}" for _, row in several.iterrows())
-    told = " ".join(RESULTS.split())
-    assert f"not told from random images of the pool ({quoted}), nor with 10 of four of the five generators" in told
+    assert f"not told from random images of the pool ({quoted}), nor with 10 of four of the five generators" in TOLD
     big = alone.loc["BigGAN"]
-    assert f"of BigGAN's it is {-big['difference']:.1f} below {interval(big)}" in told
+    assert f"of BigGAN's it is {-big['difference']:.1f} below {interval(big)}" in TOLD
     undecided = pd.concat([several, alone.drop("BigGAN")])
     assert len(undecided) == 6
     assert ((undecided["low"] < 0) & (undecided["high"] > 0)).all()
     assert big["high"] < 0
     gains = easiest["difference"]
     assert len(gains) == 7
-    assert f"in all seven cases, by {gains.min():.1f} to {gains.max():.1f} points" in told
+    assert f"in all seven cases, by {gains.min():.1f} to {gains.max():.1f} points" in TOLD
     assert easiest["low"].isna().all()
     assert gains.min() > 0
 
@@ -295,7 +298,7 @@ def test_the_readme_quotes_the_gains_on_pools_of_known_bias(name, rule, bias, wo
     [row] = found[(found["rule"] == rule) & (found["bias"] == bias)].to_dict("records")
     undecided, lost = "{}, {}" in words, "costs" in words or "below" in words
     told = signed(row["gain"]) if undecided else f"{abs(row['gain']):.1f}"
-    assert words.format(told, interval(row).strip("()")) in " ".join(RESULTS.split())
+    assert words.format(told, interval(row).strip("()")) in TOLD
     assert (row["low"] <= 0 <= row["high"]) == undecided
     assert undecided or (row["gain"] < 0) == lost
     assert row["pools"] == 4
@@ -306,7 +309,7 @@ def test_what_the_readme_says_of_the_number_of_pools_holds():
     biases = {name: set(pd.read_csv(EVIDENCE / name / "gains.csv")["bias"])
               for name in ("bias_fashion", "bias_cifar10")}
     assert len(biases["bias_fashion"]) * 4 == 20
-    assert "Twenty pools of real Fashion-MNIST images" in " ".join(RESULTS.split())
+    assert "Twenty pools of real Fashion-MNIST images" in TOLD
     assert biases["bias_cifar10"] == {-6, 0, 6}
 
 
@@ -314,17 +317,36 @@ def test_what_the_readme_says_of_training_longer_holds():
     found = pd.read_csv(EVIDENCE / "compute_fashion" / "rules.csv").query("ipc == 10").sort_values("steps")
     easiest, ours, hardest = (found[found["rule"] == rule] for rule in ("Easiest", "DGS", "Hardest"))
     first, last = easiest.iloc[0], easiest.iloc[-1]
-    told = " ".join(RESULTS.split())
-    assert f"10 images a class, {first['steps']} to {last['steps']:,} steps; " in told
+    assert f"10 images a class, {first['steps']} to {last['steps']:,} steps)" in TOLD
     assert (f"the easiest go from {first['difference']:.1f} points above random images {interval(first)} to "
-            f"{-last['difference']:.1f} below {interval(last)}. ") in told
+            f"{-last['difference']:.1f} below {interval(last)}. ") in TOLD
     assert first["low"] > 0 > last["high"]
     assert easiest["difference"].is_monotonic_decreasing
     assert len(ours) == 5
     assert ((ours["low"] < 0) & (ours["high"] > 0)).all()
     lost = -hardest["difference"]
-    assert f"the hardest stay {int(lost.min())} to {lost.max():.0f} points below them" in told
+    assert f"the hardest stay {int(lost.min())} to {lost.max():.0f} points below them" in TOLD
     assert (hardest["high"] < 0).all()
+
+
+def test_every_interval_of_the_readme_is_one_of_the_evidence():
+    """Each interval in the README's Results stands in some table, lost or gained, with the number before it."""
+    known = defaultdict(set)
+    for file in (file for name in ASKED_BY_THE_README for file in (EVIDENCE / name).glob("*.csv")):
+        if file.stem in ("comparisons", "rules", "gains"):
+            table = pd.read_csv(file).rename(columns={"gain": "difference"})
+            for value, low, high in table[["difference", "low", "high"]].itertuples(index=False):
+                known[signed(low), signed(high)].add(f"{abs(value):.1f}")
+                known[signed(-high), signed(-low)].add(f"{abs(value):.1f}")
+    quoted = re.findall(r"(\d+\.\d)\D{1,45}([−+]\d+\.\d) to ([−+]\d+\.\d)", " ".join(RESULTS.split()))
+    assert len(quoted) == len(re.findall(r"[−+]\d+\.\d\s+to\s+[−+]\d", RESULTS)) == 21
+    assert [(value, low, high) for value, low, high in quoted if value not in known[low, high]] == []
+
+
+def test_the_readme_says_how_long_each_experiment_took():
+    minutes = {name: took(name).split()[0] for name in ASKED_BY_THE_README}
+    said = ", ".join(f"{name} {minutes[name]}" for name in ASKED_BY_THE_README)
+    assert f"their notebooks took, in minutes on two slow cores: {said}. " in TOLD
 
 
 def test_no_image_is_passed_on_that_may_only_be_measured():
