@@ -8,7 +8,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 LONGEST = 200  # bytes of one name; file systems take 255, and temporary names are a little longer than the final ones
@@ -88,7 +87,7 @@ def clean_name(text: str, longest: int = LABEL) -> str:
 def links_outside(root: Path, names: Iterable[str]) -> list[str]:
     """Return those of some files below a folder that lead out of it, by a link of their own or of a folder above."""
     top = os.path.realpath(root)
-    links: dict[str, set[str] | None] = {}  # by folder the links in it; None where all of it is outside
+    links: dict[str, set[str] | None] = {}  # by folder the links in it; None where all of it may be outside
 
     def stays(path: str) -> bool:
         return os.path.commonpath([top, os.path.realpath(path)]) == top
@@ -105,11 +104,15 @@ def links_outside(root: Path, names: Iterable[str]) -> list[str]:
     return found
 
 
-def _links_in(folder: str) -> set[str]:
-    """Return the names of the links in a folder, which its listing tells without a look at each file."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_symlink()}
-    return set()
+def _links_in(folder: str) -> set[str] | None:
+    """Return the names of the links in a folder; None where it cannot be listed, so that any file may be one."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except (FileNotFoundError, NotADirectoryError):  # whoever opens the files will say so
+        return set()
+    except PermissionError:
+        return None
 
 
 def _fault(name: str) -> str:
