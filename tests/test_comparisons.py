@@ -66,7 +66,9 @@ def planned_shapes(file: Path) -> set[tuple]:
 PLANNED = {" against ".join(" × ".join(map(str, shape)) for shape in shapes): tuple(
     tuple(list(range(count)) or NONE for count in shape) for shape in shapes)
     for shapes in sorted(set().union(*(planned_shapes(file) for file in PARAMS.glob("*.yaml"))))}
-DESIGNS = {**PLANNED, **OTHERS}
+# An arm of a single run has no noise of its own to go by; such a comparison is told without an interval.
+SINGLE = {name: arms for name, arms in PLANNED.items() if any(all(len(units) == 1 for units in arm) for arm in arms)}
+DESIGNS = {name: arms for name, arms in {**PLANNED, **OTHERS}.items() if name not in SINGLE}
 # Standard deviations of pools, selections, trainings; of an arm's answer to a training seed; of the seed itself.
 COMPONENTS = [(1.9, 1.0, 0.7, 0, 0), (0, 1.0, 0.7, 0, 0), (0, 0, 1.0, 0, 0), (1.9, 0, 0.1, 0, 0), (0, 1.0, 0.05, 0, 0),
               (0, 0.5, 1.0, 0.5, 0.5), (0.3, 0.1, 0.3, 1.0, 0), (0.5, 1.0, 0.2, 0, 3.0), (0, 0, 0.5, 1.5, 1.0)]
@@ -117,6 +119,16 @@ def test_intervals_cover_what_they_claim(name):
     rng = np.random.default_rng(0)
     found = {sds: coverage(DESIGNS[name], sds, rng) for sds in COMPONENTS}
     assert min(found.values()) >= 0.93, found
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_run_leaves_no_interval(name):
+    one, other = (rows(arm, list(itertools.product(*units)), float(place))
+                  for place, (arm, units) in enumerate(zip("ab", SINGLE[name], strict=True)))
+    [found] = compare(pd.concat([one, other]), "b", "a").to_dict("records")
+    assert found["difference"] == pytest.approx(1)
+    assert np.isnan([found["low"], found["high"]]).all()
+    assert "leave no interval" in found["sentence"]
 
 
 @pytest.mark.parametrize("scales", [(1.0, 0.2), (0.2, 1.0)])

@@ -86,7 +86,7 @@ def test_the_grid_has_a_line_a_rule_a_colour_a_score_and_ipcs_side_by_side():
     lines = [figure.axes[:2], figure.axes[2:]]
     assert [[axis.get_title() for axis in line] for line in lines] == [["IPC 10", "IPC 20"]] * 2
     assert [line[0].get_title("left").strip() for line in lines] == [
-        f"ResNetAP-10, epoch factor {factor}\nminus random of the pool" for factor in (0.1, 1.0)]
+        f"ResNetAP-10, epoch factor {factor}\nminus random of the pool" for factor in ("0.1", "1")]
     for line, factor in zip(lines, (0.1, 1.0), strict=True):
         assert [text.get_text() for text in line[0].get_yticklabels()] == ["Easiest", "Hardest", "Moderate"]
         for axis, ipc in zip(line, (10, 20), strict=True):
@@ -106,7 +106,7 @@ def test_the_grid_has_a_line_a_rule_a_colour_a_score_and_ipcs_side_by_side():
 def test_curves_go_through_the_differences(x):
     found = {"ipc": over_ipc, "steps": over_steps}[x](rules_over_random(figures.completed(grid())))
     figure = plots.rule_curves(found, x)
-    told = "epoch factor {}" if x == "ipc" else "IPC {}"
+    told = "epoch factor {:g}" if x == "ipc" else "IPC {}"
     panels = (0.1, 1.0) if x == "ipc" else (10, 20)
     for axis, panel in zip(figure.axes, panels, strict=True):
         assert axis.get_title() == f"ResNetAP-10, {told.format(panel)}\nminus random of the pool"
