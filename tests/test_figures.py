@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 from test_tables import rows, runs
 
-from dgs_utils.plots import accuracy, differences, sheets
+from dgs_utils.plots import accuracy, differences, rules, sheets
 from dgs_utils.results.comparisons import compare_with_rivals
 from dgs_utils.results.rows import condition_of, series_of
 from dgs_utils.results.summaries import summarise
@@ -87,6 +87,34 @@ def test_lines_that_cross_every_ipc_stay_apart_and_in_the_frame():
     figure.canvas.draw()
     assert legend.get_window_extent().x0 >= axis.get_window_extent().x1
     assert [text.get_text() for text in legend.get_texts()] == list(series)
+
+
+@pytest.mark.parametrize("length", [20, 60, 110])
+def test_long_names_of_series_leave_panels_their_width(length):
+    names = [" ".join(["DGS", *(["judged"] * (length // 7)), str(number)]) for number in range(8)]
+    grid = [runs([50, 51], method=name, ipc=ipc) for name in names for ipc in (10, 50)]
+    lines = pd.DataFrame([{"source": "pool", "control": "random", "condition": "ConvNet-3", "rule": name, "ipc": ipc}
+                          for name in names for ipc in (10, 50)]).assign(score="", difference=1.0, low=0.0, high=2.0)
+    for figure in (accuracy.accuracy_by_ipc(summarise(named(*grid))), rules.rule_curves(lines, "ipc")):
+        figure.canvas.draw()
+        [axis], [legend] = figure.axes, figure.legends
+        panel, key = axis.get_window_extent(), legend.get_window_extent()
+        assert panel.width / figure.dpi > 1.8  # inches
+        assert panel.x1 <= key.x0 < key.x1 <= figure.bbox.x1
+        places = [text.get_window_extent() for text in legend.get_texts()]  # from above
+        assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(places))
+
+
+def test_long_names_of_conditions_stay_above_their_panels():
+    names = [f"ConvNet-3, epoch factor 0.0026666{number}" for number in range(4)]
+    shown = pd.DataFrame({"condition": names}).assign(first="DGS", second="Random", ipc=50, difference=1.0, low=0.0,
+                                                      high=2.0, margin=2.0)
+    results = named(*[runs([50, 51], epoch_factor=factor) for factor in (0.00266667, 0.00533333, 0.0106667)])
+    for figure in (differences.differences_to(shown), accuracy.accuracy_by_method(results)):
+        figure.canvas.draw()
+        titles = [axis.title.get_window_extent() for axis in figure.axes]
+        assert len(titles) > 2
+        assert not any(a.overlaps(b) for a, b in itertools.pairwise(titles))
 
 
 def test_without_several_ipcs_there_is_nothing_to_plot_against_them():

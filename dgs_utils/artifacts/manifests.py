@@ -175,7 +175,17 @@ def checksums(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[s
 
 def files_in(folder: Path) -> list[Path]:
     """Return the files in a folder and below, hidden ones left out, in order."""
-    return [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    return sorted(Path(entry.path) for entry in _entries_in(folder))
+
+
+def _entries_in(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of `files_in` in no order; every notebook looks so at the tens of thousands of its inputs."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries_in(entry.path)
+            elif not entry.name.startswith(".") and entry.is_file():
+                yield entry
 
 
 def digest(file: Path) -> dict[str, Any]:
@@ -225,18 +235,8 @@ def _changed(path: Path, entry: dict[str, Any]) -> bool:
     if path.is_file():
         small = entry["bytes"] <= SMALL and "files" not in entry
         return _size(path) != entry["bytes"] or (small and digest(path)["sha256"] != entry["sha256"])
-    sizes = list(_sizes_in(path))
+    sizes = [file.stat().st_size for file in _entries_in(path)]
     return len(sizes) < entry.get("files", 1) or sum(sizes) < entry["bytes"]
-
-
-def _sizes_in(folder: Path | str) -> Iterator[int]:
-    """Yield the bytes of each of `files_in`; every notebook looks so at the tens of thousands of its inputs."""
-    with suppress(OSError), os.scandir(folder) as entries:  # what cannot be looked at counts as missing
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _sizes_in(entry.path)
-            elif not entry.name.startswith(".") and entry.is_file():
-                yield entry.stat().st_size
 
 
 def _size(path: Path) -> int:

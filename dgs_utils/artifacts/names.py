@@ -46,7 +46,7 @@ def check_relative(path: str, what: str) -> PurePosixPath:
         ValueError: it is absolute, one of its parts is no name (as in `check_name`, only that files may be hidden), or
             it has more than 1,000 bytes in UTF-8.
     """
-    if isinstance(path, str) and PLAIN.fullmatch(path):
+    if _is_plain(path):
         return PurePosixPath(path)
     parts = PurePosixPath(path).parts if isinstance(path, str) else ()  # without "." and doubled separators
     if isinstance(path, str) and path.startswith("/"):
@@ -65,8 +65,12 @@ def check_relative(path: str, what: str) -> PurePosixPath:
 def check_all_relative(paths: Iterable[str], what: str) -> None:
     """Check tens of thousands of paths as `check_relative` does, without an object for each that is plain."""
     for path in paths:
-        if not (isinstance(path, str) and PLAIN.fullmatch(path)):
+        if not _is_plain(path):
             check_relative(path, what)
+
+
+def _is_plain(path: str) -> bool:
+    return isinstance(path, str) and PLAIN.fullmatch(path) is not None
 
 
 def clean_name(text: str, longest: int = LABEL) -> str:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from dgs_utils.methods import METHODS
 from dgs_utils.plots.shapes import colour_table
-from dgs_utils.plots.style import labels_of, looks_of
+from dgs_utils.plots.style import folded, labels_of, looks_of
 from dgs_utils.results.summaries import summarise
 
 
@@ -35,7 +35,8 @@ def accuracy_by_method(results: pd.DataFrame) -> Figure:
             _draw_means(axis, part[part["ipc"] == ipc], runs[runs["ipc"] == ipc], order, shifts[ipc], color,
                         str(ipc or "all"))
         span = np.ptp(runs["best"])
-        axis.set(xlabel="best top-1 accuracy (%)", title=title, yticks=range(len(order)), yticklabels=labels,
+        axis.set(xlabel="best top-1 accuracy (%)", title=folded(title, 34),
+                 yticks=range(len(order)), yticklabels=labels,
                  xlim=(runs["best"].min() - 0.12 * span - 0.5, runs["best"].max() + 0.12 * span + 0.5))
         axis.set_ylim(len(order) - 0.5, -0.5)
     if len(ipcs) > 1:
@@ -77,7 +78,8 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
     looks = dict(zip(names, looks_of(len(names)), strict=True))
     places = np.arange(len(names)) - (len(names) - 1) / 2
     shift = dict(zip(names, 0.12 * (ipcs[-1] - ipcs[0]) * places / len(names), strict=True))
-    size = (2.2 + 3.2 * len(panels), max(3.0, 0.5 + 0.17 * len(names)))
+    labels, room, high = labels_of(names)
+    size = (1.2 + max(1.0, room) + 3.2 * len(panels), max(3.0, 0.5 + high * len(names)))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, (title, shown) in zip(axes[0], panels, strict=True):
         for series, part in shown.groupby("series", sort=False):
@@ -95,7 +97,7 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
                    ylim=(summary["best"].min() - margin, summary["best"].max() + margin))
     entries = [axis.get_legend_handles_labels() for axis in axes[0]]
     handles = {label: handle for pairs in entries for handle, label in zip(*pairs, strict=True)}
-    figure.legend([handles[name] for name in names], names, loc="outside right center")
+    figure.legend([handles[name] for name in names], labels, loc="outside right center")
     return figure
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dgs_utils.plots.style import labels_of
+from dgs_utils.plots.style import folded, labels_of
 from dgs_utils.results.comparisons import MARGIN
 
 
@@ -38,7 +38,7 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
         for row in part.itertuples():
             is_decided = not (np.isnan(row.left) or row.left <= 0 <= row.right)
             draw_interval(axis, row, rivals.index(row.second), limit, "C3" if is_decided else "C0")
-        axis.set(xlim=(-limit, limit), title=f"{condition}, IPC {ipc or 'all'}", yticks=range(len(rivals)),
+        axis.set(xlim=(-limit, limit), title=folded(f"{condition}, IPC {ipc or 'all'}", 30), yticks=range(len(rivals)),
                  yticklabels=names)
         axis.set_ylim(len(rivals) - 0.5, -0.5)
     figure.supxlabel(f"best top-1 accuracy minus that of {shown['first'].iloc[0]} (points)", fontsize="medium")

@@ -107,6 +107,7 @@ def compare_targets(targets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         for place, (setting, counts) in enumerate(settings.items()):
             axis.bar(np.arange(len(counts)) + (place + 0.5) * width - 0.4, counts, width, label=setting)
         axis.set(title=name, xlabel="bin", xticks=range(max(map(len, settings.values()))))
+        axis.locator_params(axis="y", integer=True)  # there are no half images
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
@@ -139,7 +140,7 @@ def figure4(counts: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("bin")
     for axis in axes[:, 0]:
-        axis.yaxis.get_major_locator().set_params(integer=True)  # there are no half images
+        axis.locator_params(axis="y", integer=True)  # there are no half images
     figure.align_ylabels(axes[:, 0])
     return figure
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dgs_utils.plots.differences import draw_interval, half_width_of
-from dgs_utils.plots.style import folded, looks_of
+from dgs_utils.plots.style import folded, labels_of, looks_of
 from dgs_utils.results.comparisons import MARGIN
 
 AXES = {"ipc": "images per class (IPC)", "steps": "training steps"}
@@ -91,7 +91,8 @@ def rule_curves(found: pd.DataFrame, x: str) -> Figure:
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     limits = (1.3 * found.groupby("source")["difference"].agg(lambda values: values.abs().max())).clip(lower=2 * MARGIN)
-    size = (2.4 + 2.9 * columns, max(2.8 * rows, 0.6 + 0.17 * len(looks)))
+    labels, room, high = labels_of(list(looks))
+    size = (1.4 + max(1.0, room) + 2.9 * columns, max(2.8 * rows, 0.6 + high * len(looks)))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis, ((source, control, condition, *ipc), part) in zip(axes.flat, panels, strict=False):
         _draw_curves(axis, part, x, looks)
@@ -102,7 +103,7 @@ def rule_curves(found: pd.DataFrame, x: str) -> Figure:
         axis.set_axis_off()
     figure.supylabel("difference in best top-1 accuracy (points)", fontsize="medium")
     handles = [plt.Line2D([], [], linewidth=1, markersize=4, **look) for look in looks.values()]
-    figure.legend(handles, list(looks), loc="outside right center")
+    figure.legend(handles, labels, loc="outside right center")
     return figure
 
 
