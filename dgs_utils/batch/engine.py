@@ -177,8 +177,7 @@ def _threads(share: int) -> dict[str, str]:
 def _call(arguments: list[str], log: Path, watch: Callable[[], None]) -> None:
     """Run Snakemake, looking around now and then; its exit status does not matter, since the nodes' folders tell."""
     guard = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid())]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # threads that wait leave the cores to other notebooks
-    environment |= {CACHE: str(log.parent / "cache")}  # a home that cannot be written is no reason to fail
+    environment = os.environ | {CACHE: str(log.parent / "cache")}  # a home that cannot be written is no reason to fail
     with terminate_as_interrupt(), log.open("w") as messages:
         process = subprocess.Popen([*guard, sys.executable, "-m", "snakemake", *arguments], env=environment,
                                    start_new_session=True, stdout=messages, stderr=subprocess.STDOUT)

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from dgs_utils.diffusion.caching import remembering
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.process import NoiseProcess
+from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.devices import autocast, send
 from dgs_utils.runtime.progress import silent
 
@@ -117,6 +118,8 @@ def sample(model: DiT, labels: Tensor, rngs: Sequence[torch.Generator], *, steps
         raise ValueError(f"the model extrapolates from step to step, but ancestral steps add new noise to each; choose "
                          f"solver {', '.join(SOLVERS)}, or a model without enable_taylorseer")
     guidance.check(config.in_channels)
+    if device.type == "cpu":
+        keep_freed_memory()
     shape = (config.in_channels, config.input_size, config.input_size)
     labels = labels.to(device)
 

@@ -20,6 +20,7 @@ from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
 from dgs_utils.diffusion.parallel import ALONE, Group
 from dgs_utils.diffusion.process import Loss, NoiseProcess
+from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.devices import autocast, send
 from dgs_utils.runtime.progress import silent
 from dgs_utils.runtime.seeds import torch_rng
@@ -100,6 +101,8 @@ class Trainer:
             FloatingPointError: the loss became NaN or infinite; names step, images and the last good checkpoint.
         """
         until = self.schedule.steps if until is None else until
+        if self.device.type == "cpu":
+            keep_freed_memory()
         average = get_ema_multi_avg_fn(self.schedule.ema_decay)
         self.model.train()
         stopped = False

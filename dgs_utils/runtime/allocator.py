@@ -1,4 +1,4 @@
-"""How a process handles its memory while it trains on the CPU."""
+"""How a process handles its memory while it trains or samples on the CPU."""
 
 import ctypes
 import sys
@@ -10,7 +10,7 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the tensors to come, instead of giving it back to the system.
 
     Each training step frees tensors and allocates others of the same sizes. Where their pages go back to the system,
-    they must be mapped and cleared anew, which takes 15 to 40 % of a step of the small networks on the CPU.
+    they must be mapped and cleared anew, which takes 15 to 40 % of a step of small networks on the CPU.
 
     Returns:
         Whether the C library can be told so: true of glibc.
