@@ -79,8 +79,8 @@ class Trainer:
         self.step = 0
         self.losses: list[tuple[float, ...]] = []
         self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-        kind = {"fused": True} if self.device.type == "cuda" else {"foreach": True}  # fused: one kernel for all
-        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0, **kind)
+        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0,
+                                           fused=True)  # one pass over all of them, on a GPU and on the CPU
         if checkpoint is not None and is_whole(checkpoint):
             self._resume(checkpoint)
 

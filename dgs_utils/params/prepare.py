@@ -46,14 +46,14 @@ class PrepareParams(StageParams):
     base_model: Given = "train"  # "train", "none", or a DiT checkpoint: file, diffusers folder or hub name
     dit_size: DitSize = ""  # "DiT-S/2" … "DiT-XL/2"; "" = the four numbers below, or what a checkpoint tells
     patch_size: Positive = 2
-    hidden_size: Positive = 128
-    depth: Positive = 4
+    hidden_size: Positive = 96
+    depth: Positive = 3
     num_heads: Positive = 4
     label_dropout: Fraction = 0.1
     flip: bool = False  # mirror images while training diffusion models
     train_steps: Positive = 1000
     train_batch: Positive = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     ema_decay: Fraction = 0.99
     classifier: Given = "convnet3"  # ours, trained here; torchvision's; timm:<name>; or a folder that 00 wrote
     classifier_weights: Given = "train"  # "train", a torchvision weights name, "pretrained" (timm's), or a local file

@@ -106,8 +106,8 @@ def compare_targets(targets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         width = 0.8 / len(settings)
         for place, (setting, counts) in enumerate(settings.items()):
             axis.bar(np.arange(len(counts)) + (place + 0.5) * width - 0.4, counts, width, label=setting)
-        axis.set(title=name, xlabel="bin", xticks=range(max(map(len, settings.values()))))
-        axis.locator_params(axis="y", integer=True)  # there are no half images
+        axis.set(title=name, xlabel="bin")
+        axis.locator_params(integer=True)  # there are no half bins or images
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
@@ -135,12 +135,10 @@ def figure4(counts: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
     for column, (name, tables) in enumerate(counts.items()):
         for axis, (ipc, table) in zip(axes[:, column], tables.items(), strict=True):
             axis.bar(np.arange(len(table)), table)
-            axis.set(xticks=range(len(table)), ylabel=f"IPC {ipc}" if column == 0 else "",
-                     title=name if ipc == ipcs[0] else "")
+            axis.set(ylabel=f"IPC {ipc}" if column == 0 else "", title=name if ipc == ipcs[0] else "")
+            axis.locator_params(integer=True)  # there are no half bins or images
     for axis in axes[-1]:
         axis.set_xlabel("bin")
-    for axis in axes[:, 0]:
-        axis.locator_params(axis="y", integer=True)  # there are no half images
     figure.align_ylabels(axes[:, 0])
     return figure
 

@@ -17,7 +17,12 @@ def use_style() -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as ``<name>.pdf`` and ``<name>.png``; no dates go in, so the same figure gives the same bytes."""
+    """Write a figure as ``<name>.pdf`` and ``<name>.png``; no dates go in, so the same figure gives the same bytes.
+
+    It is laid out once, for both and for the notebook that shows it: what is added later gets no room of its own.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with atomic(folder / f"{name}.{suffix}") as partial:
             figure.savefig(partial, format=suffix, metadata=metadata)
