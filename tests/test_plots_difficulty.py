@@ -78,8 +78,17 @@ def test_objective_map_marks_the_choice():
 def test_target_and_found_stand_side_by_side():
     target, found = np.array([[1, 0, 2], [0, 3, 0]]), np.array([[0, 1, 2], [1, 1, 1]])
     figure = plots.target_and_found(["a", "b"], target, found)
-    assert bars(figure.axes[0])[:6] == [1, 0, 2, 0, 1, 2]
-    assert bars(figure.axes[1])[:6] == [0, 3, 0, 1, 1, 1]
+    axis = figure.axes[0]
+    boxes = [np.array([path.get_extents().bounds for path in collection.get_paths()]) for collection in axis.collections[:2]]
+    for shown, counts in zip(boxes, (target, found), strict=True):
+        x, foot, width, height = shown.reshape(2, 3, 4).transpose(2, 0, 1)
+        np.testing.assert_allclose(height, 0.85 * counts / 3)
+        assert foot.tolist() == [[2, 2, 2], [1, 1, 1]]
+        np.testing.assert_allclose(width, 0.4)
+    assert (boxes[0][:, 0] + boxes[0][:, 2] <= boxes[1][:, 0] + 1e-9).all()  # side by side
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert axis.get_yticks().tolist() == [2, 1]
+    assert axis.get_title() == "images per bin, 3 at the most"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["target", "found"]
 
 

@@ -9,9 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from dgs_utils.plots.shapes import score_bars
+from dgs_utils.plots.style import labels_of
 
 COLORS = {"original": "C0", "pool": "C1", "distilled": "C2"}
 
@@ -96,24 +98,33 @@ def transformed_histograms(sets: Mapping[str, np.ndarray], title: str = "", bins
 
 
 def compare_targets(targets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Compare target counts per bin under several settings, a panel a class.
+    """Compare target counts per bin under several settings, a row a class; all rows have one scale.
 
     Args:
         targets: by class name, by setting: images per bin.
     """
-    figure, axes = _grid(len(targets), 2.4, 1.8)
-    for axis, (name, settings) in zip(axes, targets.items(), strict=False):
-        width = 0.8 / len(settings)
-        for place, (setting, counts) in enumerate(settings.items()):
-            axis.bar(np.arange(len(counts)) + (place + 0.5) * width - 0.4, counts, width, label=setting)
-        axis.set(title=name, xlabel="bin")
-        axis.locator_params(integer=True)  # there are no half bins or images
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    settings, highest = list(next(iter(targets.values()))), max(c.max() for t in targets.values() for c in t.values())
+    bins, width = max(len(c) for t in targets.values() for c in t.values()), 0.8 / len(settings)
+    labels, room, line = labels_of(list(targets))
+    figure, axis = plt.subplots(figsize=(4.6 + room, 0.9 + max(0.4, line) * len(targets)))
+    for place, setting in enumerate(settings):
+        boxes = [[(left, foot), (left, top), (left + width, top), (left + width, foot)]
+                 for foot, counts in zip(range(len(targets), 0, -1), (t[setting] for t in targets.values()), strict=True)
+                 for left, top in zip(np.arange(len(counts)) + place * width - 0.4,
+                                      foot + 0.85 * counts / max(highest, 1), strict=True)]
+        axis.add_collection(PolyCollection(boxes, facecolor=f"C{place}", label=setting))  # a patch a bar would be slow
+    axis.hlines(range(1, len(targets) + 1), -0.5, bins - 0.5, color="0.7", linewidth=0.6)
+    axis.set(xlim=(-0.5, bins - 0.5), ylim=(0.9, len(targets) + 1), xlabel="bin", yticks=range(len(targets), 0, -1),
+             yticklabels=labels, title=f"images per bin, {highest} at the most")
+    axis.locator_params(axis="x", integer=True)  # there are no half bins
+    axis.tick_params(axis="y", length=0)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    figure.legend(loc="outside right upper")
     return figure
 
 
 def target_and_found(names: Sequence[str], target: np.ndarray, found: np.ndarray) -> Figure:
-    """Compare the images that each bin should have with those it got, a panel a class.
+    """Compare the images that each bin should have with those it got, a row a class.
 
     Args:
         names: class names.

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from dgs_utils.images.pixels import load_rgb
 
@@ -26,17 +27,19 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
     dpi = figure.dpi if plt.rcParams["savefig.dpi"] == "figure" else plt.rcParams["savefig.dpi"]
     for line, (name, images) in enumerate(rows.items()):
         for place, image in enumerate(images):
-            array = np.asarray(load_rgb(image)) if isinstance(image, Path) else np.asarray(image)
+            array = np.asarray(load_rgb(image) if isinstance(image, Path) else image)
             height, breadth = 0.46 * np.array(array.shape[:2]) / max(array.shape[:2])
             x, y = place + 0.5, line * pitch + 0.5
             # Enlarged pixels stay squares; images that must shrink are filtered, or fine texture would alias.
-            axis.imshow(array, cmap="gray", vmin=0, vmax=255 if array.dtype == np.uint8 else 1,
-                        interpolation="hanning" if len(array) > cell * dpi else "nearest",
-                        extent=(x - breadth, x + breadth, y + height, y - height))
+            # `imshow` would fit the axes to each anew, and the layout measure each, though all lie inside.
+            shown = AxesImage(axis, interpolation="hanning" if len(array) > cell * dpi else "nearest", in_layout=False,
+                              extent=(x - breadth, x + breadth, y + height, y - height))
+            shown.set_data(array if array.ndim == 3 else array[..., None].repeat(3, axis=2))
+            axis.add_image(shown)
             if captions:
-                axis.text(x, y + 0.5, captions[name][place], fontsize=6, ha="center", va="top")
+                axis.text(x, y + 0.5, captions[name][place], fontsize=6, ha="center", va="top", in_layout=False)
         axis.text(-0.15, line * pitch + 0.5, name, ha="right", va="center", fontsize=8)
-    axis.set(xlim=(0, width), ylim=(pitch * len(rows), 0))
+    axis.set(xlim=(0, width), ylim=(pitch * len(rows), 0), aspect="equal")
     axis.set_axis_off()
     if note:
         figure.supxlabel(note, fontsize="small")
