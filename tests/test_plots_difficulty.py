@@ -79,9 +79,9 @@ def test_target_and_found_stand_side_by_side():
     target, found = np.array([[1, 0, 2], [0, 3, 0]]), np.array([[0, 1, 2], [1, 1, 1]])
     figure = plots.target_and_found(["a", "b"], target, found)
     axis = figure.axes[0]
-    boxes = [np.array([path.get_extents().bounds for path in collection.get_paths()]) for collection in axis.collections[:2]]
+    boxes = [np.array([path.get_extents().bounds for path in drawn.get_paths()]) for drawn in axis.collections[:2]]
     for shown, counts in zip(boxes, (target, found), strict=True):
-        x, foot, width, height = shown.reshape(2, 3, 4).transpose(2, 0, 1)
+        _, foot, width, height = shown.reshape(2, 3, 4).transpose(2, 0, 1)
         np.testing.assert_allclose(height, 0.85 * counts / 3)
         assert foot.tolist() == [[2, 2, 2], [1, 1, 1]]
         np.testing.assert_allclose(width, 0.4)

@@ -103,19 +103,19 @@ def compare_targets(targets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     Args:
         targets: by class name, by setting: images per bin.
     """
-    settings, highest = list(next(iter(targets.values()))), max(c.max() for t in targets.values() for c in t.values())
-    bins, width = max(len(c) for t in targets.values() for c in t.values()), 0.8 / len(settings)
+    settings, feet = list(next(iter(targets.values()))), range(len(targets), 0, -1)
+    tables = [np.array([counts[setting] for counts in targets.values()]) for setting in settings]
+    bins, width, highest = tables[0].shape[1], 0.8 / len(settings), max(table.max() for table in tables)
     labels, room, line = labels_of(list(targets))
     figure, axis = plt.subplots(figsize=(4.6 + room, 0.9 + max(0.4, line) * len(targets)))
-    for place, setting in enumerate(settings):
+    for place, (setting, table) in enumerate(zip(settings, tables, strict=True)):
         boxes = [[(left, foot), (left, top), (left + width, top), (left + width, foot)]
-                 for foot, counts in zip(range(len(targets), 0, -1), (t[setting] for t in targets.values()), strict=True)
-                 for left, top in zip(np.arange(len(counts)) + place * width - 0.4,
-                                      foot + 0.85 * counts / max(highest, 1), strict=True)]
+                 for foot, counts in zip(feet, table / max(highest, 1), strict=True)
+                 for left, top in zip(np.arange(bins) + place * width - 0.4, foot + 0.85 * counts, strict=True)]
         axis.add_collection(PolyCollection(boxes, facecolor=f"C{place}", label=setting))  # a patch a bar would be slow
-    axis.hlines(range(1, len(targets) + 1), -0.5, bins - 0.5, color="0.7", linewidth=0.6)
-    axis.set(xlim=(-0.5, bins - 0.5), ylim=(0.9, len(targets) + 1), xlabel="bin", yticks=range(len(targets), 0, -1),
-             yticklabels=labels, title=f"images per bin, {highest} at the most")
+    axis.hlines(feet, -0.5, bins - 0.5, color="0.7", linewidth=0.6)
+    axis.set(xlim=(-0.5, bins - 0.5), ylim=(0.9, len(targets) + 1), xlabel="bin", yticks=feet, yticklabels=labels,
+             title=f"images per bin, {highest} at the most")
     axis.locator_params(axis="x", integer=True)  # there are no half bins
     axis.tick_params(axis="y", length=0)
     axis.spines[["left", "bottom"]].set_visible(False)

@@ -32,9 +32,9 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
             x, y = place + 0.5, line * pitch + 0.5
             # Enlarged pixels stay squares; images that must shrink are filtered, or fine texture would alias.
             # `imshow` would fit the axes to each anew, and the layout measure each, though all lie inside.
-            shown = AxesImage(axis, interpolation="hanning" if len(array) > cell * dpi else "nearest", in_layout=False,
-                              extent=(x - breadth, x + breadth, y + height, y - height))
-            shown.set_data(array if array.ndim == 3 else array[..., None].repeat(3, axis=2))
+            shown = AxesImage(axis, cmap="gray", interpolation="hanning" if len(array) > cell * dpi else "nearest",
+                              extent=(x - breadth, x + breadth, y + height, y - height), resample=True, in_layout=False)
+            shown.set(data=array, clim=(0, 255 if array.dtype == np.uint8 else 1))
             axis.add_image(shown)
             if captions:
                 axis.text(x, y + 0.5, captions[name][place], fontsize=6, ha="center", va="top", in_layout=False)
