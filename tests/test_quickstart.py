@@ -13,6 +13,8 @@ from dgs_utils import figures
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANCE = 10.0  # percent, ten classes
+RUN = ["run", "params/quickstart.yaml", "--set", "sample.method=[minimax, dgs]", "--set", "evaluate.repeats=1",
+       "--set", "evaluate.network=[convnet3, resnet_ap10]"]
 
 
 def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -27,10 +29,9 @@ def only(outputs: Path, stage: str, part: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory) -> Path:
-    """Outputs of the quickstart with two of its methods and one training each."""
+    """Outputs of the quickstart with two of its methods, a second network and one training each."""
     outputs = tmp_path_factory.mktemp("road")
-    result = dgs(outputs, "run", "params/quickstart.yaml", "--set", "sample.method=[minimax, dgs]",
-                 "--set", "evaluate.repeats=1")
+    result = dgs(outputs, *RUN)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Figures and tables:" in result.stdout
     return outputs
@@ -90,8 +91,7 @@ def test_figure_3_leaves_the_originals_out_where_asked(road, monkeypatch):
 
 @pytest.mark.slow  # needs the road above
 def test_second_run_has_nothing_to_do(road):
-    result = dgs(road, "run", "params/quickstart.yaml", "--set", "sample.method=[minimax, dgs]",
-                 "--set", "evaluate.repeats=1")
+    result = dgs(road, *RUN)
     assert result.returncode == 0
     assert "othing was left to do" in result.stdout
 

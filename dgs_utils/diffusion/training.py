@@ -79,8 +79,8 @@ class Trainer:
         self.step = 0
         self.losses: list[tuple[float, ...]] = []
         self.ema = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0,
-                                           fused=True)  # one pass over all of them, on a GPU and on the CPU
+        kind = {"fused": True} if self.device.type in ("cpu", "cuda") else {"foreach": True}  # fused: in a single pass
+        self.optimiser = torch.optim.AdamW(parameters.values(), lr=schedule.learning_rate, weight_decay=0.0, **kind)
         if checkpoint is not None and is_whole(checkpoint):
             self._resume(checkpoint)
 

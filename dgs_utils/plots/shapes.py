@@ -25,6 +25,6 @@ def colour_table(axis: Axes, shares: ArrayLike, rows: list[str], columns: list[s
     axis.spines[:].set_visible(False)
     if write:
         for (row, column), share in np.ndenumerate(shares):
-            axis.text(column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", fontsize=size,
+            axis.text(column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", fontsize=size, in_layout=False,
                       color="white" if share > 60 else "0.15")
     return mesh
