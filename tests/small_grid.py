@@ -49,11 +49,11 @@ grid:
 """
 REAL = """
 name: small
-prepare: {train_steps: 60, classifier_epochs: 1, hidden_size: 32, depth: 2, num_heads: 2}
+prepare: {train_steps: 60, classifier_epochs: 1, classifier_size: 8, hidden_size: 32, depth: 2, num_heads: 2}
 fine_tune: {steps: 40, checkpoint_every: 5}
 pool: {images_per_class: 8, batch_size: 2, steps: 5}
 sample: {ipc: 2, pool_factor: 4}
-evaluate: {epochs: 4, repeats: 2}
+evaluate: {image_size: 8, epochs: 4, evaluations: 1, repeats: 2}
 figures: {}
 grid:
   sample.method: [herding, dgs]

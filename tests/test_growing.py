@@ -23,10 +23,11 @@ from dgs_utils.selection.dynamics import dynamics_scores, read_dynamics
 FILE = "params/small.yaml"
 SMALL = """
 name: small
-prepare: {train_steps: 20, classifier_epochs: 10, dynamics: true, depth: 1, hidden_size: 32, num_heads: 2}
+prepare: {train_steps: 20, classifier_epochs: 10, classifier_size: 8, dynamics: true, depth: 1, hidden_size: 32,
+          num_heads: 2}
 pool: {generator: dit, images_per_class: 6, batch_size: 4, steps: 3}
 sample: {ipc: 2, pool_factor: 3, method: dgs}
-evaluate: {epochs: 2, repeats: 1}
+evaluate: {image_size: 8, epochs: 2, evaluations: 1, repeats: 1}
 figures: {}
 """
 

@@ -1,6 +1,7 @@
 """A notebook loads what it uses, and nothing else: libraries take seconds, at the start of each of hundreds of runs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,14 @@ def test_running_notebooks_builds_no_grammar_of_addresses():
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"rfc3987_syntax", "lark"} & set(found.stdout.split())
     assert {"papermill", "jsonschema"} <= set(found.stdout.split())
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "5"}])
+def test_threads_wait_briefly_unless_the_user_says_otherwise(given):
+    """Torch's threads read it when torch is loaded, which the kit leaves to whoever needs it."""
+    program = ("import os, sys, dgs_utils; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'], "
+               "'torch' in sys.modules)")
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
+                           env=clean | given)
+    assert found.stdout.split() == ([*given.values()] or ["PASSIVE", "1000"]) + ["False"]
