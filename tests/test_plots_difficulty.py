@@ -65,6 +65,7 @@ def test_figure_2_counts_and_names_the_mean():
         assert bars(axis) == np.histogram(values, bins=10, range=(0, 1))[0].tolist()
         assert axis.get_title() == f"a {which}\nmean {values.mean():.2f}"
     assert sum(bars(figure.axes[2])) == 10
+    assert all(tick == round(tick) for axis in figure.axes for tick in axis.get_yticks())
 
 
 def test_objective_map_marks_the_choice():

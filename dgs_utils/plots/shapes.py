@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 def score_bars(axis: Axes, scores: ArrayLike, bins: int, color: str) -> None:
     """Draw how many scores of [0, 1] are in each of ``bins`` equal bins."""
     axis.hist(np.asarray(scores), bins=bins, range=(0, 1), color=color, alpha=0.75, edgecolor="black", linewidth=0.5)
+    axis.locator_params(axis="y", integer=True)  # there are no half images
 
 
 def colour_table(axis: Axes, shares: ArrayLike, rows: list[str], columns: list[str], write: bool,
