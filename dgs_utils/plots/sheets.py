@@ -37,7 +37,7 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray]],
             shown.set(data=array, clim=(0, 255 if array.dtype == np.uint8 else 1))
             axis.add_image(shown)
             if captions:
-                axis.text(x, y + 0.5, captions[name][place], fontsize=6, ha="center", va="top", in_layout=False)
+                axis.text(x, y + 0.5, captions[name][place], fontsize=6, ha="center", va="top")
         axis.text(-0.15, line * pitch + 0.5, name, ha="right", va="center", fontsize=8)
     axis.set(xlim=(0, width), ylim=(pitch * len(rows), 0), aspect="equal")
     axis.set_axis_off()
