@@ -196,14 +196,14 @@ def row_of_outcome(seed: int, outcome: Outcome) -> dict[str, Any]:
             "n_test": len(outcome.predictions)}
 
 
-def confusions(matrix: np.ndarray, names: list[str]) -> pd.DataFrame:
-    """Return a confusion matrix (rows: true class) as a table of its cells that are not 0: true, predicted, images.
+def confusions(labels: np.ndarray, predictions: np.ndarray, names: list[str]) -> pd.DataFrame:
+    """Return what is taken for what, a row a pair of classes that occurs: true, predicted, images.
 
     So names of classes stand in cells only, where a class may be called "true", too.
     """
-    true, predicted = np.nonzero(matrix)
-    return pd.DataFrame({"true": np.array(names, dtype=object)[true],
-                         "predicted": np.array(names, dtype=object)[predicted], "images": matrix[true, predicted]})
+    pairs = pd.DataFrame({"true": labels, "predicted": predictions}).value_counts(sort=False).sort_index()
+    found = pairs.rename("images").reset_index()
+    return found.assign(**{column: np.array(names, dtype=object)[found[column]] for column in ("true", "predicted")})
 
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
@@ -351,8 +351,6 @@ def _note_time(run: Run, line: dict[str, Any]) -> None:
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:
-    from sklearn.metrics import confusion_matrix  # loading takes long, and who calls `evaluate_set` is spared it
-
     rows, curves, per_class, confusion = [], [], [], []
     correct: dict[str, Any] = {}
     correct_best: dict[str, Any] = {}
@@ -361,10 +359,10 @@ def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.Data
         outcome = Outcome(curve, predictions, best)
         rows.append(row | row_of_outcome(seed, outcome))
         curves.append(curve.assign(training_seed=seed))
-        matrix = confusion_matrix(test.labels, predictions, labels=range(len(test.classes)))
-        shares = 100 * matrix.diagonal() / matrix.sum(1)
+        right = np.bincount(test.labels[predictions == test.labels], minlength=len(test.classes))
+        shares = 100 * right / np.bincount(test.labels)
         per_class.append(pd.DataFrame({"training_seed": seed, "class": test.classes, "top1": shares}))
-        confusion.append(confusions(matrix, test.classes).assign(training_seed=seed))
+        confusion.append(confusions(test.labels, predictions, test.classes).assign(training_seed=seed))
         correct[str(seed)], correct_best[str(seed)] = (np.packbits(p == test.labels) for p in (predictions, best))
     results = pd.DataFrame(rows)
     write_csv(run.folder / "curves.csv", pd.concat(curves))

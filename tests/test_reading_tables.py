@@ -154,7 +154,9 @@ def test_results_of_classes_with_any_names(tmp_path):
     names = [name for name in TRICKY if name]
     matrix = np.random.default_rng(0).integers(0, 3, (len(names), len(names)))
     names[0] = "training_seed"
-    cells = confusions(matrix, names).assign(training_seed=0)
+    true, predicted = (np.repeat(indices.ravel(), matrix.ravel()) for indices in np.indices(matrix.shape))
+    order = np.random.default_rng(1).permutation(len(true))
+    cells = confusions(true[order], predicted[order], names).assign(training_seed=0)
     cells.to_csv(tmp_path / "confusion.csv", index=False)
     pd.DataFrame({"training_seed": 0, "class": names, "top1": 50.0}).to_csv(tmp_path / "per_class.csv", index=False)
     found = read_table(tmp_path / "confusion.csv")
