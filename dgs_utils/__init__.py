@@ -14,8 +14,8 @@ import lazy_loader
 
 # OpenMP threads that wait by spinning burn the cores that others need: on a shared two-core machine a training step
 # took ten times as long. Those that sleep at once are woken for each small operation, which takes up to a third of a
-# small DiT's step. So GNU's, which most builds of torch use, spin for some microseconds first, as long as they do by
-# themselves where they know of a shared core. It only counts before torch is loaded, so it stands here.
+# small DiT's step. So GNU's, which most builds of torch use, spin for some microseconds first. They read it when torch
+# is loaded, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

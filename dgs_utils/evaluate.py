@@ -201,8 +201,8 @@ def confusions(labels: np.ndarray, predictions: np.ndarray, names: list[str]) ->
 
     So names of classes stand in cells only, where a class may be called "true", too.
     """
-    pairs = pd.DataFrame({"true": labels, "predicted": predictions}).value_counts(sort=False).sort_index()
-    found = pairs.rename("images").reset_index()
+    pairs = pd.DataFrame({"true": labels, "predicted": predictions}).groupby(["true", "predicted"])
+    found = pairs.size().reset_index(name="images")
     return found.assign(**{column: np.array(names, dtype=object)[found[column]] for column in ("true", "predicted")})
 
 

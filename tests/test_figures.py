@@ -140,5 +140,6 @@ def test_a_contact_sheet_keeps_pixels_sharp_and_shrinks_without_aliasing(tmp_pat
     drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).astype(int)
     scale = plt.rcParams["savefig.dpi"] / figure.dpi
     left, bottom, right, top = (int(edge * scale) for edge in figure.axes[0].images[0].get_window_extent().extents)
+    assert right - left == pytest.approx(top - bottom, abs=2)  # as square as the image
     inside = drawn[::-1][bottom + 2:top - 2, left + 2:right - 2]
     assert ((inside > 30) & (inside < 225)).mean() == pytest.approx(grey, abs=0.1)
