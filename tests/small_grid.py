@@ -1,5 +1,6 @@
 """Workspaces with a small grid: of notebooks that do next to nothing, so that running is quick, or of the real ones."""
 
+import atexit
 import io
 import json
 import os
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from filelock import FileLock
 from waits import HANG
 
-from dgs_utils.batch import state
+from dgs_utils.batch import prepared, state
 from dgs_utils.cli import main
 from dgs_utils.params import STAGES
 
@@ -128,11 +129,22 @@ def environment(workspace: Path) -> dict[str, str]:
     return os.environ | {"DGS_OUTPUTS": str(workspace / "outputs"), "OMP_NUM_THREADS": "1"}
 
 
+@cache
+def kernels_at_hand() -> str:
+    """Start a prepared process that all runs in this process share, as jobs of one run do; return its socket."""
+    stack = ExitStack()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        stack.enter_context(prepared.prepared([None] * prepared.WORTH))
+    atexit.register(stack.close)
+    return os.environ.pop(prepared.PLACE)
+
+
 def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run ``dgs`` in a workspace and return what it did.
 
-    It runs in this process, as importing takes longer than most of what is asked; with options, which are those of
-    `subprocess.run`, in one of its own.
+    It runs in this process, and with libraries that are loaded once, as loading takes longer than most of what is
+    asked; with options, which are those of `subprocess.run`, it runs in a process of its own.
     """
     if options:
         return subprocess.run(command(*arguments), cwd=workspace, env=environment(workspace), capture_output=True,
@@ -142,6 +154,7 @@ def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProc
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         for name, value in environment(workspace).items():
             patch.setenv(name, value)
+        patch.setenv(prepared.PLACE, kernels_at_hand())
         patch.chdir(workspace)
         patch.setattr(tempfile, "tempdir", None)  # found anew, as the environment may have changed
         try:

@@ -9,7 +9,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from dgs_utils.artifacts.run import BATCH
 from dgs_utils.batch.limit import PATIENCE
@@ -83,9 +84,18 @@ def serve() -> None:
     """Be a kernel, with the arguments of this process, until it is told to end."""
     os.environ[BATCH] = "1"
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
+    _leave_out_debugger()
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()
+
+
+def _leave_out_debugger() -> None:
+    """Have ipykernel find no debugger, as where none is installed: nobody asks for it here, and it loads for long."""
+    sys.modules["debugpy"] = cast(ModuleType, None)  # fails to be imported
+    import ipykernel.debugger  # noqa: F401  (looks for it, once)
+
+    del sys.modules["debugpy"]  # a notebook may
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def prepared(left: list[Node], environment: Mapping[str, str] | None = None) -> 
     try:
         yield
     finally:
-        del os.environ[PLACE]
+        os.environ.pop(PLACE, None)
         process.terminate()
         process.wait()
 
