@@ -55,14 +55,13 @@ fine_tune: {steps: 40, checkpoint_every: 5}
 pool: {images_per_class: 8, batch_size: 2, steps: 5}
 sample: {ipc: 2, pool_factor: 4}
 evaluate: {image_size: 8, epochs: 4, evaluations: 1, repeats: 2}
-figures: {}
 grid:
   sample.method: [herding, dgs]
 """
 
 
 def build_real(folder: Path) -> Path:
-    """Make a workspace with the real notebooks and a grid of eleven nodes that is as small as they allow."""
+    """Make a workspace with the real notebooks and a grid of ten nodes that is as small as they allow."""
     shutil.copytree(Path(__file__).resolve().parents[1] / "notebooks", folder / "notebooks")
     (folder / "params").mkdir()
     (folder / "params" / "small.yaml").write_text(REAL)

@@ -119,8 +119,8 @@ BANK = {"pretrain_epochs": 1, "bank": 2}  # two steps before the first compariso
 
 
 @pytest.mark.parametrize(("method", "calls", "more"), [
-    ("dm", 3, {}), ("dm", 4, {}), *(("idc", calls, {}) for calls in (1, 3, 4, 8)),
-    *(("idc", calls, BANK) for calls in (1, 2, 4, 7, 10, 11, 14))])
+    ("dm", 3, {}), ("dm", 4, {}), *(("idc", calls, {}) for calls in (1, 4, 8)),
+    *(("idc", calls, BANK) for calls in (1, 4, 10, 14))])
 def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, calls, more):
     """Wherever it is left: between iterations, among the steps before a comparison, or between two comparisons."""
     options = {"prepare": str(prepare), "method": method} | SMALL | more

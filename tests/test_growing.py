@@ -28,7 +28,6 @@ prepare: {train_steps: 20, classifier_epochs: 10, classifier_size: 8, dynamics: 
 pool: {generator: dit, images_per_class: 6, batch_size: 4, steps: 3}
 sample: {ipc: 2, pool_factor: 3, method: dgs}
 evaluate: {image_size: 8, epochs: 2, evaluations: 1, repeats: 1}
-figures: {}
 """
 
 
@@ -131,7 +130,7 @@ def test_the_training_dynamics_of_a_pool_grow_with_it(grown):
 def test_what_took_the_first_images_stays_as_it_is(grown):
     _, before, after, _, planned, printed = grown
     again = {name for name in after if after[name] != before[name]}
-    assert {name.split("/")[0] for name in again} == {"02_pool", "03_difficulty", "06_evaluate", "07_figures"}
+    assert {name.split("/")[0] for name in again} == {"02_pool", "03_difficulty", "06_evaluate"}
     assert "has 6 of the 10 that are asked for; the rest is made by the next run" in planned
     assert "has 1 of the 2 that are asked for; the rest is made by the next run" in planned
     for stage in ("04_transform", "05_sample"):

@@ -17,12 +17,14 @@ import torchvision
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
+from small_grid import kernels_at_hand
 from small_world import open_stage, write_digits
 
 from dgs_utils import difficulty, pool, prepare, sample, transform
 from dgs_utils.batch.experiment import Experiment, read_experiment
 from dgs_utils.batch.gpu import SCHEDULERS, leased_gpus
 from dgs_utils.batch.plan import expand
+from dgs_utils.batch.prepared import PLACE
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.cli import main
 from dgs_utils.images import datasets
@@ -129,6 +131,7 @@ def plain(settings: dict[str, object]) -> dict[str, object]:
 def test_one_command_makes_and_tests_the_distilled_set_of_a_mixed_tree(mixed, tmp_path, outputs, monkeypatch, capsys):
     """Every odd file is read as the plain one of the same image is, by each notebook, and the rest is counted."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(PLACE, kernels_at_hand())
     settings = mixed | {"pool.root": tmp_path / "made", "sample.ipc": 5, "evaluate.image_size": 8,
                         "evaluate.epochs": 1, "evaluate.repeats": 1}
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
