@@ -18,12 +18,12 @@ from dgs_utils.batch.scratch import kernel_folder
 from dgs_utils.runtime.orphans import die_with_parent
 
 
-def manager_class(at_start: Callable[[int], None] = lambda process: None, loads: str = "") -> type:
+def manager_class(at_start: Callable[[int], None] = lambda process: None, loads: str | None = "") -> type:
     """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while.
 
     Args:
         at_start: called with the kernel's process id.
-        loads: program that loads what the notebook will (see `prepared.loads_of`).
+        loads: program that loads what the notebook will (see `prepared.loads_of`); None = let it be a new process.
     """
     import asyncio
 
@@ -61,7 +61,8 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None, loads:
         async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
             """Start the kernel's process, as a copy of the prepared one where there is one."""
             environment = options["env"] | {"JPY_PARENT_PID": str(os.getpid())}
-            copy = copy_of_prepared(command, options.get("cwd") or os.getcwd(), environment, loads)
+            folder = options.get("cwd") or os.getcwd()
+            copy = None if loads is None else copy_of_prepared(command, folder, environment, loads)
             if copy is None:
                 await super()._async_launch_kernel(command, **options)
                 return
