@@ -135,8 +135,10 @@ def kernels_at_hand() -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         stack.enter_context(prepared.prepared([None] * prepared.WORTH))
+    place = os.environ.pop(prepared.PLACE)  # processes that tests start have one of their own
+    stack.callback(os.environ.__setitem__, prepared.PLACE, place)
     atexit.register(stack.close)
-    return os.environ.pop(prepared.PLACE)
+    return place
 
 
 def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProcess:

@@ -105,29 +105,6 @@ def test_each_failure_is_told_in_one_line(copy):
         assert f"FAILED 06_evaluate (seed={seed}): {sentence}" in line
 
 
-ENDS = """
-import os, sys
-from pathlib import Path
-ended = Path("ended")
-if "dgs_utils.batch.kernel" in sys.orig_argv and len(ended.read_text()) < TIMES:
-    ended.write_text(ended.read_text() + "x")
-    os._exit(1)
-"""
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_kernel_that_ends_before_its_first_cell_is_started_once_more(workspace, tmp_path, monkeypatch, times):
-    (tmp_path / "sitecustomize.py").write_text(ENDS.replace("TIMES", str(times)))
-    (workspace / "ended").touch()
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    result = dgs(workspace, "run", FILE, "--until", "prepare", check=False)
-    assert (workspace / "ended").read_text() == "x" * times
-    assert result.returncode == times - 1, result.stdout
-    assert ("FAILED 00_prepare (defaults): the kernel died; it" in result.stdout) == (times == 2)
-    [log] = (workspace / "outputs" / "00_prepare").glob("*/log.txt")
-    assert "Kernel died before replying to kernel_info; another one is started" in log.read_text()
-
-
 def test_a_cell_that_takes_longer_than_the_limit_is_told(workspace):
     small_grid.replace_cell(workspace, "00_prepare", 3, f"import time; time.sleep({2 * HANG})")
     result = dgs(workspace, "run", FILE, "--until", "prepare", "--limit", "0.02")

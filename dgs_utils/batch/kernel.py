@@ -9,8 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from dgs_utils.artifacts.run import BATCH
 from dgs_utils.batch.limit import PATIENCE
@@ -18,12 +17,12 @@ from dgs_utils.batch.scratch import kernel_folder
 from dgs_utils.runtime.orphans import die_with_parent
 
 
-def manager_class(at_start: Callable[[int], None] = lambda process: None, loads: str | None = "") -> type:
+def manager_class(at_start: Callable[[int], None] = lambda process: None, loads: str = "") -> type:
     """Return the kernel manager for nbclient; made here because importing jupyter_client takes a while.
 
     Args:
         at_start: called with the kernel's process id.
-        loads: program that loads what the notebook will (see `prepared.loads_of`); None = let it be a new process.
+        loads: program that loads what the notebook will (see `prepared.loads_of`).
     """
     import asyncio
 
@@ -61,8 +60,7 @@ def manager_class(at_start: Callable[[int], None] = lambda process: None, loads:
         async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
             """Start the kernel's process, as a copy of the prepared one where there is one."""
             environment = options["env"] | {"JPY_PARENT_PID": str(os.getpid())}
-            folder = options.get("cwd") or os.getcwd()
-            copy = None if loads is None else copy_of_prepared(command, folder, environment, loads)
+            copy = copy_of_prepared(command, options.get("cwd") or os.getcwd(), environment, loads)
             if copy is None:
                 await super()._async_launch_kernel(command, **options)
                 return
@@ -85,18 +83,9 @@ def serve() -> None:
     """Be a kernel, with the arguments of this process, until it is told to end."""
     os.environ[BATCH] = "1"
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as ipykernel_launcher does
-    _leave_out_debugger()
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()
-
-
-def _leave_out_debugger() -> None:
-    """Have ipykernel find no debugger, as where none is installed: nobody asks for it here, and it loads for long."""
-    sys.modules["debugpy"] = cast(ModuleType, None)  # fails to be imported
-    import ipykernel.debugger  # noqa: F401  (looks for it, once)
-
-    del sys.modules["debugpy"]  # a notebook may
 
 
 if __name__ == "__main__":

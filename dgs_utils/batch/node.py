@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -216,12 +216,29 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
         at_cell: called with each ``cell`` and its ``cell_index`` before it runs.
     """
     papermill = load_papermill()
-    folder, before, clock = record_folder(node), _written(node), CellClock(limit)
+
+    from dgs_utils.batch.kernel import manager_class
+
+    notebook, folder = notebook_of(node.stage), record_folder(node)
+    before = _written(node)
+    clock = CellClock(limit)
+
+    def at_start(cell: dict, cell_index: int) -> None:
+        clock.restart()
+        if at_cell:
+            at_cell(cell, cell_index)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("w", encoding="utf-8", errors="replace") as log, clock:
             try:
-                _run_cells(node, log, clock, at_cell, loads_of(notebook_of(node.stage)))
+                papermill.execute_notebook(
+                    _literal(notebook), _literal(folder / "notebook.ipynb"), _parameters(node),
+                    kernel_name="python3",
+                    kernel_manager_class=manager_class(partial(setattr, clock, "kernel"), loads_of(notebook)),
+                    shutdown_kernel="immediate", cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
+                    on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause(),
+                    coalesce_streams=True, start_timeout=HANG, iopub_timeout=HANG)
             except papermill.PapermillExecutionError as error:
                 log.write(re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback)))
                 return _late(limit) if clock.expired else f"{error.ename}: {error.evalue}"
@@ -233,40 +250,6 @@ def execute(node: Node, limit: float = 0, at_cell: Callable | None = None) -> st
     # Of a pool in shares, the one that ends last leaves the manifest.
     done = share(node) or (manifest(node) and _written(node) != before)
     return "" if done else "the notebook ended without a manifest; its last cell must call run.finish()"
-
-
-def _run_cells(node: Node, log: TextIO, clock: CellClock, at_cell: Callable | None, loads: str | None) -> None:
-    """Execute a node's notebook, with a new process for a kernel that ends before its first cell: it left nothing.
-
-    Args:
-        node: the node.
-        log: where its cells print.
-        clock: counts their time.
-        at_cell: called with each ``cell`` and its ``cell_index`` before it runs.
-        loads: what the notebook loads; None = this is the new process.
-    """
-    from dgs_utils.batch.kernel import manager_class
-
-    begun: list[int] = []
-
-    def at_start(cell: dict, cell_index: int) -> None:
-        begun.append(cell_index)
-        clock.restart()
-        if at_cell:
-            at_cell(cell, cell_index)
-
-    try:
-        load_papermill().execute_notebook(
-            _literal(notebook_of(node.stage)), _literal(record_folder(node) / "notebook.ipynb"), _parameters(node),
-            kernel_name="python3", kernel_manager_class=manager_class(partial(setattr, clock, "kernel"), loads),
-            shutdown_kernel="immediate", cwd=workspace(), progress_bar=False, stdout_file=log, stderr_file=log,
-            on_cell_start=at_start, on_cell_executed=lambda **_: clock.pause(), coalesce_streams=True,
-            start_timeout=HANG, iopub_timeout=HANG)
-    except RuntimeError as error:
-        if begun or loads is None:
-            raise
-        log.write(f"{error}; another one is started\n")
-        _run_cells(node, log, clock, at_cell, None)
 
 
 def load_papermill() -> ModuleType:
@@ -303,7 +286,7 @@ def _late(limit: float) -> str:
 
 def _reason(error: Exception) -> str:
     name = type(error).__name__
-    if name == "DeadKernelError" or "kernel died" in str(error).lower():
+    if name == "DeadKernelError":
         return "the kernel died; it was killed, or ran out of memory"
     if name == "LostReplyError":
         return str(error)

@@ -52,7 +52,7 @@ def prepared(left: list[Node], environment: Mapping[str, str] | None = None) -> 
     try:
         yield
     finally:
-        os.environ.pop(PLACE, None)
+        del os.environ[PLACE]
         process.terminate()
         process.wait()
 
