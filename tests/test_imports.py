@@ -76,4 +76,4 @@ def test_threads_wait_briefly_unless_the_user_says_otherwise(given):
     clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
                            env=clean | given)
-    assert found.stdout.split() == ([*given.values()] or ["PASSIVE", "1000"]) + ["False"]
+    assert found.stdout.split() == ([*given.values()] or ["PASSIVE", "3000"]) + ["False"]

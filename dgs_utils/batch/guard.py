@@ -10,15 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from functools import partial
 
-from dgs_utils.runtime.orphans import PATIENCE, die_with_parent, guarded
+from dgs_utils.runtime.orphans import PATIENCE, adopt_orphans, die_with_parent, guarded, wait_for_children
 
 
 def main(parent: int, command: list[str]) -> int:
     """Run a command and return its exit status; on SIGINT or SIGTERM end it with all that it started."""
-    process = None
+    process, adopts = None, adopt_orphans()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     die_with_parent(parent, signal.SIGTERM)
     try:
@@ -32,11 +31,9 @@ def main(parent: int, command: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)  # this process is in the group too
     killed = process and process.returncode is not None
     os.killpg(0, signal.SIGINT)
-    if killed:  # it cannot wait for what it started
+    if killed and not adopts:  # what it started has another parent now
         time.sleep(PATIENCE)
-    elif process:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
+    wait_for_children(PATIENCE)
     os.killpg(0, signal.SIGKILL)
     return -signal.SIGKILL  # which nobody sees, since this process is in the group too
 

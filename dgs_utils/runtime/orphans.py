@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 GUARD = "DGS_GUARD"  # environment variable: machine and process id of the nearest guard above
 LOOK = 1.0  # seconds between looks for the guard
 PATIENCE = 16  # seconds between asking a process to end and killing it; a kernel has one less for its checkpoint
@@ -29,6 +29,20 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of all processes below this one whose own parents end; tell whether the system does that."""
+    return sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+
+
+def wait_for_children(seconds: float) -> None:
+    """Wait until no process of which this is the parent is left, but no longer than so many seconds."""
+    deadline = time.monotonic() + seconds
+    with suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            os.waitpid(-1, os.WNOHANG)
+            time.sleep(0.1)
 
 
 def die_with_other_end(line: socket.socket) -> None:
