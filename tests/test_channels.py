@@ -14,6 +14,7 @@ from waits import HANG
 
 from dgs_utils.batch import channels
 from dgs_utils.batch.channels import Channel
+from dgs_utils.batch.kernel import manager_class
 
 
 async def reply_while_sending(place: str) -> str:
@@ -74,3 +75,50 @@ def test_an_idle_kernel_whose_cell_counts_as_running_is_told(tmp_path):
 def test_a_kernel_that_computes_without_a_word_is_left_alone(tmp_path):
     printed = run_impatiently(small_grid.build(tmp_path / "grid"), "import time; time.sleep(5)")
     assert "[1/1] 00_prepare digits: done in" in printed
+
+
+class OwnKernel:
+    """A kernel of a batch run, begun with this program."""
+
+    def __init__(self, program: str = ""):
+        self.manager = manager_class()()
+        if program:
+            self.manager.kernel_spec.argv = [sys.executable, "-c", program]
+
+    async def __aenter__(self) -> channels.Client:
+        await self.manager.start_kernel()
+        self.client = self.manager.client()
+        self.client.start_channels()
+        return self.client
+
+    async def __aexit__(self, *_) -> None:
+        self.client.stop_channels()
+        await self.manager.shutdown_kernel(now=True)
+
+
+def test_a_kernel_that_is_ready_has_nothing_more_to_say():
+    """What comes next on its channels belongs to what it is asked next."""
+    async def first_words() -> list[tuple[str, str]]:
+        async with OwnKernel() as client:
+            await client.wait_for_ready(HANG)
+            request, found = client.execute("print(6 * 7)"), []
+            while ("status", "idle") not in found:
+                message = await client.iopub_channel.get_msg(HANG)
+                if message["parent_header"].get("msg_id") == request:
+                    found.append((message["msg_type"], message["content"].get("execution_state") or
+                                  message["content"].get("text", "")))
+            return found
+
+    assert asyncio.run(first_words()) == [("status", "busy"), ("execute_input", ""), ("stream", "42\n"),
+                                          ("status", "idle")]
+
+
+@pytest.mark.parametrize(("program", "timeout", "told"), [
+    ("pass", HANG, "Kernel died before replying"), ("import time; time.sleep(1000)", 0.1, "respond in 0.1 seconds")])
+def test_a_kernel_that_does_not_come_is_told(program, timeout, told):
+    async def wait() -> None:
+        async with OwnKernel(program) as client:
+            await client.wait_for_ready(timeout)
+
+    with pytest.raises(RuntimeError, match=told):
+        asyncio.run(wait())

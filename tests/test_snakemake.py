@@ -1,5 +1,6 @@
 """The same grids, scheduled by Snakemake."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -134,6 +135,26 @@ def test_whichever_process_is_killed_all_others_end(copy, name):
             process.kill()
     assert runner.returncode == 1
     assert "07_figures" not in "".join(manifests(copy))
+
+
+HEARS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: (time.sleep(0.5), print("heard"), sys.exit()))
+print("up")
+time.sleep(1000)
+"""
+LEAVES = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-u', '-c', sys.argv[1]]); time.sleep(1000)"
+
+
+def test_a_guard_ends_when_what_a_killed_command_left_has_ended():
+    """Not before, since that may be writing a checkpoint."""
+    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()), sys.executable, "-c", LEAVES,
+               HEARS]
+    guard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert guard.stdout.readline() == "up\n"
+    [killed] = psutil.Process(guard.pid).children()
+    killed.kill()
+    assert guard.communicate(timeout=HANG)[0] == "heard\n"
 
 
 def test_a_home_that_cannot_be_written_is_no_reason_to_fail(copy):

@@ -6,6 +6,8 @@ shell's socket while it waits there for the cell's reply, and a reply that arriv
 """
 
 import asyncio
+import math
+import time
 from queue import Empty
 from typing import Any
 
@@ -17,6 +19,7 @@ from traitlets import Type
 LOOK = 1.0  # seconds after which a socket is looked at anew, whatever it has told
 LONGEST = 200_000  # characters that one cell may print into its executed notebook and log
 LEFT_OUT = "\n… what else this cell prints is left out\n"
+WELCOME = 0.2  # seconds in which what a kernel publishes arrives, once it has answered
 SILENCE = 50.0  # seconds in which a kernel that has nothing to do has to answer a request
 
 
@@ -132,7 +135,7 @@ class Replies(Channel):
 
 
 class Client(AsyncKernelClient):
-    """A kernel's client with these channels."""
+    """A kernel's client with these channels, which does not wait once more after all has been said."""
 
     iopub_channel_class = Type(News)
     shell_channel_class = Type(Replies)
@@ -141,3 +144,34 @@ class Client(AsyncKernelClient):
         """Open the channels."""
         super().start_channels(*arguments, **options)
         self.shell_channel.news = self.iopub_channel
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:
+        """Wait until the kernel has answered, and what it publishes arrives here.
+
+        jupyter_client then listens for a fifth of a second, in each notebook, whether more is published. But this is
+        the only client of a new kernel, which has nothing more to say when it says that it is idle again.
+
+        Args:
+            timeout: seconds to wait; None = for ever.
+
+        Raises:
+            RuntimeError: the kernel has ended, or time is up.
+        """
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        while not await self._has_answered():
+            if not await self.is_alive():
+                raise RuntimeError("Kernel died before replying to kernel_info")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Kernel didn't respond in {timeout:g} seconds")
+
+    async def _has_answered(self) -> bool:
+        """Ask the kernel for a sign of life; return whether it came, and that it has nothing to do after it."""
+        self.kernel_info()
+        try:
+            while (await self.shell_channel.get_msg(LOOK))["msg_type"] != "kernel_info_reply":
+                pass
+            while (await self.iopub_channel.get_msg(WELCOME))["content"].get("execution_state") != "idle":
+                pass
+        except Empty:  # it is starting, or said it before it was heard here
+            return False
+        return True

@@ -23,9 +23,13 @@ def main(listener: socket.socket, runner: int) -> None:
     die_with_parent(runner)
     code, kernels = newest_code(), set[int]()
     sys.path = [place for place in sys.path if place not in ("", str(Path.cwd()))]  # as in a kernel
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else the debugger, when it is loaded, warns of frozen modules
     os.environ["JPY_PARENT_PID"] = NO_POLLING  # ipykernel reads it when it is loaded
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what kernels set before they load it
-    import ipykernel.kernelapp  # noqa: F401  (what every kernel loads)
+    import pdb  # noqa: F401  (what every kernel loads)
+
+    import ipykernel.debugger
+    import ipykernel.kernelapp  # noqa: F401
 
     signal.signal(signal.SIGCHLD, lambda *_: _bury(kernels))
     while True:
