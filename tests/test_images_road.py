@@ -30,7 +30,7 @@ from dgs_utils.params.subsets import SUBSETS
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {wnid: index for wnid, index, _ in SUBSETS["imagewoof"][2:5]}  # Samoyed, beagle, Shih-Tzu
-TRAIN, VAL, POOL = 24, 6, 3
+TRAIN, VAL, POOL = 12, 4, 3
 
 EXPERIMENT = """
 name: photographs
@@ -43,12 +43,12 @@ prepare:
   channels: 3
   autoencoder: taesd
   autoencoder_path: {weights}
-  patch_size: 2
+  patch_size: 4
   hidden_size: 96
   depth: 3
   num_heads: 4
   flip: true
-  train_steps: 250
+  train_steps: 350
   train_batch: 16
   learning_rate: 0.003
   classifier: mobilenet_v2
@@ -168,7 +168,7 @@ def test_the_classifier_knows_the_originals(road):
 @pytest.mark.slow  # needs the road above
 def test_training_learns(road):
     base, tuned = pd.read_csv(road["00"] / "dit_losses.csv"), pd.read_csv(road["01"] / "losses.csv")
-    assert (len(base), len(tuned)) == (250, 20)
+    assert (len(base), len(tuned)) == (350, 20)
     assert np.isfinite(base).all(axis=None)
     assert np.isfinite(tuned).all(axis=None)
     assert base["mse"].tail(30).mean() < 0.8 * base["mse"].head(10).mean()
