@@ -50,7 +50,8 @@ grid:
 """
 REAL = """
 name: small
-prepare: {train_steps: 60, classifier_epochs: 1, classifier_size: 8, hidden_size: 32, depth: 2, num_heads: 2}
+prepare: {classes: ["0", "1", "2"], train_steps: 60, classifier_epochs: 1, classifier_size: 8, hidden_size: 32,
+          depth: 2, num_heads: 2}
 fine_tune: {steps: 40, checkpoint_every: 5}
 pool: {images_per_class: 8, batch_size: 2, steps: 5}
 sample: {ipc: 2, pool_factor: 4}
@@ -166,9 +167,17 @@ def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProc
     return subprocess.CompletedProcess(arguments, status, *said)
 
 
-def start(workspace: Path, *arguments: str) -> subprocess.Popen:
-    """Start ``dgs`` in a workspace and return its process."""
-    return subprocess.Popen(command(*arguments), cwd=workspace, env=environment(workspace), text=True,
+def start(workspace: Path, *arguments: str, loaded: bool = False) -> subprocess.Popen:
+    """Start ``dgs`` in a workspace and return its process.
+
+    Args:
+        workspace: where.
+        arguments: what it is asked.
+        loaded: whether its kernels are copies of a process that all tests share, as if it were a job, instead of one of
+            its own; real notebooks spare seconds so.
+    """
+    place = {prepared.PLACE: kernels_at_hand()} if loaded else {}
+    return subprocess.Popen(command(*arguments), cwd=workspace, env=environment(workspace) | place, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

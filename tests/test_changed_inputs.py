@@ -270,7 +270,7 @@ def test_data_of_the_user_changes_in_every_way(tmp_path):
         assert hand.poll() is None, hand.communicate()[0]
         assert time.monotonic() < limit
         time.sleep(0.1)
-    runner = small_grid.start(workspace, "run", FILE)
+    runner = small_grid.start(workspace, "run", FILE, loaded=True)
     lines = []
     while "it is left to that" not in (line := runner.stdout.readline()):
         assert line, runner.communicate()

@@ -218,7 +218,7 @@ def test_a_pipe_that_nobody_reads_ends_it_as_other_tools(workspace, words):
 def test_a_run_whose_reader_goes_leaves_results_that_the_next_one_takes_up(workspace):
     small_grid.replace_cell(workspace, "00_prepare", 3, "import time\nfrom pathlib import Path\n"
                             "while not Path('go').exists(): time.sleep(0.02)")
-    runner = small_grid.start(workspace, "run", FILE, "--until", "fine_tune")
+    runner = small_grid.start(workspace, "run", FILE, "--until", "fine_tune", loaded=True)
     assert runner.stdout.readline() == "2 of 2 notebooks to run\n"
     runner.stdout.close()
     (workspace / "go").touch()

@@ -342,7 +342,7 @@ def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path):
 
     reached = 0
     for number in (signal.SIGINT, signal.SIGTERM):  # to the runner alone: kernels have sessions of their own
-        runner = start(workspace, *prepare)
+        runner = start(workspace, *prepare, loaded=True)
         wait_for(lambda left=4000 - reached: is_training(left))
         runner.send_signal(number)
         runner.communicate(timeout=HANG)
@@ -352,12 +352,12 @@ def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path):
         assert before < reached < 4000
 
 
-def kill_at_random(workspace, kills: int, earliest: float, latest: float) -> None:
+def kill_at_random(workspace, kills: int, earliest: float, latest: float, loaded: bool = False) -> None:
     """Start a grid again and again and kill it with -9, the runner and a kernel in turns; what is finished stays so."""
     chance = random.Random(0)
     finished = {}
     for attempt in range(kills):
-        runner = start(workspace, "run", FILE)
+        runner = start(workspace, "run", FILE, loaded=loaded)
         time.sleep(chance.uniform(earliest, latest))
         victims = psutil.Process(runner.pid).children() if attempt % 2 and runner.poll() is None else []
         for victim in victims or [psutil.Process(runner.pid)]:
@@ -394,5 +394,5 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
 def test_real_notebooks_killed_again_and_again_end_as_if_undisturbed(tmp_path, tmp_path_factory):
     calm, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_real)
     restless = small_grid.build_real(tmp_path / "restless")
-    kill_at_random(restless, 3, 2.0, 6.0)
+    kill_at_random(restless, 4, 1.0, 3.0, loaded=True)
     assert contents(restless) == contents(calm)

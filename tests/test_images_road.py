@@ -5,9 +5,6 @@ Diffusion autoencoder from files in their published formats, written here at sma
 """
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from diffusers import AutoencoderKL
 from oracle import draw_weights
 from PIL import Image
 from safetensors.torch import load_file
-from waits import HANG
+from small_grid import dgs
 
 from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.classifiers import judge as classifier
@@ -105,11 +102,10 @@ def extract(shared_data: Path, root: Path) -> None:
 
 def run(folder: Path, experiment: str, **values) -> dict[str, Path]:
     """Run an experiment below a folder and return the three finished stage folders, by number."""
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
     file = folder / "photographs.yaml"
     file.write_text(experiment.format(classes=", ".join(CLASSES), pool=POOL, **values))
-    result = subprocess.run([sys.executable, "-m", "dgs_utils.cli", "run", str(file)], cwd=ROOT, text=True,
-                            capture_output=True, timeout=HANG,
-                            env=os.environ | {"DGS_OUTPUTS": str(folder / "outputs")})
+    result = dgs(folder, "run", str(file))
     assert result.returncode == 0, result.stdout + result.stderr
     found = sorted(path.parent for path in (folder / "outputs").glob("*/*/manifest.json"))
     assert [path.parent.name for path in found] == ["00_prepare", "01_fine_tune", "02_pool"]

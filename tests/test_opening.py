@@ -291,7 +291,7 @@ def test_a_runner_leaves_a_folder_to_the_notebook_that_has_it(tmp_path):
     hand = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                             cwd=workspace, env=small_grid.environment(workspace))
     until(hand, "open")
-    runner = small_grid.start(workspace, "run", "params/small.yaml", "--until", "prepare")
+    runner = small_grid.start(workspace, "run", "params/small.yaml", "--until", "prepare", loaded=True)
     assert f"is held by process {hand.pid} on " in until(runner, "it is left to that")
     hand.communicate("\n\n")
     printed = runner.communicate(timeout=600)[0]

@@ -227,7 +227,7 @@ def test_shares_of_a_pool_fill_one_folder_side_by_side(tmp_path, tmp_path_factor
     parts = shutil.copytree(whole, tmp_path / "parts")
     shutil.rmtree(parts / "outputs" / "02_pool")
     shares = [small_grid.start(parts, "run", "params/small.yaml", "--only", "pool", "--set", "sample.method=dgs",
-                               "--set", f"pool.shard={share}") for share in ("1/2", "2/2")]
+                               "--set", f"pool.shard={share}", loaded=True) for share in ("1/2", "2/2")]
     printed = [share.communicate(timeout=HANG) for share in shares]
     assert [share.returncode for share in shares] == [0, 0], printed
     assert contents(parts) == contents(whole)
