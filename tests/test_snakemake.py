@@ -138,19 +138,23 @@ def test_whichever_process_is_killed_all_others_end(copy, name):
 
 
 HEARS = """
-import signal, sys, time
-signal.signal(signal.SIGINT, lambda *_: (time.sleep(0.5), print("heard"), sys.exit()))
-print("up")
-time.sleep(1000)
+import time
+try:
+    print("up")
+    time.sleep(1000)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    print("heard")
 """
 LEAVES = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-u', '-c', sys.argv[1]]); time.sleep(1000)"
 
 
-def test_a_guard_ends_when_what_a_killed_command_left_has_ended():
-    """Not before, since that may be writing a checkpoint."""
-    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()), sys.executable, "-c", LEAVES,
-               HEARS]
-    guard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_guard_ends_when_what_a_killed_command_left_has_ended(before):
+    """Not before, since that may be writing a checkpoint; nohup and a script's & have interrupts ignored."""
+    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()), sys.executable, "-c", LEAVES, HEARS]
+    guard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, before))
     assert guard.stdout.readline() == "up\n"
     [killed] = psutil.Process(guard.pid).children()
     killed.kill()

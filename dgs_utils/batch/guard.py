@@ -18,7 +18,8 @@ from dgs_utils.runtime.orphans import PATIENCE, adopt_orphans, die_with_parent, 
 def main(parent: int, command: list[str]) -> int:
     """Run a command and return its exit status; on SIGINT or SIGTERM end it with all that it started."""
     process, adopts = None, adopt_orphans()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too, which nohup and a script's & have all below ignore
+        signal.signal(number, signal.default_int_handler)
     die_with_parent(parent, signal.SIGTERM)
     try:
         process = subprocess.Popen(command, env=os.environ | guarded(os.getpid()),
