@@ -19,6 +19,8 @@ from filelock import FileLock
 from waits import HANG
 
 from dgs_utils.batch import prepared, state
+from dgs_utils.batch.kernel import manager_class
+from dgs_utils.batch.node import load_papermill
 from dgs_utils.cli import main
 from dgs_utils.params import STAGES
 
@@ -165,6 +167,14 @@ def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProc
             status = end.code
     said = [stream.buffer.getvalue().decode() for stream in (out, err) if not stream.flush()]
     return subprocess.CompletedProcess(arguments, status, *said)
+
+
+def execute(notebook: Path, executed: Path, /, **values) -> None:
+    """Execute a notebook with some parameters, as papermill does for its users, in a kernel that all tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(prepared.PLACE, kernels_at_hand())
+        load_papermill().execute_notebook(notebook, executed, values, kernel_name="python3", progress_bar=False,
+                                          kernel_manager_class=manager_class(loads=prepared.loads_of(notebook)))
 
 
 def start(workspace: Path, *arguments: str, loaded: bool = False) -> subprocess.Popen:

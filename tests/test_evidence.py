@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -110,14 +108,11 @@ def test_files_are_those_of_their_manifest(folder):
     assert all(tables["files"][name]["sha256"] == digest[name] for name in made)
 
 
-def test_notebook_07_makes_them_from_the_rows_alone(tmp_path):
+def test_notebook_07_makes_them_from_the_rows_alone(tmp_path, monkeypatch):
     folder = EVIDENCE / "quickstart"
-    values = f"{{results: ['{folder / 'results.csv'}'], output: '{tmp_path / 'made'}', title: quickstart}}"
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "07_figures.ipynb"),
-               str(tmp_path / "out.ipynb"), "-y", values]
-    environment = os.environ | {"DGS_OUTPUTS": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.setenv("DGS_OUTPUTS", str(tmp_path))
+    small_grid.execute(ROOT / "notebooks" / "07_figures.ipynb", tmp_path / "out.ipynb", title="quickstart",
+                       results=[str(folder / "results.csv")], output=str(tmp_path / "made"))
     for name in ("comparison.md", "comparisons.md"):
         assert (tmp_path / "made" / name).read_text() == (folder / name).read_text()
     assert {"accuracy.png", "differences.png", "manifest.json"} <= {file.name for file in (tmp_path / "made").iterdir()}

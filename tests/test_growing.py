@@ -23,8 +23,8 @@ from dgs_utils.selection.dynamics import dynamics_scores, read_dynamics
 FILE = "params/small.yaml"
 SMALL = """
 name: small
-prepare: {train_steps: 20, classifier_epochs: 10, classifier_size: 8, dynamics: true, depth: 1, hidden_size: 32,
-          num_heads: 2}
+prepare: {classes: ["0", "1", "2"], train_steps: 20, classifier_epochs: 10, classifier_size: 8, dynamics: true,
+          depth: 1, hidden_size: 32, num_heads: 2}
 pool: {generator: dit, images_per_class: 6, batch_size: 4, steps: 3}
 sample: {ipc: 2, pool_factor: 3, method: dgs}
 evaluate: {image_size: 8, epochs: 2, evaluations: 1, repeats: 1}
@@ -61,7 +61,7 @@ def test_a_pool_by_strata_is_as_large_as_its_set_and_needs_the_originals_scores(
     assert {source["name"] for source in new[f"02_pool/{pool.name}"]["inputs"]} == {"prepare", "originals"}
     images = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")}
               for folder in (pool / "images", distilled / "images")]
-    assert len(images[0]) == 2 * 10
+    assert len(images[0]) == 2 * 3
     assert images[0] == images[1]
     assert set(pd.read_csv(distilled / "metadata.csv")["generator"]) == {"strata"}
 
@@ -78,12 +78,12 @@ def test_a_larger_pool_makes_only_its_new_images(grown):
     name, manifest = stage_of(after, "02_pool")
     assert (stage_of(before, "02_pool")[1]["count"], manifest["count"]) == (6, 10)
     files = list((workspace / "outputs" / name / "images").rglob("*.png"))
-    assert len(files) == 10 * 10
+    assert len(files) == 3 * 10
     old = [file for file in files if int(file.stem) < 6]
     assert all(small[file] == file.stat().st_mtime_ns for file in old)
     assert not any(file in small for file in files if int(file.stem) >= 6)
     table = pd.read_csv(workspace / "outputs" / name / "metadata.csv")
-    assert table.groupby("class")["index"].apply(list).tolist() == [list(range(10))] * 10
+    assert table.groupby("class")["index"].apply(list).tolist() == [list(range(10))] * 3
 
 
 def test_a_grown_pool_is_the_pool_that_is_made_at_once(grown, tmp_path):
@@ -106,9 +106,9 @@ def test_scores_grow_with_the_pool_and_keep_what_they_were(grown):
     assert (stage_of(before, "03_difficulty")[1]["count"], manifest["count"]) == (6, 10)
     scores = [pd.read_csv(place / "outputs" / name / "scores.csv", dtype=str)
               for place in (workspace.with_name("before"), workspace)]
-    assert [len(table) for table in scores] == [60, 100]
+    assert [len(table) for table in scores] == [18, 30]
     merged = scores[0].merge(scores[1], on=list(scores[0].columns))
-    assert len(merged) == 60  # to the last digit
+    assert len(merged) == 18  # to the last digit
     assert manifest["chain"][:6] == stage_of(before, "03_difficulty")[1]["chain"]
 
 
@@ -117,7 +117,7 @@ def test_the_training_dynamics_of_a_pool_grow_with_it(grown):
     name, _ = stage_of(after, "03_difficulty")
     (old, first), (new, names) = (read_dynamics(place / "outputs" / name / "dynamics.safetensors")
                                   for place in (workspace.with_name("before"), workspace))
-    assert (old.own.shape, new.own.shape) == ((1, 10, 60), (1, 10, 100))
+    assert (old.own.shape, new.own.shape) == ((1, 10, 18), (1, 10, 30))
     places = [names.index(file) for file in first]
     for before, now in zip(old, new.of(places), strict=True):
         assert before.tobytes() == now.tobytes()

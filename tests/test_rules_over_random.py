@@ -1,14 +1,13 @@
 """Score × rule against random images: differences by hand, what the figures show of them, and where a judge errs."""
 
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import small_grid
 import torch
 from scipy import stats
 from sklearn.datasets import load_digits
@@ -220,10 +219,8 @@ def test_the_judge_behind_a_set_is_found_in_its_folders(tmp_path, outputs):
 
 def test_notebook_07_draws_what_the_rows_hold_and_tells_what_they_lack(tmp_path):
     grid().drop(columns="test_list").query("ipc == 10").to_csv(tmp_path / "results.csv", index=False)
-    values = f"{{results: ['{tmp_path / 'results.csv'}'], output: '{tmp_path / 'made'}'}}"
-    done = subprocess.run([sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "07_figures.ipynb"),
-                           str(tmp_path / "out.ipynb"), "-y", values], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    small_grid.execute(ROOT / "notebooks" / "07_figures.ipynb", tmp_path / "out.ipynb",
+                       results=[str(tmp_path / "results.csv")], output=str(tmp_path / "made"))
     names = {file.name for file in (tmp_path / "made").iterdir()}
     assert {"rules.csv", "rules.png", "rules.pdf", "rules_by_steps.png"} <= names
     assert "rules_by_ipc.png" not in names

@@ -185,9 +185,7 @@ def test_two_runners_share_the_work(copy):
                             "with open(run.folder / '.runs', 'a') as file: file.write('x')")
     other = small_grid.EXPERIMENT.replace("small", "more").replace("random, dgs", "dgs, k_center")
     (copy / "params" / "more.yaml").write_text(other)
-    runners = [subprocess.Popen(small_grid.command("run", f"params/{name}.yaml"), cwd=copy, text=True,
-                                env=small_grid.environment(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-               for name in ("small", "more")]
+    runners = [small_grid.start(copy, "run", f"params/{name}.yaml", loaded=True) for name in ("small", "more")]
     printed = [runner.communicate(timeout=HANG)[0] for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], printed
     assert len(manifests(copy)) == 14
