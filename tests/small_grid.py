@@ -170,7 +170,7 @@ def dgs(workspace: Path, *arguments: str, **options) -> subprocess.CompletedProc
 
 
 def execute(notebook: Path, executed: Path, /, **values) -> None:
-    """Execute a notebook with some parameters, as papermill does for its users, in a kernel that all tests share."""
+    """Execute a notebook with some parameters, by papermill, in a copy of the process that all tests share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(prepared.PLACE, kernels_at_hand())
         load_papermill().execute_notebook(notebook, executed, values, kernel_name="python3", progress_bar=False,

@@ -108,25 +108,34 @@ def test_an_index_is_made_anew_over_images_that_are_there(digits):
     assert (digits / "images" / "3" / "5.png").stat().st_mtime_ns == stamp
 
 
+def shortened(archive: Path, count: int, target: Path) -> bytes:
+    """Write an archive of Fashion-MNIST with its first images or labels alone; return their bytes."""
+    header, size = (16, 28 * 28) if "images" in archive.name else (8, 1)
+    with gzip.open(archive) as file:
+        kind, content = file.read(header), file.read(count * size)
+    target.write_bytes(gzip.compress(kind[:4] + count.to_bytes(4, "big") + kind[8:] + content))
+    return content
+
+
 def test_fashion_mnist_from_local_archives(shared_data, tmp_path, monkeypatch):
-    """Its first thousands, as archives that torchvision takes for the published ones: 70,000 files take long."""
-    labels, sums = {}, []
-    (tmp_path / "archives").mkdir()
-    for name, _ in FashionMNIST.resources:
-        count, header = (2000 if "train" in name else 500), (16 if "images" in name else 8)
-        with gzip.open(shared_data / "FashionMNIST" / "raw" / name) as file:
-            content = file.read(header) + file.read(count * (28 * 28 if header == 16 else 1))
-        (tmp_path / "archives" / name).write_bytes(gzip.compress(content[:4] + count.to_bytes(4) + content[8:]))
-        sums.append((name, hashlib.md5((tmp_path / "archives" / name).read_bytes()).hexdigest()))
-        labels |= {"train" if "train" in name else "val": list(content[8:])} if header == 8 else {}
+    """Its first images, in archives that torchvision takes for the published ones: to write 70,000 files takes long."""
+    archives, counts = tmp_path / "archives", {"train": 2000, "t10k": 500}
+    archives.mkdir()
+    contents = {name: shortened(shared_data / "FashionMNIST" / "raw" / name, counts[name.split("-")[0]],
+                                archives / name) for name, _ in FashionMNIST.resources}
+    sums = [(name, hashlib.md5((archives / name).read_bytes()).hexdigest()) for name in contents]
     monkeypatch.setattr(FashionMNIST, "resources", sums)
-    out = tmp_path / "out"
-    table = index(out, dataset="fashion", split="given", root=str(tmp_path / "archives"))
-    for split, values in labels.items():
+    table = index(tmp_path / "out", dataset="fashion", split="given", root=str(archives))
+    for split, part in (("train", "train"), ("val", "t10k")):
+        labels = list(contents[f"{part}-labels-idx1-ubyte.gz"])
         found = table[table["split"] == split].groupby("class").size()
-        assert found.to_dict() == {str(label): values.count(label) for label in range(10)}
-    assert sorted(f.name for f in out.iterdir()) == ["classes.csv", "dataset.json", "images", "originals.csv"]
-    assert classes_of(out)["name"].tolist() == list(FASHION)
+        assert found.to_dict() == {str(label): labels.count(label) for label in range(10)}
+    first = contents["t10k-labels-idx1-ubyte.gz"][0]
+    with Image.open(tmp_path / "out" / "images" / "val" / str(first) / "0.png") as image:
+        assert image.tobytes() == contents["t10k-images-idx3-ubyte.gz"][:28 * 28]
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["classes.csv", "dataset.json", "images",
+                                                                    "originals.csv"]
+    assert classes_of(tmp_path / "out")["name"].tolist() == list(FASHION)
 
 
 def test_fashion_mnist_needs_its_four_archives(tmp_path):

@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ import torch
 from small_grid import contents, dgs, manifests, start
 from waits import HANG, wait_for
 
+from dgs_utils.artifacts.opening import worker
 from dgs_utils.batch import limit
 from dgs_utils.batch.clean import unreferenced
 from dgs_utils.batch.experiment import read_experiment
@@ -352,17 +355,20 @@ def test_an_interrupted_training_goes_on_from_its_last_step(tmp_path):
         assert before < reached < 4000
 
 
-def kill_at_random(workspace, kills: int, earliest: float, latest: float, loaded: bool = False) -> None:
+def kill_at_random(workspace, kills: int, earliest: float, latest: float) -> None:
     """Start a grid again and again and kill it with -9, the runner and a kernel in turns; what is finished stays so."""
     chance = random.Random(0)
     finished = {}
     for attempt in range(kills):
-        runner = start(workspace, "run", FILE, loaded=loaded)
+        runner = start(workspace, "run", FILE, loaded=True)
         time.sleep(chance.uniform(earliest, latest))
-        victims = psutil.Process(runner.pid).children() if attempt % 2 and runner.poll() is None else []
-        for victim in victims or [psutil.Process(runner.pid)]:
-            victim.kill()
-        if victims:  # the runner goes on with what does not depend on it; end that too
+        if attempt % 2:
+            wait_for(lambda ended=runner.poll: working(workspace) or ended() is not None)
+        kernels = working(workspace) if attempt % 2 else []
+        for process in kernels or [runner.pid]:
+            with suppress(ProcessLookupError):  # just ended
+                os.kill(process, signal.SIGKILL)
+        if kernels:  # the runner goes on with what does not depend on it; end that too
             time.sleep(chance.uniform(0.0, 0.5))
             runner.kill()
         runner.communicate(timeout=HANG)
@@ -371,6 +377,12 @@ def kill_at_random(workspace, kills: int, earliest: float, latest: float, loaded
     result = dgs(workspace, "run", FILE)
     assert result.returncode == 0, result.stdout
     assert_untouched(workspace, finished)
+
+
+def working(workspace) -> list[int]:
+    """Return the process ids of the kernels that have a folder of a workspace just now."""
+    told = [worker(folder) for folder in (workspace / "outputs").glob("*/*")]
+    return [int(found[1]) for found in map(re.compile(r"process (\d+) on").match, told) if found]
 
 
 def stamps(workspace) -> dict[str, int]:
@@ -394,5 +406,5 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, undisturbed)
 def test_real_notebooks_killed_again_and_again_end_as_if_undisturbed(tmp_path, tmp_path_factory):
     calm, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_real)
     restless = small_grid.build_real(tmp_path / "restless")
-    kill_at_random(restless, 4, 1.0, 3.0, loaded=True)
+    kill_at_random(restless, 4, 1.0, 3.0)
     assert contents(restless) == contents(calm)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHANCE = 10.0  # percent, ten classes
 SHORTER = ["prepare.classifier_epochs=6", "prepare.train_batch=32", "fine_tune.epochs=1",
            "pool.images_per_class=30", "pool.steps=25", "sample.method=[minimax, dgs]", "sample.pool_factor=3",
-           "evaluate.repeats=1", "evaluate.evaluations=1"]
+           "evaluate.repeats=1"]
 RUN = ["run", "params/quickstart.yaml", *(word for change in SHORTER for word in ("--set", change))]
 OTHER = [*RUN, "--set", "sample.method=dgs", "--set", "evaluate.network=resnet_ap10", "--set",
          "evaluate.epoch_factor=0.005", "--only", "evaluate"]

@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
+from nbclient.exceptions import DeadKernelError
 from traitlets import Type
 
 LOOK = 1.0  # seconds after which a socket is looked at anew, whatever it has told
@@ -135,7 +136,7 @@ class Replies(Channel):
 
 
 class Client(AsyncKernelClient):
-    """A kernel's client with these channels, which does not wait once more after all has been said."""
+    """A kernel's client with these channels, which waits for no more when all has been said."""
 
     iopub_channel_class = Type(News)
     shell_channel_class = Type(Replies)
@@ -146,32 +147,44 @@ class Client(AsyncKernelClient):
         self.shell_channel.news = self.iopub_channel
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Wait until the kernel has answered, and what it publishes arrives here.
+        """Wait until the kernel has answered a request, and all that it published about it has arrived here.
 
-        jupyter_client then listens for a fifth of a second, in each notebook, whether more is published. But this is
-        the only client of a new kernel, which has nothing more to say when it says that it is idle again.
+        jupyter_client then listens for a fifth of a second, in each notebook, whether more is published. But a new
+        kernel has told everything when it says that it is idle after a request of its only client.
 
         Args:
             timeout: seconds to wait; None = for ever.
 
         Raises:
-            RuntimeError: the kernel has ended, or time is up.
+            DeadKernelError: the kernel has ended.
+            RuntimeError: time is up.
         """
         deadline = time.monotonic() + (math.inf if timeout is None else timeout)
-        while not await self._has_answered():
-            if not await self.is_alive():
-                raise RuntimeError("Kernel died before replying to kernel_info")
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"Kernel didn't respond in {timeout:g} seconds")
+        while True:
+            request = self.kernel_info()
+            while not await self._replies():
+                if not await self.is_alive():
+                    raise DeadKernelError("the kernel ended before it answered")
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the kernel did not answer in {timeout:g} seconds; run the same command again")
+            if await self._is_idle_after(request):
+                return
 
-    async def _has_answered(self) -> bool:
-        """Ask the kernel for a sign of life; return whether it came, and that it has nothing to do after it."""
-        self.kernel_info()
+    async def _replies(self) -> bool:
+        """Return whether the kernel answers now."""
         try:
-            while (await self.shell_channel.get_msg(LOOK))["msg_type"] != "kernel_info_reply":
-                pass
-            while (await self.iopub_channel.get_msg(WELCOME))["content"].get("execution_state") != "idle":
-                pass
-        except Empty:  # it is starting, or said it before it was heard here
+            await self.shell_channel.get_msg(LOOK)
+        except Empty:
             return False
         return True
+
+    async def _is_idle_after(self, request: str) -> bool:
+        """Return whether the kernel says that it is done with a request; not if it said so before it was heard here."""
+        try:
+            while True:
+                message = await self.iopub_channel.get_msg(WELCOME)
+                of, state = message["parent_header"].get("msg_id"), message["content"].get("execution_state")
+                if (of, state) == (request, "idle"):
+                    return True
+        except Empty:
+            return False

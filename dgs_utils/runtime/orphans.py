@@ -41,8 +41,8 @@ def wait_for_children(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     with suppress(ChildProcessError):
         while time.monotonic() < deadline:
-            os.waitpid(-1, os.WNOHANG)
-            time.sleep(0.1)
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):  # there are some, and none has ended
+                time.sleep(0.1)
 
 
 def die_with_other_end(line: socket.socket) -> None:
