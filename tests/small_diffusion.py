@@ -16,8 +16,8 @@ CLASSES = ("a", "b", "c")
 SCANS = 7  # of each class
 
 
-def make_prepare() -> Path:
-    """Write the folder and return it."""
+def make_prepare(depth: int = 2) -> Path:
+    """Write the folder, with a DiT of some blocks, and return it."""
     run = open_stage("00_prepare", dataset="folder", root="scans", base_model="none")
     bunch = load_digits()
     scans = torch.cat([torch.from_numpy(bunch.images[bunch.target == label][:SCANS]) for label in range(len(CLASSES))])
@@ -27,7 +27,7 @@ def make_prepare() -> Path:
                           "condition": [2, 0, 1]})
     files.write_csv(run.folder / "classes.csv", table)
     files.write_json(run.folder / "dataset.json", {"dataset": "folder", "channels": 1})
-    model = DiT(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=2, num_heads=2, num_classes=3)
+    model = DiT(input_size=8, patch_size=2, in_channels=1, hidden_size=32, depth=depth, num_heads=2, num_classes=3)
     draw_weights(model, seed=0).save_pretrained(run.folder / "dit")
     run.finish()
     return run.folder

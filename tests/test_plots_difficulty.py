@@ -8,6 +8,7 @@ from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from dgs_utils import plots
 from dgs_utils.selection.targets import predefined_counts, sampling_panels
@@ -133,3 +134,19 @@ def test_moving_the_weight_searches_anew_and_redraws():
     assert drawn[-1] == (3, 0)
     bottom.value = 0
     assert drawn[-1] == (0, 0)
+
+
+def test_a_figure_is_saved_as_it_is_laid_out_and_drawn_once_a_file(tmp_path, styled, monkeypatch):
+    def figure():
+        return plots.transformed_histograms({"original": np.linspace(0, 1, 30)}, "a title above all")
+
+    expected, drawn, draw = figure(), [], Figure.draw
+    expected.draw_without_rendering()
+    monkeypatch.setattr(Figure, "draw", lambda *arguments: drawn.append(1) or draw(*arguments))
+    saved = figure()
+    plots.save(saved, tmp_path, "first")
+    assert len(drawn) == 2
+    assert saved.axes[0].get_position().bounds == expected.axes[0].get_position().bounds
+    plots.save(saved, tmp_path, "second")
+    for suffix in ("pdf", "png"):
+        assert (tmp_path / f"first.{suffix}").read_bytes() == (tmp_path / f"second.{suffix}").read_bytes()

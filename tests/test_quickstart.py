@@ -12,8 +12,9 @@ from waits import HANG
 from dgs_utils import figures
 
 ROOT = Path(__file__).resolve().parents[1]
-CHANCE = 10.0  # percent, ten classes
-SHORTER = ["prepare.classifier_epochs=6", "prepare.train_batch=32", "fine_tune.epochs=1",
+CHANCE = 100 / 3  # percent, three classes
+SHORTER = ["prepare.classes=['0', '1', '2']", "prepare.classifier_epochs=6", "prepare.train_batch=32",
+           "prepare.train_steps=600", "fine_tune.epochs=1",
            "pool.images_per_class=30", "pool.steps=25", "sample.method=[minimax, dgs]", "sample.pool_factor=3",
            "evaluate.repeats=1"]
 RUN = ["run", "params/quickstart.yaml", *(word for change in SHORTER for word in ("--set", change))]
@@ -33,7 +34,7 @@ def only(outputs: Path, stage: str, part: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory) -> Path:
-    """Outputs of the quickstart with two methods, a smaller pool, shorter trainings, and one of the paper's network."""
+    """Outputs of the quickstart on three digits: two methods, a smaller pool, short trainings, the paper's network."""
     outputs = tmp_path_factory.mktemp("road")
     result = dgs(outputs, *RUN)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -48,7 +49,7 @@ def test_pool_shows_digits(road):
     scores = pd.read_csv(only(road, "03_difficulty", "minimax") / "scores.csv", dtype={"class": str})
     classes = pd.read_csv(only(road, "00_prepare") / "classes.csv", dtype={"class": str}).set_index("class")["index"]
     right = scores["prediction"] == scores["class"].map(classes)
-    assert len(scores) == 300
+    assert len(scores) == 90
     assert right.mean() >= 0.9
 
 
@@ -57,7 +58,7 @@ def test_pool_shows_digits(road):
 def test_networks_learn_from_the_guided_set(road, network):
     results = pd.read_csv(only(road, "06_evaluate", f"dgs-ipc10-{network}") / "results.csv")
     assert results["method"].tolist() == ["dgs"]
-    assert results["last"].min() > 4 * CHANCE
+    assert results["last"].min() > 2 * CHANCE
     assert (results["best"] >= results["last"]).all()
 
 
@@ -66,7 +67,7 @@ def test_distilled_set_follows_its_target(road):
     folder = only(road, "05_sample", "dgs")
     report = pd.read_csv(folder / "report.csv")
     metadata = pd.read_csv(folder / "metadata.csv")
-    assert report["images"].tolist() == [10] * 10
+    assert report["images"].tolist() == [10] * 3
     assert metadata.groupby("class")["source"].nunique().eq(10).all()  # nothing twice
     for row in report.itertuples():
         target, found, short = ([int(n) for n in text.split()] for text in (row.target, row.found, row.shortage))

@@ -21,11 +21,13 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
     It is laid out once, for both and for the notebook that shows it: what is added later gets no room of its own.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-        with atomic(folder / f"{name}.{suffix}") as partial:
-            figure.savefig(partial, format=suffix, metadata=metadata)
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # no engine at all: with one, saving draws twice
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+        for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            with atomic(folder / f"{name}.{suffix}") as partial:
+                figure.savefig(partial, format=suffix, metadata=metadata)
 
 
 def looks_of(count: int) -> list[dict]:

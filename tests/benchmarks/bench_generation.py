@@ -36,12 +36,19 @@ from dgs_utils.runtime.devices import resolve
 from dgs_utils.runtime.seeds import torch_rng
 
 STEPS, FAST_STEPS, BATCH, SIDE, CLASSES = 50, 20, 8, 256, 10
+TINY = {"patch_size": 4, "hidden_size": 64, "depth": 2, "num_heads": 2}  # for a test of these scripts
+
+
+def shaped(name: str) -> DiT:
+    """Return a fresh DiT of a published size, or the "tiny" one."""
+    shape = {"input_size": SIDE // 8, "in_channels": 4}
+    return DiT(**TINY, **shape) if name == "tiny" else DiT.from_size(name, **shape)
 
 
 def build_model(name: str, device: torch.device) -> DiT:
     """Build a DiT with DiffFit whose every part does something: fresh ones have gates of zero."""
     torch.manual_seed(0)
-    model = add_difffit(DiT.from_size(name, input_size=SIDE // 8, in_channels=4))
+    model = add_difffit(shaped(name))
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
@@ -49,10 +56,13 @@ def build_model(name: str, device: torch.device) -> DiT:
     return model.to(device)
 
 
-def build_codec(device: torch.device) -> LatentAutoencoder:
+def build_codec(device: torch.device, model: str = "") -> LatentAutoencoder:
+    """Build what decodes a model's latents: Stable Diffusion's size on a GPU, TAESD's on a CPU, or a tiny one's."""
     torch.manual_seed(0)
     if device.type == "cpu":
-        return LatentAutoencoder(diffusers.AutoencoderTiny())
+        width = 8 if model == "tiny" else 64
+        return LatentAutoencoder(diffusers.AutoencoderTiny(encoder_block_out_channels=(width,) * 4,
+                                                           decoder_block_out_channels=(width,) * 4))
     widths = (128, 256, 512, 512)
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     return LatentAutoencoder(diffusers.AutoencoderKL(block_out_channels=widths, layers_per_block=2, **kinds)).to(device)
@@ -189,7 +199,7 @@ def matmul_rate(device: torch.device, precision: str, n: int | None = None) -> f
 def forward_flops(name: str) -> int:
     """Return the FLOP of one image's forward pass, two for a multiply-add."""
     with torch.device("meta"):
-        model = DiT.from_size(name, input_size=SIDE // 8, in_channels=4)
+        model = shaped(name)
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 4, SIDE // 8, SIDE // 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     return counter.get_total_flops()

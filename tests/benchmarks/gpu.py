@@ -62,7 +62,7 @@ class Size:
 
 FULL = Size(8192, "DiT-XL/2", 256, (1, 8, 32, 50), 50, 20, 20, ("convnet6", "resnet_ap10", "resnet18"), 224, 10, 500, 3,
             "resnet18", 1000)
-SMALL = Size(256, "DiT-S/8", 64, (1, 2), 3, 2, 1, ("convnet3",), 16, 1, 8, 1, "convnet3", 12)
+SMALL = Size(256, "tiny", 64, (1, 2), 3, 2, 1, ("convnet3",), 16, 1, 8, 1, "convnet3", 12)
 MINUTES = 20.0
 INTERVAL, ORDER = 5, 1  # of TaylorSeer, the pool's own defaults
 WARM = 6  # steps before a pool is timed, one of them extrapolated
@@ -111,7 +111,8 @@ def matmul(size: Size, device: torch.device) -> Iterator[dict]:
 def pool(size: Size, device: torch.device) -> Iterator[dict]:
     """Images a second with decoding and PNG. Goal: 40 % of the matmul rate, 4 × the published way, 10 × in 20 steps."""
     rate, one = bench_generation.matmul_rate(device, "bf16", size.matrix), bench_generation.forward_flops(size.model)
-    codec, model = bench_generation.build_codec(device), fold(bench_generation.build_model(size.model, device)).eval()
+    codec = bench_generation.build_codec(device, size.model)
+    model = fold(bench_generation.build_model(size.model, device)).eval()
     with tempfile.TemporaryDirectory() as folder, autocast(device, "fp32"):
         def published() -> None:
             bench_generation.published_pool(model, codec, Path(folder), 1)
@@ -166,8 +167,8 @@ def fine_tuning(size: Size, device: torch.device) -> Iterator[dict]:
             yield {"way": "kit", "precision": precision, "steps/s": size.training_steps / spent[precision],
                    "peak GiB": peak(device), "operations a step": operations(lambda: ours(1))}
         trainers.clear()  # so that the next way's memory is its own
-    baseline = bench_generation.PublishedTraining(bench_generation.build_model(size.model, device),
-                                                  bench_generation.build_codec(device), bench_generation.jpegs(80))
+    model, codec = bench_generation.build_model(size.model, device), bench_generation.build_codec(device, size.model)
+    baseline = bench_generation.PublishedTraining(model, codec, bench_generation.jpegs(80))
     with autocast(device, "fp32"):
         base = seconds(lambda: [baseline.step() for _ in range(size.training_steps)], device)
         yield {"way": "published", "precision": "fp32", "steps/s": size.training_steps / base,
