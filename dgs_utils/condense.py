@@ -15,8 +15,9 @@ from torch import Tensor
 from dgs_utils.artifacts.files import atomic, write_csv
 from dgs_utils.artifacts.midway import Midway
 from dgs_utils.artifacts.run import Run
-from dgs_utils.classifiers.augmentation import MEAN, STD, Augmentation, augment, cutmix, normalise, to_float
+from dgs_utils.classifiers.augmentation import MEAN, STD, augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import Network, build_network
+from dgs_utils.classifiers.protocols import Augmentation
 from dgs_utils.classifiers.siamese import FAMILIES, draw_family, draw_numbers, transform
 from dgs_utils.classifiers.training import ImageTensors, load_images
 from dgs_utils.images.classes import read_classes

@@ -18,9 +18,10 @@ from dgs_utils.images.image_sets import ImageSet
 from dgs_utils.images.tables import read_table
 from dgs_utils.results.bias import gains_by_bias, gains_of_pools
 from dgs_utils.results.comparisons import MARGIN, compare_with_rivals
+from dgs_utils.results.controls import with_controls
 from dgs_utils.results.rows import completed, main_series
 from dgs_utils.results.rules import over_ipc, over_steps, rules_over_random
-from dgs_utils.results.summaries import summarise, with_controls, without_ablations
+from dgs_utils.results.summaries import summarise, without_ablations
 from dgs_utils.results.tables import lay_out
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.score_tables import read_scores
@@ -38,7 +39,7 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
 
     Returns:
         By name: "comparison", laid out as text, mean ± standard deviation (one for each protocol where there are
-        several: "comparison-idc"); "summary" (`summaries.with_controls`); "differences" of difficulty-guided sampling
+        several: "comparison-idc"); "summary" (`controls.with_controls`); "differences" of difficulty-guided sampling
         to each rival (`comparisons.compare_with_rivals`); "rules" (`rules.rules_over_random`); "gains" of rules by
         the bias of pools (`bias.gains_by_bias`).
     """

@@ -13,7 +13,8 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from dgs_utils.classifiers import augmentation as transforms
-from dgs_utils.classifiers.augmentation import Augmentation, augment, crop_and_resize, crop_boxes, cutmix, cutmix_box
+from dgs_utils.classifiers.augmentation import augment, crop_and_resize, crop_boxes, cutmix, cutmix_box
+from dgs_utils.classifiers.protocols import Augmentation
 
 OPERATIONS = ("brightness", "contrast", "saturation")
 WEIGHTS = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)

@@ -12,8 +12,8 @@ from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils.artifacts.midway import Midway
 from dgs_utils.classifiers import siamese
-from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.networks import build_network
+from dgs_utils.classifiers.protocols import Augmentation
 from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
 from dgs_utils.condense import CONDENSERS, GradientMatching, condense, condense_set, image_learning_rate, open_condenser
 from dgs_utils.images.image_sets import ImageSet

@@ -13,10 +13,10 @@ from meter import DEVICE, Meter
 from oracle import draw_weights
 from small_world import small_classifier, write_digits
 
-from dgs_utils.classifiers.augmentation import Augmentation, constants
+from dgs_utils.classifiers.augmentation import constants
 from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, features_of
 from dgs_utils.classifiers.networks import NETWORKS, build_network
-from dgs_utils.classifiers.protocols import IDC, RDED
+from dgs_utils.classifiers.protocols import IDC, RDED, Augmentation
 from dgs_utils.classifiers.training import ImageTensors, Recipe, train_classifier
 from dgs_utils.condense import CONDENSERS
 from dgs_utils.difficulty import score_images

@@ -68,6 +68,22 @@ def test_running_notebooks_builds_no_grammar_of_addresses():
     assert {"papermill", "jsonschema"} <= set(found.stdout.split())
 
 
+SUMMARISED = """
+import sys
+from pathlib import Path
+from dgs_utils.results.rows import read_results
+from dgs_utils.results.summaries import summarise
+assert len(summarise(read_results([Path("outputs/evidence/quickstart")])))
+print(*sys.modules)
+"""
+
+
+def test_the_table_at_the_end_of_a_run_needs_neither_torch_nor_statistics():
+    found = subprocess.run([sys.executable, "-c", SUMMARISED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "pandas" in found.stdout.split()
+    assert not HEAVY & set(found.stdout.split())
+
+
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "5"}])
 def test_threads_wait_briefly_unless_the_user_says_otherwise(given):
     """Torch's threads read it when torch is loaded, which the kit leaves to whoever needs it."""

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from oracle import numbers
 from torch import nn
 
+from dgs_utils.classifiers.optimisers import adamw, sgd
 from dgs_utils.classifiers.protocols import (
     IDC,
     PROTOCOLS,
     RDED,
-    adamw,
     augmentation_of,
     half_cosine_rate,
-    sgd,
     steps_rate,
 )
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dgs_utils.results.comparisons import binomial_error
 from dgs_utils.results.dd_ranking import augmentation_robust_score, label_robust_score, robust_scores
 from dgs_utils.results.noise import pools_needed, sources_of_noise, variance_components
 from dgs_utils.results.rows import SEEDS
+from dgs_utils.results.summaries import binomial_error
 
 PERCENT = st.floats(0, 100)
 

@@ -17,10 +17,11 @@ from dgs_utils.methods import METHODS
 from dgs_utils.params import validate
 from dgs_utils.results import tables
 from dgs_utils.results.comparisons import compare_with_rivals
+from dgs_utils.results.controls import with_controls
 from dgs_utils.results.labels import PUBLISHED_GENERATION, earned_label, generation_of, is_comparable, judge_name
 from dgs_utils.results.published_values import published
 from dgs_utils.results.rows import CELL, LATER, condition_of, main_series, read_results, series_of
-from dgs_utils.results.summaries import ablations, summarise, with_controls
+from dgs_utils.results.summaries import ablations, summarise
 from dgs_utils.results.tables import EMPTY, LAYOUTS, caption, cells_of, lay_out, write_comparisons, write_table
 
 PARAMS = Path(__file__).parents[1] / "params"

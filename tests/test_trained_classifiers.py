@@ -13,10 +13,9 @@ from small_world import CLASSES, make_prepare, open_stage, write_digits
 from dgs_utils import evaluate, prepare
 from dgs_utils.batch.experiment import read_experiment
 from dgs_utils.batch.plan import expand, plan
-from dgs_utils.classifiers.augmentation import Augmentation
 from dgs_utils.classifiers.judge import features_of, load
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.protocols import PROTOCOLS
+from dgs_utils.classifiers.protocols import PROTOCOLS, Augmentation
 from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
 from dgs_utils.images import datasets
 from dgs_utils.images.image_sets import ImageSet

@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torchvision.transforms import v2
 
-from dgs_utils.classifiers.augmentation import Augmentation, augment, cutmix, normalise, to_float
+from dgs_utils.classifiers.augmentation import augment, cutmix, normalise, to_float
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.protocols import RDED
+from dgs_utils.classifiers.protocols import RDED, Augmentation
 from dgs_utils.classifiers.training import (
     ImageTensors,
     Outcome,

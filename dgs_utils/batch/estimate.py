@@ -10,6 +10,7 @@ from dgs_utils.artifacts.nodes import Node
 from dgs_utils.batch.display import duration
 from dgs_utils.batch.node import input_nodes
 from dgs_utils.batch.state import state
+from dgs_utils.classifiers.protocols import PROTOCOLS
 
 CLASSES = 10  # where only the data tell
 
@@ -63,8 +64,6 @@ def _seconds(node: Node, parts: dict[str, list[dict]], model: str) -> float:
 
 
 def _epochs(params: Any, ipc: int, classes: int) -> int:
-    from dgs_utils.classifiers.protocols import PROTOCOLS  # torch is loaded only where a benchmark is asked
-
     return params.epochs or PROTOCOLS[params.protocol].epochs(ipc, params.epoch_factor, classes)
 
 

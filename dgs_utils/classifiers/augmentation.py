@@ -6,7 +6,6 @@ luminance, which follows from the mean colour), so each image needs one 3 × 3 m
 """
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgs_utils.classifiers.protocols import Augmentation
 from dgs_utils.runtime.devices import send
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]; so is the next line
@@ -21,29 +21,6 @@ STD = (0.229, 0.224, 0.225)
 LUMINANCE = (0.299, 0.587, 0.114)
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Which transforms are used, and how strongly.
-
-    Attributes:
-        crop: smallest share of the image that a random resized crop keeps; 1 switches cropping off.
-        ratio: largest aspect ratio of a crop; the smallest is its inverse.
-        flip: probability of mirroring.
-        jitter: largest α of brightness, contrast and saturation.
-        lighting: standard deviation of the PCA lighting's α.
-        cutmix: mix every batch.
-        tiles: the image is a mosaic of tiles × tiles parts, whose columns and rows are shuffled before the crop.
-    """
-
-    crop: float = 0.5
-    ratio: float = 4 / 3
-    flip: float = 0.5
-    jitter: float = 0.4
-    lighting: float = 0.1
-    cutmix: bool = True
-    tiles: int = 1
 
 
 def to_float(images: Tensor) -> Tensor:

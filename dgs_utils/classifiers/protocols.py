@@ -1,16 +1,35 @@
 """Evaluation protocols: how a classifier is trained on a distilled set, and which of its tests counts.
 
 Published tables mix protocols that differ by several points on the same images [B §1], so every result names its own
-and results of different protocols never share a table.
+and results of different protocols never share a table. They are settings only: what tells results apart needs no torch.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from torch import nn, optim
 
-from dgs_utils.classifiers.augmentation import Augmentation
+@dataclass(frozen=True)
+class Augmentation:
+    """Which transforms are used, and how strongly.
+
+    Attributes:
+        crop: smallest share of the image that a random resized crop keeps; 1 switches cropping off.
+        ratio: largest aspect ratio of a crop; the smallest is its inverse.
+        flip: probability of mirroring.
+        jitter: largest α of brightness, contrast and saturation.
+        lighting: standard deviation of the PCA lighting's α.
+        cutmix: mix every batch.
+        tiles: the image is a mosaic of tiles × tiles parts, whose columns and rows are shuffled before the crop.
+    """
+
+    crop: float = 0.5
+    ratio: float = 4 / 3
+    flip: float = 0.5
+    jitter: float = 0.4
+    lighting: float = 0.1
+    cutmix: bool = True
+    tiles: int = 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,7 @@ class Protocol:
         batch_by_ipc: (IPC, batch size) pairs, as above.
         full_batch: batch size for more.
         learning_rate: at the start.
-        optimiser: makes the optimiser of a network, at that rate.
+        optimiser: an entry of `optimisers.OPTIMISERS`.
         rate: factor on the learning rate during an epoch (from 1), given the number of epochs.
         augmentation: training transforms.
         temperature: of a teacher's soft labels; 0 for hard labels.
@@ -40,7 +59,7 @@ class Protocol:
     batch_by_ipc: tuple[tuple[int, int], ...]
     full_batch: int
     learning_rate: float
-    optimiser: Callable[[nn.Module, float], optim.Optimizer]
+    optimiser: str
     rate: Callable[[int, int], float]
     augmentation: Augmentation = field(default_factory=Augmentation)
     temperature: float = 0.0
@@ -77,32 +96,12 @@ def half_cosine_rate(epoch: int, epochs: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / (2 * epochs)))
 
 
-def sgd(network: nn.Module, rate: float) -> optim.Optimizer:
-    """Return SGD with momentum 0.9 and weight decay 5e-4 on every parameter."""
-    kind = {"fused": True} if on_gpu(network) else {"foreach": True}
-    return optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, **kind)
-
-
-def adamw(network: nn.Module, rate: float) -> optim.Optimizer:
-    """Return AdamW with weight decay 0.01 on weight matrices and kernels only."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    kind = {"fused": True} if on_gpu(network) else {}
-    return optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=rate, weight_decay=0.01,
-                       **kind)
-
-
-def on_gpu(network: nn.Module) -> bool:
-    """Return whether a network is on a GPU, where one kernel can do an optimiser's step for all of its parameters."""
-    return any(parameter.is_cuda for parameter in network.parameters())
-
-
 # Minimax and IDC, hard labels [F §9.1]: what the paper's tables are made with.
 IDC = Protocol(
     label="H-A",
     epochs_by_ipc=((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500)), full_epochs=300,
     batch_by_ipc=(), full_batch=64,
-    learning_rate=0.01, optimiser=sgd, rate=steps_rate, hundred_classes=2 / 3,
+    learning_rate=0.01, optimiser="sgd", rate=steps_rate, hundred_classes=2 / 3,
 )
 
 # RDED, soft labels of a teacher [B §3.1]. Its CutMix works in place, so the extra pass sees the mixed images.
@@ -110,7 +109,7 @@ RDED = Protocol(
     label="S-R",
     epochs_by_ipc=(), full_epochs=300,
     batch_by_ipc=((1, 10), (10, 50)), full_batch=100,
-    learning_rate=0.001, optimiser=adamw, rate=half_cosine_rate,
+    learning_rate=0.001, optimiser="adamw", rate=half_cosine_rate,
     augmentation=Augmentation(crop=1.0, jitter=0.0, lighting=0.0),
     temperature=20.0, extra_pass=True, test_zoom=8 / 7, counted_after=0.8,
 )

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
 from dgs_utils.artifacts.midway import Midway
-from dgs_utils.classifiers.augmentation import Augmentation, normalise, to_float
+from dgs_utils.classifiers.augmentation import normalise, to_float
 from dgs_utils.classifiers.epochs import Batch, Epoch
 from dgs_utils.classifiers.networks import Network
-from dgs_utils.classifiers.protocols import IDC, Protocol
+from dgs_utils.classifiers.optimisers import OPTIMISERS
+from dgs_utils.classifiers.protocols import IDC, Augmentation, Protocol
 from dgs_utils.images.image_sets import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.compiling import compiles
@@ -241,7 +242,7 @@ class Training:
         self.network, self.train, self.test, self.recipe = network, train, test, recipe
         self.seed, self.teacher, self.stage = seed, teacher, stage
         self.compiled, self.forward = compiled, compiled_steps(network) if compiled else network
-        self.optimiser = recipe.protocol.optimiser(network, recipe.learning_rate)
+        self.optimiser = OPTIMISERS[recipe.protocol.optimiser](network, recipe.learning_rate)
         self.tests = evaluation_epochs(recipe.epochs, recipe.evaluations)
         self.epochs_done, self.losses, self.rows = 0, list[Tensor](), list[tuple]()
         self.predictions, self.best = torch.empty(0), (-1.0, torch.empty(0))

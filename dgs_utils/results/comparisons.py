@@ -35,12 +35,6 @@ from dgs_utils.results.rows import CONDITION, UNITS
 MARGIN = 2.0  # percentage points: a smaller difference does not matter
 
 
-def binomial_error(accuracy, n_test):
-    """Return the standard error of top-1 accuracies (percent) that comes from testing on ``n_test`` images only."""
-    share = accuracy / 100
-    return 100 * np.sqrt(share * (1 - share) / n_test)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """How far A is above B (see `dgs_utils.results.effects` for the model).

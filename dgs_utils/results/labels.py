@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from dgs_utils.classifiers.protocols import PROTOCOLS
+
 OFFICIAL = 500  # validation images of ten ImageNet classes
 PUBLISHED_GENERATION = {  # of the paper's pools [F §3, §5]
     "dit": "DiT-XL/2, 50 steps, guidance 4",
@@ -27,8 +29,6 @@ def earned_label(row: Mapping[str, Any]) -> str:
     Args:
         row: of ``results.csv``, with protocol and `rows.CONDITION`, epochs, n_test and teacher.
     """
-    from dgs_utils.classifiers.protocols import PROTOCOLS  # here, because torch takes a while to import
-
     protocol = PROTOCOLS.get(row["protocol"])
     if protocol is None:
         return str(row["label"])

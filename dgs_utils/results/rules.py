@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.methods import METHODS, SCORES
+from dgs_utils.results.controls import with_controls
 from dgs_utils.results.rows import CELL, CONDITION, condition_of, series_of
-from dgs_utils.results.summaries import with_controls
 
-CONTROLS = {"pool": "over_pool", "originals": "over_random"}  # of each source: columns of `summaries.with_controls`
+CONTROLS = {"pool": "over_pool", "originals": "over_random"}  # of each source: columns of `controls.with_controls`
 BY_COMPUTE = ("epoch_factor", "evaluations")  # tell conditions apart that differ in nothing but how long is trained
 
 
@@ -22,7 +22,7 @@ def rules_over_random(results: pd.DataFrame) -> pd.DataFrame:
         long was trained; source ("pool" or "originals"); control, what it is compared with, such as "random of the pool
         BigGAN"; rule, readable, with what else tells its sets apart; score, readable, "" where the rule looks at none;
         steps of training (0: not known); best (mean, percent); and difference with low and high, percentage points, as
-        `summaries.with_controls` compares them.
+        `controls.with_controls` compares them.
     """
     behind = with_controls(results)
     chosen = behind["method"].map(lambda name: name in METHODS and METHODS[name].chooses)

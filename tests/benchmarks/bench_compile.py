@@ -15,6 +15,7 @@ from bench_evaluate import noise, timed
 from dgs_utils.classifiers.augmentation import normalise, to_float
 from dgs_utils.classifiers.epochs import Batch
 from dgs_utils.classifiers.networks import NETWORKS, build_network
+from dgs_utils.classifiers.optimisers import OPTIMISERS
 from dgs_utils.classifiers.protocols import IDC
 from dgs_utils.classifiers.training import batch_loss, compiled_steps
 from dgs_utils.runtime.devices import autocast, resolve
@@ -31,7 +32,8 @@ def main(options: argparse.Namespace) -> None:
     clock = time.perf_counter if device.type == "cuda" else processor_time
     data = noise(options.batch, options.size).to(device)
     network = build_network(options.network, 10, options.size, options.norm).to(device).train()
-    optimiser, batch = IDC.optimiser(network, IDC.learning_rate), Batch(normalise(to_float(data.images)), data.labels)
+    optimiser = OPTIMISERS[IDC.optimiser](network, IDC.learning_rate)
+    batch = Batch(normalise(to_float(data.images)), data.labels)
 
     def step(forward) -> None:
         with autocast(device, options.precision):
