@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 import dgs_utils  # noqa: F401  (before torch: it sets how threads wait)
+from dgs_utils.batch.node import load_papermill
 from dgs_utils.runtime.threads import cores
 
 # pytest's processes share the cores, and so does all that they start: more threads than cores only wait for each other.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)))
+
+load_papermill()  # as runs do, before a test imports nbformat with all that it would load
 
 ROOT = Path(__file__).resolve().parents[1]
 

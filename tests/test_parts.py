@@ -197,8 +197,8 @@ def test_damaged_weights_latents_and_losses(tmp_path, outputs, chance, capsys):
     """Of 00 and 01, each part in turn."""
     root = write_digits(tmp_path / "originals", 0, 6)
     run = open_stage("00_prepare", dataset="folder", root=str(root), train_steps=3, train_batch=4, patch_size=2,
-                     hidden_size=16, depth=1, num_heads=2, classifier_epochs=10, val_per_class=1, folds=2,
-                     dynamics=True, device="cpu")
+                     hidden_size=16, depth=1, num_heads=2, classifier_epochs=10, classifier_size=8, val_per_class=1,
+                     folds=2, dynamics=True, device="cpu")
     datasets.index_originals(run.params, run.folder)
     _prepare(run)
     before = contents(run.folder)

@@ -159,13 +159,13 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_pool import generated
-run = generated(Path({prepare!r}), "killed", steps=60, images_per_class=16, batch_size=2)
+run = generated(Path({prepare!r}), "killed", steps=30, images_per_class=16, batch_size=2)
 """
 
 
 @pytest.mark.slow  # starts a process for each of the kills
 def test_a_pool_killed_again_and_again_ends_with_the_same_files(prepare):
-    options = {"steps": 60, "images_per_class": 16, "batch_size": 2}
+    options = {"steps": 30, "images_per_class": 16, "batch_size": 2}
     whole = generated(prepare, "whole", **options)
     script = SCRIPT.format(tests=str(Path(__file__).parent), prepare=str(prepare))
     folder, chance = prepare.parents[1] / "killed", random.Random(0)

@@ -14,7 +14,7 @@ from dgs_utils import figures
 ROOT = Path(__file__).resolve().parents[1]
 CHANCE = 100 / 3  # percent, three classes
 SHORTER = ["prepare.classes=['0', '1', '2']", "prepare.classifier_epochs=6", "prepare.train_batch=32",
-           "prepare.train_steps=600", "fine_tune.epochs=1",
+           "prepare.train_steps=800", "prepare.hidden_size=64", "fine_tune.epochs=1",
            "pool.images_per_class=30", "pool.steps=25", "sample.method=[minimax, dgs]", "sample.pool_factor=3",
            "evaluate.repeats=1"]
 RUN = ["run", "params/quickstart.yaml", *(word for change in SHORTER for word in ("--set", change))]
@@ -34,7 +34,7 @@ def only(outputs: Path, stage: str, part: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory) -> Path:
-    """Outputs of the quickstart on three digits: two methods, a smaller pool, short trainings, the paper's network."""
+    """Outputs of the quickstart on three digits: two methods, a small model and pool, the paper's network."""
     outputs = tmp_path_factory.mktemp("road")
     result = dgs(outputs, *RUN)
     assert result.returncode == 0, result.stdout + result.stderr

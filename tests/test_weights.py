@@ -47,9 +47,13 @@ def same(judge, network) -> None:
     torch.testing.assert_close(judge(pixels), network(judge.normalise(pixels)))
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "backbone.", "net.", "encoder.",
-                                    "module._orig_mod.model.", "student.encoder.backbone."])
+PREFIXES = ("", "module.", "_orig_mod.", "model.", "backbone.", "net.", "encoder.", "module._orig_mod.model.",
+            "student.encoder.backbone.")
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [*((prefix, ".pth") for prefix in PREFIXES), *(
+    (prefix, suffix) for prefix in ("", "module.")
+    for suffix in (".safetensors", ".npz", ".pt", ".ckpt", ".bin", ".pth.tar"))])
 def test_prefixes_are_taken_off_and_told(tmp_path, network, prefix, suffix):
     path = tmp_path / f"weights{suffix}"
     write(path, {prefix + name: value for name, value in network.state_dict().items()})
