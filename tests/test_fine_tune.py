@@ -1,6 +1,5 @@
 """Stage 01: which step is sampled, several processes as one, trackers, signals, and curves that are drawn live."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,10 +11,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import small_grid
 import torch
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
-from nbclient import NotebookClient
 from safetensors.torch import load_file
 from small_diffusion import make_prepare
 from small_world import certify, open_stage
@@ -264,10 +263,11 @@ for n in range(1, 4):
 """
 
 
-def test_live_curves_are_drawn_in_place_and_seldom():
+def test_live_curves_are_drawn_in_place_and_seldom(tmp_path):
     cells = [nbformat.v4.new_code_cell(LIVE), nbformat.v4.new_code_cell("drawn, plt.get_fignums()")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}).execute()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "live.ipynb")
+    small_grid.execute(tmp_path / "live.ipynb", tmp_path / "executed.ipynb")
+    notebook = nbformat.read(tmp_path / "executed.ipynb", 4)
     [image] = notebook.cells[0].outputs
     assert "image/png" in image["data"]
     assert notebook.cells[1].outputs[0]["data"]["text/plain"] == "([1, 2, 3], [])"

@@ -24,6 +24,12 @@ from dgs_utils import difficulty
 from dgs_utils.artifacts import begin, files, manifests
 run = begin("03_difficulty", globals())
 """
+NUMBERS = """
+from dgs_utils.artifacts import begin, files, manifests
+from dgs_utils.plots import live
+run = begin("01_fine_tune", globals())
+live.LiveFigure
+"""  # loads numpy, but not its random numbers
 TELL = """
 import json, os, random, sys
 import numpy as np
@@ -66,20 +72,21 @@ def assert_as_ever(workspace, tmp_path_factory) -> None:
 
 
 def test_copies_do_what_new_kernels_do(workspace, tmp_path_factory):
+    small_grid.replace_cell(workspace, "01_fine_tune", 1, NUMBERS)
     small_grid.replace_cell(workspace, "03_difficulty", 1, HEAVY)
-    for stage in ("00_prepare", "03_difficulty", "04_transform", "05_sample"):
+    for stage in ("00_prepare", "01_fine_tune", "03_difficulty", "04_transform", "05_sample"):
         small_grid.replace_cell(workspace, stage, 3, TELL)
     runner = start(workspace, *ONE, "--until", "sample")
     printed, errors = runner.communicate(timeout=HANG)
     assert runner.returncode == 0, printed + errors
     assert_as_ever(workspace, tmp_path_factory)
     kernels = told(workspace)
-    assert len({kernel["pid"] for kernel in kernels}) == 5  # a process each
+    assert len({kernel["pid"] for kernel in kernels}) == 6  # a process each
     for kernel in kernels:
         assert (kernel["program"], kernel["mark"]) == ("copies.py", "of the runner")
         assert kernel["folder"] == str(workspace)
-        assert (kernel["torch"], kernel["cuda"]) == (kernel["stage"] != "00_prepare", False)  # once loaded
-    assert len({number for kernel in kernels for number in kernel["random"]}) == 10
+        assert (kernel["torch"], kernel["cuda"]) == (kernel["stage"] > "02", False)  # once loaded
+    assert len({number for kernel in kernels for number in kernel["random"]}) == 12
     assert "NOTE" not in printed  # a kernel that does not know its parent says so
     assert "Warning" not in errors
 

@@ -88,9 +88,9 @@ def _become(request: dict[str, Any], streams: list[int], line: socket.socket) ->
     os.environ.update(request["environment"])
     sys.argv[1:] = request["arguments"]
     random.seed()
-    for name, seed in (("numpy", "numpy.random"), ("torch", "torch")):
-        if name in sys.modules:
-            sys.modules[seed].seed()
+    for generators in ("numpy.random", "torch"):  # those that are loaded later seed themselves
+        if generators in sys.modules:
+            sys.modules[generators].seed()
 
 
 if __name__ == "__main__":
