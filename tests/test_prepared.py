@@ -26,9 +26,8 @@ run = begin("03_difficulty", globals())
 """
 NUMBERS = """
 from dgs_utils.artifacts import begin, files, manifests
-from dgs_utils.plots import live
+from dgs_utils.plots.live import LiveFigure
 run = begin("01_fine_tune", globals())
-live.LiveFigure
 """  # loads numpy, but not its random numbers
 TELL = """
 import json, os, random, sys
