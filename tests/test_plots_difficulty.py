@@ -1,9 +1,11 @@
 """Figures about difficulty show the numbers they are given."""
 
 import matplotlib
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import small_grid
 from PIL import Image
 
 matplotlib.use("Agg")
@@ -134,6 +136,26 @@ def test_moving_the_weight_searches_anew_and_redraws():
     assert drawn[-1] == (3, 0)
     bottom.value = 0
     assert drawn[-1] == (0, 0)
+
+
+SHOWN = ["""
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from dgs_utils import plots
+
+plots.use_style()
+drawn, draw = [], Figure.draw
+Figure.draw = lambda *arguments: drawn.append(1) or draw(*arguments)
+""", "figure, axis = plt.subplots()", "len(drawn)"]
+
+
+def test_a_notebook_draws_a_figure_when_it_shows_it_and_only_then(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in SHOWN])
+    nbformat.write(notebook, tmp_path / "shown.ipynb")
+    small_grid.execute(tmp_path / "shown.ipynb", tmp_path / "executed.ipynb")
+    _, cell, count = nbformat.read(tmp_path / "executed.ipynb", 4).cells
+    assert ["image/png" in output["data"] for output in cell.outputs] == [True]
+    assert count.outputs[0]["data"]["text/plain"] == "2"  # to lay it out, and then to draw it
 
 
 def test_a_figure_is_saved_as_it_is_laid_out_and_drawn_once_a_file(tmp_path, styled, monkeypatch):

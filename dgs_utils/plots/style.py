@@ -10,10 +10,15 @@ from matplotlib.figure import Figure
 
 from dgs_utils.artifacts.files import atomic
 
+INLINE = ("inline", "module://matplotlib_inline.backend_inline")  # names of the backend of notebooks
+
 
 def use_style() -> None:
-    """Switch matplotlib to the kit's style sheet."""
+    """Switch matplotlib to the kit's style sheet; in a notebook, figures are drawn once, when they are shown."""
     plt.style.use(str(files("dgs_utils.plots") / "dgs.mplstyle"))
+    if plt.get_backend() in INLINE:  # after each cell pyplot would draw them, and then the notebook once more
+        plt.switch_backend(plt.get_backend())  # now, as with the first figure pyplot would make the hook again
+        plt.uninstall_repl_displayhook()
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
