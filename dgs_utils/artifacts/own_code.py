@@ -8,6 +8,7 @@ that another colour in a plot makes no pool look old; for notebook 07 drawings a
 import ast
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +45,15 @@ def own_modules(stage: str) -> list[Path]:
             found.add(module)
             left += _imports(module, module.stat().st_mtime_ns)
     return sorted(found)
+
+
+def read_loaded() -> None:
+    """Parse the package's modules that this process has loaded, so that its copies need not."""
+    for name, module in list(sys.modules.items()):
+        package, *rooms = name.split(".")
+        if package == NAME and rooms and rooms[0] not in BOOKS:
+            path = Path(str(module.__file__))
+            _imports(path, path.stat().st_mtime_ns)
 
 
 def _imported_by_notebook(stage: str) -> list[Path]:

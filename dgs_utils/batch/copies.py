@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dgs_utils.artifacts.own_code import read_loaded
 from dgs_utils.batch.kernel import serve
 from dgs_utils.batch.prepared import HANG, newest_code
 from dgs_utils.runtime.orphans import die_with_other_end, die_with_parent
@@ -71,6 +72,7 @@ def _load(program: str) -> None:
     """Load modules; what fails to load is left to the notebook, which will tell."""
     with suppress(Exception):
         exec(program, {})
+        read_loaded()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
         os._exit(1)  # a GPU that a process has opened does not outlive its being copied
 
