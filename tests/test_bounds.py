@@ -16,12 +16,13 @@ TOO_MUCH = [({"unpack_gib": 1e-6}, r"unpacks to more than 1,073 bytes; if you tr
             ({"unpack_ratio": 0.001}, r"unpacks to more than 67,108,864 bytes; if you trust it, raise unpack_ratio")]
 
 
-@pytest.fixture(params=["zip", "gztar"])
-def archive(request, tmp_path) -> Path:
+@pytest.fixture(scope="module", params=["zip", "gztar"])
+def archive(request, tmp_path_factory) -> Path:
     """Thirty small images, and a file that is larger than what no ratio is asked of."""
-    root = write_digits(tmp_path / "theirs", 20, 30)
+    folder = tmp_path_factory.mktemp("archive")
+    root = write_digits(folder / "theirs", 20, 30)
     (root / "0" / "large.bmp").write_bytes(bytes(2**26 + 1))
-    return Path(shutil.make_archive(str(tmp_path / "packed"), request.param, root))
+    return Path(shutil.make_archive(str(folder / "packed"), request.param, root))
 
 
 @pytest.mark.parametrize(("values", "sentence"), TOO_MUCH)

@@ -256,7 +256,7 @@ def draw(numbers):
 
 drawn = []
 live = LiveFigure(draw, seconds=0.01)
-for n in range(1, 4):
+for n in (1, 2):
     time.sleep(max(live.due - time.monotonic(), 0))
     live(lambda: [0] * n)
     live(lambda: 1 / 0)  # too early for another drawing
@@ -270,4 +270,4 @@ def test_live_curves_are_drawn_in_place_and_seldom(tmp_path):
     notebook = nbformat.read(tmp_path / "executed.ipynb", 4)
     [image] = notebook.cells[0].outputs
     assert "image/png" in image["data"]
-    assert notebook.cells[1].outputs[0]["data"]["text/plain"] == "([1, 2, 3], [])"
+    assert notebook.cells[1].outputs[0]["data"]["text/plain"] == "([1, 2], [])"

@@ -36,13 +36,13 @@ prepare:
   root: {images}
   split: imagenet
   classes: [{classes}]
-  image_size: 128
+  image_size: 64
   channels: 3
   autoencoder: taesd
   autoencoder_path: {weights}
-  patch_size: 4
-  hidden_size: 96
-  depth: 3
+  patch_size: 2
+  hidden_size: 64
+  depth: 2
   num_heads: 4
   flip: true
   train_steps: 350
@@ -112,6 +112,11 @@ def run(folder: Path, experiment: str, **values) -> dict[str, Path]:
     return {path.parent.name[:2]: path for path in found}
 
 
+def halved(path: Path) -> np.ndarray:
+    """Return a photograph of 128 pixels as the centre crop makes 64 of them."""
+    return np.array(Image.open(path).convert("RGB").resize((64, 64), Image.Resampling.BOX))
+
+
 @pytest.fixture(scope="module")
 def road(shared_data, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("photographs")
@@ -137,12 +142,12 @@ def test_originals_are_split_by_their_names(road):
 @pytest.mark.slow  # needs the road above
 def test_latents_are_taesd_s(road):
     latents = load_file(road["00"] / "latents.safetensors")
-    assert latents["mean"].shape == (3 * TRAIN, 2, 4, 16, 16)  # each image and its mirror image
+    assert latents["mean"].shape == (3 * TRAIN, 2, 4, 8, 8)  # each image and its mirror image
     assert latents["std"].shape == (0,)
     assert latents["labels"].tolist() == [label for label in range(3) for _ in range(TRAIN)]
     assert abs(latents["mean"].mean()) < 0.3
     assert 0.6 < latents["mean"].std() < 1.3
-    image = np.asarray(Image.open(ImageSet.read(road["00"], "train").paths[0]).convert("RGB"))
+    image = halved(ImageSet.read(road["00"], "train").paths[0])
     codec = autoencoder.load(road["00"], 3)
     with torch.inference_mode():
         decoded = codec.decode(latents["mean"][:1, 0])[0].permute(1, 2, 0).numpy()
@@ -170,7 +175,7 @@ def test_training_learns(road):
     assert base["mse"].tail(30).mean() < 0.8 * base["mse"].head(10).mean()
     assert (tuned["representative"] != 0).any()
     model = DiT.from_pretrained(road["00"] / "dit")
-    assert (model.config.input_size, model.config.in_channels, model.config.num_classes) == (16, 4, 3)
+    assert (model.config.input_size, model.config.in_channels, model.config.num_classes) == (8, 4, 3)
     names = set(load_file(road["01"] / "difffit.safetensors"))
     assert any("gamma" in name for name in names)
     assert not any(name.endswith("qkv.weight") for name in names)
@@ -187,7 +192,7 @@ def test_the_pool_holds_images_of_every_class(road):
     images = []
     for name in metadata["file_name"]:
         with Image.open(road["02"] / name) as image:
-            assert (image.size, image.mode, image.format) == ((128, 128), "RGB", "PNG")
+            assert (image.size, image.mode, image.format) == ((64, 64), "RGB", "PNG")
             images.append(np.asarray(image) / 255)
     assert sorted(f.name for f in (road["02"] / "images").iterdir()) == sorted(CLASSES)
     images = np.stack(images)
@@ -229,10 +234,9 @@ def test_published_formats_go_the_same_way(shared_data, tmp_path):
     assert all(torch.equal(tensor, kept[name]) for name, tensor in dit.state_dict().items())
     latents = load_file(road["00"] / "latents.safetensors")
     assert latents["mean"].shape == latents["std"].shape == (3 * TRAIN, 2, 4, 8, 8)
-    first = np.asarray(Image.open(ImageSet.read(road["00"], "train").paths[0]).convert("RGB").resize(
-        (64, 64), Image.Resampling.BOX))  # from 128: the centre crop halves
+    first = halved(ImageSet.read(road["00"], "train").paths[0])
     with torch.inference_mode():
-        pixels = torch.from_numpy(first.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        pixels = torch.from_numpy(first).permute(2, 0, 1)[None] / 127.5 - 1
         posterior = vae.eval().encode(pixels).latent_dist
     torch.testing.assert_close(latents["mean"][0, :1], posterior.mean * 0.18215, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(latents["std"][0, :1], posterior.std * 0.18215, rtol=1e-3, atol=1e-4)

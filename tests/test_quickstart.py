@@ -14,12 +14,12 @@ from dgs_utils import figures
 ROOT = Path(__file__).resolve().parents[1]
 CHANCE = 100 / 3  # percent, three classes
 SHORTER = ["prepare.classes=['0', '1', '2']", "prepare.classifier_epochs=6", "prepare.train_batch=32",
-           "prepare.train_steps=800", "prepare.hidden_size=64", "fine_tune.epochs=1",
+           "prepare.train_steps=800", "prepare.hidden_size=64", "prepare.depth=1", "fine_tune.epochs=1",
            "pool.images_per_class=30", "pool.steps=25", "sample.method=[minimax, dgs]", "sample.pool_factor=3",
            "evaluate.repeats=1"]
 RUN = ["run", "params/quickstart.yaml", *(word for change in SHORTER for word in ("--set", change))]
 OTHER = [*RUN, "--set", "sample.method=dgs", "--set", "evaluate.network=resnet_ap10", "--set",
-         "evaluate.epoch_factor=0.005", "--only", "evaluate"]
+         "evaluate.epoch_factor=0.003", "--only", "evaluate"]
 
 
 def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -50,7 +50,7 @@ def test_pool_shows_digits(road):
     classes = pd.read_csv(only(road, "00_prepare") / "classes.csv", dtype={"class": str}).set_index("class")["index"]
     right = scores["prediction"] == scores["class"].map(classes)
     assert len(scores) == 90
-    assert right.mean() >= 0.8  # 86 of 90 on the processor that it was tried on; a third by chance
+    assert right.mean() >= 0.8  # 87 of 90 on the processor that it was tried on; a third by chance
 
 
 @pytest.mark.slow  # needs the road above
