@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import dgs_utils  # noqa: F401  (before torch: it sets how threads wait)
 from dgs_utils.batch.node import load_papermill
@@ -13,6 +14,9 @@ from dgs_utils.runtime.threads import cores
 # pytest's processes share the cores, and so does all that they start: more threads than cores only wait for each other.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)))
+
+settings.register_profile("fixed", derandomize=True)  # the same examples in every run, unless --hypothesis-profile says
+settings.load_profile("fixed")
 
 load_papermill()  # as runs do, before a test imports nbformat with all that it would load
 

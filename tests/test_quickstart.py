@@ -19,7 +19,7 @@ SHORTER = ["prepare.classes=['0', '1', '2']", "prepare.classifier_epochs=6", "pr
            "evaluate.repeats=1"]
 RUN = ["run", "params/quickstart.yaml", *(word for change in SHORTER for word in ("--set", change))]
 OTHER = [*RUN, "--set", "sample.method=dgs", "--set", "evaluate.network=resnet_ap10", "--set",
-         "evaluate.epoch_factor=0.003", "--only", "evaluate"]
+         "evaluate.epoch_factor=0.005", "--only", "evaluate"]
 
 
 def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
