@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -303,33 +305,62 @@ def test_a_runner_leaves_a_folder_to_the_notebook_that_has_it(tmp_path):
 
 # ---- Killed in between -----------------------------------------------------------------------------------------------
 
-ONE_STEP = """
-import os, signal
+WORKER = """
+import os, signal, sys
+from dgs_utils.artifacts import files
 from dgs_utils.artifacts.manifests import read_manifest
-source = read_manifest(run.inputs["prepare"])["content"]
-for step in range(3):
-    part = run.folder / f"part{step}.txt"
-    if not part.exists():
-        with files.atomic(part) as partial:
-            partial.write_text(source)
-    if step == STEP:
-        os.kill(os.getpid(), signal.SIGKILL)
+from dgs_utils.artifacts.run import open_node
+from dgs_utils.params import validate
+
+
+def work(last):
+    run = open_node(validate("01_fine_tune", {}))
+    source = read_manifest(run.inputs["prepare"])["content"]
+    for step in range(3):
+        part = run.folder / f"part{step}.txt"
+        if not part.exists():
+            with files.atomic(part) as partial:
+                partial.write_text(source)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if last < 0:
+        run.finish()
+
+
+for line in sys.stdin:
+    last, os.environ["DGS_OUTPUTS"] = line.rstrip().split(" ", 1)
+    child = os.fork()
+    if not child:
+        os.dup2(2, 1)
+        work(int(last))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def work() -> Iterator[Callable[[Path, int], int]]:
+    """Do a stage in a process of its own, which is killed at a step or ends after -1, and return its exit status."""
+    server = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def done(outputs: Path, last: int) -> int:
+        print(last, outputs, file=server.stdin, flush=True)
+        return int(server.stdout.readline())
+
+    yield done
+    server.communicate()
+
+
 @pytest.mark.parametrize("steps", product(range(4), repeat=2))
-def test_killed_between_opening_and_manifest_while_an_input_changes(outputs, steps):
+def test_killed_between_opening_and_manifest_while_an_input_changes(outputs, work, steps):
     """Whatever was left by a killed run, what is finished in the end was made from the input of the end alone."""
     prepare = finished("00_prepare", "first")
-    code = ("from dgs_utils.artifacts import files; from dgs_utils.artifacts.run import open_node\n"
-            "from dgs_utils.params import validate\nrun = open_node(validate('01_fine_tune', {}))\n")
-    for attempt, step in enumerate(steps):  # at the fourth step it ends by itself, unfinished
-        subprocess.run([sys.executable, "-c", code + ONE_STEP.replace("STEP", str(step))], capture_output=True)
+    for attempt, step in enumerate(steps):
+        assert work(outputs, step) == (-signal.SIGKILL if step < 3 else 0)  # 3: it ends by itself, unfinished
         if attempt == 0 and sum(steps) % 2:
             shutil.rmtree(prepare)
             finished("00_prepare", "changed")
-    script = code + ONE_STEP.replace("STEP", "-1") + "run.finish()"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+    assert work(outputs, -1) == 0
     [folder] = (outputs / "01_fine_tune").iterdir()
     content = read_manifest(prepare)["content"]
     assert {file.read_text() for file in folder.glob("part*.txt")} == {content}
