@@ -351,7 +351,7 @@ def work() -> Iterator[Callable[[Path, int], int]]:
     server.communicate()
 
 
-@pytest.mark.parametrize("steps", product(range(4), repeat=2))
+@pytest.mark.parametrize("steps", [*product(range(4), repeat=2)])
 def test_killed_between_opening_and_manifest_while_an_input_changes(outputs, work, steps):
     """Whatever was left by a killed run, what is finished in the end was made from the input of the end alone."""
     prepare = finished("00_prepare", "first")

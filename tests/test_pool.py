@@ -74,8 +74,8 @@ def test_images_without_a_folder_are_the_stages(prepare):
 @pytest.mark.parametrize("how", [{"solver": solver} for solver in ("ancestral", "ddim", "dpm++", "unipc")] +
                          [{"solver": "dpm++", "cache": "taylorseer", "cache_interval": 3}])
 def test_pools_nest_whatever_the_batch(prepare, how):
-    whole = generated(prepare, "whole", steps=12, **how)
-    others = [generated(prepare, f"{count}-{batch}", steps=12, images_per_class=count, batch_size=batch, **how)
+    whole = generated(prepare, "whole", steps=8, **how)
+    others = [generated(prepare, f"{count}-{batch}", steps=8, images_per_class=count, batch_size=batch, **how)
               for count, batch in ((7, 1), (7, 50), (4, 3), (2, 2))]
     for other in others:
         count = other.params.images_per_class
