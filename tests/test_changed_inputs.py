@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_grid
+from forks import forked
 from small_grid import dgs, manifests
 from small_world import CLASSES, certify, make_world, open_stage, small_classifier, write_digits
 from waits import HANG
@@ -151,8 +153,8 @@ def test_one_changed_digit_of_a_score_is_seen_when_it_is_read(world, capsys):
 
 # ---- Killed while an input changes -----------------------------------------------------------------------------------
 
-SERVER = """
-import itertools, os, signal, sys
+WORK = """
+import os, signal
 import dgs_utils.artifacts.run
 from dgs_utils import difficulty
 from dgs_utils.params import validate
@@ -160,9 +162,9 @@ from dgs_utils.params import validate
 difficulty.BLOCK = 10
 
 
-def work(step):
-    run = dgs_utils.artifacts.run.open_node(validate("03_difficulty", dict(zip(("prepare", "pool", "originals"),
-        sys.argv[1:])) | {"batch_size": 5, "device": "cpu", "workers": 1}))
+def work(inputs, step):
+    run = dgs_utils.artifacts.run.open_node(
+        validate("03_difficulty", inputs | {"batch_size": 5, "device": "cpu", "workers": 1}))
     def progress(items, label, total=None):
         for number, item in enumerate(items):
             if number == step:
@@ -173,44 +175,26 @@ def work(step):
     if step == 99:
         os.kill(os.getpid(), signal.SIGKILL)
     run.finish()
-
-
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        os.dup2(2, 1)
-        work(int(line))
-        os._exit(0)
-    print(os.waitpid(child, 0)[1], flush=True)
 """
 
 
 @pytest.mark.slow  # twenty processes, half of which score a pool
-def test_stage_03_killed_again_and_again_while_its_pool_changes(world, tmp_path):
+def test_stage_03_killed_again_and_again_while_its_pool_changes(world):
     """At any batch, or between its table and its manifest; the scores of the end are of the images of the end."""
-    folders = [str(world[name]) for name in ("prepare", "pool", "originals")]
-    with (tmp_path / "log.txt").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-c", SERVER, *folders], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, stderr=log, text=True)
-
-    def scored(step: int) -> int:
-        print(step, file=server.stdin, flush=True)
-        return int(server.stdout.readline())
-
-    chance = random.Random(0)
-    for number, step in enumerate((0, 1, 3, 9, 13, 17, 99, 13)):  # each of its batches' kinds, its end, and every turn
-        remake(world["pool"], chance.randrange(1, 20))
-        assert scored(step) == 9
-        assert not is_done(world["scores"])
-        if number % 2:
+    inputs, chance = {name: str(world[name]) for name in ("prepare", "pool", "originals")}, random.Random(0)
+    with forked(WORK) as work:
+        for number, step in enumerate((0, 1, 3, 9, 13, 17, 99, 13)):  # its batches' kinds, its end, and every turn
             remake(world["pool"], chance.randrange(1, 20))
-        if number % 4 > 1:  # one that goes on is killed as well
-            scored(chance.choice([2, 10, 16]))
-        assert scored(-1) == 0, (tmp_path / "log.txt").read_text()
-        assert same(fresh_scores(world), written_scores(world["scores"]))
-        sources = {source["name"]: source["content"] for source in read_manifest(world["scores"])["inputs"]}
-        assert sources["pool"] == read_manifest(world["pool"])["content"]
-    server.communicate()
+            assert work(inputs, step) == -signal.SIGKILL
+            assert not is_done(world["scores"])
+            if number % 2:
+                remake(world["pool"], chance.randrange(1, 20))
+            if number % 4 > 1:  # one that goes on is killed as well
+                work(inputs, chance.choice([2, 10, 16]))
+            assert work(inputs, -1) == 0
+            assert same(fresh_scores(world), written_scores(world["scores"]))
+            sources = {source["name"]: source["content"] for source in read_manifest(world["scores"])["inputs"]}
+            assert sources["pool"] == read_manifest(world["pool"])["content"]
 
 
 # ---- Through the command ---------------------------------------------------------------------------------------------

@@ -112,8 +112,8 @@ def design_of(arms, holes=0):
     return design
 
 
-def coverage(design, sds, rng, n=3000, scales=(1.0, 1.0)) -> float:
-    values = simulated(design, sds, n, rng)
+def coverage(design, sds, rng, scales=(1.0, 1.0)) -> float:
+    values = simulated(design, sds, 3000, rng)
     tables = design.tables([scale * side for scale, side in zip(scales, values, strict=True)])
     return float((np.abs(sum(table.mean for table in tables)) <= half_width(terms_of(tables, design.groups))).mean())
 

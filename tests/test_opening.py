@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import small_grid
+from forks import forked
 from small_grid import dgs
 
 from dgs_utils.artifacts import opening, own_code
@@ -305,15 +306,16 @@ def test_a_runner_leaves_a_folder_to_the_notebook_that_has_it(tmp_path):
 
 # ---- Killed in between -----------------------------------------------------------------------------------------------
 
-WORKER = """
-import os, signal, sys
+WORK = """
+import os, signal
 from dgs_utils.artifacts import files
 from dgs_utils.artifacts.manifests import read_manifest
 from dgs_utils.artifacts.run import open_node
 from dgs_utils.params import validate
 
 
-def work(last):
+def work(outputs, last):
+    os.environ["DGS_OUTPUTS"] = outputs
     run = open_node(validate("01_fine_tune", {}))
     source = read_manifest(run.inputs["prepare"])["content"]
     for step in range(3):
@@ -323,44 +325,29 @@ def work(last):
                 partial.write_text(source)
         if step == last:
             os.kill(os.getpid(), signal.SIGKILL)
-    if last < 0:
+    if last == FINISHED:
         run.finish()
-
-
-for line in sys.stdin:
-    last, os.environ["DGS_OUTPUTS"] = line.rstrip().split(" ", 1)
-    child = os.fork()
-    if not child:
-        os.dup2(2, 1)
-        work(int(last))
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+KILLED, UNFINISHED, FINISHED = range(3), 3, 4  # the last step of three, or how it ends after them
 
 
 @pytest.fixture(scope="module")
-def work() -> Iterator[Callable[[Path, int], int]]:
-    """Do a stage in a process of its own, which is killed at a step or ends after -1, and return its exit status."""
-    server = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def done(outputs: Path, last: int) -> int:
-        print(last, outputs, file=server.stdin, flush=True)
-        return int(server.stdout.readline())
-
-    yield done
-    server.communicate()
+def work() -> Iterator[Callable[[str, int], int]]:
+    """Do a stage in a process of its own, up to a step at which it is killed or to its end; return its exit status."""
+    with forked(WORK.replace("FINISHED", str(FINISHED))) as work:
+        yield work
 
 
-@pytest.mark.parametrize("steps", [*product(range(4), repeat=2)])
+@pytest.mark.parametrize("steps", [*product([*KILLED, UNFINISHED], repeat=2)])
 def test_killed_between_opening_and_manifest_while_an_input_changes(outputs, work, steps):
     """Whatever was left by a killed run, what is finished in the end was made from the input of the end alone."""
     prepare = finished("00_prepare", "first")
     for attempt, step in enumerate(steps):
-        assert work(outputs, step) == (-signal.SIGKILL if step < 3 else 0)  # 3: it ends by itself, unfinished
+        assert work(str(outputs), step) == (-signal.SIGKILL if step in KILLED else 0)
         if attempt == 0 and sum(steps) % 2:
             shutil.rmtree(prepare)
             finished("00_prepare", "changed")
-    assert work(outputs, -1) == 0
+    assert work(str(outputs), FINISHED) == 0
     [folder] = (outputs / "01_fine_tune").iterdir()
     content = read_manifest(prepare)["content"]
     assert {file.read_text() for file in folder.glob("part*.txt")} == {content}

@@ -14,7 +14,8 @@ import small_grid
 from small_grid import contents
 from waits import HANG, wait_for
 
-from dgs_utils.batch import prepared
+from dgs_utils.artifacts import own_code
+from dgs_utils.batch import copies, prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are never copies")
 FILE = "params/small.yaml"
@@ -166,6 +167,15 @@ def test_nobody_else_may_ask_for_a_copy():
         assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IRWXU
     assert not folder.exists()
     assert prepared.PLACE not in os.environ
+
+
+def test_code_is_parsed_once_and_not_in_each_copy():
+    """A stage's own code is known by following imports; what is loaded before there are copies is followed before."""
+    own_code._imports.cache_clear()
+    copies._load("from dgs_utils import difficulty")
+    parsed = own_code._imports.cache_info().misses
+    own_code.code_hashes("03_difficulty")
+    assert own_code._imports.cache_info().misses - parsed < parsed / 5
 
 
 def test_changed_code_is_not_run_from_memory(monkeypatch, tmp_path):
