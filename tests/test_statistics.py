@@ -96,6 +96,22 @@ def test_pools_for_a_two_point_gain(std, rough):
     assert rough < pools_needed(std) <= rough + 2
 
 
+def power_of(n: int, std: float, gain: float, paired: bool) -> float:
+    """Return the power of a two-sided t test at 5 %: the mean over what the deviation may be estimated to be."""
+    freedom, shift = (n - 1, gain / std * n**0.5) if paired else (2 * n - 2, gain / std * (n / 2) ** 0.5)
+    share, weight = np.polynomial.legendre.leggauss(500)
+    bounds = stats.t.isf(0.025, freedom) * np.sqrt(stats.chi2.ppf((share + 1) / 2, freedom) / freedom)
+    return float((weight * (stats.norm.sf(bounds - shift) + stats.norm.cdf(-bounds - shift))).sum() / 2)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("std", [0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 1.9, 4.0])  # SciPy knows not all of these
+def test_pools_found_are_the_fewest_that_have_the_power(std, paired):
+    n = pools_needed(std, gain=2.0, paired=paired)
+    assert power_of(n, std, 2.0, paired) > 0.8
+    assert n == 2 or power_of(n - 1, std, 2.0, paired) < 0.8
+
+
 def test_pools_found_have_the_power_that_was_asked_for():
     rng, n = np.random.default_rng(0), pools_needed(1.9, gain=2.0)
     first, second = rng.normal(2.0, 1.9, (4000, n)), rng.normal(0.0, 1.9, (4000, n))

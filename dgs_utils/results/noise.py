@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ncfdtr, stdtrit
 
 from dgs_utils.results.rows import CONDITION, SEEDS, numbers_of
 
@@ -123,7 +123,8 @@ def pools_needed(std: float, gain: float = 2.0, power: float = 0.8, level: float
     for n in range(2, 100_000):
         freedom = n - 1 if paired else 2 * n - 2
         shift = gain / std * np.sqrt(n if paired else n / 2)
-        limit = stats.t.ppf(1 - level / 2, freedom)
-        if stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift) >= power:
+        limit = stdtrit(freedom, 1 - level / 2)
+        missed = ncfdtr(1, freedom, shift**2, limit**2)  # t² is F; NaN where it is too near zero to be computed
+        if not missed > 1 - power:
             return n
     raise ValueError(f"a gain of {gain} with a deviation of {std} needs more than 100,000 pools")
