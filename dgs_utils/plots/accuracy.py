@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy.special import stdtrit
 
 from dgs_utils.methods import METHODS
 from dgs_utils.plots.shapes import colour_table
@@ -55,7 +55,7 @@ def _draw_means(axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, order: list
                 label: str) -> None:
     """Draw the means of one IPC with intervals, and the runs behind them."""
     heights = [order.index(name) + shift for name in cells["series"]]
-    reach = cells["error"].fillna(0) * stats.t.ppf(0.975, (cells["units"] - 1).clip(lower=1))
+    reach = cells["error"].fillna(0) * stdtrit((cells["units"] - 1).clip(lower=1), 0.975)
     axis.errorbar(cells["best"], heights, xerr=reach, fmt="o", color=color, markersize=4.5, linewidth=1.1, label=label)
     axis.plot(runs["best"], [order.index(name) + shift for name in runs["series"]], ".", color="0.25", markersize=2.5,
               zorder=3)
@@ -87,7 +87,7 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
                 axis.axhline(part["best"].mean(), color="0.4", linestyle=":", label=series)
                 continue
             part = part.sort_values("ipc")
-            half = (stats.t.ppf(0.975, (part["units"] - 1).clip(lower=1)) * part["error"]).fillna(0)
+            half = (stdtrit((part["units"] - 1).clip(lower=1), 0.975) * part["error"]).fillna(0)
             ends = np.stack([np.minimum(half, part["best"]), np.minimum(half, 100 - part["best"])])
             axis.errorbar(part["ipc"] + shift[series], part["best"], yerr=ends, markersize=3.5, capsize=2,
                           linewidth=1, elinewidth=0.7, label=series, **looks[series])

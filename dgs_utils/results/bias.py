@@ -7,7 +7,7 @@ independently, which is what the intervals rest on.
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from dgs_utils.methods import METHODS
 from dgs_utils.results.comparisons import holm
@@ -81,7 +81,7 @@ def gains_by_bias(gains: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     """
     found = gains.groupby([*LINE, "bias"], sort=False).agg(
         pools=("gain", "size"), shift=("shift", "mean"), gain=("gain", "mean"), std=("gain", "std")).reset_index()
-    reach = stats.t.ppf((1 + confidence) / 2, (found["pools"] - 1).clip(lower=1)) / np.sqrt(found["pools"])
+    reach = stdtrit((found["pools"] - 1).clip(lower=1), (1 + confidence) / 2) / np.sqrt(found["pools"])
     half = reach * found["std"]
     found = found.assign(low=found["gain"] - half, high=found["gain"] + half, confidence=confidence).drop(columns="std")
     order = {name: place for place, name in enumerate(gains.groupby(LINE, sort=False).groups)}
@@ -99,8 +99,10 @@ def trends_of(gains: pd.DataFrame) -> pd.DataFrame:
         One row a rule of a condition and IPC that has `FEWEST` pools or more, of several shifts: these; pools, how
         many; tau, Kendall's rank correlation of gain and shift; p of its being 0, and p_holm for all of them together.
     """
+    from scipy.stats import kendalltau  # loading takes a second, which results of other pools are spared
+
     lines = [{**dict(zip(LINE, names, strict=True)), "pools": len(part),
-              **dict(zip(("tau", "p"), stats.kendalltau(part["shift"], part["gain"]), strict=True))}
+              **dict(zip(("tau", "p"), kendalltau(part["shift"], part["gain"]), strict=True))}
              for names, part in gains.groupby(LINE, sort=False)
              if len(part) >= FEWEST and part["shift"].nunique() > 1]
     found = pd.DataFrame(lines, columns=[*LINE, "pools", "tau", "p"])

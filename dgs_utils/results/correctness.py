@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import chdtrc
 
 from dgs_utils.images.tables import read_table
 
@@ -65,4 +65,4 @@ def mcnemar(by_image: np.ndarray) -> float:
         by_image: difference of how often the two arms are right, (images,).
     """
     squares = float((by_image**2).sum())
-    return float(stats.chi2.sf(by_image.sum() ** 2 / squares, 1)) if squares > 0 else 1.0
+    return float(chdtrc(1, by_image.sum() ** 2 / squares)) if squares > 0 else 1.0

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Term:
 
 
 def _weight(count: int, p: float) -> float:
-    return float(stats.t.isf(p / 2, count - 1)) ** 2
+    """Return t², of Student's t that is exceeded with probability ``p`` on both sides together."""
+    return float(special.stdtrit(count - 1, p / 2)) ** 2
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def count_needed(terms: Sequence[Term], source: str, gain: float, confidence: fl
     def enough(count: int) -> bool:
         scaled = [_with_count(term, count) if term.source == source else term for term in terms]
         error = float(np.sqrt(sum(term.own for term in scaled)))
-        return float(half_width(scaled, confidence)) + stats.norm.ppf(power) * error <= gain
+        return float(half_width(scaled, confidence)) + special.ndtri(power) * error <= gain
 
     few, many = 1, 10_000
     if not enough(many):

@@ -1,7 +1,7 @@
 """Whether a judge can be trusted on the originals, before anything is drawn by what it says."""
 
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import bdtrc
 
 
 def doubts_about(scores: pd.DataFrame, outputs: int, alpha: float = 0.05) -> list[str]:
@@ -14,7 +14,7 @@ def doubts_about(scores: pd.DataFrame, outputs: int, alpha: float = 0.05) -> lis
     """
     right, size = int(scores["correct"].sum()), len(scores)
     doubts = []
-    if binomtest(right, size, 1 / outputs, alternative="greater").pvalue > alpha:
+    if bdtrc(right - 1, size, 1 / outputs) > alpha:
         doubts.append(f"the judge recognises {right} of {size} original images, no better than guessing among its "
                       f"{outputs} classes, so difficulties by it mean nothing; check prepare.class_index, or train it "
                       f"longer")
