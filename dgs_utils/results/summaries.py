@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.results.labels import earned_label
-from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, condition_of, main_series, series_of
+from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, SEEDS, condition_of, main_series, series_of
 
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure", "judge", "cut")  # of DGS: the column that varies
 
@@ -27,18 +27,19 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     if "series" not in results:
         results = results.assign(series=series_of(results), condition=condition_of(results))
-    results = results.assign(label=earned_labels(results))
+    seeds = {name: results[name].where(results[name].astype(str) != "") for name in SEEDS}  # "" where there is no such
+    results = results.assign(label=earned_labels(results), **seeds)
     groups = results.groupby([*CELL, "series", "condition"], sort=False, dropna=False)
     summary = groups.agg(
         label=("label", "first"), generation=("generation", "first"),
         best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
         last_std=("last", "std"), n=("best", "size"), n_test=("n_test", "max"),
-        pools=("pool_seed", _distinct), selections=("selection_seed", _distinct),
-        trainings=("training_seed", _distinct),
+        pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
+        trainings=("training_seed", "nunique"),
     ).reset_index()
     summary["test_se"] = binomial_error(summary["best"], summary["n_test"])
     summary["optimism"] = summary["best"] - summary["last"]
-    errors = [_error(part) for _, part in groups]
+    errors = [_error(part) for _, part in groups[["best", *SEEDS]]]
     return summary.assign(error=[error for error, _ in errors], units=[units for _, units in errors])
 
 
@@ -51,14 +52,9 @@ def earned_labels(results: pd.DataFrame) -> list[str]:
     return [labels[number] for number in alike]
 
 
-def _distinct(seeds: pd.Series) -> int:
-    """Count distinct seeds; a method that has none of a kind has ""."""
-    return int(seeds[seeds.astype(str) != ""].nunique())
-
-
 def _error(runs: pd.DataFrame) -> tuple[float, int]:
     """Return the standard error of a cell's mean: runs that share a pool, or a selection, are not independent."""
-    for seed in ("pool_seed", "selection_seed", "training_seed"):
+    for seed in SEEDS:
         means = runs.groupby(seed)["best"].mean()
         if len(means) > 1:
             return float(means.std() / np.sqrt(len(means))), len(means)
