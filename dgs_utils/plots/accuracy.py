@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import stdtrit
 
 from dgs_utils.methods import METHODS
 from dgs_utils.plots.shapes import colour_table
 from dgs_utils.plots.style import folded, labels_of, looks_of
+from dgs_utils.results.effects import t_limit
 from dgs_utils.results.summaries import summarise
 
 
@@ -55,7 +55,7 @@ def _draw_means(axis: Axes, cells: pd.DataFrame, runs: pd.DataFrame, order: list
                 label: str) -> None:
     """Draw the means of one IPC with intervals, and the runs behind them."""
     heights = [order.index(name) + shift for name in cells["series"]]
-    reach = cells["error"].fillna(0) * stdtrit((cells["units"] - 1).clip(lower=1), 0.975)
+    reach = (t_limit(cells["units"] - 1, 0.05) * cells["error"]).fillna(0)
     axis.errorbar(cells["best"], heights, xerr=reach, fmt="o", color=color, markersize=4.5, linewidth=1.1, label=label)
     axis.plot(runs["best"], [order.index(name) + shift for name in runs["series"]], ".", color="0.25", markersize=2.5,
               zorder=3)
@@ -87,7 +87,7 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
                 axis.axhline(part["best"].mean(), color="0.4", linestyle=":", label=series)
                 continue
             part = part.sort_values("ipc")
-            half = (stdtrit((part["units"] - 1).clip(lower=1), 0.975) * part["error"]).fillna(0)
+            half = (t_limit(part["units"] - 1, 0.05) * part["error"]).fillna(0)
             ends = np.stack([np.minimum(half, part["best"]), np.minimum(half, 100 - part["best"])])
             axis.errorbar(part["ipc"] + shift[series], part["best"], yerr=ends, markersize=3.5, capsize=2,
                           linewidth=1, elinewidth=0.7, label=series, **looks[series])

@@ -7,10 +7,10 @@ independently, which is what the intervals rest on.
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from dgs_utils.methods import METHODS
 from dgs_utils.results.comparisons import holm
+from dgs_utils.results.effects import t_limit
 from dgs_utils.results.rows import CONDITION, main_series
 from dgs_utils.results.rules import names_of_rules, scores_of
 
@@ -81,8 +81,7 @@ def gains_by_bias(gains: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     """
     found = gains.groupby([*LINE, "bias"], sort=False).agg(
         pools=("gain", "size"), shift=("shift", "mean"), gain=("gain", "mean"), std=("gain", "std")).reset_index()
-    reach = stdtrit((found["pools"] - 1).clip(lower=1), (1 + confidence) / 2) / np.sqrt(found["pools"])
-    half = reach * found["std"]
+    half = t_limit(found["pools"] - 1, 1 - confidence) * found["std"] / np.sqrt(found["pools"])
     found = found.assign(low=found["gain"] - half, high=found["gain"] + half, confidence=confidence).drop(columns="std")
     order = {name: place for place, name in enumerate(gains.groupby(LINE, sort=False).groups)}
     places = [order[names] for names in found[LINE].itertuples(index=False, name=None)]

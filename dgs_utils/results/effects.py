@@ -50,8 +50,12 @@ class Term:
 
 
 def _weight(count: int, p: float) -> float:
-    """Return t², of Student's t that is exceeded with probability ``p`` on both sides together."""
-    return float(special.stdtrit(count - 1, p / 2)) ** 2
+    return float(t_limit(count - 1, p)) ** 2
+
+
+def t_limit(freedom, p: float):
+    """Return what |Student's t| exceeds with probability ``p``, for one or many degrees of freedom; NaN for none."""
+    return -special.stdtrit(freedom, p / 2)  # scipy.stats has the same, but takes a second to load
 
 
 @dataclass(frozen=True)

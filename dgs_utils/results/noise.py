@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ncfdtr, stdtrit
+from scipy.special import ncfdtr
 
+from dgs_utils.results.effects import t_limit
 from dgs_utils.results.rows import CONDITION, SEEDS, numbers_of
 
 
@@ -108,23 +109,20 @@ def sources_of_noise(results: pd.DataFrame, measure: str = "best", gain: float =
     return pd.DataFrame(rows)
 
 
-def pools_needed(std: float, gain: float = 2.0, power: float = 0.8, level: float = 0.05, paired: bool = False) -> int:
-    """Return how many pools a two-sided t test needs to find a gain (by the noncentral t distribution).
+def pools_needed(std: float, gain: float = 2.0, power: float = 0.8, level: float = 0.05) -> int:
+    """Return how many pools each of two arms needs, for a two-sided t test to find a gain (by the noncentral t
+    distribution, whose square is a noncentral F).
 
     Args:
-        std: standard deviation between pools (of the differences, if paired), percentage points.
+        std: standard deviation between pools, percentage points.
         gain: true difference, percentage points.
         power: probability of finding it.
         level: significance level.
-        paired: both methods share the pools; otherwise each arm has pools of its own, and the number is per arm.
     """
     if std == 0:
         return 2
     for n in range(2, 100_000):
-        freedom = n - 1 if paired else 2 * n - 2
-        shift = gain / std * np.sqrt(n if paired else n / 2)
-        limit = stdtrit(freedom, 1 - level / 2)
-        missed = ncfdtr(1, freedom, shift**2, limit**2)  # t² is F; NaN where it is too near zero to be computed
-        if not missed > 1 - power:
+        missed = ncfdtr(1, 2 * n - 2, (gain / std) ** 2 * n / 2, t_limit(2 * n - 2, level) ** 2)
+        if not missed > 1 - power:  # NaN where it is too near zero to be computed
             return n
     raise ValueError(f"a gain of {gain} with a deviation of {std} needs more than 100,000 pools")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.results.labels import earned_label
-from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, SEEDS, condition_of, main_series, series_of
+from dgs_utils.results.rows import BY_IPC, CELL, CONDITION, SEEDS, condition_of, main_series, numbers_of, series_of
 
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure", "judge", "cut")  # of DGS: the column that varies
 
@@ -27,8 +27,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     if "series" not in results:
         results = results.assign(series=series_of(results), condition=condition_of(results))
-    seeds = {name: results[name].where(results[name].astype(str) != "") for name in SEEDS}  # "" where there is no such
-    results = results.assign(label=earned_labels(results), **seeds)
+    results = results.assign(label=earned_labels(results), **{name: numbers_of(results[name]) for name in SEEDS})
     groups = results.groupby([*CELL, "series", "condition"], sort=False, dropna=False)
     summary = groups.agg(
         label=("label", "first"), generation=("generation", "first"),
