@@ -1,7 +1,7 @@
 """Stage 01: DiffFit fine-tuning of the base DiT, with the minimax criteria (Eqs. 1–4) or without [F §3–4].
 
 Several GPUs share each batch: the notebook then starts this module as a program, one process a GPU
-(`dgs_utils.diffusion.parallel`), and watches its losses.
+(`dgs_utils.diffusion.process_group`), and reads its losses.
 """
 
 import json
@@ -21,34 +21,34 @@ from numpy.typing import ArrayLike
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dgs_utils.artifacts.files import atomic, write_csv, write_json
-from dgs_utils.artifacts.parts import is_whole, keep_table, kept
-from dgs_utils.artifacts.places import workspace
-from dgs_utils.artifacts.run import Run, open_node
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.minimax import MinimaxCriterion
-from dgs_utils.diffusion.parallel import ALONE, Group, join
-from dgs_utils.diffusion.trackers import check_tracker, tracking
-from dgs_utils.diffusion.training import Schedule, Trainer
+from dgs_utils.diffusion.process_group import SINGLE_PROCESS, ProcessGroup, join_group
+from dgs_utils.diffusion.training import Schedule, Trainer, ema_warning
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.tables import read_table
 from dgs_utils.params import FineTuneParams
-from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.orphans import follow_guard
-from dgs_utils.runtime.parameters import checked
-from dgs_utils.runtime.progress import silent
-from dgs_utils.runtime.signals import act_on, caught_signals
+from dgs_utils.params.base import validated
+from dgs_utils.params.dataset_defaults import OWN_IMAGES
+from dgs_utils.runtime.devices import resolve_device
+from dgs_utils.runtime.process_lifetime import end_group, end_with, start_owned
+from dgs_utils.runtime.progress import no_progress
+from dgs_utils.runtime.signals import defer_signals, reraise_signals
+from dgs_utils.runtime.table_io import read_table
+from dgs_utils.store.atomic import atomic, write_csv, write_json
+from dgs_utils.store.partial_results import verify_or_remove, write_verified, write_verified_csv
+from dgs_utils.store.paths import workspace
+from dgs_utils.store.session import Run, open_node
 
-Watch = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
-PAUSE = 1.0  # seconds between looks at what the processes have done
+LossCallback = Callable[[Callable[[], pd.DataFrame]], None]  # called with a function that returns the losses so far
+REPORT_INTERVAL_S = 1.0  # between two reports of the processes
 
 
 # ---- A model and latents ---------------------------------------------------------------------------------------------
 
 def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = None, *, device: str = "auto",
-                    progress: Callable = silent, **settings: Any) -> tuple[dict[str, Tensor], pd.DataFrame]:
+                    progress: Callable = no_progress, **settings: Any) -> tuple[dict[str, Tensor], pd.DataFrame]:
     """Fine-tune a DiT by DiffFit with the minimax criteria, in this process.
 
     Args:
@@ -57,8 +57,8 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         conditions: shape (classes,), the model's label of each class; None where they are the set's own.
         device: where to train.
         progress: wraps the steps.
-        settings: epochs, steps, sampled_step, batch_size, learning_rate, ema_decay, scaled_blocks, criteria,
-            memory_size, weight_representative, weight_diverse, seed and precision of `params.FineTuneParams`.
+        settings: epochs, steps, batch_size, learning_rate, ema_decay, criteria, memory_size, weight_representative,
+            weight_diverse, seed and precision of `params.FineTuneParams`.
 
     Returns:
         The moving average at the last step by parameter name, as ``difffit.safetensors`` holds it, and the losses:
@@ -68,24 +68,23 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         ValueError: a bad setting.
         FloatingPointError: the loss became NaN or infinite.
     """
-    params = checked(FineTuneParams, settings)
+    params = validated(FineTuneParams, settings).with_defaults(OWN_IMAGES)
     known = range(int(latents.labels.max()) + 1) if conditions is None else conditions
-    model = with_difffit(base, params).to(resolve(device))
+    model = with_difffit(base, params).to(resolve_device(device))
     trainer = trainer_of(model, latents, known, params)
-    total = trainer.schedule.steps
-    average = trainer.run(min(params.sampled_step or total, total), progress)
+    average = trainer.run(progress=progress)
     return {name: tensor.contiguous().cpu() for name, tensor in average.items()}, trainer.loss_table()
 
 
 def with_difffit(base: DiT, params: FineTuneParams) -> DiT:
     """Give a DiT the scales of DiffFit and freeze all but DiffFit's parameters, in place."""
-    model = add_difffit(base, params.scaled_blocks or None)
+    model = add_difffit(base)
     trainable_parameters(model)
     return model
 
 
 def trainer_of(model: DiT, latents: Latents, conditions: ArrayLike, params: FineTuneParams,
-               checkpoint: Path | None = None, group: Group = ALONE) -> Trainer:
+               checkpoint: Path | None = None, group: ProcessGroup = SINGLE_PROCESS) -> Trainer:
     """Return the trainer of a model that `with_difffit` made, on its device, resumed where there is a checkpoint."""
     if params.gradient_checkpointing:
         model.enable_gradient_checkpointing()
@@ -93,65 +92,116 @@ def trainer_of(model: DiT, latents: Latents, conditions: ArrayLike, params: Fine
     if params.criteria == "minimax":
         criterion = MinimaxCriterion(params.memory_size, params.weight_representative, params.weight_diverse)
     schedule = Schedule(total_steps(params, len(latents)), params.batch_size, params.learning_rate, params.ema_decay,
-                        params.seed, params.precision, params.checkpoint_every)
+                        params.seed, params.precision)
     return Trainer(model, trainable_parameters(model), latents, torch.tensor(np.asarray(conditions)), schedule,
                    criterion, checkpoint, group)
 
 
 def total_steps(params: FineTuneParams, images: int) -> int:
-    """Return the number of optimiser steps: as given, or epochs × full batches an epoch."""
+    """Return the number of optimiser steps: ``fine_tune.steps``, or epochs × full batches an epoch."""
     return params.steps or params.epochs * max(images // params.batch_size, 1)
 
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
+
+def trained_share(run: Run) -> str:
+    """Return a sentence about the size of what is trained, and about the length of the training."""
+    model, last = build_model(run), last_step(run)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trained, total = sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
+    return (f"{trained:,} of {total:,} parameters ({trained / total:.2%}), {last:,} steps: "
+            f"{epochs_of(run, last):.1f} epochs of the originals")
+
+
+def fine_tune(run: Run, on_losses: LossCallback | None = None) -> pd.DataFrame:
+    """Fine-tune, and write ``difffit.safetensors`` (the moving average at the last step) and ``losses.csv``.
+
+    Args:
+        run: the stage.
+        on_losses: called after each step with a function that returns the losses so far.
+
+    Returns:
+        The losses: step, mse, vb, representative, diverse.
+
+    Raises:
+        ValueError: more processes than GPUs or images in a batch.
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    weights, losses = run.folder / "difffit.safetensors", run.folder / "losses.csv"
+    if not (verify_or_remove(weights) and verify_or_remove(losses)):
+        count, until = process_count(run.params), last_step(run)
+        if warning := ema_warning(run.params.ema_decay, until):
+            run.warn(warning, decides=True)
+        if count == 1:
+            train(run, until, on_losses=on_losses)
+        else:
+            _train_in_processes(run, until, count, on_losses)
+    return read_table(losses)
+
+
+def train(run: Run, until: int, group: ProcessGroup = SINGLE_PROCESS, device: str = "",
+          on_losses: LossCallback | None = None) -> None:
+    """Train in this process, one of ``group``; the first process writes the results."""
+    trainer = build_trainer(run, group, device)
+
+    def after_step(trainer: Trainer) -> None:
+        if on_losses:
+            on_losses(trainer.loss_table)
+
+    average = trainer.run(until, run.progress if group.is_main else no_progress, after_step)
+    if group.is_main:
+        write_verified_csv(run.folder / "losses.csv", trainer.loss_table())
+        with write_verified(run.folder / "difffit.safetensors") as partial:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
+        checkpoint_of(run).unlink(missing_ok=True)
+
+
+def build_trainer(run: Run, group: ProcessGroup = SINGLE_PROCESS, device: str = "") -> Trainer:
+    """Return the trainer of this stage, resumed from its checkpoint where there is one.
+
+    Args:
+        run: the stage.
+        group: the processes that train together.
+        device: of this process; "" for the first GPU, or the CPU.
+    """
+    prepare = run.inputs["prepare"]
+    latents = Latents.load(prepare / "latents.safetensors")
+    model = build_model(run).to(resolve_device(device or "auto"))
+    return trainer_of(model, latents, read_classes(prepare)["condition"], run.params,
+                      checkpoint_of(run), group)
+
 
 def build_model(run: Run) -> DiT:
     """Return the base DiT with DiffFit's scales, all but DiffFit's parameters frozen, on the CPU."""
     return with_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"), run.params)
 
 
-def build_trainer(run: Run, group: Group = ALONE, device: str = "") -> Trainer:
-    """Return the trainer of this stage, resumed from its checkpoint where there is one.
-
-    Args:
-        run: the stage.
-        group: the processes that train together.
-        device: of this process; "" for the stage's.
-    """
-    prepare = run.inputs["prepare"]
-    latents = Latents.load(prepare / "latents.safetensors")
-    model = build_model(run).to(resolve(device or run.params.device))
-    return trainer_of(model, latents, read_classes(prepare)["condition"], run.params,
-                      checkpoint_of(run), group)
-
-
 def checkpoint_of(run: Run) -> Path:
-    """Return the file that an interrupted training goes on from."""
+    """Return the file that an interrupted training resumes from."""
     return run.folder / "checkpoints" / "last.pt"
 
 
 def last_step(run: Run) -> int:
-    """Return the step whose moving average is sampled, after which training ends; warn where it is never reached.
+    """Return the step after which training ends, whose moving average is sampled."""
+    return total_steps(run.params, len(Latents.load(run.inputs["prepare"] / "latents.safetensors")))
 
-    The published run samples step 12,000, its only checkpoint, and goes on to the end all the same.
-    """
-    total = total_steps(run.params, len(Latents.load(run.inputs["prepare"] / "latents.safetensors")))
-    wanted = run.params.sampled_step
-    if wanted > total:
-        run.warn(f"fine_tune.sampled_step is {wanted}, but training ends after {total} steps; step {total} is sampled")
-    return min(wanted or total, total)
+
+def epochs_of(run: Run, steps: int) -> float:
+    """Return how many passes over the originals so many steps are."""
+    images = len(Latents.load(run.inputs["prepare"] / "latents.safetensors"))
+    return steps / max(images // run.params.batch_size, 1)
 
 
 def process_count(params: FineTuneParams) -> int:
-    """Return how many processes train: as given, or one per visible GPU.
+    """Return the number of processes: ``fine_tune.processes``, or one per visible GPU.
 
     Raises:
         ValueError: more than there are GPUs or images in a batch.
     """
-    gpus = (torch.cuda.device_count() or 1) if params.device in ("auto", "cuda") else 1
+    gpus = torch.cuda.device_count() or 1
     count = params.processes or min(gpus, params.batch_size)
-    if resolve(params.device).type == "cuda" and count > gpus:
-        raise ValueError(f"fine_tune.processes is {count}, but device {params.device!r} shows {gpus} GPUs; "
+    if torch.cuda.is_available() and count > gpus:
+        raise ValueError(f"fine_tune.processes is {count}, but this process sees {gpus} GPUs; "
                          f"make more visible by CUDA_VISIBLE_DEVICES, or lower it")
     if count > params.batch_size:
         raise ValueError(f"fine_tune.processes is {count}, but a batch has only {params.batch_size} images to share; "
@@ -159,105 +209,63 @@ def process_count(params: FineTuneParams) -> int:
     return count
 
 
-def fine_tune(run: Run, watch: Watch | None = None) -> pd.DataFrame:
-    """Fine-tune, and write ``difffit.safetensors`` (the moving average at the sampled step) and ``losses.csv``.
-
-    Args:
-        run: the stage.
-        watch: called after each step with a function that returns the losses so far.
-
-    Returns:
-        The losses: step, mse, vb, representative, diverse.
-
-    Raises:
-        ValueError: more processes than GPUs or images in a batch, or a tracker whose package is missing.
-        FloatingPointError: the loss became NaN or infinite.
-    """
-    weights, losses = run.folder / "difffit.safetensors", run.folder / "losses.csv"
-    if not (is_whole(weights) and is_whole(losses)):
-        check_tracker(run.params.tracker)
-        count, until = process_count(run.params), last_step(run)
-        if count == 1:
-            train(run, until, watch=watch)
-        else:
-            _launch(run, until, count, watch)
-    return read_table(losses)
-
-
-def train(run: Run, until: int, group: Group = ALONE, device: str = "", watch: Watch | None = None) -> None:
-    """Train in this process, one of ``group``; the first process writes the results."""
-    trainer = build_trainer(run, group, device)
-    with tracking(run.params.tracker, run.folder / "trackers", run.node.label, run.params.identity()) as log:
-
-        def after_step(trainer: Trainer) -> None:
-            if log:
-                log(dict(zip(Trainer.LOSSES, trainer.losses[-1], strict=True)), trainer.step)
-            if watch:
-                watch(trainer.loss_table)
-
-        average = trainer.run(until, run.progress if group.leads else silent, after_step)
-    if group.leads:
-        keep_table(run.folder / "losses.csv", trainer.loss_table())
-        with kept(run.folder / "difffit.safetensors") as partial:
-            save_file({name: tensor.contiguous().cpu() for name, tensor in average.items()}, partial)
-        checkpoint_of(run).unlink(missing_ok=True)
-
-
 # ---- Several processes -----------------------------------------------------------------------------------------------
 
-def _launch(run: Run, until: int, count: int, watch: Watch | None) -> None:
-    """Train in ``count`` processes and wait for them; they end when this one does, however that happens."""
+def _train_in_processes(run: Run, until: int, count: int, on_losses: LossCallback | None) -> None:
+    """Train in ``count`` processes and wait for them; they end with this process, even if it is killed."""
     folder = run.folder / "checkpoints"
     inputs = {name: str(source) for name, source in run.inputs.items()}
     write_json(folder / "params.json", run.params.model_dump(mode="json") | inputs | {"output": str(run.folder)})
     error = folder / "error.txt"
-    for left in (error, folder / "losses.csv"):
-        left.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dgs_utils.batch.guard", str(os.getpid()),
-               sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
+    for old in (error, folder / "losses.csv"):
+        old.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
                "-m", "dgs_utils.fine_tune", str(folder / "params.json"), str(until)]
-    with (folder / "log.txt").open("w") as log, caught_signals() as caught:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace(), start_new_session=True)
-        for _ in run.progress(_steps(process, until, folder / "losses.csv", caught, watch), "training", until):
-            pass
-    act_on(caught, "stopped; run again to continue from the last checkpoint")
+    with (folder / "log.txt").open("w") as log, defer_signals() as caught:
+        process = start_owned(command, stdout=log, stderr=log, cwd=workspace())
+        try:
+            steps = _report_steps(process, until, folder / "losses.csv", caught, on_losses)
+            for _ in run.progress(steps, "training", until):
+                pass
+        finally:
+            end_group(process)
+    reraise_signals(caught, "stopped; run again to continue from the last checkpoint")
     if process.returncode:
         raise RuntimeError(error.read_text() if error.exists() else
-                           f"the processes ended with status {process.returncode}; {folder / 'log.txt'} tells why")
+                           f"the processes ended with status {process.returncode}; see {folder / 'log.txt'}")
 
 
-def _steps(process: subprocess.Popen, until: int, file: Path, caught: list[int],
-           watch: Watch | None) -> Iterator[int]:
-    """Yield once for each step that the processes report in a file, until they end; pass a signal on to them."""
-    seen = 0
+def _report_steps(process: subprocess.Popen, until: int, file: Path, caught: list[int],
+                  on_losses: LossCallback | None) -> Iterator[int]:
+    """Yield once for each step in the losses that the processes write, until they end; forward a signal to them."""
+    reported = 0
     while process.poll() is None:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PAUSE)
+            process.wait(REPORT_INTERVAL_S)
         if caught and process.returncode is None:
-            process.terminate()
-            process.wait()
-        if file.exists() and watch and process.returncode is None:
-            watch(lambda: read_table(file))
+            end_group(process)
+        if file.exists() and on_losses and process.returncode is None:
+            on_losses(lambda: read_table(file))
         steps = len(read_table(file)) if file.exists() else 0
         if process.returncode == 0:
             steps = until
-        yield from range(seen, steps)
-        seen = max(seen, steps)
+        yield from range(reported, steps)
+        reported = max(reported, steps)
 
 
 def main(file: Path, until: int) -> None:
-    """Be one of the processes that `_launch` starts."""
-    follow_guard()
+    """Run one of the processes that `_train_in_processes` starts."""
+    end_with(os.getppid())
     folder = file.parent
-    params = checked(FineTuneParams, json.loads(file.read_text()))
-    group, device = join(params.device)
-    due = time.monotonic()
+    params = validated(FineTuneParams, json.loads(file.read_text()))
+    group, device = join_group("auto")
+    next_report_at = time.monotonic()
 
     def report(losses: Callable[[], pd.DataFrame]) -> None:
-        nonlocal due
-        if group.leads and time.monotonic() > due:
+        nonlocal next_report_at
+        if group.is_main and time.monotonic() > next_report_at:
             write_csv(folder / "losses.csv", losses())
-            due = time.monotonic() + PAUSE
+            next_report_at = time.monotonic() + REPORT_INTERVAL_S
 
     try:
         train(open_node(params, alone=False), until, group, device, report)

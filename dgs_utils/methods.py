@@ -3,54 +3,58 @@
 A method takes the set out of images that exist already, the originals or a generated pool; or it is a *crops* method,
 which puts images together from parts of the originals, or a *condense* method, which optimises pixels (notebook 08).
 `METHODS` are the presets that tables name; ``sample.score`` and ``sample.rule`` exchange one part of a preset, and what
-comes out is another preset wherever there is one (`method_of`). This module imports nothing heavy, so that a grid can
-be planned without torch; the rules themselves are in `dgs_utils.selection.selectors`.
+comes out is another preset wherever there is one (`resolve_method`). This module imports nothing heavy, so that a
+grid can be planned without torch; the rules themselves are in `dgs_utils.selection.select`.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-SCORES: dict[str, str] = {  # columns of stage 03, each in [0, 1], 0 the easiest; see `dgs_utils.selection.measures`
+SCORES: dict[str, str] = {  # columns of stage 03, each in [0, 1], 0 the easiest; see `dgs_utils.classifiers.measures`
     "difficulty": "1 − p(class)", "margin": "margin", "cross_entropy": "cross-entropy", "entropy": "entropy",
     "el2n": "EL2N", "confidence": "1 − confidence", "aum": "AUM", "forgetting": "forgetting", "dyn_unc": "Dyn-Unc",
     "dual": "DUAL", "el2n_early": "EL2N (early)",
 }
-DYNAMIC = ("aum", "forgetting", "dyn_unc", "dual", "el2n_early")  # scores that need prepare.dynamics
-WINDOW = 10  # epochs that they look at together, the least that a training with dynamics has
-MODES = ("mgd3", "strata")  # generators with as many modes as images, whose pools do not nest
+DYNAMICS_SCORES = ("aum", "forgetting", "dyn_unc", "dual", "el2n_early")  # scores that need prepare.dynamics
+DYNAMICS_WINDOW = 10  # epochs that they look at together, the least that a training with dynamics has
+MODE_GUIDED = ("mgd3", "strata")  # generators with as many modes as images, whose pools do not nest
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a rule of `dgs_utils.selection.selectors` looks at.
+    """What a rule of `dgs_utils.selection.select` needs.
 
     Attributes:
         label: name in tables and figures.
-        needs: "score" (stage 03), "target" (the distribution of stage 04, and its transformed scores), "judgement" (the
-            judge's confidence and whether it is right, stage 03), "dynamics" (of the judge's training), and "features".
+        needs: "score" (stage 03), "target" (the distribution of stage 04, and its transformed scores), "prediction"
+            (the scorer's confidence and whether it is right, stage 03), "dynamics" (of its training), and "features".
         uses: parameters of stage 05 that are the rule's own; "seed" where chance plays a part.
+        whole_set: it chooses for all classes at once.
+        cut: share of the hardest candidates that its definition removes first.
     """
 
     label: str
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    whole_set: bool = False
+    cut: float = 0.0
 
 
 RULES: dict[str, Rule] = {
     "first": Rule("First"),
     "all": Rule("All"),
     "random": Rule("Random", uses=("seed",)),
-    "draw": Rule("DGS", ("target",), ("distribution", "counts", "seed")),
-    "match": Rule("DGS (match)", ("target",), ("distribution", "counts")),
+    "draw": Rule("DGS", ("target",), ("distribution", "seed")),
+    "match": Rule("DGS (match)", ("target",), ("distribution",)),
     "easiest": Rule("Easiest", ("score",)),
     "hardest": Rule("Hardest", ("score",)),
     "middle": Rule("Middle", ("score",)),
     "cad": Rule("Compute-aware", ("score",), ("compute",)),
     "stratified": Rule("Stratified", ("score",), ("seed",)),
-    "ccs": Rule("CCS", ("score",), ("seed",)),
+    "ccs": Rule("CCS", ("score",), ("seed",), cut=0.3),
     "dual": Rule("DUAL", ("score", "dynamics"), ("seed",)),
-    "confidence": Rule("Confidence (CaO2)", ("judgement",)),
-    "s3": Rule("S3 groups", ("features",)),
+    "confidence": Rule("Confidence (CaO2)", ("prediction",)),
+    "s3": Rule("S3 groups", ("features",), whole_set=True),
     "k_center": Rule("K-Center", ("features",)),
     "herding": Rule("Herding", ("features",)),
     "moderate": Rule("Moderate", ("features",)),
@@ -58,7 +62,7 @@ RULES: dict[str, Rule] = {
     "prototypes_far": Rule("Prototypes (far)", ("features",), ("seed",)),
     "facility_location": Rule("Facility location", ("features",)),
     "d2": Rule("D2", ("score", "features")),
-    "reliable_far": Rule("Reliable × far", ("score", "judgement", "features")),
+    "reliable_far": Rule("Reliable × far", ("score", "prediction", "features")),
 }
 
 
@@ -68,16 +72,16 @@ class Method:
 
     Attributes:
         label: name in tables and figures.
-        source: "originals", "pool", "crops" (of originals, by `dgs_utils.selection.mosaics`) or "condense".
-        selector: a name of `RULES`, or of the condensation in `dgs_utils.condense`.
+        source: "originals", "pool", "crops" (of originals, by `dgs_utils.selection.rded_crops`) or "condense".
+        rule_name: a name of `RULES`, or of the condensation in `dgs_utils.condense`.
         generator: which pool (`pool.generator`); "" for the experiment's own, or where no pool is used.
-        score: a name of `SCORES`; "" where the rule looks at none, or at the measure of stage 03.
+        score: a name of `SCORES`; "" if the rule uses none, or the measure of stage 03.
         tiles: its images are mosaics of tiles × tiles crops.
     """
 
     label: str
     source: str
-    selector: str
+    rule_name: str
     generator: str = ""
     score: str = ""
     tiles: int = 1
@@ -85,7 +89,7 @@ class Method:
     @property
     def whole(self) -> bool:
         """Whether it takes every image there is, whatever the IPC."""
-        return self.selector == "all"
+        return self.rule_name == "all"
 
     @property
     def chooses(self) -> bool:
@@ -94,13 +98,13 @@ class Method:
 
     @cached_property
     def rule(self) -> Rule:
-        """What its rule looks at."""
-        return RULES.get(self.selector, Rule(self.label, uses=("seed",) if self.source == "crops" else ()))
+        """What its rule needs."""
+        return RULES.get(self.rule_name, Rule(self.label, uses=("seed",) if self.source == "crops" else ()))
 
     @cached_property
     def uses(self) -> tuple[str, ...]:
-        """The parameters of stage 05 that matter to it, beside method and ipc; the others do not tell results apart."""
-        sized = self.source == "pool" and self.selector not in ("first", "all")
+        """The parameters of stage 05 that matter to it, beside method and ipc; the others do not change the result."""
+        sized = self.source == "pool" and self.rule_name not in ("first", "all")
         return (*(("pool_factor",) if sized else ()), *self.rule.uses)
 
 
@@ -144,14 +148,14 @@ METHODS: dict[str, Method] = {
     "idc": Method("IDC-1", "condense", "idc"),
 }
 
-REAL = ("easiest", "hardest", "middle", "cad", "stratified", "ccs", "dual", "confidence", "moderate", "prototypes_near",
-        "prototypes_far", "facility_location", "d2", "reliable_far")  # rules that choose among the originals, too
+RULES_FOR_ORIGINALS = ("easiest", "hardest", "middle", "cad", "stratified", "ccs", "dual", "confidence", "moderate",
+                       "prototypes_near", "prototypes_far", "facility_location", "d2", "reliable_far")
 
 METHODS |= {f"real_{name}": replace(METHODS[name], label=f"{METHODS[name].label}, real", source="originals")
-            for name in REAL}
+            for name in RULES_FOR_ORIGINALS}
 
 
-def method_of(name: str, score: str = "", rule: str = "") -> tuple[str, Method]:
+def resolve_method(name: str, score: str = "", rule: str = "") -> tuple[str, Method]:
     """Return a preset with its score or rule exchanged: the name of the preset with that source and rule, and it.
 
     Args:
@@ -169,9 +173,9 @@ def method_of(name: str, score: str = "", rule: str = "") -> tuple[str, Method]:
         how = f"set pool.generator to {method.generator} and" if method.generator else "to exchange them,"
         raise ValueError(f"sample.method {name} has no score or rule to exchange; {how} choose another method, "
                          f"such as dgs")
-    if rule and rule != method.selector:
+    if rule and rule != method.rule_name:
         found = [other for other, m in METHODS.items()
-                 if (m.source, m.selector) == (method.source, rule) and (m.chooses or m.whole)]
+                 if (m.source, m.rule_name) == (method.source, rule) and (m.chooses or m.whole)]
         if not found:
             raise ValueError(f"sample.rule {rule} does not choose among the {method.source}; give sample.method dgs "
                              f"for a choice from the pool")

@@ -1,8 +1,7 @@
 """Stage 00: the originals, the difficulty classifier, the autoencoder and the base diffusion model, ready on disk."""
 
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,79 +9,48 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from dgs_utils.artifacts.files import write_csv
-from dgs_utils.artifacts.midway import Midway
-from dgs_utils.artifacts.parts import is_whole, keep_table, kept
-from dgs_utils.artifacts.places import locate
-from dgs_utils.artifacts.run import Run
-from dgs_utils.classifiers.judge import Classifier, ClassifierConfig, load, pretrained
-from dgs_utils.classifiers.networks import Network, build_network
-from dgs_utils.classifiers.protocols import PROTOCOLS, augmentation_of
-from dgs_utils.classifiers.training import ImageTensors, Recipe, Watch, load_images, logits, train_classifier
-from dgs_utils.diffusion import autoencoder, checkpoints
+from dgs_utils.classifiers import dynamics
+from dgs_utils.classifiers.architectures import DGS, refuse_hub_address
+from dgs_utils.classifiers.folds import assign_folds
+from dgs_utils.classifiers.networks import Network
+from dgs_utils.classifiers.pretrained import open_scorer_folder, pretrained
+from dgs_utils.classifiers.protocols import PROTOCOLS
+from dgs_utils.classifiers.scorer import Classifier, load_classifier
+from dgs_utils.classifiers.scorer_training import train_scorer
+from dgs_utils.classifiers.training import EpochCallback, ImageTensors, load_images, predict_logits
+from dgs_utils.diffusion import dit_weights
+from dgs_utils.diffusion.autoencoder import Autoencoder, load_autoencoder, store_autoencoder
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.latents import Latents, encode
-from dgs_utils.diffusion.training import Schedule, Trainer
-from dgs_utils.images.classes import imagenet_names, read_classes
-from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.images.tables import read_table
+from dgs_utils.diffusion.training import Schedule, Trainer, ema_warning
+from dgs_utils.images import prepare_dataset
+from dgs_utils.images.classes import (
+    class_names_of_model,
+    model_indices,
+    read_class_index,
+    read_classes,
+    write_model_indices,
+)
+from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import PrepareParams
-from dgs_utils.runtime.devices import resolve
-from dgs_utils.runtime.parameters import checked
-from dgs_utils.runtime.progress import silent
+from dgs_utils.params.base import validated
+from dgs_utils.params.dataset_defaults import MAX_SIDE, OWN_IMAGES
+from dgs_utils.params.prepare import MIN_SIDE
+from dgs_utils.runtime.devices import resolve_device
+from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import named_seed, torch_seeded
-from dgs_utils.selection import dynamics
-from dgs_utils.selection.folds import folds_of
+from dgs_utils.runtime.table_io import read_table
+from dgs_utils.store.atomic import write_csv
+from dgs_utils.store.checkpoint import Checkpointer
+from dgs_utils.store.partial_results import verify_or_remove, write_verified, write_verified_csv
+from dgs_utils.store.paths import resolve_path
+from dgs_utils.store.session import Run
 
-# ---- Images and judges -----------------------------------------------------------------------------------------------
-
-def train_judge(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, network: str, size: int, epochs: int,
-                seed: int = 0, flip: bool = True, precision: str = "fp32", device: str = "auto", workers: int = 0,
-                progress: Callable = silent, midway: Midway | None = None, watch: Watch | None = None,
-                protocol: str = "idc") -> tuple[Classifier, pd.DataFrame]:
-    """Train a judge of difficulty, or a teacher, on real images with their true labels.
-
-    Args:
-        train: images with labels from 0, as files or uint8 tensors (N, 3, size, size).
-        test: images of the same classes, for the curve only.
-        network: a name of `networks.NETWORKS`.
-        size: side in pixels that the judge sees.
-        epochs: passes over the set.
-        seed: names the initial weights and every draw.
-        flip: whether a mirrored image still shows its class.
-        precision: "fp32" or "bf16".
-        device: where the training runs.
-        workers: threads that read images; 0 = one per core.
-        progress: wraps the epochs.
-        midway: keeps the state between two steps, and has the one to go on from, if any.
-        watch: called with the number and the network after each epoch.
-        protocol: whose optimiser, schedule, transforms, norm and size of test images: "idc", or "rded" for a teacher
-            of soft labels [B §3.1]. RDED's authors gave their teachers away, but not how they were trained, so ours
-            are trained as their students are.
-
-    Returns:
-        The judge, on the CPU, and its curve: epoch, learning_rate, loss, top1 (percent).
-
-    Raises:
-        ValueError: an unknown network, or one that does not suit the size.
-    """
-    classes, known = int(train.labels.max()) + 1, PROTOCOLS[protocol]
-    norm, known = "batch" if known.temperature else "instance", replace(known, temperature=0.0)
-    with torch_seeded("prepare", "judge", seed):
-        built = build_network(network, classes, size, norm)
-    shown, asked = ((images if isinstance(images, ImageTensors) else load_images(images, size, workers, zoom=zoom))
-                    .to(resolve(device)) for images, zoom in ((train, 1.0), (test, known.test_zoom)))
-    recipe = Recipe(epochs, known.batch_size(0), known.learning_rate, augmentation=augmentation_of(known, flip),
-                    precision=precision, protocol=known)
-    outcome = train_classifier(built.to(resolve(device)), shown, asked, recipe, seed, progress, stage="prepare",
-                               midway=midway, watch=watch)
-    config = ClassifierConfig(network, classes, resize=round(size * known.test_zoom), crop=size, norm=norm)
-    return Classifier(built.cpu(), config), outcome.curve
-
+LABEL_DROPOUT = 0.1  # share of labels that a DiT trained here does not see, as published; guidance needs it
 
 # ---- Latents and diffusion models ------------------------------------------------------------------------------------
 
-def train_dit(latents: Latents, *, device: str = "auto", progress: Callable = silent,
+def train_dit(latents: Latents, *, device: str = "auto", progress: Callable = no_progress,
               **settings: Any) -> tuple[DiT, pd.DataFrame]:
     """Train a DiT from scratch, as the base that fine-tuning starts from.
 
@@ -90,8 +58,9 @@ def train_dit(latents: Latents, *, device: str = "auto", progress: Callable = si
         latents: the training set, with labels from 0; ``encode`` of `diffusion.latents` makes them from images.
         device: where to train.
         progress: wraps the steps.
-        settings: dit_size, or patch_size, hidden_size, depth and num_heads; label_dropout, train_steps, train_batch,
-            learning_rate, ema_decay, seed and precision of `params.PrepareParams`.
+        settings: dit_size, or patch_size, hidden_size, depth and num_heads; train_steps, train_batch, learning_rate,
+            ema_decay, seed and precision of `params.PrepareParams`. Its size and train_steps have no
+            defaults.
 
     Returns:
         The model, on the device, with the moving average of its weights, and the losses: step, mse, vb.
@@ -100,17 +69,19 @@ def train_dit(latents: Latents, *, device: str = "auto", progress: Callable = si
         ValueError: a bad setting, or sizes that do not divide.
         FloatingPointError: the loss became NaN or infinite.
     """
-    params = checked(PrepareParams, settings | {"device": device})
-    return _train_dit(latents, int(latents.labels.max()) + 1, params, progress)
+    known = OWN_IMAGES | {"image_size": max(latents.mean.shape[-1], MIN_SIDE)}
+    params = validated(PrepareParams, settings | known).with_defaults(OWN_IMAGES)
+    params.check_model()
+    return _train_dit(latents, int(latents.labels.max()) + 1, params, progress, device=device)
 
 
 def _train_dit(latents: Latents, classes: int, params: PrepareParams, progress: Callable,
-               checkpoint: Path | None = None) -> tuple[DiT, pd.DataFrame]:
+               checkpoint: Path | None = None, device: str = "auto") -> tuple[DiT, pd.DataFrame]:
     """Train a DiT of so many classes, from its checkpoint on where there is one; see `train_dit`."""
     channels, side = latents.mean.shape[2:4]
     with torch_seeded("prepare", "dit", params.seed):
         model = fresh_dit(params, channels, side, classes)
-    model = model.to(resolve(params.device))
+    model = model.to(resolve_device(device))
     schedule = Schedule(params.train_steps, params.train_batch, params.learning_rate, params.ema_decay, params.seed,
                         params.precision, stage="prepare")
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -123,7 +94,7 @@ def _train_dit(latents: Latents, classes: int, params: PrepareParams, progress: 
 def fresh_dit(params: PrepareParams, channels: int, side: int, classes: int) -> DiT:
     """Return a DiT with initial weights from torch's global rng, for latents (channels, side, side)."""
     config = {"input_size": side, "in_channels": channels, "num_classes": classes,
-              "class_dropout": params.label_dropout}
+              "class_dropout": LABEL_DROPOUT}
     return DiT.from_size(params.dit_size, **config) if params.dit_size else DiT(**_own_size(params), **config)
 
 
@@ -133,170 +104,200 @@ def _own_size(params: PrepareParams) -> dict[str, int]:
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
-def difficulty_classifier(run: Run) -> pd.DataFrame:
-    """Train the difficulty classifier on the originals, or fetch one that exists already, into ``classifier/``.
+def index_originals(run: Run) -> pd.DataFrame:
+    """Write the class table and the split of the originals (see `prepare_dataset.index_originals`).
 
-    With folds, a judge without each part of the originals is trained, too, into ``folds/<i>/`` (``folds.csv`` says
-    which part an original is in). With dynamics, what the judges say after every epoch is kept in
-    ``dynamics.safetensors``, and what they then are in ``snapshots/<name>/<epoch>.safetensors``. A judge that is there
-    is kept, and an interrupted training goes on from where it was kept last.
+    Returns:
+        The classes: label, class, name, and the number of images of each split.
+    """
+    for warning in prepare_dataset.index_originals(run.params, run.folder, run.progress):
+        run.warn(warning)
+    counts = read_table(run.folder / "originals.csv").pivot_table("file_name", "class", "split", "count", fill_value=0)
+    return read_classes(run.folder)[["label", "class", "name"]].merge(counts, on="class").set_index("label")
+
+
+def difficulty_classifier(run: Run) -> pd.DataFrame:
+    """Train the scorer on the originals, or fetch a trained one, into ``classifier/``.
+
+    With folds, a scorer without each part of the originals is trained, too, into ``folds/<i>/`` (``folds.csv`` has the
+    part of each original). With dynamics, the scorers' predictions after every epoch are written to
+    ``dynamics.safetensors``, and their weights to ``snapshots/<name>/<epoch>.safetensors``. Finished scorers are kept,
+    and an interrupted training resumes.
 
     Returns:
         The training curve (epoch, learning_rate, loss, top1), also in ``classifier_curve.csv``; empty for a pre-trained
         classifier.
     """
-    target, curve = run.folder / "classifier", run.folder / "classifier_curve.csv"
-    if run.params.classifier_weights == "train" and "/" not in run.params.classifier:
-        _train_judges(run)
-    elif not (is_whole(target) and is_whole(curve)):
-        judge, table = _pretrained(run)
-        keep_table(curve, table)
-        judge.save(target)
-    return read_table(curve)
+    if run.params.trains_classifier:
+        _train_scorers(run)
+    else:
+        fetch_classifier(run)
+    return read_table(run.folder / "classifier_curve.csv")
 
 
-def _train_judges(run: Run) -> None:
-    """Train the judge of all originals and, with folds, those of parts of them."""
-    params, folder = run.params, run.folder
+def _train_scorers(run: Run) -> None:
+    """Train the scorer of all originals and, with folds, those of parts of them."""
+    folder = run.folder
     train, test = (ImageSet.read(folder, split) for split in ("train", "val"))
-    judges = [("classifier", "classifier_curve.csv", -1, params.seed)]
+    run.resolve_open("classifier_size", lambda: train.side(MAX_SIDE))
+    params = run.params
+    scorers = [("classifier", "classifier_curve.csv", -1, params.seed)]
     if params.folds:
-        fold = folds_of(train.table, params.folds, params.seed)
+        fold = assign_folds(train.table, params.folds, params.seed)
         write_csv(folder / "folds.csv", train.table[["file_name"]].assign(fold=fold))
-        judges += [(f"folds/{i}", f"folds/{i}.csv", i, named_seed("prepare", "fold", params.seed, i))
+        scorers += [(f"folds/{i}", f"folds/{i}.csv", i, named_seed("prepare", "fold", params.seed, i))
                    for i in range(params.folds)]
-    watched = [name for name, *_ in judges[1:] or judges] if params.dynamics else []
-    there = {name for name, curve, *_ in judges if is_whole(folder / name) and is_whole(folder / curve)}
-    joined = is_whole(folder / dynamics.FILE) and all(name in there and _is_heard(run, name, True) for name in watched)
-    left = [judge for judge in judges
-            if judge[0] not in there or (judge[0] in watched and not _is_heard(run, judge[0], joined))]
-    if left:
-        zoom = PROTOCOLS[params.classifier_protocol].test_zoom
-        images = load_images(train, params.classifier_size, params.workers)
-        tests = load_images(test, params.classifier_size, params.workers, zoom=zoom)
-    for name, curve, left_out, seed in left:
-        part, watch = images, _watch(run, name, images) if name in watched else None
+    recorded = [name for name, *_ in scorers[1:] or scorers] if params.dynamics else []
+    trained = {name for name, curve, *_ in scorers
+               if verify_or_remove(folder / name) and verify_or_remove(folder / curve)}
+    merged = verify_or_remove(folder / dynamics.DYNAMICS_FILE) and all(
+        name in trained and _is_recorded(run, name, True) for name in recorded)
+    missing = [scorer for scorer in scorers
+               if scorer[0] not in trained or (scorer[0] in recorded and not _is_recorded(run, scorer[0], merged))]
+    if missing:
+        images = load_images(train, params.classifier_size)
+        tests = load_images(test, params.classifier_size, zoom=PROTOCOLS[params.classifier_protocol].test_zoom)
+    for name, curve, left_out, seed in missing:
+        part, recorder = images, _make_recorder(run, name, images) if name in recorded else None
         if left_out >= 0:
-            seen = torch.from_numpy(fold != left_out)
-            part = ImageTensors(images.images[seen], images.labels[seen])
-        _train_one(run, part, tests, name, curve, seed, watch)
-        if watch and not _is_heard(run, name):  # it went on from a state, and what it said before that is damaged
-            _train_one(run, part, tests, name, curve, seed, watch)
-    if watched and not joined:
-        _join_dynamics(run, watched, list(train.table["file_name"]))
-    for name in watched:
+            used = torch.from_numpy(fold != left_out)
+            part = ImageTensors(images.images[used], images.labels[used])
+        _train_one(run, part, tests, name, curve, seed, recorder)
+        if recorder and not _is_recorded(run, name):  # training resumed, and an earlier epoch's record is corrupt
+            _train_one(run, part, tests, name, curve, seed, recorder)
+    if recorded and not merged:
+        _merge_dynamics(run, recorded, list(train.table["file_name"]))
+    for name in recorded:
         shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
 
 
 def _train_one(run: Run, train: ImageTensors, test: ImageTensors, name: str, curve: str, seed: int,
-               watch: Watch | None) -> None:
-    params, midway = run.params, Midway(run.folder / "checkpoints" / name / "training.pt")
-    judge, table = train_judge(
+               recorder: EpochCallback | None) -> None:
+    params, checkpointer = run.params, Checkpointer(run.folder / "checkpoints" / name / "training.pt")
+    scorer, table = train_scorer(
         train, test, params.classifier, params.classifier_size, params.classifier_epochs, seed, params.flip,
-        params.precision, params.device, params.workers, run.progress, midway, watch,
-        params.classifier_protocol)
-    keep_table(run.folder / curve, table)
-    judge.save(run.folder / name)
-    midway.done()
+        params.precision, progress=run.progress, checkpointer=checkpointer, on_epoch_end=recorder,
+        protocol=params.classifier_protocol, class_names=list(read_classes(run.folder)["class"]))
+    write_verified_csv(run.folder / curve, table)
+    scorer.save(run.folder / name)
+    checkpointer.clear()
 
 
-def _is_heard(run: Run, name: str, joined: bool = False) -> bool:
-    """Return whether all is there that a judge said and was after each epoch, where what it said is not joined yet."""
+def _is_recorded(run: Run, name: str, merged: bool = False) -> bool:
+    """Return whether the weights and, unless they are merged, the predictions of every epoch have been recorded."""
     epochs = range(1, run.params.classifier_epochs + 1)
-    return (all(is_whole(dynamics.snapshot_of(run.folder, name, epoch)) for epoch in epochs)
-            and (joined or all(is_whole(_said(run, name, epoch)) for epoch in epochs)))
+    return (all(verify_or_remove(dynamics.snapshot_path(run.folder, name, epoch)) for epoch in epochs)
+            and (merged or all(verify_or_remove(_dynamics_file(run, name, epoch)) for epoch in epochs)))
 
 
-def _watch(run: Run, name: str, images: ImageTensors) -> Watch:
-    """Return what keeps a judge, and what it says of all originals, after each epoch of its training."""
-    on_device = images.to(resolve(run.params.device))
+def _make_recorder(run: Run, name: str, images: ImageTensors) -> EpochCallback:
+    """Return a function that records a scorer's weights and its predictions of all originals after an epoch."""
+    on_device = images.to(resolve_device())
 
-    def keep(epoch: int, network: Network) -> None:
-        found = dynamics.observe(logits(network, on_device.images, precision=run.params.precision), images.labels)
-        dynamics.write_dynamics(_said(run, name, epoch), found)
-        with kept(dynamics.snapshot_of(run.folder, name, epoch)) as partial:
+    def record(epoch: int, network: Network) -> None:
+        outputs = predict_logits(network, on_device.images, precision=run.params.precision)
+        dynamics.write_dynamics(_dynamics_file(run, name, epoch), dynamics.dynamics_of_epoch(outputs, images.labels))
+        with write_verified(dynamics.snapshot_path(run.folder, name, epoch)) as partial:
             save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, partial)
 
-    return keep
+    return record
 
 
-def _said(run: Run, name: str, epoch: int) -> Path:
-    """Return the file of what a judge said after an epoch."""
+def _dynamics_file(run: Run, name: str, epoch: int) -> Path:
     return run.folder / "checkpoints" / name / f"{epoch}.safetensors"
 
 
-def _join_dynamics(run: Run, judges: list[str], names: list[str]) -> None:
-    """Put what judges said after each epoch into one file."""
+def _merge_dynamics(run: Run, scorers: list[str], names: list[str]) -> None:
+    """Write the scorers' predictions after all epochs to one file."""
     epochs = range(1, run.params.classifier_epochs + 1)
-    found = [dynamics.joined([dynamics.read_dynamics(_said(run, name, epoch))[0] for epoch in epochs], axis=1)
-             for name in judges]
-    dynamics.write_dynamics(run.folder / dynamics.FILE, dynamics.joined(found, axis=0), names)
+    parts = [dynamics.concatenate([dynamics.read_dynamics(_dynamics_file(run, name, epoch))[0] for epoch in epochs],
+                                  axis=1) for name in scorers]
+    dynamics.write_dynamics(run.folder / dynamics.DYNAMICS_FILE, dynamics.concatenate(parts, axis=0), names)
 
 
-def _pretrained(run: Run) -> tuple[Classifier, pd.DataFrame]:
-    params = run.params
-    if "/" in params.classifier:
-        return _of_another_stage(run)
-    judge = pretrained(params.classifier, params.classifier_weights, params.classifier_size, run.warn)
-    highest = int(read_classes(run.folder)["index"].max())
-    if highest >= judge.config.num_classes:
-        raise ValueError(f"a class has index {highest}, but {params.classifier} has only "
-                         f"{judge.config.num_classes} outputs; correct prepare.class_index")
-    if judge.config.num_classes != len(imagenet_names()) and not params.class_index:
-        raise ValueError(f"{params.classifier_weights} has {judge.config.num_classes} outputs, not ImageNet's 1,000; "
-                         f"give prepare.class_index, a CSV file with the columns class and index (the output of each)")
-    return judge, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"])
-
-
-def _of_another_stage(run: Run) -> tuple[Classifier, pd.DataFrame]:
-    """Open a judge that a stage 00 trained on these classes, from its folder or the ``classifier`` folder in it."""
-    folder = locate(run.params.classifier)
-    judge = load(folder if (folder / "config.json").is_file() else folder / "classifier")
-    classes = len(read_classes(run.folder))
-    if judge.config.num_classes != classes:
-        raise ValueError(f"the classifier in {folder} has {judge.config.num_classes} outputs, and there are {classes} "
-                         f"classes; give one that was trained on the same classes, in the same order")
-    return judge, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"])
-
-
-def fetch_autoencoder(run: Run) -> autoencoder.Autoencoder:
-    """Put the autoencoder into the stage folder and return it, on its device."""
-    autoencoder.fetch(run.params.autoencoder, run.params.autoencoder_path, run.folder)
-    return autoencoder.load(run.folder, run.params.channels).to(resolve(run.params.device))
-
-
-def fetch_base_model(run: Run, codec: autoencoder.Autoencoder) -> None:
-    """Put the published DiT, where one is asked for, into ``dit/``; else check that one can be trained.
-
-    Either comes before the long work on latents.
+def fetch_classifier(run: Run) -> None:
+    """Save a trained classifier to ``classifier/``, and the output of each class to the class table.
 
     Raises:
-        ValueError: there is no such model, it was made for other latents, sizes or classes, or sizes do not divide.
+        ValueError: there is no such classifier, or it does not know a class.
+    """
+    params, target, curve = run.params, run.folder / "classifier", run.folder / "classifier_curve.csv"
+    if params.trains_classifier:
+        return
+    saved = verify_or_remove(target) and verify_or_remove(curve)
+    scorer = load_classifier(target) if saved else _open_classifier(run)
+    count, names = scorer.config.num_classes, scorer.config.classes
+    if not names and scorer.config.network.startswith(DGS) and count == len(read_classes(run.folder)):
+        names = read_classes(run.folder)["class"]  # trained here on tensors, with as many classes
+    name = params.classifier if "/" in params.classifier else f"{params.classifier} with {params.classifier_weights}"
+    _write_indices(run, "index", name, count, names)
+    if not saved:
+        write_verified_csv(curve, pd.DataFrame(columns=["epoch", "learning_rate", "loss", "top1"]))
+        scorer.save(target)
+
+
+def _open_classifier(run: Run) -> Classifier:
+    """Open a classifier with its weights, or one that a stage 00 trained, by its folder or the one around it."""
+    params = run.params
+    if "/" not in params.classifier:
+        return pretrained(params.classifier, params.classifier_weights, params.classifier_size, run.warn)
+    refuse_hub_address(params.classifier)
+    folder = resolve_path(params.classifier)
+    return open_scorer_folder(folder if (folder / "config.json").is_file() else folder / "classifier", run.warn)
+
+
+def _write_indices(run: Run, column: str, model: str, count: int, names: Sequence[str]) -> None:
+    """Write the model's index of each class to the class table (see `classes.model_indices`)."""
+    given = read_class_index(resolve_path(run.params.class_index)) if run.params.class_index else {}
+    numbers = model_indices(model, list(read_classes(run.folder)["class"]), count, list(names), column=column,
+                            given=given.get(column))
+    write_model_indices(run.folder, column, numbers)
+
+
+def fetch_autoencoder(run: Run) -> Autoencoder:
+    """Save the autoencoder to the stage folder, and return it on its device."""
+    store_autoencoder(run.params.autoencoder, run.params.autoencoder_path, run.folder)
+    return load_autoencoder(run.folder, run.params.channels).to(resolve_device())
+
+
+def fetch_base_model(run: Run, autoencoder: Autoencoder) -> None:
+    """Save the published DiT, if there is one, to ``dit/``; else check that one can be trained, before long work.
+
+    Raises:
+        ValueError: no model is described or found, it does not fit the latents, sizes or classes, or sizes do not
+            divide.
     """
     params, target = run.params, run.folder / "dit"
-    side, rest = divmod(params.image_size, codec.factor)
+    params.check_model()
+    side, rest = divmod(params.image_size, autoencoder.factor)
     if rest:
         raise ValueError(f"prepare.image_size is {params.image_size}; with this autoencoder it must be a multiple of "
-                         f"{codec.factor}")
-    classes = read_classes(run.folder)
+                         f"{autoencoder.factor}")
     if params.base_model == "train":
         with torch.device("meta"):
-            fresh_dit(params, codec.channels, side, len(classes))
-    if params.base_model in ("train", "none") or is_whole(target):
+            fresh_dit(params, autoencoder.channels, side, len(read_classes(run.folder)))
+    if params.base_model in ("train", "none"):
         return
-    model = checkpoints.load_dit(params.base_model, params.dit_size, _own_size(params))
-    checkpoints.check_fit(model, params.base_model, codec.channels, side, int(classes["condition"].max()) + 1)
-    with kept(target) as partial:
-        model.save_pretrained(partial)
+    saved = verify_or_remove(target)
+    if not saved:
+        model = dit_weights.load_dit(params.base_model, params.dit_size, _own_size(params),
+                                 frequencies=params.dit_frequencies, side=side, warn=run.warn)
+        dit_weights.check_fit(model, params.base_model, autoencoder.channels, side)
+    count = DiT.load_config(target)["num_classes"] if saved else model.config.num_classes
+    _write_indices(run, "condition", params.base_model, count, class_names_of_model(resolve_path(params.base_model)))
+    if not saved:
+        with write_verified(target) as partial:
+            model.save_pretrained(partial)
 
 
-def encode_originals(run: Run, codec: autoencoder.Autoencoder) -> Latents:
+def encode_originals(run: Run, autoencoder: Autoencoder) -> Latents:
     """Encode the originals' train split once, into ``latents.safetensors``, for every training that follows."""
     path = run.folder / "latents.safetensors"
-    if not is_whole(path):
+    if not verify_or_remove(path):
         images = ImageSet.read(run.folder, "train")
-        encode(images, codec, run.params.image_size, run.params.flip, run.params.workers,
-               progress=run.progress).save(path)
+        latents = encode(images, autoencoder, run.params.image_size, run.params.flip, progress=run.progress,
+                         warn=run.warn)
+        latents.save(path)
     return Latents.load(path)
 
 
@@ -307,11 +308,13 @@ def train_base_model(run: Run, latents: Latents) -> pd.DataFrame:
         The losses: step, mse, vb, …; empty for a published model.
     """
     target, losses = run.folder / "dit", run.folder / "dit_losses.csv"
-    if not (is_whole(target) and (is_whole(losses) or run.params.base_model != "train")):
+    if not (verify_or_remove(target) and (verify_or_remove(losses) or run.params.base_model != "train")):
         checkpoint = run.folder / "checkpoints" / "base.pt"
+        if doubt := ema_warning(run.params.ema_decay, run.params.train_steps):
+            run.warn(doubt, decides=True)
         model, table = _train_dit(latents, len(read_classes(run.folder)), run.params, run.progress, checkpoint)
-        keep_table(losses, table)
-        with kept(target) as partial:
+        write_verified_csv(losses, table)
+        with write_verified(target) as partial:
             model.save_pretrained(partial)
         checkpoint.unlink(missing_ok=True)
     return read_table(losses) if losses.exists() else pd.DataFrame(columns=["step", "mse", "vb"])

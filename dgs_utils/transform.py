@@ -5,21 +5,22 @@ The logarithm and the search are in `dgs_utils.selection.thresholds`, a class's 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from dgs_utils.artifacts.files import atomic, write_csv
-from dgs_utils.artifacts.run import Run
-from dgs_utils.images.tables import read_table
+from dgs_utils.images.classes import class_titles, pick_figure_classes
 from dgs_utils.params import TransformParams
-from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.progress import no_progress
+from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.runtime.table_io import read_table
 from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores, with_score
-from dgs_utils.selection.targets import scale_counts, shift
-from dgs_utils.selection.transforms import TransformedClass, limit_of, naming, transform_class, warn
+from dgs_utils.selection.targets import difficulty_shift, sampling_panels, scale_counts
+from dgs_utils.selection.transforms import TransformedClass, default_limit, prefix_warnings, transform_class, warn
+from dgs_utils.store.atomic import atomic, write_csv
+from dgs_utils.store.session import Run
 
 # ---- Frames of scores ------------------------------------------------------------------------------------------------
 
@@ -36,12 +37,12 @@ class Sets(NamedTuple):
 
 
 class Transformed(NamedTuple):
-    """What stage 04 finds.
+    """The results of stage 04.
 
     Attributes:
         thresholds: one row a class: class, label, bottom, top, objective, pool_images, original_images,
-            original_bottom and original_top (as used on the originals), shift (see `targets.shift`), and a note where
-            the class needed a way out.
+            original_bottom and original_top (as used on the originals), shift (see
+            `targets.difficulty_shift`), and a note where the class needed a way out.
         scores: one row an image: set ("pool" or "original"), file_name, class, label, score, transformed; and
             prediction and confidence where both sets have them.
         surfaces: objective surfaces by class name, each (limit, limit), indexed [bottom, top].
@@ -52,14 +53,14 @@ class Transformed(NamedTuple):
     surfaces: dict[str, np.ndarray]
 
 
-def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn, progress: Callable = silent,
+def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn, progress: Callable = no_progress,
                      **settings: Any) -> Transformed:
     """Search each class's thresholds and transform pool and originals.
 
     Args:
         sets: scores, each in [0, 1].
-        limit: thresholds tried are below this (see `transforms.limit_of`).
-        warn: takes one sentence a class that needed a way out.
+        limit: thresholds tried are below this (see `transforms.default_limit`).
+        warn: called with a sentence for each class that falls back to the plain logarithm.
         progress: wraps the classes.
         settings: weight, objective, bins, search_on and shared_scale of `transforms.transform_class`.
 
@@ -70,26 +71,26 @@ def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn,
     thresholds, scores, surfaces = [], [], {}
     for name, pool in progress(list(sets.pool.groupby("class", sort=False)), label="classes"):
         real, notes = originals[name], list[str]()
-        with naming(f"class {name}", notes.append):
-            found = transform_class(pool["score"], real["score"], limit, **settings)
+        with prefix_warnings(f"class {name}", notes.append):
+            result = transform_class(pool["score"], real["score"], limit, **settings)
         for note in notes:
             warn(note)
         note = "; ".join(note.removeprefix(f"class {name}: ") for note in notes)
-        thresholds.append({"class": name, "label": pool["label"].iloc[0], **_threshold_row(found),
-                           "shift": shift(pool["score"], real["score"]), "note": note})
-        scores += [pool.assign(set="pool", transformed=found.pool),
-                   real.assign(set="original", transformed=found.originals)]
-        surfaces[name] = found.thresholds.objective
+        thresholds.append({"class": name, "label": pool["label"].iloc[0], **_threshold_row(result),
+                           "shift": difficulty_shift(pool["score"], real["score"]), "note": note})
+        scores += [pool.assign(set="pool", transformed=result.pool),
+                   real.assign(set="original", transformed=result.originals)]
+        surfaces[name] = result.thresholds.objective
     columns = ["set", "file_name", "class", "label", "score", "transformed"]
     columns += [name for name in ("prediction", "confidence") if name in sets.pool and name in sets.originals]
     return Transformed(pd.DataFrame(thresholds), pd.concat(scores, ignore_index=True)[columns], surfaces)
 
 
-def _threshold_row(found: TransformedClass) -> dict[str, Any]:
-    bottom, top, surface = found.thresholds
-    return {"bottom": bottom, "top": top, "objective": surface[bottom, top], "pool_images": len(found.pool),
-            "original_images": len(found.originals), "original_bottom": found.on_originals[0],
-            "original_top": found.on_originals[1]}
+def _threshold_row(result: TransformedClass) -> dict[str, Any]:
+    bottom, top, surface = result.thresholds
+    return {"bottom": bottom, "top": top, "objective": surface[bottom, top], "pool_images": len(result.pool),
+            "original_images": len(result.originals), "original_bottom": result.on_originals[0],
+            "original_top": result.on_originals[1]}
 
 
 def _quietly(pool: pd.Series, originals: pd.Series, limit: int, settings: dict[str, Any]) -> TransformedClass:
@@ -98,59 +99,80 @@ def _quietly(pool: pd.Series, originals: pd.Series, limit: int, settings: dict[s
         return transform_class(pool, originals, limit, **settings)
 
 
-def compare_readings(sets: Sets, limit: int, **settings: Any) -> pd.DataFrame:
-    """Return what the two readings of the method find on the same data.
+def compare_readings(sets: Sets, limit: int, titles: Mapping[str, str] = {}, **settings: Any) -> pd.DataFrame:
+    """Compare the two readings of the method on the same data.
 
     Args:
         sets: scores, each in [0, 1].
-        limit: thresholds tried are below this (see `transforms.limit_of`).
+        limit: thresholds tried are below this (see `transforms.default_limit`).
+        titles: readable names of classes.
         settings: of `transforms.transform_class`, whose objective plays no part.
 
     Returns:
-        One row a class and reading: class, reading, bottom, top, and the mean transformed difficulty of pool and
-        originals.
+        One row a class and reading ("code", "paper"): class, reading, bottom, top, and the mean transformed difficulty
+        of pool and originals.
     """
     rows = []
     originals = dict(list(sets.originals.groupby("class", sort=False)["score"]))
     for name, pool in sets.pool.groupby("class", sort=False)["score"]:
         for reading in ("code", "paper"):
-            found = _quietly(pool, originals[name], limit, settings | {"objective": reading})
-            rows.append({"class": name, "reading": reading, "bottom": found.thresholds.bottom,
-                         "top": found.thresholds.top, "pool mean": found.pool.mean(),
-                         "original mean": found.originals.mean()})
+            result = _quietly(pool, originals[name], limit, settings | {"objective": reading})
+            rows.append({"class": titles.get(name, name), "reading": reading, "bottom": result.thresholds.bottom,
+                         "top": result.thresholds.top, "pool mean": result.pool.mean(),
+                         "original mean": result.originals.mean()})
     return pd.DataFrame(rows)
 
 
-def compare_scales(sets: Sets, names: Sequence[str], ipc: int, limit: int, bins: int = 10,
-                   **settings: Any) -> dict[str, dict[str, np.ndarray]]:
+def compare_scales(sets: Sets, titles: Mapping[str, str], ipc: int, limit: int, bins: int = 10,
+                   **settings: Any) -> dict[str, pd.DataFrame]:
     """Return the target counts of some classes with each set's own bounds and with the pool's bounds for both.
 
     Args:
         sets: scores, each in [0, 1].
-        names: the classes.
+        titles: the classes, with their readable names.
         ipc: images per class that are wanted.
-        limit: thresholds tried are below this (see `transforms.limit_of`).
+        limit: thresholds tried are below this (see `transforms.default_limit`).
         bins: of the distributions.
         settings: of `transforms.transform_class`, whose shared_scale plays no part.
 
     Returns:
-        By class name, by setting ("own bounds", "shared scale"): images per bin, summing to ``ipc``.
+        By setting ("own bounds", "shared scale"): images per bin, a line a class, each summing to ``ipc``.
     """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for name in names:
+    counts_by_setting: dict[str, dict[str, np.ndarray]] = {"own bounds": {}, "shared scale": {}}
+    for name, title in titles.items():
         pool, originals = (part.loc[part["class"] == name, "score"] for part in sets)
-        found[name] = {}
-        for setting, shared in (("own bounds", False), ("shared scale", True)):
+        for setting, counts in counts_by_setting.items():
+            shared = setting == "shared scale"
             transformed = _quietly(pool, originals, limit, settings | {"bins": bins, "shared_scale": shared})
-            found[name][setting] = scale_counts(transformed.originals, ipc, bins)
-    return found
+            counts[title] = scale_counts(transformed.originals, ipc, bins)
+    return {setting: pd.DataFrame(counts).T for setting, counts in counts_by_setting.items()}
 
 
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def settings_of(params: TransformParams) -> dict[str, Any]:
     """Return the run's settings of `transforms.transform_class`."""
-    return {name: getattr(params, name) for name in ("weight", "objective", "bins", "search_on", "shared_scale")}
+    names = ("weight", "objective", "bins", "search_on", "shared_scale")
+    return {"limit": default_limit(params.ipc)} | {name: getattr(params, name) for name in names}
+
+
+def figure2_scores(run: Run, scores: pd.DataFrame) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Return the scores of Figure 2 by title, row and set, for `plots.figure2`.
+
+    The classes are those of ``figure_classes``, or the first two (`images.classes.pick_figure_classes`).
+
+    Args:
+        run: the stage.
+        scores: of `transform_sets`.
+    """
+    titles = {name: name for name in scores["class"].unique()} | class_titles(run)
+    panels = {}
+    for name, title in pick_figure_classes(run.params.figure_classes, titles, run.warn).items():
+        part = scores[scores["class"] == name].groupby("set")[["score", "transformed"]]
+        (original, after), (pool, pool_after) = (part.get_group(which).to_numpy().T for which in ("original", "pool"))
+        panels[title] = sampling_panels(original, pool, after, pool_after, run.params.ipc,
+                                        numpy_rng("transform", "figure 2", name), run.params.bins)
+    return panels
 
 
 def read_sets(run: Run) -> Sets:
@@ -168,7 +190,7 @@ def read_sets(run: Run) -> Sets:
             run.warn(f"class {name} of the pool is not among the originals, so it has no target and is left out")
     pool = pool[pool["class"].isin(labels.index)]
     pool = in_order(pool.assign(label=pool["class"].map(labels)))
-    pool = first_of_class(pool, params.taken("pool_scores"))
+    pool = first_of_class(pool, params.images_read_from("pool_scores"))
     sizes = pool["class"].value_counts()
     for name in labels.index:
         size = int(sizes.get(name, 0))
@@ -189,18 +211,18 @@ def transform_sets(run: Run, sets: Sets) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         thresholds and scores of `Transformed`.
     """
-    if run.reused:
+    if run.cached:
         return read_table(run.folder / "thresholds.csv"), read_table(run.folder / "transformed.csv")
     params = run.params
-    found = transform_scores(sets, limit_of(params.ipc, params.limit), run.warn, run.progress, **settings_of(params))
-    write_csv(run.folder / "thresholds.csv", found.thresholds)
-    write_csv(run.folder / "transformed.csv", found.scores)
+    result = transform_scores(sets, warn=run.warn, progress=run.progress, **settings_of(params))
+    write_csv(run.folder / "thresholds.csv", result.thresholds)
+    write_csv(run.folder / "transformed.csv", result.scores)
     with atomic(run.folder / "objective.npz") as partial, partial.open("wb") as stream:
-        np.savez(stream, **dict[str, Any](found.surfaces))
-    return found.thresholds, found.scores
+        np.savez(stream, **dict[str, Any](result.surfaces))
+    return result.thresholds, result.scores
 
 
-def read_surfaces(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Return the objective surfaces of some classes from a 04 folder, each (limit, limit), indexed [bottom, top]."""
-    with np.load(folder / "objective.npz", allow_pickle=False) as surfaces:
+def read_surfaces(run: Run, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the objective surfaces of some classes, each (limit, limit), indexed [bottom, top]."""
+    with np.load(run.folder / "objective.npz", allow_pickle=False) as surfaces:
         return {name: surfaces[name] for name in names}

@@ -1,1 +1,1 @@
-"""Classifiers: the judge of difficulty, the networks that distilled sets train, and how they are trained."""
+"""Classifiers: scorers of difficulty, the networks that are trained on distilled sets, and their training."""

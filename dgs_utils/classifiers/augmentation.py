@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgs_utils.classifiers.protocols import Augmentation
-from dgs_utils.runtime.devices import send
+from dgs_utils.runtime.devices import to_device_packed
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]; so is the next line
 STD = (0.229, 0.224, 0.225)
@@ -35,7 +35,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 class Draws(NamedTuple):
-    """What is drawn for the transforms of N images: one row an image, and none where a transform is off.
+    """Random numbers of the transforms of N images: one row an image; no columns if a transform is off.
 
     Attributes:
         tiles: (N, 2, tiles) int64, the order of a mosaic's rows and columns; (N, 0) without mosaics.
@@ -57,15 +57,15 @@ class Draws(NamedTuple):
 
     def to(self, device: torch.device) -> "Draws":
         """Return the draws on a device, by one copy."""
-        return Draws(*send(self, device))
+        return Draws(*to_device_packed(self, device))
 
     def rows(self, part: slice) -> "Draws":
         """Return the draws of some of the images."""
         return Draws(*(values[part] for values in self))
 
 
-def draw_transforms(n: int, size: int, settings: Augmentation, rng: torch.Generator) -> Draws:
-    """Draw all that `transform` needs for ``n`` images of ``size`` pixels; CutMix's partners are not among it."""
+def draw_augmentation(n: int, size: int, settings: Augmentation, rng: torch.Generator) -> Draws:
+    """Draw the numbers of `apply_augmentation` for ``n`` images of ``size`` pixels, without CutMix's partners."""
     none = torch.empty(n, 0)
     tiles = boxes = none
     mirrored = torch.zeros(n, dtype=torch.bool)
@@ -81,17 +81,17 @@ def draw_transforms(n: int, size: int, settings: Augmentation, rng: torch.Genera
 
 
 def augment(images: Tensor, settings: Augmentation, rng: torch.Generator) -> Tensor:
-    """Draw and transform a batch for training (see `transform`).
+    """Draw and transform a batch for training (see `apply_augmentation`).
 
     Args:
         images: (N, 3, S, S) uint8.
         settings: see `Augmentation`.
         rng: `torch.Generator` on the CPU, source of every draw.
     """
-    return transform(images, draw_transforms(len(images), images.shape[-1], settings, rng).to(images.device))
+    return apply_augmentation(images, draw_augmentation(len(images), images.shape[-1], settings, rng).to(images.device))
 
 
-def transform(images: Tensor, draws: Draws) -> Tensor:
+def apply_augmentation(images: Tensor, draws: Draws) -> Tensor:
     """Transform a batch for training.
 
     Args:
@@ -128,10 +128,10 @@ class Constants(NamedTuple):
 
 @cache
 def constants(device: torch.device, dtype: torch.dtype) -> Constants:
-    """Return the constants on a device, where they stay: making them anew for each batch would halt a GPU each time."""
+    """Return the constants on a device, cached: copying them for each batch would halt a GPU each time."""
     with torch.inference_mode(False):  # a tensor made for inference could not take part in training later
         values = [torch.tensor(numbers, dtype=dtype) for numbers in (MEAN, STD, LUMINANCE, EIGENVALUES, EIGENVECTORS)]
-        return Constants(*send([*values, torch.eye(3, dtype=dtype)], device))
+        return Constants(*to_device_packed([*values, torch.eye(3, dtype=dtype)], device))
 
 
 def shuffle_tiles(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def shuffle_tiles(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Args:
         images: (N, C, S, S).
-        rows, columns: (N, tiles) int64, which row and column of the mosaic comes where.
+        rows, columns: (N, tiles) int64, the new order of the mosaic's rows and columns.
 
     Raises:
         ValueError: S is not a multiple of the number of tiles.
@@ -176,7 +176,7 @@ def crop_boxes(n: int, size: int, least: float, ratio: float, rng: torch.Generat
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
-    """Cut a box out of each image, scale it to full size (bilinear) and mirror it where asked.
+    """Cut a box out of each image, scale it to full size (bilinear) and mirror it if drawn.
 
     A box is never larger than the image, so it is only ever enlarged, and antialiasing makes no difference.
 
@@ -249,8 +249,8 @@ def cutmix(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, float]
     partner = torch.randperm(len(images), generator=rng)
     height, width = images.shape[-2:]
     box = cutmix_box(height, width, rng)
-    [partner] = send([partner], images.device)
-    return paste(images, partner, box), partner, own_share(box, height, width)
+    [partner] = to_device_packed([partner], images.device)
+    return paste(images, partner, box), partner, cutmix_lambda(box, height, width)
 
 
 def paste(images: Tensor, partner: Tensor, box: tuple[int, int, int, int]) -> Tensor:
@@ -260,7 +260,7 @@ def paste(images: Tensor, partner: Tensor, box: tuple[int, int, int, int]) -> Te
     return images
 
 
-def own_share(box: tuple[int, int, int, int], height: int, width: int) -> float:
+def cutmix_lambda(box: tuple[int, int, int, int], height: int, width: int) -> float:
     """Return the share of an image that is still its own beside the box."""
     top, bottom, left, right = box
     return 1 - (bottom - top) * (right - left) / (height * width)

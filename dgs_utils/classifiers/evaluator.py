@@ -1,20 +1,19 @@
-"""The evaluator: trainings on one set that differ in nothing but their seed, all by one network."""
+"""The evaluator: trainings on one set that differ in their seed alone."""
 
 import warnings
 from collections.abc import Callable
 
-from dgs_utils.artifacts.midway import Midway
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, train_classifier
-from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_seeded
+from dgs_utils.store.checkpoint import Checkpointer
 
 
 class Evaluator:
-    """Trains a network on a set and tests it on another, as often as there are seeds.
+    """Trains a network on a set and tests it on another, once a seed.
 
-    For each training it is made like new in place, so that what `torch.compile` made of it serves all of them, and a
-    GPU's graphs find its weights where they were.
+    Each training resets the network's weights in place, so that its compiled steps and CUDA graphs serve all of them.
 
     Args:
         network: a name of `networks.NETWORKS`.
@@ -29,20 +28,20 @@ class Evaluator:
     def __init__(self, network: str, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
                  norm: str = "instance", teacher: Teacher | None = None, warn: Callable[[str], None] = warnings.warn):
         self.train_set, self.test_set, self.recipe, self.teacher, self.warn = train, test, recipe, teacher, warn
-        self.form = (network, classes, train.images.shape[-1], norm)
+        self.network_args = (network, classes, train.images.shape[-1], norm)
         with torch_seeded("overwritten"):
-            self.network = build_network(*self.form).to(train.images.device)
+            self.network = build_network(*self.network_args).to(train.images.device)
 
-    def train(self, seed: int, progress: Callable = silent, midway: Midway | None = None) -> Outcome:
+    def train(self, seed: int, progress: Callable = no_progress, checkpointer: Checkpointer | None = None) -> Outcome:
         """Train once; torch's global random state stays as it is.
 
         Args:
             seed: names the initial weights and every draw.
             progress: wraps the epochs.
-            midway: keeps the state of the training, and has the one to go on from, if any.
+            checkpointer: saves the state of the training, and has the state to resume from, if any.
         """
         with torch_seeded("evaluate", "weights", seed):
-            fresh = build_network(*self.form)
+            fresh = build_network(*self.network_args)
         self.network.load_state_dict(fresh.state_dict())
         return train_classifier(self.network, self.train_set, self.test_set, self.recipe, seed, progress, self.teacher,
-                                midway=midway, warn=self.warn)
+                                checkpointer=checkpointer, warn=self.warn)

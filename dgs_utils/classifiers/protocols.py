@@ -1,7 +1,7 @@
 """Evaluation protocols: how a classifier is trained on a distilled set, and which of its tests counts.
 
 Published tables mix protocols that differ by several points on the same images [B §1], so every result names its own
-and results of different protocols never share a table. They are settings only: what tells results apart needs no torch.
+and results of different protocols never share a table. This module is settings only and imports no torch.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which transforms are used, and how strongly.
+    """Strengths of the training transforms.
 
     Attributes:
         crop: smallest share of the image that a random resized crop keeps; 1 switches cropping off.
@@ -34,7 +34,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published way to train and test.
+    """A published way of training and testing.
 
     Attributes:
         label: the family of published numbers that it belongs to [B §1].
@@ -87,12 +87,20 @@ def _by_ipc(pairs: tuple[tuple[int, int], ...], ipc: int, beyond: int) -> int:
 
 
 def steps_rate(epoch: int, epochs: int) -> float:
-    """Return the rate's factor during ``epoch`` (from 1): × 0.2 after floor(2E/3) and again after floor(5E/6)."""
+    """Return the rate's factor during ``epoch`` (from 1): × 0.2 after floor(2E/3) and again after floor(5E/6).
+
+    >>> [round(steps_rate(epoch, 6), 2) for epoch in (1, 4, 5, 6)]
+    [1.0, 1.0, 0.2, 0.04]
+    """
     return 0.2 ** ((epoch > 2 * epochs // 3) + (epoch > 5 * epochs // 6))
 
 
 def half_cosine_rate(epoch: int, epochs: int) -> float:
-    """Return the rate's factor during ``epoch`` (from 1): a cosine that has come down to one half at the end."""
+    """Return the rate's factor during ``epoch`` (from 1): the first half of a cosine, from 1 to ½.
+
+    >>> half_cosine_rate(1, 300), round(half_cosine_rate(151, 300), 3)
+    (1.0, 0.854)
+    """
     return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / (2 * epochs)))
 
 
@@ -115,10 +123,10 @@ RDED = Protocol(
 )
 
 PROTOCOLS = {"idc": IDC, "rded": RDED}
-PLAIN = Augmentation(crop=1.0, flip=0.0, jitter=0.0, lighting=0.0, cutmix=False)  # images as they are
+NO_AUGMENTATION = Augmentation(crop=1.0, flip=0.0, jitter=0.0, lighting=0.0, cutmix=False)  # images as they are
 
 
-def augmentation_of(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augmentation:
+def training_augmentation(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augmentation:
     """Return a protocol's training transforms for a set.
 
     Args:
@@ -127,5 +135,5 @@ def augmentation_of(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augme
         tiles: an image is a mosaic of tiles × tiles crops, as RDED makes them; its protocol shuffles them and then
             keeps at least 1/tiles of the area.
     """
-    found = protocol.augmentation if mirrored else replace(protocol.augmentation, flip=0.0)
-    return replace(found, tiles=tiles, crop=1 / tiles) if protocol.temperature and tiles > 1 else found
+    augmentation = protocol.augmentation if mirrored else replace(protocol.augmentation, flip=0.0)
+    return replace(augmentation, tiles=tiles, crop=1 / tiles) if protocol.temperature and tiles > 1 else augmentation

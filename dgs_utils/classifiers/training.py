@@ -17,29 +17,35 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
-from dgs_utils.artifacts.midway import Midway
 from dgs_utils.classifiers.augmentation import normalise, to_float
-from dgs_utils.classifiers.epochs import Batch, Epoch
+from dgs_utils.classifiers.epoch_loader import EpochLoader, TrainingBatch
 from dgs_utils.classifiers.networks import Network
+from dgs_utils.classifiers.networks.fused import SOURCE, can_fuse, fuse
 from dgs_utils.classifiers.optimisers import OPTIMISERS
 from dgs_utils.classifiers.protocols import IDC, Augmentation, Protocol
-from dgs_utils.images.image_sets import ImageSet, load_squares
+from dgs_utils.images.image_set import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
-from dgs_utils.runtime.compiling import compiles
-from dgs_utils.runtime.devices import autocast, layout_of
-from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.compiling import should_compile
+from dgs_utils.runtime.devices import autocast, memory_format
+from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_rng
+from dgs_utils.store.checkpoint import Checkpointer
 
 COMPILE_FROM = 20_000  # steps on a GPU outweigh the minute or so that compiling them takes
 # So many pixels trained on outweigh it twice on a CPU, where compiling takes 20 to 45 seconds for each of the two batch
 # sizes and saves 1.4 to 4 microseconds a pixel (by tests/benchmarks/bench_compile.py, at 32 and 64 px).
 COMPILE_FROM_PIXELS = 2**26
+FUSE_FROM_PIXELS = 2**22  # the same where `networks.fused` compiles its layers, in a second
 Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
-Watch = Callable[[int, Network], None]  # called with an epoch that has ended, from 1, and the network as it then is
+EpochCallback = Callable[[int, Network], None]  # called after an epoch (from 1) with the network
 
 
 def evaluation_epochs(epochs: int, evaluations: int) -> set[int]:
-    """Return the epochs (from 1) that a test follows: every ``epochs // evaluations``, and the last."""
+    """Return the epochs (from 1) with a test: every ``epochs // evaluations``-th, and the last.
+
+    >>> sorted(evaluation_epochs(epochs=10, evaluations=3))
+    [3, 6, 9, 10]
+    """
     every = max(epochs // evaluations, 1)
     return {*range(every, epochs + 1, every), epochs}
 
@@ -56,8 +62,8 @@ class Recipe:
         augmentation: training transforms.
         precision: "fp32" or "bf16".
         protocol: optimiser, schedule, labels, and which tests count.
-        compile: "auto", "on" or "off": whether training steps run through `torch.compile`, as CUDA graphs on a GPU
-            (`compiles_steps`).
+        compile: "auto", "on" or "off": whether steps are compiled: by `torch.compile`, as CUDA graphs on a GPU,
+            or with the layers of `networks.fused` (`should_compile_steps`).
     """
 
     epochs: int
@@ -72,14 +78,14 @@ class Recipe:
 
 @dataclass
 class Outcome:
-    """What a training run came to.
+    """Result of a training.
 
     Attributes:
         curve: one row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent), counts (whether
             the protocol lets this test compete for the best).
         predictions: (test images,) int64, of the last epoch.
         best_predictions: the same of the best epoch.
-        compiled: whether the steps ran through `torch.compile`, which rounds in another way.
+        compiled: whether the steps were compiled, which rounds differently.
     """
 
     curve: pd.DataFrame
@@ -148,8 +154,8 @@ class ImageTensors:
         return ImageTensors(self.images.to(device), self.labels.to(device))
 
 
-def load_images(images: ImageSet, size: int, workers: int = 0, progress: Callable = silent,
-                  zoom: float = 1.0) -> ImageTensors:
+def load_images(images: ImageSet, size: int, workers: int = 0, progress: Callable = no_progress,
+                zoom: float = 1.0) -> ImageTensors:
     """Decode a set: shorter side scaled to ``size`` × ``zoom`` (bilinear, antialiased), centre crop of ``size``, uint8.
 
     Raises:
@@ -161,28 +167,28 @@ def load_images(images: ImageSet, size: int, workers: int = 0, progress: Callabl
 
     stack = np.empty((len(images), size, size, 3), dtype=np.uint8)
     squares = load_squares(images, size, workers, crop)
-    for place, square in enumerate(progress(squares, label="images", total=len(images))):
-        stack[place] = square
+    for index, square in enumerate(progress(squares, label="images", total=len(images))):
+        stack[index] = square
     return ImageTensors(torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous(), torch.tensor(images.labels))
 
 
 @torch.inference_mode()
-def logits(network: Network, images: Tensor, batch_size: int = 0, precision: str = "fp32") -> Tensor:
+def predict_logits(network: Network, images: Tensor, batch_size: int = 0, precision: str = "fp32") -> Tensor:
     """Return a network's logits (N, classes), float32, for uint8 images (N, 3, S, S), in evaluation mode.
 
-    A batch size of 0 stands for as many images as keep a GPU busy, or a CPU's caches useful.
+    A batch size of 0 chooses one that keeps a GPU busy, or fits a CPU's caches.
     """
     network.eval()
     if not batch_size:
-        pixels = 2**22 if images.is_cuda else 2**14
+        pixels = 2**22 if images.is_cuda else 2**16 if getattr(network, "fused", False) else 2**14
         batch_size = max(pixels // images.shape[-1] ** 2, 8)
     with autocast(images.device, precision):  # around all batches, so that weights are rounded to bf16 once
         return torch.cat([network(normalise(to_float(batch))).float() for batch in images.split(batch_size)])
 
 
 def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
-                     progress: Callable = silent, teacher: Teacher | None = None, stage: str = "evaluate",
-                     midway: Midway | None = None, watch: Watch | None = None,
+                     progress: Callable = no_progress, teacher: Teacher | None = None, stage: str = "evaluate",
+                     checkpointer: Checkpointer | None = None, on_epoch_end: EpochCallback | None = None,
                      warn: Callable[[str], None] = warnings.warn) -> Outcome:
     """Train a network and test it on the way.
 
@@ -193,48 +199,50 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         seed: names every draw of the training (order, augmentation); the initial weights are the caller's.
         progress: wraps the epochs.
         teacher: for protocols with soft labels.
-        stage: which trains; begins the names of the draws.
-        midway: keeps the state between two steps, and has the one to go on from, if any.
-        watch: called after each epoch; of an epoch that a stopped process had ended it is called once more, with the
-            same network, where the state that is gone on from is older.
-        warn: takes a sentence where steps should be compiled and cannot be on this machine.
+        stage: the stage that trains; it begins the names of the draws.
+        checkpointer: saves the state between two steps, and has the state to resume from, if any.
+        on_epoch_end: called after each epoch; after a resumption perhaps a second time for the same epoch.
+        warn: called with a sentence if steps should be compiled and cannot be on this machine.
 
     Raises:
-        ValueError: the protocol wants soft labels and there is no teacher.
-        KeyboardInterrupt: the process has been asked to end, and the state is kept.
+        ValueError: the protocol needs soft labels and there is no teacher.
+        KeyboardInterrupt: a signal stopped the process, and the state is saved.
     """
     if recipe.protocol.temperature and teacher is None:
         raise ValueError(f"protocol {recipe.protocol.label} trains on soft labels; give train_classifier a teacher")
     if train.images.device.type == "cpu":
         keep_freed_memory()
     else:
-        network.to(memory_format=layout_of(network))  # convolutions on a CPU are not faster for another
-    midway = midway or Midway()
-    compiled = compiles_steps(recipe, train, warn)
-    training = Training(network, train, test, recipe, seed, teacher, stage, compiled)
-    if state := midway.load():
+        network.to(memory_format=memory_format(network))  # convolutions on a CPU are not faster for another
+    checkpointer = checkpointer or Checkpointer()
+    compiled = should_compile_steps(recipe, train, warn, can_fuse(network))
+    fuse(network, compiled and can_fuse(network))
+    training = TrainingLoop(network, train, test, recipe, seed, teacher, stage, compiled)
+    if state := checkpointer.load():
         training.resume(state)
-    with midway.watching():
-        training.run(progress, midway, watch)
+    with checkpointer.handle_signals():
+        training.run(progress, checkpointer, on_epoch_end)
     return training.outcome()
 
 
-def compiles_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[str], None] = warnings.warn) -> bool:
-    """Return whether training steps are compiled first: by "auto", if that pays within a single training.
+def should_compile_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[str], None] = warnings.warn,
+                         fusible: bool = False) -> bool:
+    """Return whether training steps are compiled; with "auto", if that pays within a single training.
 
-    So by how much there is to do, not by how fast it goes, and alike for all repeats however many there are: numbers of
-    the same seed stay the same.
+    It depends on the amount of work alone, not on speed or the number of repeats, so that a seed has one result.
+    ``fusible`` says that the layers need no more than `networks.fused`.
     """
     images, batches = len(train.labels), -(-len(train.labels) // recipe.batch_size)
     pixels = images * train.images.shape[-1] ** 2 / batches  # of a step
-    return compiles(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM,
-                    COMPILE_FROM_PIXELS / pixels, warn)
+    return should_compile(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM,
+                          (FUSE_FROM_PIXELS if fusible else COMPILE_FROM_PIXELS) / pixels, warn,
+                          SOURCE if fusible else None)
 
 
-class Training:
-    """A network on its way: what `train_classifier` goes through, between any two steps of which it can be left.
+class TrainingLoop:
+    """The state of a training, which can be saved and resumed between any two steps.
 
-    Between two steps the host only hands out work: it reads from a GPU where a test follows, and nowhere else.
+    The host reads from a GPU only for tests, so that steps do not wait for it.
     """
 
     def __init__(self, network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int,
@@ -247,28 +255,28 @@ class Training:
         self.epochs_done, self.losses, self.rows = 0, list[Tensor](), list[tuple]()
         self.predictions, self.best = torch.empty(0), (-1.0, torch.empty(0))
 
-    def run(self, progress: Callable, midway: Midway, watch: Watch | None = None) -> None:
+    def run(self, progress: Callable, checkpointer: Checkpointer, on_epoch_end: EpochCallback | None = None) -> None:
         """Train to the end."""
         left = range(self.epochs_done + 1, self.recipe.epochs + 1)
         for epoch in progress(left, label="epochs", total=len(left)):
             self._set_rate(epoch)
-            self._train_epoch(epoch, midway)
+            self._train_epoch(epoch, checkpointer)
             if epoch in self.tests:
                 self._test(epoch)
             self.epochs_done, self.losses = epoch, []
-            if watch is not None:
-                watch(epoch, self.network)
-            midway(self.state)
+            if on_epoch_end is not None:
+                on_epoch_end(epoch, self.network)
+            checkpointer.maybe_save(self.state)
 
     def state(self) -> dict[str, Any]:
-        """Return all that another process needs to go on."""
+        """Return all that another process needs to resume."""
         losses = torch.stack(self.losses) if self.losses else torch.empty(0)
         return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
                 "epochs_done": self.epochs_done, "losses": losses, "rows": self.rows,
                 "predictions": self.predictions, "best": self.best}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         device = self.train.images.device
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -277,7 +285,7 @@ class Training:
         self.predictions, self.best = state["predictions"], tuple(state["best"])
 
     def outcome(self) -> Outcome:
-        """Return what it has come to."""
+        """Return the result."""
         curve = pd.DataFrame(self.rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
         return Outcome(curve, self.predictions.cpu().numpy(), self.best[1].cpu().numpy(), self.compiled)
 
@@ -286,22 +294,23 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * self.recipe.protocol.rate(epoch, self.recipe.epochs)
 
-    def _train_epoch(self, number: int, midway: Midway) -> None:
+    def _train_epoch(self, number: int, checkpointer: Checkpointer) -> None:
         rng = torch_rng(self.stage, "training", self.seed, number)
-        epoch = Epoch(self.train.images, self.train.labels, self.recipe.augmentation, self.recipe.batch_size, rng)
+        loader = EpochLoader(self.train.images, self.train.labels, self.recipe.augmentation,
+                             self.recipe.batch_size, rng)
         self.network.train()
-        for place in range(len(self.losses), len(epoch)):
-            batch = epoch.batch(place)
+        for index in range(len(self.losses), len(loader)):
+            batch = loader.batch(index)
             with autocast(batch.images.device, self.recipe.precision):
                 loss = batch_loss(self.forward, batch, self.recipe.protocol, self.teacher)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
             self.losses.append(loss.detach())
-            midway(self.state)
+            checkpointer.maybe_save(self.state)
 
     def _test(self, epoch: int) -> None:
-        predictions = logits(self.network, self.test.images, precision=self.recipe.precision).argmax(1)
+        predictions = predict_logits(self.network, self.test.images, precision=self.recipe.precision).argmax(1)
         right = (predictions == self.test.labels).double().mean()
         loss, share = torch.stack([torch.stack(self.losses).mean().double(), right]).tolist()
         counts = self.recipe.protocol.counts(epoch, self.recipe.epochs)
@@ -311,24 +320,26 @@ class Training:
             self.best = (100 * share, predictions)
 
 
-@lru_cache(maxsize=1)  # the last network's is kept, for when it is trained again
+@lru_cache(maxsize=1)  # for repeats of the same network
 def compiled_steps(network: Network) -> Network:
     """Return the network's forward pass, compiled; on a GPU as CUDA graphs, one for each of the two batch sizes."""
-    torch.compiler.reset()  # another network's graphs count against the number of recompilations
+    if can_fuse(network):
+        return network  # whose layers are compiled
+    torch.compiler.reset()  # graphs of other networks count towards the limit of recompilations
     return torch.compile(network, mode="reduce-overhead", dynamic=False)
 
 
-def batch_loss(network: Network, batch: Batch, protocol: Protocol, teacher: Teacher | None = None) -> Tensor:
+def batch_loss(network: Network, batch: TrainingBatch, protocol: Protocol, teacher: Teacher | None = None) -> Tensor:
     """Return a batch's loss: cross-entropy to (mixed) labels, or KL(teacher ‖ network) at a temperature."""
-    images, labels, behind, own = batch
+    images, labels, mixed_labels, lam = batch
     if protocol.temperature:
         assert teacher is not None, "soft labels need a teacher"  # `train_classifier` has asked for one
         with torch.no_grad():
-            wanted = (teacher(images).float() / protocol.temperature).log_softmax(1)
+            target = (teacher(images).float() / protocol.temperature).log_softmax(1)
             if protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
                 network(images)
-        found = (network(images).float() / protocol.temperature).log_softmax(1)
-        return F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+        predicted = (network(images).float() / protocol.temperature).log_softmax(1)
+        return F.kl_div(predicted, target, reduction="batchmean", log_target=True)
     predicted = network(images)
-    loss = own * F.cross_entropy(predicted, labels)
-    return loss if behind is None else loss + (1 - own) * F.cross_entropy(predicted, behind)
+    loss = lam * F.cross_entropy(predicted, labels)
+    return loss if mixed_labels is None else loss + (1 - lam) * F.cross_entropy(predicted, mixed_labels)

@@ -1,8 +1,8 @@
-"""TaylorSeer (arXiv 2503.06923): most steps extrapolate what attentions and MLPs return, by diffusers' hooks.
+"""TaylorSeer (arXiv 2503.06923): most steps extrapolate the outputs of attentions and MLPs, by diffusers' hooks.
 
-Each number of an image is extrapolated from its own past, so that no image depends on its batch. Noise that is new at
-each step would leave nothing to extrapolate: only deterministic solvers can take it. The hooks, one a layer, cut a
-compiled model into more pieces than PyTorch keeps apart, so such a model is not compiled.
+Each image is extrapolated from its own past, so it does not depend on its batch. Noise that is new at each step cannot
+be extrapolated, so only deterministic solvers may use it. The hooks, one a layer, cut a compiled model into more graphs
+than PyTorch keeps, so such a model is not compiled.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,33 +11,32 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from diffusers.models.cache_utils import CacheMixin
 
-FIRST = 3  # steps that are computed before any is extrapolated
+WARMUP_STEPS = 3  # that are computed before any is extrapolated
 
 
 def enable_taylorseer(model: CacheMixin, interval: int = 5, order: int = 1) -> None:
-    """Let a DiT compute its layers in the first steps and in one of so many, from then on, in `sampler.sample`.
+    """Let `sampling.sample` compute a DiT's layers in the first steps and in every ``interval``-th after them only.
 
     Args:
         model: the DiT.
         interval: steps from one that is computed to the next; 1 computes all.
-        order: of the Taylor series: 0 repeats what was computed last. Memory holds order + 1 outputs of each layer.
+        order: of the Taylor series: 0 repeats the last output. Memory holds order + 1 outputs of each layer.
     """
     from diffusers import TaylorSeerCacheConfig  # the hooks take a while to load, and only such a model needs them
 
     model.enable_cache(TaylorSeerCacheConfig(
-        cache_interval=interval, disable_cache_before_step=FIRST, max_order=order, taylor_factors_dtype=torch.float32,
-        cache_identifiers=[r"blocks\.\d+\.(attn|mlp)"]))  # by default of attentions alone
+        cache_interval=interval, disable_cache_before_step=WARMUP_STEPS, max_order=order,
+        taylor_factors_dtype=torch.float32, cache_identifiers=[r"blocks\.\d+\.(attn|mlp)"]))
 
 
 @contextmanager
-def remembering(model: CacheMixin) -> Iterator[Callable[[float], AbstractContextManager]]:
-    """Let a DiT that extrapolates remember nothing but steps of the batch that is sampled inside, guided alike.
+def cache_scope(model: CacheMixin) -> Iterator[Callable[[float], AbstractContextManager]]:
+    """Limit a DiT's cache to one batch, and to steps in a row that are guided alike.
 
-    A step with guidance runs two halves and one without a single one, so the steps on either side of an end of the
-    guidance interval tell nothing of each other.
+    A step with guidance runs two halves and one without a single one, so they cannot extrapolate each other.
 
     Yields:
-        what to hold for one evaluation of the model, of its guidance scale.
+        A function of the guidance scale that returns the context for one evaluation of the model.
     """
     if not model.is_cache_enabled:
         yield lambda scale: nullcontext()

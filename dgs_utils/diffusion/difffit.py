@@ -12,8 +12,8 @@ def add_difffit(model: DiT, blocks: int | None = None) -> DiT:
     """Give the first blocks of a DiT their DiffFit scales, at 1, in place.
 
     Args:
-        model: a DiT; scales that it has already are kept.
-        blocks: how many blocks carry scales; None for the first half, as published.
+        model: a DiT; existing scales are kept.
+        blocks: number of blocks with scales; None for half of them, as published.
 
     Raises:
         ValueError: the model has fewer blocks than that.

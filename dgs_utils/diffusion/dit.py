@@ -2,7 +2,8 @@
 
 Parameter names are the original's, so that published checkpoints load directly. As a diffusers model it saves and loads
 with ``save_pretrained`` and ``from_pretrained``. Note that diffusers' own `DiTTransformer2DModel` is *not* the same
-function (timestep frequencies, label tables; [F §2.6]).
+function (timestep frequencies, label tables, the norm's ε; [F §2.6]); one trained there needs `frequency_shift` and
+`norm_eps`.
 """
 
 import math
@@ -26,21 +27,20 @@ DIT_SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def sinusoid_angles(positions: Tensor, width: int) -> Tensor:
+def sinusoid_angles(positions: Tensor, width: int, shift: int = 0) -> Tensor:
     """Return the angles (N, width/2) of ``width`` sinusoidal features of positions (N,), in float64.
 
-    Their frequencies are 10000^(−i/(width/2)).
+    Their frequencies are 10000^(−i/(width/2 − shift)).
     """
-    half = width // 2
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float64, device=positions.device) / half)
-    return positions.double()[:, None] * frequencies
+    indices = torch.arange(width // 2, dtype=torch.float64, device=positions.device)
+    return positions.double()[:, None] * torch.exp(-math.log(10_000) * indices / (width // 2 - shift))
 
 
 def position_table(grid: int, width: int) -> Tensor:
     """Return the fixed position embedding (1, grid², width) float32: columns in the first half, rows in the second."""
     axis = torch.arange(grid)
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-    halves = [sinusoid_angles(place.flatten(), width // 2) for place in (columns, rows)]
+    halves = [sinusoid_angles(positions.flatten(), width // 2) for positions in (columns, rows)]
     return torch.cat([part for angles in halves for part in (angles.sin(), angles.cos())], dim=1)[None].float()
 
 
@@ -52,20 +52,20 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class TimestepEmbedder(nn.Module):
     """Timesteps to vectors: 256 sinusoids in the order [cos, sin], then a two-layer perceptron."""
 
-    def __init__(self, hidden_size: int, frequencies: int = 256):
+    def __init__(self, hidden_size: int, shift: int = 0, frequencies: int = 256):
         super().__init__()
-        self.frequencies = frequencies
+        self.frequencies, self.shift = frequencies, shift
         self.mlp = nn.Sequential(nn.Linear(frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed timesteps (N,), in steps of the full process, as (N, hidden_size)."""
-        angles = sinusoid_angles(t, self.frequencies)
+        angles = sinusoid_angles(t, self.frequencies, self.shift)
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         return self.mlp(features.to(self.mlp[0].weight.dtype))
 
 
 class LabelEmbedder(nn.Module):
-    """Labels to vectors; the last row of the table stands for "no class" and replaces dropped labels in training."""
+    """Labels to vectors; the last row of the table means "no class" and replaces dropped labels in training."""
 
     def __init__(self, num_classes: int, hidden_size: int, dropout: float):
         super().__init__()
@@ -74,11 +74,28 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Embed labels (N,) as (N, hidden_size); in training mode each is dropped with probability ``dropout``."""
-        if self.training and self.dropout > 0:
-            device = rng.device if rng else y.device
-            dropped = torch.rand(y.shape, generator=rng, device=device).to(y.device) < self.dropout
-            y = torch.where(dropped, self.null, y)
-        return self.embedding_table(y)
+        return self.embedding_table(self.dropped(y, rng))
+
+    def dropped(self, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Return labels (N,), in training mode with some of them replaced by "no class"."""
+        if not self.training or self.dropout <= 0:
+            return y
+        device = rng.device if rng else y.device
+        lost = torch.rand(y.shape, generator=rng, device=device).to(y.device) < self.dropout
+        return torch.where(lost, self.null, y)
+
+
+class ConditionEmbedder(nn.Module):
+    """Embedders of a block's own, as diffusers' class has in each block once it was trained."""
+
+    def __init__(self, hidden_size: int, num_classes: int, shift: int):
+        super().__init__()
+        self.t_embedder = TimestepEmbedder(hidden_size, shift)
+        self.y_embedder = LabelEmbedder(num_classes, hidden_size, dropout=0.0)  # the model drops labels for all blocks
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """Embed timesteps (N,) and labels (N,) as (N, hidden_size)."""
+        return self.t_embedder(t) + self.y_embedder(y)
 
 
 class Attention(nn.Module):
@@ -116,12 +133,14 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Transformer block with adaLN-zero conditioning: shift, scale and gate for attention, then for the MLP."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float):
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, norm_eps: float = 1e-6):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=norm_eps)
         self.attn = Attention(hidden_size, num_heads)
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+        self.register_module("embedder", None)  # see `DiT`, own_embedders
         self.register_parameter("gamma1", None)  # DiffFit scales of the two gated branches
         self.register_parameter("gamma2", None)
 
@@ -130,7 +149,7 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
         attended = self.attn(modulate(self.norm(x), shift1, scale1))
         x = x + scaled(gate1.unsqueeze(1) * attended, self.gamma1)
-        transformed = self.mlp(modulate(self.norm(x), shift2, scale2))
+        transformed = self.mlp(modulate(self.norm2(x), shift2, scale2))
         return x + scaled(gate2.unsqueeze(1) * transformed, self.gamma2)
 
 
@@ -167,7 +186,7 @@ class PatchEmbedder(nn.Module):
 
 
 def scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
-    """Multiply by a DiffFit scale where there is one."""
+    """Multiply by a DiffFit scale, if there is one."""
     return x if gamma is None else x * gamma
 
 
@@ -185,6 +204,9 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin):
         learn_sigma: also predict the variance, in as many further channels.
         class_dropout: share of labels replaced by "no class" in training mode.
         mlp_ratio: inner width of the MLPs over ``hidden_size``.
+        frequency_shift: timestep frequencies are 10000^(−i/(128 − shift)): 0 in the original, 1 in diffusers' class.
+        norm_eps: ε of the norms before the MLPs: 1e-6 in the original, 1e-5 by default in diffusers' class.
+        own_embedders: each block but the first has timestep and label embedders of its own, as in diffusers' class.
     """
 
     _supports_gradient_checkpointing = True
@@ -192,7 +214,8 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin):
     @register_to_config
     def __init__(self, input_size: int = 32, patch_size: int = 2, in_channels: int = 4, hidden_size: int = 1152,
                  depth: int = 28, num_heads: int = 16, num_classes: int = 1000, learn_sigma: bool = True,
-                 class_dropout: float = 0.1, mlp_ratio: float = 4.0):
+                 class_dropout: float = 0.1, mlp_ratio: float = 4.0, frequency_shift: int = 0, norm_eps: float = 1e-6,
+                 own_embedders: bool = False):
         super().__init__()
         if input_size % patch_size or hidden_size % 4 or hidden_size % num_heads:
             raise ValueError(f"a DiT of input_size {input_size}, patch_size {patch_size}, hidden_size {hidden_size} "
@@ -201,10 +224,12 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin):
         self.out_channels = in_channels * (2 if learn_sigma else 1)
         self.gradient_checkpointing = False
         self.x_embedder = PatchEmbedder(patch_size, in_channels, hidden_size)
-        self.t_embedder = TimestepEmbedder(hidden_size)
+        self.t_embedder = TimestepEmbedder(hidden_size, frequency_shift)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size, class_dropout)
         self.pos_embed = nn.Parameter(position_table(input_size // patch_size, hidden_size), requires_grad=False)
-        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, norm_eps) for _ in range(depth))
+        for block in self.blocks[1:] if own_embedders else []:
+            block.embedder = ConditionEmbedder(hidden_size, num_classes, frequency_shift)
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * self.out_channels)
         self._initialise()
 
@@ -213,7 +238,7 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin):
         """Return a model of a published size, "DiT-S/8" … "DiT-XL/2"; ``config`` sets the other arguments.
 
         Raises:
-            ValueError: there is no such size.
+            ValueError: an unknown size.
         """
         if name not in DIT_SIZES:
             raise ValueError(f"{name!r} is no DiT size; choose one of {', '.join(DIT_SIZES)}")
@@ -228,9 +253,10 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin):
         patches = self.x_embedder.proj
         nn.init.xavier_uniform_(patches.weight.data.flatten(1))
         nn.init.zeros_(patches.bias)
-        for weight in (self.y_embedder.embedding_table.weight, self.t_embedder.mlp[0].weight,
-                       self.t_embedder.mlp[2].weight):
-            nn.init.normal_(weight, std=0.02)
+        for part in (self, *(block.embedder for block in self.blocks if block.embedder is not None)):
+            for weight in (part.y_embedder.embedding_table.weight, part.t_embedder.mlp[0].weight,
+                           part.t_embedder.mlp[2].weight):
+                nn.init.normal_(weight, std=0.02)
         for layer in (*(block.adaLN_modulation[1] for block in self.blocks), self.final_layer.adaLN_modulation[1],
                       self.final_layer.linear):
             nn.init.zeros_(layer.weight)
@@ -248,13 +274,15 @@ class DiT(ModelMixin, ConfigMixin, CacheMixin):
         Returns:
             (N, C or 2C, H, W): noise, then the variance's interpolation coefficient.
         """
-        c = self.t_embedder(t) + self.y_embedder(y, rng)
+        y = self.y_embedder.dropped(y, rng)
+        c = self.t_embedder(t) + self.y_embedder.embedding_table(y)
         tokens = self.x_embedder(x) + self.pos_embed
         for block in self.blocks:
+            own = c if block.embedder is None else block.embedder(t, y)
             if self.gradient_checkpointing and self.training:
-                tokens = checkpoint(block, tokens, c, use_reentrant=False)
+                tokens = checkpoint(block, tokens, own, use_reentrant=False)
             else:
-                tokens = block(tokens, c)
+                tokens = block(tokens, own)
         return self._unpatchify(self.final_layer(tokens, c))
 
     def _unpatchify(self, patches: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Every epoch still draws a fresh sample and a fresh flip from them, at no cost.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -13,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dgs_utils.artifacts.parts import kept
 from dgs_utils.diffusion.autoencoder import Autoencoder
-from dgs_utils.images.image_sets import ImageSet, load_squares
-from dgs_utils.runtime.progress import silent
+from dgs_utils.images.image_set import ImageSet, load_squares
+from dgs_utils.runtime.progress import no_progress
+from dgs_utils.store.partial_results import write_verified
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Latents:
 
     def save(self, path: Path) -> None:
         """Write the three tensors as safetensors."""
-        with kept(path) as partial:
+        with write_verified(path) as partial:
             save_file({"mean": self.mean, "std": self.std, "labels": self.labels}, partial)
 
     @classmethod
@@ -57,10 +58,10 @@ class Latents:
 
 @torch.no_grad()
 def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, workers: int = 0, batch_size: int = 64,
-           progress: Callable = silent) -> Latents:
+           progress: Callable = no_progress, warn: Callable[[str], None] = warnings.warn) -> Latents:
     """Encode a set of images, centre-cropped to ``size`` [F §3.5], with their mirror images where asked.
 
-    Images pass through in batches; what memory holds in the end are the latents alone.
+    Images are encoded in batches; only the latents stay in memory.
 
     Args:
         images: the images.
@@ -70,12 +71,17 @@ def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, 
         workers: threads that read files.
         batch_size: images encoded at once.
         progress: wraps the images.
+        warn: called with a sentence if colours are lost.
+
+    Raises:
+        FloatingPointError: latents of an image are NaN or infinite; the sentence names it.
     """
     squares = iter(progress(load_squares(images, size, workers), label="latents", total=len(images)))
     means = stds = torch.empty(0)
-    start = 0
+    start = coloured = 0
     while batch := list(islice(squares, batch_size)):
         pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        coloured += int((pixels != pixels[:, :1]).flatten(1).any(1).sum())
         views = [pixels, pixels.flip(3)] if mirror else [pixels]
         for view, image in enumerate(views):
             mean, std = autoencoder.encode(image)
@@ -85,5 +91,13 @@ def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, 
             means[start : start + len(batch), view] = mean.cpu()
             if std is not None:
                 stds[start : start + len(batch), view] = std.cpu()
+        for values in (means, stds)[: 1 + (stds.numel() > 0)]:
+            sound = values[start : start + len(batch)].flatten(1).isfinite().all(1).tolist()
+            if not all(sound):
+                raise FloatingPointError(f"the autoencoder makes latents of {images.paths[start + sound.index(False)]} "
+                                         f"that are NaN or infinite; its weights are damaged, fetch them again")
         start += len(batch)
+    if coloured and autoencoder.channels == 1:
+        warn(f"{coloured} of {len(images)} images have colours, and prepare.channels is 1: their luminance is used; "
+             f"set it to 3 for a diffusion model of colours")
     return Latents(means, stds, torch.tensor(images.labels))

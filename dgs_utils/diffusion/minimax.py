@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgs_utils.runtime.devices import send
+from dgs_utils.runtime.devices import to_device_packed
 
 
 class Memory:
@@ -22,20 +22,20 @@ class Memory:
             self.rings[label] = vectors.new_zeros(self.size, vectors.shape[1])
         ring = self.rings[label]
         start = self.written.get(label, 0)
-        places = torch.arange(start, start + len(vectors), device=vectors.device) % self.size
-        ring[places] = vectors
+        indices = torch.arange(start, start + len(vectors), device=vectors.device) % self.size
+        ring[indices] = vectors
         self.written[label] = start + len(vectors)
 
     def get(self, label: int) -> Tensor:
-        """Return a class's vectors (≤ size, D) in no particular order; (0, 0) where there are none."""
+        """Return a class's vectors (≤ size, D) in no particular order; (0, 0) if it has none."""
         if label not in self.rings:
             return torch.empty(0, 0)
         return self.rings[label][: min(self.written[label], self.size)]
 
     def ordered(self, label: int) -> Tensor:
         """Return a class's vectors, oldest first."""
-        held = self.get(label)
-        return held.roll(-(self.written[label] % self.size), 0) if len(held) == self.size else held
+        vectors = self.get(label)
+        return vectors.roll(-(self.written[label] % self.size), 0) if len(vectors) == self.size else vectors
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the content as tensors, for checkpoints."""
@@ -77,9 +77,10 @@ class MinimaxCriterion:
             The two weighted losses, scalars.
         """
         predicted, latents = predicted.flatten(1).float(), latents.flatten(1).float()
-        found, counts = labels.unique(return_counts=True)
-        classes = found.tolist()
-        [order] = send([labels.argsort(stable=True)], predicted.device)  # class by class: masks would halt a GPU
+        unique_labels, counts = labels.unique(return_counts=True)
+        classes = unique_labels.tolist()
+        # Class by class: masks would halt a GPU.
+        [order] = to_device_packed([labels.argsort(stable=True)], predicted.device)
         predicted, latents = predicted[order].split(counts.tolist()), latents[order].split(counts.tolist())
         representative = diverse = predicted[0].new_zeros(())
         for label, samples in zip(classes, predicted, strict=True):

@@ -1,6 +1,7 @@
 """The Gaussian noise process: tables, training loss with the VB term, respacing, posterior [F §2.3–2.4, §5]."""
 
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -28,15 +29,15 @@ class Posterior(NamedTuple):
 class NoiseProcess:
     """Forward process with linear β from 1e-4 to 0.02, noise prediction, and variance learned as an interpolation.
 
-    All tables are float64. ``t`` is always an index into this process's own steps; what a model is to be told about a
-    respaced process is ``timesteps[t]``.
+    All tables are float64. ``t`` is always an index into this process's own steps; the model's input is
+    ``timesteps[t]``.
 
     Args:
         steps: length of the full process. β is scaled so that any length ends in the same noise, as in the original.
 
     Attributes:
         betas, alphas_cumprod: (T,) float64.
-        timesteps: (T,) int64, each step's place in the full process.
+        timesteps: (T,) int64, each step's index in the full process.
     """
 
     def __init__(self, steps: int = 1000):
@@ -53,8 +54,8 @@ class NoiseProcess:
         self.sqrt_recipm1_alphas_cumprod = (1 / self.alphas_cumprod - 1).sqrt()
         remaining = 1 - self.alphas_cumprod
         self.posterior_variance = betas * (1 - self.alphas_cumprod_prev) / remaining
-        # The true posterior at t = 0 is a point; its log takes the value at t = 1 instead.
-        first = self.posterior_variance[min(1, len(betas) - 1)]
+        # The true posterior at t = 0 is a point; its log takes the value at t = 1 instead, or of a single step its β.
+        first = self.posterior_variance[1] if len(betas) > 1 else betas[0]
         self.posterior_log_variance_clipped = torch.cat([first[None], self.posterior_variance[1:]]).log()
         self.posterior_mean_coef1 = betas * self.alphas_cumprod_prev.sqrt() / remaining
         self.posterior_mean_coef2 = (1 - self.alphas_cumprod_prev) * alphas.sqrt() / remaining
@@ -72,19 +73,25 @@ class NoiseProcess:
         """Return the process that visits only ``steps`` of the steps, evenly spread, first and last included, on the
         same device.
 
-        β are recomputed from the ᾱ that remain.
+        β are recomputed from the ᾱ that remain. A single step is the last one, which removes all noise at once. (The
+        original would take the first, and leave the noise as it is.)
+
+        >>> NoiseProcess().respaced(4).timesteps.tolist()
+        [0, 333, 666, 999]
 
         Raises:
-            ValueError: more steps than the process has, or fewer than the first and the last.
+            ValueError: no steps, or more than the process has.
         """
         total = len(self)
-        if not 2 <= steps <= total:
-            raise ValueError(f"{steps} sampling steps are asked of a process of {total}; choose 2 to {total}")
-        places = torch.tensor([round(k * (total - 1) / (steps - 1)) for k in range(steps)], device=self.betas.device)
-        kept = self.alphas_cumprod[places]
+        check_steps(steps, total)
+        # A running sum, as in the original: its rounding decides where a step falls half-way between two [F §5].
+        gap, first = ((total - 1) / (steps - 1), 0.0) if steps > 1 else (0.0, total - 1)
+        sums = accumulate([gap] * (steps - 1), initial=first)
+        indices = torch.tensor([round(index) for index in sums], device=self.betas.device)
+        kept = self.alphas_cumprod[indices]
         before = torch.cat([torch.ones_like(kept[:1]), kept[:-1]])
         process = object.__new__(NoiseProcess)
-        process._set(1 - kept / before, self.timesteps[places])
+        process._set(1 - kept / before, self.timesteps[indices])
         return process
 
     def add_noise(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -107,10 +114,12 @@ class NoiseProcess:
 
         Args:
             x_t: (N, C, H, W).
-            model_output: (N, 2C, H, W): noise ε̂, then v, with log σ² = f log β_t + (1−f) log β̃_t and f = (v+1)/2.
+            model_output: (N, 2C, H, W): noise ε̂, then v, with log σ² = f log β_t + (1−f) log β̃_t and f = (v+1)/2. Of
+                a model without learned variance (N, C, H, W), with σ² = β_t, as the original has it then.
             t: (N,) int64, index into this process's steps.
         """
-        noise, v = model_output.chunk(2, dim=1)
+        noise, v = model_output[:, : x_t.shape[1]], model_output[:, x_t.shape[1]:]
+        v = v if v.shape[1] else torch.ones_like(noise)
         low = _at(self.posterior_log_variance_clipped, t, x_t)
         high = _at(self.betas.log(), t, x_t)
         log_variance = torch.lerp(low, high, (v + 1) / 2)
@@ -123,10 +132,11 @@ class NoiseProcess:
     def training_loss(self, model_output: Tensor, x_start: Tensor, t: Tensor, noise: Tensor) -> Loss:
         """Return the loss MSE + VB of each sample [F §2.4].
 
-        The VB term, in bits per entry, trains the variance alone: the mean that it sees is detached. It has weight 1.
+        The VB term, in bits per entry, trains the variance alone: the mean that it sees is detached. It has weight 1,
+        and is 0 where no variance is learned.
 
         Args:
-            model_output: (N, 2C, H, W) prediction for `add_noise` (x_start, t, noise); taken in noise's dtype.
+            model_output: (N, 2C or C, H, W) prediction for `add_noise` (x_start, t, noise); taken in noise's dtype.
             x_start, noise: (N, C, H, W).
             t: (N,) int64.
         """
@@ -134,8 +144,9 @@ class NoiseProcess:
         predicted = model_output[:, : noise.shape[1]]
         x_t = self.add_noise(x_start, t, noise)
         mse = (noise - predicted).square().flatten(1).mean(1)
-        frozen_mean = torch.cat([predicted.detach(), model_output[:, noise.shape[1]:]], dim=1)
-        vb = self._variational_bound(frozen_mean, x_start, x_t, t)
+        variance = model_output[:, noise.shape[1]:]
+        vb = (self._variational_bound(torch.cat([predicted.detach(), variance], dim=1), x_start, x_t, t)
+              if variance.shape[1] else torch.zeros_like(mse))
         return Loss(mse + vb, mse, vb, self.predict_x0(x_t, t, predicted))
 
     def _variational_bound(self, model_output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -145,6 +156,12 @@ class NoiseProcess:
         likelihood = discretised_log_likelihood(x_start, model.mean, 0.5 * model.log_variance)
         nats = torch.where(_column(t, x_t) == 0, -likelihood, divergence)
         return nats.flatten(1).mean(1) / math.log(2)
+
+
+def check_steps(steps: int, total: int) -> None:
+    """Raise ValueError unless 1 ≤ ``steps`` ≤ ``total``."""
+    if not 1 <= steps <= total:
+        raise ValueError(f"{steps} sampling steps are asked of a process of {total}; choose 1 to {total}")
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

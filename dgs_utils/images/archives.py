@@ -1,4 +1,4 @@
-"""Archives of images from anywhere: unpacked within bounds, without links, and with plain names only."""
+"""Zip and tar archives of images: unpacked up to fixed limits, without links, and below the target folder only."""
 
 import bz2
 import gzip
@@ -14,140 +14,117 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from dgs_utils.artifacts.names import check_relative
-from dgs_utils.images.lists import SPLITS
-from dgs_utils.images.trees import ARCHIVES, is_hidden, looks_like_image
-from dgs_utils.params import PoolParams, PrepareParams
+from dgs_utils.images.folder_roles import SPLITS
+from dgs_utils.images.scan import ARCHIVES, is_hidden, looks_like_image
+from dgs_utils.store.filenames import check_relative
 
-PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by how their files begin
+MAX_BYTES = 2**39  # that one archive unpacks to
+MAX_FILES = 5_000_000  # in one archive
+MAX_RATIO = 100  # of unpacked bytes to packed ones; photographs have 1, archives made to fill a disk 1,000
+MIN_LIMITED_BYTES = 2**26  # below which the ratio does not count
+MAX_HEADER_BYTES = 2**26  # of what a tar archive holds besides its files; a name takes some hundred
+BLOCK_BYTES = 2**20
+DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by a file's first bytes
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
           RuntimeError, NotImplementedError)  # the last two: a password, and unknown compression
-BLOCK = 2**20
-HEADERS = 2**26  # bytes around the files of a tar archive; names take some hundred each
-
-
-class Bounds(NamedTuple):
-    """What an archive may unpack to.
-
-    Attributes:
-        size: bytes in all.
-        members: files.
-        ratio: times the archive's own size, once that is more than 64 MiB; photographs have 1, whole bombs 1,000.
-    """
-
-    size: int = 2**39
-    members: int = 5_000_000
-    ratio: float = 100.0
-
-
-BOUNDS = Bounds()
-
-
-def bounds_of(params: PrepareParams | PoolParams) -> Bounds:
-    """Return the bounds that a stage's parameters give."""
-    return Bounds(int(params.unpack_gib * 2**30), params.unpack_files, params.unpack_ratio)
 
 
 class Member(NamedTuple):
     """A file in an archive."""
 
     name: str
-    link: bool
+    is_link: bool
     open: Callable[[], IO[bytes]]
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is called as archives are."""
+    """Return whether a file has the suffix of an archive."""
     return path.name.lower().endswith(ARCHIVES)
 
 
-def unpack_all(archives: list[Path], target: Path, bounds: Bounds = BOUNDS) -> None:
-    """Unpack some archives side by side.
+def unpack_all(archives: list[Path], target: Path) -> None:
+    """Unpack some archives into one folder.
 
-    One that is called as a split, such as ``val.zip``, and holds no folder of a split, gets a folder of its name.
+    One of several that has the name of a split, such as ``val.zip``, and holds no folder of a split is unpacked into a
+    folder of its name.
 
     Raises:
         ValueError: as `unpack`.
     """
     for archive in archives:
         name = archive.name.partition(".")[0]
-        unpack(archive, target / name if len(archives) > 1 and _is_split(archive, name, bounds) else target, bounds)
+        unpack(archive, target / name if len(archives) > 1 and _is_split(archive, name) else target)
 
 
-def _is_split(archive: Path, name: str, bounds: Bounds) -> bool:
+def _is_split(archive: Path, name: str) -> bool:
     if name.lower() not in SPLITS:
         return False
-    with _opened(archive, bounds) as members:
+    with _members(archive) as members:
         return not any(member.name.removeprefix("./").split("/")[0].lower() in SPLITS for member in members)
 
 
-def unpack(archive: Path, target: Path, bounds: Bounds = BOUNDS) -> None:
-    """Unpack a zip or tar archive. Hidden and system files in it are left out.
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar archive without its hidden and system files.
 
     Raises:
-        ValueError: not an archive, damaged, beyond the bounds, with a link, with a name that leads elsewhere, or with
-            an image that is in ``target`` already; the sentence names the archive.
+        ValueError: no archive, damaged, beyond a limit of this module, with a link or a name that leads elsewhere, or
+            with an image that is in ``target`` already; the sentence names the archive.
     """
-    most, total = _most(archive, bounds)[0], 0
-    with _opened(archive, bounds) as members:
-        if len(members) > bounds.members:
-            raise ValueError(f"{archive} holds more than {bounds.members:,} files; if you "
-                             f"trust it, raise unpack_files, or unpack it and give the folder")
+    limit, total = _max_bytes(archive), 0
+    with _members(archive) as members:
+        if len(members) > MAX_FILES:
+            raise ValueError(f"{archive} holds more than {MAX_FILES:,} files; if you trust it, unpack it, and give the "
+                             f"folder")
         for member in members:
             path = check_relative(member.name, f"{archive}: a member")
             if any(map(is_hidden, path.parts)):
                 continue
-            if member.link:
+            if member.is_link:
                 raise ValueError(f"{archive} holds {member.name}, which is a link or device; pack the files themselves")
-            place = target / path
-            if place.exists():
-                if looks_like_image(place) or place.suffix == ".cls":
+            output = target / path
+            if output.exists():
+                if looks_like_image(output):
                     raise ValueError(f"{archive} holds {member.name}, which it or another archive beside it held "
                                      f"already; unpack each into a folder of its own, and give the folder")
                 continue
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
+                output.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 raise ValueError(f"{archive} holds {member.name}, and a file where its folder should be; unpack it "
                                  f"yourself, and give the folder") from None
-            with member.open() as source, place.open("wb") as file:
-                while block := source.read(BLOCK):
+            with member.open() as source, output.open("wb") as file:
+                while block := source.read(BLOCK_BYTES):
                     total += len(block)
-                    if total > most:
-                        raise _too_large(archive, bounds)
+                    if total > limit:
+                        raise _too_large(archive)
                     file.write(block)
 
 
-def _most(archive: Path, bounds: Bounds) -> tuple[int, str]:
-    """Return to how many bytes an archive may unpack, and the parameter that says so."""
-    by_ratio = max(2**26, bounds.ratio * archive.stat().st_size)
-    most, name = min((bounds.size, "unpack_gib"), (by_ratio, "unpack_ratio"))
-    return int(most), name
+def _max_bytes(archive: Path) -> int:
+    return min(MAX_BYTES, max(MIN_LIMITED_BYTES, MAX_RATIO * archive.stat().st_size))
 
 
-def _too_large(archive: Path, bounds: Bounds) -> ValueError:
-    most, name = _most(archive, bounds)
-    return ValueError(f"{archive} ({archive.stat().st_size:,} bytes) unpacks to more than {most:,} bytes; if you trust "
-                      f"it, raise {name}, or unpack it and give the folder")
+def _too_large(archive: Path) -> ValueError:
+    return ValueError(f"{archive} ({archive.stat().st_size:,} bytes) unpacks to more than {_max_bytes(archive):,} "
+                      f"bytes; if you trust it, unpack it, and give the folder")
 
 
 @contextmanager
-def _opened(path: Path, bounds: Bounds) -> Iterator[list[Member]]:
-    """List an archive's files, at most one beyond the bounds, and yield them; its damage becomes a sentence."""
+def _members(path: Path) -> Iterator[list[Member]]:
+    """Yield an archive's files, at most one more than allowed; damage becomes a ValueError of one sentence."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as zipped:
                 yield [Member(info.filename.replace("\\", "/"), stat.S_ISLNK(info.external_attr >> 16),
                               partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
         else:
-            with _Bounded(path, bounds) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
-                found = (Member(info.name, not info.isreg(), partial(_open_regular, file, info))
-                         for info in file if not info.isdir())
-                listed = list(islice(found, bounds.members + 1))
-                while len(listed) <= bounds.members and stream.read(BLOCK):  # to the checksum, after the last member
-                    pass
-                yield listed
-    except DAMAGE as error:
+            with _TarStream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
+                members = (Member(info.name, not info.isreg(), partial(_open_regular, file, info))
+                           for info in file if not info.isdir())
+                yield list(islice(members, MAX_FILES + 1))
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         if "password" in reason:
             raise ValueError(f"{path} is encrypted; unpack it with its password, and give the folder") from None
@@ -155,45 +132,37 @@ def _opened(path: Path, bounds: Bounds) -> Iterator[list[Member]]:
         raise ValueError(f"{path} cannot be unpacked ({reason}); {cure}") from None
 
 
-class _Bounded:
-    """What a packed tar archive unpacks to, as a stream that goes no further than its bounds, nor far at once.
+class _TarStream:
+    """A decompressed tar archive that is whole and within the limits, also in what is between its files.
 
-    Whatever stands before, between and behind the files counts, which `tarfile` reads before anybody sees it.
+    A read of more than `MAX_HEADER_BYTES` is refused: `tarfile` would load a header of any claimed size into memory.
     """
 
-    def __init__(self, path: Path, bounds: Bounds):
+    def __init__(self, path: Path):
         with path.open("rb") as file:
             start = file.read(6)
-        packer: Any = next((packer for mark, packer in PACKERS.items() if start.startswith(mark)), open)
-        self.stream: Any = packer(path, "rb")
-        self.path, self.bounds, self.most = path, bounds, _most(path, bounds)[0] + HEADERS
-        self.tell, self.close = self.stream.tell, self.stream.close
+        decompress: Any = next((opener for mark, opener in DECOMPRESSORS.items() if start.startswith(mark)), open)
+        self.stream: Any = decompress(path, "rb")
+        self.seek, self.tell, self.close = self.stream.seek, self.stream.tell, self.stream.close
+        while self.stream.read(BLOCK_BYTES):
+            if self.tell() > _max_bytes(path) + MAX_HEADER_BYTES:
+                raise _too_large(path)
+        self.seek(0)
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {size / 2**20:,.0f} MiB")
+        return self.stream.read(size)
 
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def read(self, size: int) -> bytes:
-        return self._step(self.stream.read, size, size <= HEADERS and self.tell() <= self.most)
-
-    def seek(self, place: int) -> int:
-        return self._step(self.stream.seek, place, place <= self.most)
-
-    def _step(self, step: Callable, number: int, within: bool) -> Any:
-        if not within:
-            raise _too_large(self.path, self.bounds)
-        try:
-            return step(number)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise tarfile.ReadError(str(error)) from None  # bz2 has no error of its own
 
 
 def _open_regular(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    found = archive.extractfile(info)
-    if found is None:
+    file = archive.extractfile(info)
+    if file is None:
         raise tarfile.ExtractError(f"{info.name} is no file")
-    return found
+    return file

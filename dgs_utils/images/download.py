@@ -1,4 +1,4 @@
-"""Downloads that survive a broken connection: kept once whole, continued where they stopped, checked by their hash."""
+"""Downloads: resumed after a broken connection, checked by their hash, and kept."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,25 +7,25 @@ import pooch
 import requests
 from filelock import FileLock
 
-from dgs_utils.runtime.progress import silent
+from dgs_utils.runtime.progress import no_progress
 
 MIB = 2**20
-PATIENCE = 30  # seconds without a byte after which a connection counts as broken
+TIMEOUT_S = 30  # without a byte, after which a connection counts as broken
 
 
-def fetch(url: str, known_hash: str | None = None, progress: Callable = silent) -> Path:
+def fetch(url: str, known_hash: str | None = None, progress: Callable = no_progress) -> Path:
     """Fetch a file once into the user's cache folder and return its path.
 
-    What a broken connection or a full disk left behind stays beside the file's place under another name, and the next
-    attempt asks the server for the rest only. The connection is opened again for as long as each one brings some more.
+    A partial file of a broken connection stays in the cache, and the next attempt requests the rest only. Connections
+    are retried as long as each brings more.
 
     Args:
         url: http or https address; its last part is the file's name.
-        known_hash: such as "md5:…" or "sha256:…"; a kept file with another one is fetched anew.
+        known_hash: such as "md5:…" or "sha256:…"; a cached file with another one is downloaded again.
         progress: wraps the received blocks of 1 MiB.
 
     Raises:
-        ValueError: no network, no space, or another hash than the known one; the sentence tells what to do by hand.
+        ValueError: no network, no space, or another hash than the known one; the sentence gives the manual steps.
     """
     cache = Path(pooch.os_cache("dgs-utils"))
     target = cache / url.rsplit("/", 1)[-1]
@@ -56,21 +56,21 @@ def _continue(url: str, partial: Path, progress: Callable) -> bool:
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as response:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:  # nothing follows what we have
                 if response.headers.get("Content-Range") == f"bytes */{have}":
                     return True
-                partial.unlink()  # longer than the file: another one stands there now
+                partial.unlink()  # longer than the file: the server has another one now
                 return False
             response.raise_for_status()
             continued = response.status_code == requests.codes.partial_content
             rest = int(response.headers.get("Content-Length", 0))
             blocks = progress(response.iter_content(MIB), label=f"{partial.name[1:-8]} (MiB)", total=-(-rest // MIB))
-            with partial.open("ab" if continued else "wb") as file:  # a server that knows no ranges starts over
+            with partial.open("ab" if continued else "wb") as file:  # a server without range requests starts over
                 for block in blocks:
                     file.write(block)
         if rest and partial.stat().st_size < rest + have * continued:
-            raise requests.ConnectionError("the connection ended early")  # which old versions of requests do not tell
+            raise requests.ConnectionError("the connection ended early")  # which old versions of requests do not raise
     except requests.RequestException:
         if not partial.exists() or partial.stat().st_size <= have:
             raise

@@ -1,4 +1,4 @@
-"""Image files: the one place that opens them. Whatever Pillow knows becomes upright 8-bit RGB by one definition.
+"""Image files: the one module that opens them. All formats of Pillow become upright 8-bit RGB by one definition.
 
 What a file holds besides RGB is defined here and nowhere else:
 
@@ -11,7 +11,6 @@ What a file holds besides RGB is defined here and nowhere else:
 * several frames: the first; colour profiles: not applied, as in other training code.
 """
 
-import io
 import re
 import shutil
 import warnings
@@ -26,19 +25,19 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageCms
 
-from dgs_utils.runtime.threads import threads
+from dgs_utils.runtime.threads import reader_threads
 
 # Pillow opens these, but they are no raster images of their own: stubs, films, and pages for an interpreter.
 FOREIGN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-SNIFFED = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # told by their first bytes
-COMMON = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}  # what any viewer and trainer opens
+SNIFFED = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")  # recognised by their first bytes
+COMMON = {"JPEG": ".jpg", "PNG": ".png"}  # what any viewer and trainer opens; timm lists no others
 ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}
 ORIENTATION, BITS, PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
-NOTES = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # where an orientation may stand
+NOTES = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys that may hold an orientation
 WHITES = (1, 255, 65535)
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ class UnreadableImage(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file tells before its pixels are decoded.
+    """The header of an image file.
 
     Attributes:
         format: Pillow's name of the format, such as "JPEG".
@@ -80,24 +79,30 @@ class Header:
 
 
 @cache
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in small letters, of all formats that Pillow can read here, such as ".png"."""
+def image_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are opened, whatever a file is called; common ones first."""
     Image.init()
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, name in known if name in Image.OPEN and name not in FOREIGN)
+    return (*(name for name in SNIFFED if name in Image.OPEN), *sorted(Image.OPEN.keys() - FOREIGN - {*SNIFFED}))
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes, in small letters, of all formats that are opened, such as ".png"."""
+    formats = image_formats()
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 def is_image(path: Path) -> bool:
     """Return whether a file with another suffix than `image_suffixes` holds an image of a common format."""
     try:
-        with Image.open(path, formats=SNIFFED):
+        with Image.open(path, formats=[name for name in image_formats() if name in SNIFFED]):
             return True
     except Exception:  # a decoder that chokes on a foreign file has its own kinds of errors
         return False
 
 
 def read_header(path: Path) -> Header:
-    """Return what an image file tells before its pixels are decoded.
+    """Return the header of an image file.
 
     Raises:
         UnreadableImage: as `load_rgb`, as far as that shows without decoding.
@@ -147,13 +152,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def copy_image(source: Path, target: Path) -> Path:
     """Copy an image so that any viewer and training code shows what `load_rgb` reads; return the copy's path.
 
-    A file that a plain reader shows alike already (JPEG, PNG, WebP, BMP; one frame; upright, opaque, 8 bits) stays
-    byte for byte; any other is written as an RGB PNG.
+    A file that a plain reader shows alike already (JPEG, PNG; one frame; upright, opaque, 8 bits) stays byte for byte;
+    any other is written as an RGB PNG.
 
     Args:
         source: the image.
-        target: where the copy goes; where its suffix tells no common format, or another one is written, the right
-            suffix is added, as in "scan.tif.png".
+        target: path of the copy; if its suffix is not that of the written format, the right one is
+            added, as in "scan.tif.png".
 
     Raises:
         UnreadableImage: as `load_rgb`.
@@ -176,26 +181,16 @@ def _as_stored(image: Image.Image) -> tuple[Header, Image.Image, bool]:
     return header, rgb, plain and np.array_equal(np.asarray(image.convert("RGB")), np.asarray(rgb))
 
 
-def halve_png(content: bytes) -> bytes:
-    """Return a PNG file's content with half its sides, in RGB; empty below 64 pixels of the shorter one."""
-    with Image.open(io.BytesIO(content)) as image:
-        if min(image.size) < 64:
-            return b""
-        buffer = io.BytesIO()
-        image.convert("RGB").reduce(2).save(buffer, "PNG")
-        return buffer.getvalue()
-
-
 def _from_file(path: Path, take: Callable[[Image.Image], T]) -> T:
-    """Return what ``take`` makes of an image file; whatever goes wrong with that becomes an `UnreadableImage`.
+    """Return what ``take`` makes of an image file; any error becomes an `UnreadableImage`.
 
     A function instead of a context manager, which would take a tenth of the time of small images.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=image_formats()) as image:
             return take(image)
     except FileNotFoundError:
-        raise UnreadableImage(path, f"{path} does not exist; restore the image or list the folder's files anew"
+        raise UnreadableImage(path, f"{path} does not exist; restore the image or list the folder's files again"
                               ) from None
     except Image.DecompressionBombError:
         raise UnreadableImage(path, f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, the most that is "
@@ -254,6 +249,9 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
     Returns:
         PIL image of size × size pixels, mode unchanged.
+
+    >>> center_crop(Image.new("RGB", (640, 480)), 256).size
+    (256, 256)
     """
     if size < 1:
         raise ValueError(f"size is {size}; an image needs at least 1 pixel a side")
@@ -268,9 +266,9 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 def map_files(function: Callable, items: Iterable, workers: int = 0) -> Iterator:
     """Apply ``function`` to every item in threads and yield the results in order, with bounded look-ahead.
 
-    Unlike `ThreadPoolExecutor.map` it never holds more than a few results a thread, whatever the number of items.
+    Unlike `ThreadPoolExecutor.map` it never holds more than a few results a thread.
     """
-    count = threads(workers)
+    count = reader_threads(workers)
     with ThreadPoolExecutor(count) as pool:
         source = iter(items)
         waiting = [pool.submit(function, item) for item in islice(source, 4 * count)]

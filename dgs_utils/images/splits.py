@@ -24,7 +24,7 @@ FASTAI_TRAIN = {
 
 
 def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.DataFrame:
-    """Return ``table`` with its column ``split`` settled (train or val) by the rule that ``params.split`` names.
+    """Return ``table`` with its column ``split`` (train or val) by the rule that ``params.split`` names.
 
     "given" and "fastai" keep the train and val folders; "imagenet" rebuilds the official split from file names, since
     ``ILSVRC2012_val_*`` files are ImageNet's validation images wherever fastai put them [F §1.3]; "holdout" draws
@@ -51,7 +51,7 @@ def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.Da
 
 
 def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
-    """Return how many images each class of a subset has in the published protocols, or None where that is not known.
+    """Return the published number of images of each class of a subset, or None where it is not known.
 
     Returns:
         class names -> train (NaN where not known), val.
@@ -60,33 +60,29 @@ def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
     if dataset not in known:
         return None
     train, official = (np.array(counts[dataset], dtype=float) for counts in (known, IMAGENET_TRAIN))
-    val = official + IMAGENET_VAL - train
-    return pd.DataFrame({"train": np.where(train == 0, np.nan, train), "val": val},
+    return pd.DataFrame({"train": np.where(train == 0, np.nan, train), "val": official + IMAGENET_VAL - train},
                         index=[wnid for wnid, *_ in SUBSETS[dataset]])
 
 
 def count_warnings(params: PrepareParams, table: pd.DataFrame) -> list[str]:
-    """Return a sentence where a published data set has not as many images as published; [] where it has, or is none.
+    """Return a sentence where a published data set has other numbers of images than published; else [].
 
     Args:
-        params: which data set and split it is.
+        params: with data set and split.
         table: class and split, one row an image.
     """
     expected = published_counts(params.dataset, params.split)
     if expected is None:
         return []
     expected = expected.loc[table["class"].unique()]
-    found = table.groupby("class")["split"].value_counts().unstack(fill_value=0).loc[expected.index, ["train", "val"]]
-    differs = (found != expected) & expected.notna()
+    counts = table.groupby("class")["split"].value_counts().unstack(fill_value=0).loc[expected.index, ["train", "val"]]
+    differs = (counts != expected) & expected.notna()
     if not differs.any(axis=None):
         return []
     first = differs.index[differs.any(axis=1)][0]
-    rows = (found.sum(), expected.sum(min_count=len(expected)), found.loc[first], expected.loc[first])
-    here, there, here_first, there_first = (_train_and_val(row) for row in rows)
-    return [f"{params.dataset} with split {params.split!r} has {here} images here, {there} in the published "
-            f"protocol; the first class that differs is {first}, with {here_first} here and {there_first} there"]
-
-
-def _train_and_val(counts: pd.Series) -> str:
-    return " and ".join(f"{'unknown' if np.isnan(counts[split]) else int(counts[split])} {split}"
-                        for split in ("train", "val"))
+    rows = (counts.sum(), expected.sum(min_count=len(expected)), counts.loc[first], expected.loc[first])
+    here, published, first_here, first_published = (
+        " and ".join(f"{'unknown' if np.isnan(row[split]) else int(row[split])} {split}" for split in ("train", "val"))
+        for row in rows)
+    return [f"{params.dataset} with split {params.split!r} has {here} images here, {published} in the published "
+            f"protocol; the first class that differs is {first}, with {first_here} here and {first_published} there"]

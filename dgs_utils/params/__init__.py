@@ -1,15 +1,17 @@
 """The parameters of the nine stages, typed: a module a stage, called like it.
 
-A notebook's ``parameters`` cell holds exactly the fields and defaults of its model here (a test keeps them equal), an
-experiment file holds the same names under the stage's section, and the folder of a result is named after the hash of
-them. Defaults are those of the quickstart. What all models share is in `dgs_utils.runtime.parameters`.
+A notebook's ``parameters`` cell and the page ``params/parameters.md`` are written from the models here
+(`dgs_utils.params.parameter_docs`), an experiment file has the same names under the stage's section, and the folder of
+a result is named after the hash of them. Defaults are those of the quickstart. What all models share is in
+`dgs_utils.params.base`.
 
-Input folders are parameters too. "" stands for the folder that the same stage with default parameters writes, so that
+Input folders are parameters too. "" means the folder that the same stage with default parameters writes, so that
 the notebooks run by hand, in order, without a path being typed.
 """
 
 from typing import Any
 
+from dgs_utils.params.base import StageParams, validated
 from dgs_utils.params.condense import CondenseParams
 from dgs_utils.params.difficulty import DifficultyParams
 from dgs_utils.params.evaluate import EvaluateParams
@@ -19,7 +21,6 @@ from dgs_utils.params.pool import PoolParams
 from dgs_utils.params.prepare import PrepareParams
 from dgs_utils.params.sample import SampleParams
 from dgs_utils.params.transform import TransformParams
-from dgs_utils.runtime.parameters import StageParams, checked
 
 STAGES: dict[str, type[StageParams]] = {
     model.stage: model
@@ -36,6 +37,6 @@ def validate(stage: str, values: dict[str, Any]) -> StageParams:
         values: parameter values by name; missing ones take their defaults.
 
     Raises:
-        ValueError: one sentence a wrong parameter, naming it, what was given, and the nearest valid name.
+        ValueError: one sentence a wrong parameter, with its name, its value and the nearest valid name.
     """
-    return checked(STAGES[stage], values)
+    return validated(STAGES[stage], values)

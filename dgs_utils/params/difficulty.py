@@ -1,39 +1,45 @@
 """Parameters of stage 03."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dgs_utils.runtime.parameters import GIVEN, Batch, Count, Device, Folder, Input, Precision, StageParams, Workers
+from dgs_utils.params.base import EXTERNAL_FILE, Count, Folder, Input, Precision, StageParams
 
 
 class DifficultyParams(StageParams):
     """03: difficulty of the pool's or the originals' images (Eq. 6)."""
 
     stage: ClassVar[str] = "03_difficulty"
+    in_cell: ClassVar[Mapping[str, str]] = {
+        "input folders": "prepare pool originals",
+        "scores": "source measure",
+        "machine and output folder": "precision output",
+    }
 
-    prepare: Folder = ""
-    pool: Folder = ""
-    originals: Folder = ""
-    source: Literal["pool", "originals"] = "pool"
-    measure: Literal["difficulty", "margin", "cross_entropy", "entropy", "el2n"] = "difficulty"
-    classifiers: Annotated[list[str], Field(json_schema_extra=GIVEN)] = []  # others, averaged with that of 00
-    published_scores: bool = False  # take scores from the metadata.jsonl beside each class's images
-    round_scores: Count = 0  # decimals; 0 = full precision, 4 = as published
-    batch_size: Batch = 128
-    precision: Precision = "fp32"
-    device: Device = "auto"
-    workers: Workers = 0
+    prepare: Folder = Field("", description="stage 00")
+    pool: Folder = Field("", description="stage 02, for source pool")
+    originals: Folder = Field("", description="stage 03 with the originals' scores, for source pool")
+    source: Literal["pool", "originals"] = Field("pool", description="images to score: pool or originals")
+    measure: Literal["difficulty", "margin", "cross_entropy", "entropy", "el2n"] = Field(
+        "difficulty", description="score of an image; difficulty = Eq. 6")
+    classifiers: Annotated[list[str], Field(json_schema_extra=EXTERNAL_FILE)] = Field(
+        [], description="more scorers (folder or name:weights), averaged with that of stage 00")
+    published_scores: bool = Field(False, description="take scores from the metadata.jsonl beside each class's images")
+    round_scores: Count = Field(0, description="decimals of scores; 0 = full precision, 4 = as published")
+    precision: Precision = Field("fp32", description="fp32, or bf16 on GPUs")
 
     @property
-    def computes(self) -> bool:
+    def needs_gpu(self) -> bool:
         return not self.published_scores
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}
         if self.source == "pool":
             found["pool"] = Input(stage="02_pool")
-            found["originals"] = Input(stage="03_difficulty", overrides={"source": "originals"})
+            found["originals"] = Input(stage="03_difficulty", on_demand=True,
+                                       overrides={"source": "originals", "measure": self.measure})
         return found
 
     def label(self, inputs: dict[str, str]) -> str:

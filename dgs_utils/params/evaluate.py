@@ -1,67 +1,75 @@
 """Parameters of stage 06."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dgs_utils.params.kinds import DISTILLED, SOFT, Epochs, Network, Protocol, Trained
-from dgs_utils.params.prepare import classifier_alone
-from dgs_utils.runtime.parameters import (
-    GROWS,
+from dgs_utils.params.base import (
+    EXTENDABLE,
     Count,
-    Device,
     Folder,
     Input,
-    Positive,
     Precision,
     StageParams,
-    Switch,
-    Workers,
 )
+from dgs_utils.params.dataset_defaults import image_defaults, is_quickstart
+from dgs_utils.params.prepare import classifier_only
+from dgs_utils.params.types import DISTILLED_SET, SOFT_LABEL_PROTOCOLS, NetworkName, ProtocolName, Trained
 
-ANY_SET = DISTILLED.model_copy(update={"any_folder": True})
+ANY_SET = DISTILLED_SET.model_copy(update={"any_folder": True})
 
 
 class EvaluateParams(StageParams):
     """06: classifiers trained on the distilled set, tested on real images (§3.1)."""
 
     stage: ClassVar[str] = "06_evaluate"
+    in_cell: ClassVar[Mapping[str, str]] = {
+        "input folders": "prepare distilled",
+        "training": "network protocol epochs epoch_factor image_size evaluations repeats seed",
+        "machine and output folder": "precision output",
+    }
 
-    prepare: Folder = ""
-    distilled: Folder = ""
-    network: Network = "convnet3"
-    norm: Literal["instance", "batch"] = "instance"
-    image_size: Positive = 16
-    protocol: Protocol = "idc"  # idc: hard labels, the paper's; rded: soft labels of a teacher
-    teacher_network: Trained = ""  # the teacher, trained on all originals; "" = 00's classifier; resnet18 as published
-    teacher_epochs: Epochs = 0
-    teacher: Folder = ""  # the 00 folder with that network; "" = the default node
-    epochs: Count = 0  # 0 = the published number for this IPC
-    epoch_factor: Annotated[float, Field(gt=0)] = 0.0075  # scales the protocol's epochs for small machines
-    batch_size: Count = 0  # 0 = the protocol's
-    learning_rate: Annotated[float, Field(ge=0)] = 0.0  # 0 = the protocol's
-    augment: bool = True  # the protocol's transforms and CutMix; without them for the augmentation-robust score
-    flip: bool = False  # whether mirrored images still show their class
-    evaluations: Positive = 3  # tests during a training; 100 as published
-    repeats: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 3
-    seed: Count = 0  # training seeds are seed, seed + 1, …
-    compile: Switch = "auto"  # torch.compile; auto: for trainings that are long enough to pay for it
-    precision: Precision = "fp32"
-    device: Device = "auto"
-    workers: Workers = 0
+    prepare: Folder = Field("", description="stage 00")
+    distilled: Folder = Field("", description="stage 05 or 08, or any image folder")
+    network: NetworkName = Field("convnet3", description="network to train")
+    norm: Literal["instance", "batch"] = Field("instance", description="normalisation layers: instance or batch")
+    image_size: Count = Field(
+        0, description="pixels a side that it sees; 0 = by data set: 16 for digits, 32, 224, or that of your images")
+    protocol: ProtocolName = Field(
+        "idc", description="idc (hard labels, the paper's) or rded (soft labels of a teacher)")
+    teacher_network: Trained = Field(
+        "", description='teacher, trained on all originals; "" = the scorer of stage 00; resnet18 as published')
+    teacher_epochs: Count = Field(0, description="epochs of that training; 0 = 300 as published")
+    teacher: Folder = Field("", description="stage 00 with the network that teacher_network names")
+    epochs: Count = Field(0, description="epochs of a training; 0 = the published number for this IPC")
+    epoch_factor: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="scales the protocol's epochs; 0 = 0.0075 for digits, 1 for others")
+    augment: bool = Field(
+        True, description="the protocol's transforms and CutMix; False for the augmentation-robust score")
+    evaluations: Count = Field(0, description="tests during a training; 0 = 3 for digits, 100 as published for others")
+    repeats: Annotated[int, Field(ge=1, json_schema_extra=EXTENDABLE)] = Field(
+        3, description="trainings, with seeds seed, seed + 1, …")
+    seed: Count = Field(0, description="seed of the first training")
+    precision: Precision = Field("fp32", description="fp32, or bf16 on GPUs")
 
     def count(self) -> int:
         return self.repeats
 
-    def identity(self) -> dict[str, Any]:
+    def cache_params(self) -> dict[str, Any]:
         """Return the parameters that decide the result; hard labels have no teacher."""
-        apart = () if self.protocol in SOFT else ("teacher_network", "teacher_epochs")
-        return {name: value for name, value in super().identity().items() if name not in apart}
+        apart = () if self.protocol in SOFT_LABEL_PROTOCOLS else ("teacher_network", "teacher_epochs")
+        return {name: value for name, value in super().cache_params().items() if name not in apart}
+
+    def defaults(self, originals: Mapping[str, Any]) -> dict[str, Any]:
+        usual, quick = image_defaults(originals), is_quickstart(originals)
+        return {"image_size": usual.seen, "epoch_factor": 0.0075 if quick else 1.0,
+                "evaluations": 3 if quick else 100}
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare"), "distilled": ANY_SET}
-        if self.protocol in SOFT and (self.teacher_network or self.teacher):
-            found["teacher"] = classifier_alone(self.teacher_network, self.teacher_epochs, self.image_size,
+        if self.protocol in SOFT_LABEL_PROTOCOLS and (self.teacher_network or self.teacher):
+            found["teacher"] = classifier_only(self.teacher_network, self.teacher_epochs, self.image_size,
                                                 self.protocol)
         return found
 

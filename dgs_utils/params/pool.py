@@ -1,75 +1,73 @@
 """Parameters of stage 02."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dgs_utils.methods import MODES
-from dgs_utils.params.kinds import Bound, Shape
-from dgs_utils.runtime.parameters import (
-    GIVEN,
-    GROWS,
-    LATER,
-    MACHINE,
+from dgs_utils.methods import MODE_GUIDED
+from dgs_utils.params.base import (
+    EXECUTION_ONLY,
+    EXTENDABLE,
+    EXTERNAL_FILE,
     Batch,
     Count,
-    Device,
     Folder,
     Input,
     Interval,
-    Positive,
+    OpenNumber,
     Precision,
     StageParams,
-    Switch,
 )
+from dgs_utils.params.dataset_defaults import is_quickstart
 
-Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extra=MACHINE)]  # "2/4": the second quarter
+Shard = Annotated[str, Field(pattern=r"^([1-9]\d*/[1-9]\d*)?$", json_schema_extra=EXECUTION_ONLY)]  # such as "2/4"
 
 
 class PoolParams(StageParams):
     """02: the pool of generated images (§2.2)."""
 
     stage: ClassVar[str] = "02_pool"
+    in_cell: ClassVar[Mapping[str, str]] = {
+        "input folders": "prepare fine_tune",
+        "images": "generator root images_per_class seed",
+        "sampling": "steps solver guidance",
+        "machine and output folder": "precision batch_size shard output",
+    }
 
-    prepare: Folder = ""
-    fine_tune: Folder = ""
-    originals: Folder = ""  # the originals' scores (03), for generators "originals" and "strata"
-    generator: Literal["minimax", "dit", "plain", "mgd3", "strata", "folder", "originals"] = "minimax"
-    base: Annotated[Literal["dit", "plain", "minimax"], Field(json_schema_extra=LATER)] = "dit"  # guided by modes
-    root: Annotated[str | list[str], Field(json_schema_extra=GIVEN)] = ""  # the images of generator "folder": a folder,
-    # or several folders or archives, which make one pool
-    images_per_class: Annotated[int, Field(ge=1, json_schema_extra=GROWS)] = 50
-    bias: Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False, json_schema_extra=LATER)] = 0.0  # β of generator
-    # "originals", which draws an image with probability ∝ exp(−β · difficulty)
-    seed: Count = 0
-    steps: Positive = 50
-    solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
-    cache: Annotated[Literal["none", "taylorseer"], Field(json_schema_extra=LATER)] = "none"  # taylorseer: most steps
-    # extrapolate what the model's layers return; for deterministic solvers
-    cache_interval: Annotated[int, Field(ge=1, json_schema_extra=LATER)] = 5  # steps from one that is computed to the
-    # next
-    cache_order: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 1  # of the Taylor series
-    guidance: Annotated[float, Field(ge=0)] = 2.0
-    guidance_channels: Count = 0  # 0 = as published: three of four latent channels, all otherwise
-    guidance_interval: Interval = [0.0, 1.0]  # part of the noise range that is guided
-    mode_scale: Annotated[float, Field(ge=0, json_schema_extra=LATER)] = 0.1  # λ of generators mgd3 and strata
-    mode_stop: Annotated[int, Field(ge=0, json_schema_extra=LATER)] = 0  # step index at which their pull ends; 0 = half
-    mode_shape: Annotated[Shape, Field(json_schema_extra=LATER)] = "scale"  # modes a bin of difficulty, for strata
-    batch_size: Batch = 50
-    classes: list[str] = []  # [] = all
-    shard: Shard = ""  # "k/n": generate only the k-th of n shares, into the same folder; "" = all
-    compile: Switch = "auto"  # torch.compile; auto: on a GPU, for pools that take long enough
-    precision: Precision = "fp32"
-    device: Device = "auto"
-    unpack_gib: Bound = 512.0  # that an archive may unpack to
-    unpack_files: Annotated[int, Field(ge=1, json_schema_extra=MACHINE)] = 5_000_000  # in one archive
-    unpack_ratio: Bound = 100.0  # of what an archive unpacks to, to its size
+    prepare: Folder = Field("", description="stage 00")
+    fine_tune: Folder = Field("", description="stage 01, for generators minimax and plain")
+    originals: Folder = Field(
+        "", description="stage 03 with the originals' scores, for generators originals and strata")
+    generator: Literal["minimax", "dit", "plain", "mgd3", "strata", "folder", "originals"] = Field(
+        "minimax", description="minimax, dit or plain; mgd3 or strata (guided by modes); folder (yours); originals")
+    base: Literal["dit", "plain", "minimax"] = Field(
+        "dit", description="model that mgd3 and strata guide: dit, plain or minimax")
+    root: Annotated[str | list[str], Field(json_schema_extra=EXTERNAL_FILE)] = Field(
+        "", description="your images, for generator folder: a folder, or a list of folders or archives")
+    images_per_class: Annotated[int, Field(ge=1, json_schema_extra=EXTENDABLE)] = Field(
+        50, description="images of each class; a larger pool contains the smaller ones")
+    bias: Annotated[float, Field(ge=-50, le=50)] = Field(
+        0.0, description="β of generator originals, which draws images with probability ∝ exp(−β · difficulty)")
+    seed: Count = Field(0, description="pool seed: each image has a seed of its own, named after it")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(50, description="sampling steps")
+    solver: Literal["ancestral", "ddim", "dpm++", "unipc"] = Field(
+        "ancestral", description="solver of the sampling steps")
+    cache: Literal["none", "taylorseer"] = Field(
+        "none", description="none; taylorseer: four of five steps extrapolate what layers return (not for ancestral)")
+    guidance: OpenNumber = Field(
+        -1.0, description="scale of classifier-free guidance; -1 = 2 for digits, 4 as published for others")
+    guidance_interval: Interval = Field([0.0, 1.0], description="part of the noise range that is guided")
+    mode_scale: Annotated[float, Field(ge=0)] = Field(0.1, description="λ of generators mgd3 and strata")
+    batch_size: Batch = Field(50, description="images generated at a time; changes rounding only")
+    shard: Shard = Field("", description='"k/n" = the k-th of n shards, into the same folder; "" = all')
+    precision: Precision = Field("fp32", description="fp32, or bf16 on GPUs")
 
     @model_validator(mode="after")
     def _possible(self):
         low, high = self.guidance_interval
         if low > high:
-            raise ValueError(f"pool.guidance_interval is [{low}, {high}], which holds no step; give its low end first")
+            raise ValueError(f"pool.guidance_interval is [{low}, {high}], which has no step; give its low end first")
         if self.shard:
             k, n = map(int, self.shard.split("/"))
             if k > n:
@@ -77,51 +75,54 @@ class PoolParams(StageParams):
         if self.bias and self.generator != "originals":
             raise ValueError(f"pool.bias is {self.bias:g}, but generator {self.generator} has no bias to set; leave it "
                              f"at 0, or set pool.generator to originals")
-        if self.generator in MODES and self.solver != "ancestral":
+        if self.generator in MODE_GUIDED and self.solver != "ancestral":
             raise ValueError(f"pool.solver is {self.solver!r}, but generator {self.generator} guides ancestral steps "
                              f"only; set it to 'ancestral'")
         if self.cache != "none" and self.solver == "ancestral":
             raise ValueError(f"pool.cache is {self.cache!r}, which extrapolates from step to step, but pool.solver is "
                              f"'ancestral', which adds new noise to each; set the solver to 'ddim', 'dpm++' or 'unipc'")
-        if self.cache != "none" and self.compile == "on":
-            raise ValueError(f"pool.cache is {self.cache!r}, whose hooks cut a compiled model into pieces, and "
-                             f"pool.compile is 'on'; set it to 'auto', or the cache to 'none'")
         return self
 
     @property
     def model(self) -> str:
         """Which diffusion model generates: "dit", "plain" (fine-tuned by Eq. 2 alone), "minimax"; "" for none."""
-        own = {"folder": "", "originals": ""} | dict.fromkeys(MODES, self.base)
+        own = {"folder": "", "originals": ""} | dict.fromkeys(MODE_GUIDED, self.base)
         return own.get(self.generator, self.generator)
+
+    def defaults(self, originals: Mapping[str, Any]) -> dict[str, Any]:
+        return {"guidance": 2.0 if is_quickstart(originals) else 4.0}
+
+    def unused(self) -> tuple[str, ...]:
+        """Return what images that exist already have nothing to do with, though the data set says it."""
+        return ("guidance",) if self.generator in ("folder", "originals") else ()
 
     def check_prefix(self, count: int) -> None:
         """Raise ValueError where the first ``count`` images a class (0 = all) are not such a pool themselves."""
-        if self.generator in MODES and 0 < count < self.images_per_class:
+        if self.generator in MODE_GUIDED and 0 < count < self.images_per_class:
             raise ValueError(f"the first {count} images a class are wanted of a pool of {self.images_per_class} by "
                              f"generator {self.generator}, whose modes are as many as its images, so that its pools do "
                              f"not nest; set pool.images_per_class to {count}, or sample.pool_factor to 0")
 
-    def identity(self) -> dict[str, Any]:
+    def cache_params(self) -> dict[str, Any]:
         """Return the parameters that decide the pool; of one that exists already, that is the folder alone."""
-        found = super().identity()
+        found = super().cache_params()
         if self.generator == "folder":
-            return {name: found[name] for name in ("generator", "root", "classes")}
+            return {name: found[name] for name in ("generator", "root")}
         if self.generator == "originals":
-            return {name: found[name] for name in ("generator", "bias", "seed", "classes") if name in found}
-        apart = {"root"} | ({"mode_shape"} if self.generator != "strata" else set())
-        apart |= {"cache_interval", "cache_order"} if self.cache == "none" else set()
-        if self.generator in MODES:  # as many modes as images
+            return {name: found[name] for name in ("generator", "bias", "seed")}
+        apart = {"root", "bias"}
+        if self.generator in MODE_GUIDED:  # as many modes as images
             found["images_per_class"] = self.images_per_class
         else:
-            apart |= {"base", "mode_scale", "mode_stop"}
+            apart |= {"base", "mode_scale"}
         return {name: value for name, value in found.items() if name not in apart}
 
     @property
-    def computes(self) -> bool:
+    def needs_gpu(self) -> bool:
         return self.generator != "folder"
 
     def count(self) -> int:
-        return 0 if self.generator in ("folder", *MODES) else self.images_per_class
+        return 0 if self.generator in ("folder", *MODE_GUIDED) else self.images_per_class
 
     def inputs(self) -> dict[str, Input]:
         found = {"prepare": Input(stage="00_prepare")}
@@ -134,5 +135,5 @@ class PoolParams(StageParams):
 
     def label(self, inputs: dict[str, str]) -> str:
         more = f"-bias{self.bias:g}" if self.generator == "originals" else ""
-        more = f"-{self.base}" if self.generator in MODES and self.base != "dit" else more
+        more = f"-{self.base}" if self.generator in MODE_GUIDED and self.base != "dit" else more
         return f"{inputs['prepare']}-{self.generator}{more}-{self.seed}"

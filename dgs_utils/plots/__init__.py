@@ -1,4 +1,4 @@
-"""Figures: every function takes arrays, frames or images and returns a matplotlib figure.
+"""Figures: functions take arrays, frames or images, and return matplotlib figures.
 
     from dgs_utils import plots
     plots.use_style()
@@ -8,19 +8,14 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    "accuracy": ["accuracy_by_class", "accuracy_by_ipc", "accuracy_by_method", "accuracy_curves"],
-    "bias": ["gain_over_shift"],
-    "differences": ["differences_to"],
-    "difficulty": [
-        "compare_targets", "figure2", "figure4", "objective_map", "score_histograms", "sliders", "target_and_found",
-        "transformed_histograms",
-    ],
-    "galleries": ["gallery", "gallery_slider", "mistakes", "sheet_of"],
-    "generators": ["generator_shares"],
-    "judge": ["judge_errors", "shift_of_originals"],
-    "live": ["LiveFigure"],
-    "rules": ["rule_curves", "rule_grid"],
-    "sheets": ["contact_sheet"],
+    "accuracy": ["accuracy_by_ipc", "accuracy_by_method", "accuracy_curves"],
+    "differences": ["differences_to", "gain_over_shift", "rule_curves", "rule_heatmap"],
+    "score_distributions": ["score_histograms", "in_sample_shift", "target_bars"],
+    "live": ["LiveFigure", "loss_curves", "training_curves"],
+    "paper_figures": ["figure1", "figure2", "figure3", "figure4"],
+    "contact_sheets": ["class_sheet", "contact_sheet", "gallery", "gallery_slider", "hardest_mistakes", "rows_by_set",
+                       "rule_strips", "scored_images", "set_gallery"],
     "style": ["save", "use_style"],
-    "training": ["training_curves"],
+    "thresholds": ["explore_thresholds"],
+    "heatmaps": ["confusion_matrix", "objective_map", "table_heatmaps"],
 })

@@ -1,4 +1,4 @@
-"""Which test images each training got right."""
+"""Per-image correctness of trainings, and McNemar's test."""
 
 from pathlib import Path
 
@@ -6,22 +6,22 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
-from dgs_utils.images.tables import read_table
+from dgs_utils.runtime.table_io import read_table
 
-EPOCHS = {"best": "correct_best", "last": "correct"}  # file with the correctness at the epoch of a measure
+CORRECTNESS_FILES = {"best": "correct_best", "last": "correct"}  # by the epoch of a measure
 
 
-def read_correct(folder: Path, measure: str = "last") -> dict[int, np.ndarray]:
-    """Return which test images the trainings of a 06 folder got right, bool (images,) by training seed.
+def read_correctness(folder: Path, measure: str = "last") -> dict[int, np.ndarray]:
+    """Return which test images the trainings of a 06 folder classified correctly, bool (images,) by training seed.
 
     Args:
         folder: a 06 folder.
-        measure: at which epoch, "last" or "best" (of the tests that count).
+        measure: the epoch, "last" or "best" (of the tests that count).
 
     Raises:
-        ValueError: the folder does not hold the correctness at that epoch.
+        ValueError: the folder has no correctness of that epoch.
     """
-    path = Path(folder) / f"{EPOCHS[measure]}.npz"
+    path = Path(folder) / f"{CORRECTNESS_FILES[measure]}.npz"
     if not path.exists():
         raise ValueError(f"{folder} has no {path.name}, which images were right at the {measure} epoch; run notebook "
                          f"06 again, or compare without test images")
@@ -31,38 +31,38 @@ def read_correct(folder: Path, measure: str = "last") -> dict[int, np.ndarray]:
                 for seed, n in zip(results["training_seed"], results["n_test"], strict=True)}
 
 
-def is_kept(rows: pd.DataFrame, measure: str = "best") -> bool:
-    """Tell whether the folders of all rows say which images were right; files of rows and older folders do not."""
-    return all(folder and (Path(folder) / f"{EPOCHS[measure]}.npz").exists() for folder in rows["folder"].unique())
+def has_correctness(rows: pd.DataFrame, measure: str = "best") -> bool:
+    """Return whether the 06 folders of all rows have the correctness of an epoch; files of rows have none."""
+    file = f"{CORRECTNESS_FILES[measure]}.npz"
+    return all(folder and (Path(folder) / file).exists() for folder in rows["folder"].unique())
 
 
-def correct_of(rows: pd.DataFrame, measure: str = "last") -> np.ndarray:
-    """Return the correctness of each row's training, bool (rows, images).
-
-    Args:
-        rows: of ``results.csv``, with the 06 ``folder``.
-        measure: see `read_correct`.
+def correctness_of_rows(rows: pd.DataFrame, measure: str = "last") -> np.ndarray:
+    """Return the correctness of each row's training, bool (rows, images); ``measure`` as in `read_correctness`.
 
     Raises:
         ValueError: the trainings were tested on different numbers of images.
     """
-    folders = {folder: read_correct(Path(folder), measure) for folder in rows["folder"].unique()}
-    found = [folders[folder][seed] for folder, seed in zip(rows["folder"], rows["training_seed"], strict=True)]
-    sizes = sorted({len(correct) for correct in found})
+    folders = {folder: read_correctness(Path(folder), measure) for folder in rows["folder"].unique()}
+    correct = [folders[folder][seed] for folder, seed in zip(rows["folder"], rows["training_seed"], strict=True)]
+    sizes = sorted({len(images) for images in correct})
     if len(sizes) > 1:
         raise ValueError(f"the runs were tested on {' and '.join(map(str, sizes))} images; "
                          f"compare runs of one test set")
-    return np.array(found)
+    return np.array(correct)
 
 
 def mcnemar(by_image: np.ndarray) -> float:
-    """Return the two-sided p value of McNemar's test that two arms are right as often, on these test images.
+    """Return the two-sided p value of McNemar's test that two arms have the same accuracy on these test images.
 
-    With several trainings the images are the clusters: (Σ D)² / Σ D² follows χ² with one degree of freedom (Durkalski
-    et al., Statistics in Medicine 2003), which for one training an arm is McNemar's (b − c)² / (b + c).
+    Images are the clusters of several trainings: (Σ D)² / Σ D² follows χ² with one degree of freedom (Durkalski et al.,
+    Statistics in Medicine 2003); for one training an arm that is McNemar's (b − c)² / (b + c).
 
     Args:
-        by_image: difference of how often the two arms are right, (images,).
+        by_image: difference of the arms' correctness, (images,).
+
+    >>> round(mcnemar(np.repeat([1, -1, 0], [12, 4, 84])), 4)
+    0.0455
     """
     squares = float((by_image**2).sum())
     return float(chdtrc(1, by_image.sum() ** 2 / squares)) if squares > 0 else 1.0

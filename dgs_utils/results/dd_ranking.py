@@ -1,25 +1,28 @@
-"""DD-Ranking's scores [B §4]."""
+"""DD-Ranking's robust scores (arXiv 2505.13300) [B §4]."""
 
 import numpy as np
 import pandas as pd
 
-from dgs_utils.results.rows import SEEDS, numbers_of
+from dgs_utils.results.rows import SEEDS, seed_numbers
 
-# What the runs of one score agree in; the recipe of each protocol decides the rest.
-ALIKE = ("dataset", "split", "test_list", "prepare_seed", "image_size", "network", "flip", "precision")
-ROUNDING = 0.2  # of epochs to whole ones, where a small share of a protocol's is trained
+# Runs of one score agree in these; the recipe of each protocol decides the rest.
+SCORE_KEYS = ("dataset", "split", "test_list", "prepare_seed", "image_size", "network", "flip", "precision")
+EPOCH_TOLERANCE = 0.2  # relative; short trainings are rounded to whole epochs
 
 
 def label_robust_score(real_hard: float, distilled_hard: float, distilled: float, random: float,
                        weight: float = 0.5) -> float:
-    """Return DD-Ranking's label-robust score in [0, 1] (arXiv 2505.13300); 0.269 is no better than random [B §4].
+    """Return the label-robust score in [0, 1]; 0.269 is no better than random.
 
     Args:
         real_hard: accuracy of the full real set with hard labels, as a fraction.
         distilled_hard: accuracy of the distilled set with hard labels.
         distilled: accuracy of the distilled set with any labels.
         random: accuracy of random real images of the same IPC under the same recipe.
-        weight: of the gain over random; the rest weighs the loss to the full set.
+        weight: of the gain over random, in [0, 1]; the rest is that of the loss to the full set.
+
+    >>> round(label_robust_score(0.5, 0.5, 0.4, 0.4), 3)
+    0.269
     """
     _check_fractions(real_hard, distilled_hard, distilled, random)
     return _scaled(weight * (distilled - random) - (1 - weight) * (real_hard - distilled_hard))
@@ -27,57 +30,57 @@ def label_robust_score(real_hard: float, distilled_hard: float, distilled: float
 
 def augmentation_robust_score(distilled: float, random: float, distilled_plain: float, random_plain: float,
                               weight: float = 0.5) -> float:
-    """Return DD-Ranking's augmentation-robust score in [0, 1], from accuracies (fractions) with and without (plain)
-    augmentation of the distilled set and of random real images.
+    """Return the augmentation-robust score in [0, 1], from accuracies (fractions) with and without (plain) augmentation
+    of the distilled set and of random real images.
+
+    >>> round(augmentation_robust_score(0.4, 0.4, 0.3, 0.3), 3)
+    0.269
     """
     _check_fractions(distilled, random, distilled_plain, random_plain)
     return _scaled(weight * (distilled - random) + (1 - weight) * (distilled_plain - random_plain))
 
 
 def robust_scores(results: pd.DataFrame) -> pd.DataFrame:
-    """Return DD-Ranking's scores of each training for which all the others are there.
+    """Return the robust scores of each training that has all runs for them.
 
-    The label-robust score wants the set and the full set under hard labels (protocol idc), and the set and random real
-    images under any: soft labels (rded) where both were run with them, else hard ones too. The augmentation-robust
-    score wants both with and without augmentation, under hard labels.
-
-    Nothing is averaged: the trainings of one score have one training seed and agree in `ALIKE` and in how many epochs
-    of their protocol they had. Its sets are of one series, pool and selection, its random images of that selection seed
-    where the series has such a seed. Two candidates for one role leave no score.
+    The label-robust score needs the set and the full set with hard labels (protocol idc), and the set and random real
+    images with soft labels (rded), or hard ones if either is missing. The augmentation-robust score needs both with and
+    without augmentation. The runs of a score agree in the training seed, in `SCORE_KEYS` and in the relative length of
+    training; random images have the series' selection seed, if any. A role with several candidates leaves no score.
 
     Args:
         results: rows, one a training (see `rows.read_results`).
 
     Returns:
-        `ALIKE`, epoch_factor, ipc, series, `rows.SEEDS` (−1: none of a kind), lrs, ars (NaN where trainings are
-        missing); no row where both are.
+        `SCORE_KEYS`, epoch_factor, ipc, series, `rows.SEEDS` (−1: none of a kind), lrs, ars (NaN for missing runs); no
+        row without either.
     """
-    alike = [name for name in ALIKE if name in results]
-    results = results.assign(**{name: numbers_of(results[name]).fillna(-1).astype(int) for name in SEEDS})
+    keys = [name for name in SCORE_KEYS if name in results]
+    results = results.assign(**{name: seed_numbers(results[name]).fillna(-1).astype(int) for name in SEEDS})
     rows = []
-    for _, runs in results.groupby([*alike, "training_seed"], dropna=False, sort=False):
+    for _, runs in results.groupby([*keys, "training_seed"], dropna=False, sort=False):
         ours = runs[~runs["method"].isin(["random", "full"]) & (runs["protocol"] == "idc") & runs["augment"]]
-        rows += [{**row, **_robust_scores(row, runs)} for row in ours.to_dict("records")]
-    found = pd.DataFrame(rows, columns=[*alike, "epoch_factor", "ipc", "series", *SEEDS, "lrs", "ars"])
-    return found.dropna(subset=["lrs", "ars"], how="all").reset_index(drop=True)
+        rows += [row | _robust_scores(row, runs) for row in ours.to_dict("records")]
+    scores = pd.DataFrame(rows, columns=[*keys, "epoch_factor", "ipc", "series", *SEEDS, "lrs", "ars"])
+    return scores.dropna(subset=["lrs", "ars"], how="all").reset_index(drop=True)
 
 
 def _robust_scores(row: dict, runs: pd.DataFrame) -> dict[str, float]:
-    """Return both scores of one training, from those that agree with it in `ALIKE` and the training seed."""
-    runs = runs[(runs["epoch_factor"] / row["epoch_factor"] - 1).abs() < ROUNDING]
+    """Return both scores of one training, from runs that agree with it in `SCORE_KEYS` and the training seed."""
+    runs = runs[(runs["epoch_factor"] / row["epoch_factor"] - 1).abs() < EPOCH_TOLERANCE]
 
-    def share(protocol: str, augment: bool, ipc: int, who: dict) -> float:
-        is_so = (runs["protocol"] == protocol) & (runs["augment"] == augment) & (runs["ipc"] == ipc)
-        found = runs.loc[is_so & np.logical_and.reduce([runs[name] == value for name, value in who.items()]), "best"]
-        return found.iloc[0] / 100 if len(found) == 1 else np.nan
+    def fraction(protocol: str, augment: bool, ipc: int, **arm: object) -> float:
+        wanted = {"protocol": protocol, "augment": augment, "ipc": ipc, **arm}
+        best = runs.loc[np.logical_and.reduce([runs[name] == value for name, value in wanted.items()]), "best"]
+        return best.iloc[0] / 100 if len(best) == 1 else np.nan
 
-    drawn = {"selection_seed": row["selection_seed"]} if row["selection_seed"] >= 0 else {}
-    ipc, who = row["ipc"], {name: row[name] for name in ("series", *SEEDS)}
-    places = {"hard": ("idc", True, ipc), "soft": ("rded", True, ipc), "plain": ("idc", False, ipc)}
-    own = {name: share(*place, who) for name, place in places.items()}
-    random = {name: share(*place, {"method": "random", **drawn}) for name, place in places.items()}
+    selection = {"selection_seed": row["selection_seed"]} if row["selection_seed"] >= 0 else {}
+    ipc = row["ipc"]
+    recipes = {"hard": ("idc", True, ipc), "soft": ("rded", True, ipc), "plain": ("idc", False, ipc)}
+    own = {name: fraction(*recipe, **{key: row[key] for key in ("series", *SEEDS)}) for name, recipe in recipes.items()}
+    random = {name: fraction(*recipe, method="random", **selection) for name, recipe in recipes.items()}
     labels = "hard" if np.isnan([own["soft"], random["soft"]]).any() else "soft"
-    lrs = [share("idc", True, 0, {"method": "full"}), own["hard"], own[labels], random[labels]]
+    lrs = [fraction("idc", True, 0, method="full"), own["hard"], own[labels], random[labels]]
     ars = [own["hard"], random["hard"], own["plain"], random["plain"]]
     return {"lrs": np.nan if np.isnan(lrs).any() else label_robust_score(*lrs),
             "ars": np.nan if np.isnan(ars).any() else augmentation_robust_score(*ars)}

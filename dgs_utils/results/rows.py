@@ -1,4 +1,4 @@
-"""Rows of results: reading them, and what tells them apart."""
+"""Rows of results: their columns, reading them, and names for what distinguishes them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,151 +6,182 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dgs_utils.images.tables import read_table
 from dgs_utils.methods import METHODS
+from dgs_utils.params import paper
+from dgs_utils.runtime.table_io import read_table
 
 SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
-
 UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 
 # Runs that differ in any of these are never compared.
-CONDITION = ["protocol", "dataset", "split", "test_list", "prepare_seed", "image_size", "epoch_factor", "batch_size",
-             "learning_rate", "augment", "flip", "precision", "evaluations", "teacher", "network", "norm", "ipc"]
+CONDITION_KEYS = ["protocol", "dataset", "split", "test_list", "prepare_seed", "image_size", "epoch_factor",
+                  "batch_size", "learning_rate", "augment", "flip", "precision", "evaluations", "teacher", "network",
+                  "norm", "ipc"]
+IPC_DEPENDENT = ("epoch_factor", "batch_size", "evaluations")  # epochs are whole; the full set is tested every epoch
+# How the images of a set were made.
+SET_KEYS = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "judge", "cut", "compute",
+            "bias", "features", "fine_tune_seed", "variant"]
+CELL_KEYS = [*CONDITION_KEYS, *SET_KEYS]  # runs that agree in all of these are averaged
 
-
-def numbers_of(seeds: pd.Series) -> pd.Series:
-    """Return seeds as numbers, NaN where a method has none of that kind."""
-    return pd.to_numeric(seeds, errors="coerce")
-
-
-NETWORKS = {
+NETWORK_TITLES = {
     "convnet3": "ConvNet-3", "convnet4": "ConvNet-4", "convnet5": "ConvNet-5", "convnet6": "ConvNet-6",
     "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
 }
+DATASET_TITLES = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC",
+                  "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+NUMBERS = ("ipc", "best", "last", "n_test")  # columns without which a row is no result
+METHOD_LABELS = {name: method.label for name, method in METHODS.items()}
+PAPER_METHOD_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First files"}  # [F §9.4]
+SHAPES = ["hill", "ground", "slope", "cliff", "uniform", "scale"]  # in the order of the paper's Table 3
 
-DATASETS = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC", "fashion": "Fashion-MNIST",
-            "cifar10": "CIFAR-10"}
-
-LABELS = {name: method.label for name, method in METHODS.items()}
-
-PUBLISHED_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First files"}  # [F §9.4]
-
-# What one cell of any table stands for: the runs that agree in how they were evaluated (CONDITION) and in how their
-# images were made are averaged.
-MAKING = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "judge", "cut", "compute",
-          "bias", "features", "fine_tune_seed", "variant"]
-
-CELL = [*CONDITION, *MAKING]
-
-# A protocol lets these follow from the IPC: epochs are whole ones, and the full set is tested every epoch.
-BY_IPC = ("epoch_factor", "batch_size", "evaluations")
-
-TEXT = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "bias", "variant",
-        "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed", "selection_seed",
-        "pool", "generator", "generation", "features", "teacher")
-
-# What columns hold in rows of the time before there were such columns.
-LATER = {**dict.fromkeys(TEXT, ""), "evaluations": 0, "augment": True, "steps": 0}
-
-MAIN = {"distribution": "scale", "pool_factor": 5, "objective": "code", "measure": "difficulty"}  # DGS as published
+TEXT_COLUMNS = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "bias", "variant",
+                "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed",
+                "selection_seed", "pool", "generator", "generation", "features", "teacher")
+# Neutral values of columns that rows from elsewhere lack.
+COLUMN_DEFAULTS = {**dict.fromkeys(TEXT_COLUMNS, ""), "evaluations": 0, "augment": True, "steps": 0, "originals": 0,
+                   "per_class": 0.0}
 
 
 def read_results(places: Sequence[Path]) -> pd.DataFrame:
-    """Return the rows of several 06 folders' ``results.csv``, or of such files, one a training run, accuracies in
-    percent.
+    """Read and join the rows of 06 folders (``results.csv``) or of such files, one a training, accuracies in percent.
 
-    Columns that older files lack have their neutral value; ``folder`` ("" for a file), ``series`` and ``condition``
-    (see `series_of` and `condition_of`) are added.
+    Missing columns get `COLUMN_DEFAULTS`; ``folder`` ("" for a file), ``series`` (`series_names`) and ``condition``
+    (`condition_names`) are added; repeated rows are dropped.
 
     Raises:
-        ValueError: nothing was given, or a file cannot be read.
+        ValueError: no places, or a file that cannot be read or lacks rows, a column, or numbers in one.
     """
     if not places:
         raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
     frames = []
     for place in map(Path, places):
         is_file = place.suffix == ".csv"
-        frame = read_table(place if is_file else place / "results.csv", (*TEXT, "key"))
-        frames.append(frame.assign(folder="" if is_file else str(place),
-                                   **{name: value for name, value in LATER.items() if name not in frame}))
+        file = place if is_file else place / "results.csv"
+        frame = read_table(file, (*TEXT_COLUMNS, "key"))
+        check_columns(frame, file)
+        missing = {name: value for name, value in COLUMN_DEFAULTS.items() if name not in frame}
+        frames.append(frame.assign(folder="" if is_file else str(place), **missing))
     results = pd.concat(frames, ignore_index=True)
-    results = results.drop_duplicates(subset=[*CELL, "pool_seed", "selection_seed", "training_seed", "distilled"])
-    return results.assign(series=series_of(results), condition=condition_of(results))
+    results = results.drop_duplicates(subset=[*CELL_KEYS, *SEEDS, "distilled"])
+    return results.assign(series=series_names(results), condition=condition_names(results))
 
 
-def completed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of results with every column that tables ask for.
+def read_folders(folders: Sequence[Path]) -> pd.DataFrame:
+    """Read rows of 06 folders (`read_results`), sorted by arm and seed, whatever the order of the folders."""
+    return sort_rows(read_results(folders), [*SET_KEYS, *SEEDS])
 
-    What is missing has its neutral value, as in rows of `evaluate.evaluate_set`, which know no folders: 0 for the size
-    of the pool, else "". ``series`` and ``condition`` are made where they are missing.
+
+def check_columns(rows: pd.DataFrame, file: Path) -> None:
+    """Raise ValueError if rows of results lack a column without a neutral value, or numbers where they belong."""
+    for name in [*CELL_KEYS, *SEEDS, *NUMBERS]:
+        if name not in rows and name not in COLUMN_DEFAULTS:
+            raise ValueError(f"{file} has no column {name}; run notebook 06 again, or give a file of its rows")
+    for name in NUMBERS:
+        if rows.empty or not pd.api.types.is_numeric_dtype(rows[name]) or rows[name].isna().any():
+            raise ValueError(f"{file} has no number in each row of column {name}; run notebook 06 again, or correct it")
+
+
+def fill_columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of `evaluate.evaluate_set`, which have no folders, with every column that tables need."""
+    missing = {name: COLUMN_DEFAULTS.get(name, 0 if name == "pool_factor" else "")
+               for name in (*COLUMN_DEFAULTS, *CELL_KEYS) if name not in rows}
+    return with_names(rows.assign(**missing).reset_index(drop=True))
+
+
+def with_names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with ``series`` and ``condition``, which are added if missing."""
+    return rows if "series" in rows else rows.assign(series=series_names(rows), condition=condition_names(rows))
+
+
+def seed_numbers(seeds: pd.Series) -> pd.Series:
+    """Return seeds as numbers, NaN for methods without a seed of that kind.
+
+    >>> seed_numbers(pd.Series(["3", ""])).tolist()
+    [3.0, nan]
     """
-    missing = {name: LATER.get(name, 0 if name == "pool_factor" else "") for name in (*LATER, *CELL)
-               if name not in rows}
-    rows = rows.assign(**missing).reset_index(drop=True)
-    return rows if "series" in rows else rows.assign(series=series_of(rows), condition=condition_of(rows))
+    return pd.to_numeric(seeds, errors="coerce")
 
 
-def condition_of(rows: pd.DataFrame) -> np.ndarray:
-    """Return a readable name for how each row was evaluated: the network, and all else in which conditions differ."""
-    place = ["dataset", "protocol", "ipc"]
-    within = rows.groupby(place)
-    told = [name for name in place[:2] if rows[name].nunique() > 1]
-    others = [name for name in CONDITION if name not in (*place, "network")]
-    told += [name for name in others if within[name].nunique().max() > 1]
+def condition_names(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for the condition of each row: the network, and the other keys in which rows differ."""
+    setting = ["dataset", "protocol", "ipc"]
+    within = rows.groupby(setting)
+    keys = [name for name in setting[:2] if rows[name].nunique() > 1]
+    keys += [name for name in CONDITION_KEYS if name not in (*setting, "network") and within[name].nunique().max() > 1]
 
     def name_of(row: tuple) -> str:
-        others = (DATASETS.get(value, value) if name in ("dataset", "protocol") else
-                  f"{title_of(name).lower()} {shortest(value)}" for name, value in zip(told, row[1:], strict=True))
-        return ", ".join([NETWORKS.get(row[0], row[0]), *others])
+        others = (DATASET_TITLES.get(value, value) if name in ("dataset", "protocol") else
+                  f"{column_title(name).lower()} {format_value(value)}"
+                  for name, value in zip(keys, row[1:], strict=True))
+        return ", ".join([NETWORK_TITLES.get(row[0], row[0]), *others])
 
-    return np.array([name_of(row) for row in rows[["network", *told]].itertuples(index=False)], dtype=object)
-
-
-def shortest(value: object) -> object:
-    """Return a number as it is read best, such as 0.00266667 for 4 of 1,500 epochs; any other value as it is."""
-    return f"{value:g}" if isinstance(value, float) else value
+    return np.array([name_of(row) for row in rows[["network", *keys]].itertuples(index=False)], dtype=object)
 
 
-def series_of(rows: pd.DataFrame) -> np.ndarray:
-    """Return a readable name for how each row's images were made.
+def series_names(rows: pd.DataFrame) -> np.ndarray:
+    """Return a readable name for how the images of each row were made, such as "DGS (hill)".
 
-    It is the method's label, followed in brackets by what else tells this method's rows apart, such as "DGS (hill)";
-    two rows have the same name only if they agree in all of `MAKING`. What a row does not have is not told of it.
+    The label of the method is followed by whatever distinguishes rows of that method; rows have the same name only if
+    they agree in all of `SET_KEYS`.
     """
     rows = rows.reset_index(drop=True)
     names = np.empty(len(rows), dtype=object)
     for method, part in rows.groupby("method", sort=False):
-        told = [name for name in MAKING[1:-1] if part[name].nunique() > 1]
-        if part.groupby(told or "method")["variant"].nunique().max() > 1:
-            told.append("variant")
-        told = [name for name in told if name not in _looked_at(part, told)]
-        extras = [", ".join(_value(*item) for item in zip(told, values, strict=True) if item[1] != "")
-                  for values in part[told].itertuples(index=False)]
-        names[part.index] = [f"{LABELS.get(method, method)}{f' ({extra})' if extra else ''}" for extra in extras]
+        keys = [name for name in SET_KEYS[1:-1] if part[name].nunique() > 1]
+        if part.groupby(keys or "method")["variant"].nunique().max() > 1:
+            keys.append("variant")
+        keys = [name for name in keys if name not in _redundant_with_cut(part, keys)]
+        extras = [", ".join(_choice(*item) for item in zip(keys, values, strict=True) if item[1] != "")
+                  for values in part[keys].itertuples(index=False)]
+        names[part.index] = [f"{METHOD_LABELS.get(method, method)}{f' ({extra})' if extra else ''}" for extra in extras]
     return names
 
 
-def _looked_at(part: pd.DataFrame, told: list[str]) -> set[str]:
-    """Return which of score and judge tell nothing, since they vary with a cut alone, which looks at both."""
-    kinds = part.groupby(told, dropna=False).ngroups if "cut" in told else 0
-    return {name for name in ("measure", "judge") if name in told and part[name][part["cut"] != ""].nunique() == 1
-            and part.groupby([other for other in told if other != name], dropna=False).ngroups == kinds}
+def _redundant_with_cut(part: pd.DataFrame, keys: list[str]) -> set[str]:
+    """Return those of score and scorer that differ only between rows with and without a cut, which uses both."""
+    kinds = part.groupby(keys, dropna=False).ngroups if "cut" in keys else 0
+    return {name for name in ("measure", "judge") if name in keys and part[name][part["cut"] != ""].nunique() == 1
+            and part.groupby([other for other in keys if other != name], dropna=False).ngroups == kinds}
 
 
-def _value(name: str, value: object) -> str:
-    shown = {"pool_factor": "{} × IPC", "variant": "set {}", "bias": "β {}", "fine_tune_seed": "fine-tuned by seed {}",
-             "features": "features of {}", "judge": "judged by {}", "cut": "cut {}"}
-    return shown.get(name, "{}").format(value)
+def _choice(name: str, value: object) -> str:
+    formats = {"pool_factor": "{} × IPC", "variant": "set {}", "bias": "β {}", "features": "features of {}",
+               "fine_tune_seed": "fine-tuned by seed {}", "judge": "scored by {}", "cut": "cut {}"}
+    return formats.get(name, "{}").format(value)
+
+
+def format_value(value: object) -> object:
+    """Return a number in its shortest form, and other values unchanged.
+
+    >>> format_value(4 / 1500)
+    '0.00266667'
+    """
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def column_title(name: str) -> str:
+    """Return the heading of a column of results.
+
+    >>> column_title("ipc"), column_title("batch_size")
+    ('IPC', 'Batch size')
+    """
+    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size"}
+    return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))
+
+
+def sort_rows(rows: pd.DataFrame, by: Sequence[str] = SET_KEYS) -> pd.DataFrame:
+    """Return rows sorted by some columns: methods as in `METHODS`, shapes as in `SHAPES`, unknown ones last."""
+    orders = {"method": list(METHODS), "distribution": SHAPES}
+
+    def ranks(column: pd.Series) -> pd.Series:
+        order = orders.get(str(column.name))
+        return column.map({name: rank for rank, name in enumerate(order)}).fillna(len(order)) if order else column
+
+    return rows.sort_values(list(by), key=ranks, kind="stable")
 
 
 def main_series(results: pd.DataFrame) -> str:
-    """Return which series stands for difficulty-guided sampling: the one nearest to the published choices, or ""."""
+    """Return the series of difficulty-guided sampling that is nearest to the published choices, or ""."""
     ours = results[results["method"] == "dgs"]
-    away = sum((ours[name] != value).to_numpy(dtype=int) for name, value in MAIN.items())
-    return "" if ours.empty else str(ours["series"].iloc[away.argmin()])
-
-
-def title_of(name: str) -> str:
-    """Return the heading of a column of results."""
-    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size (× IPC)"}
-    return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))
+    differences = sum((ours[name] != value).to_numpy(dtype=int) for name, value in paper.CHOICES.items())
+    return "" if ours.empty else str(ours["series"].iloc[differences.argmin()])

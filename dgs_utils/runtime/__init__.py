@@ -1,1 +1,1 @@
-"""The machine: devices and precision, named seeds, memory, progress."""
+"""What all layers use of machine and files: devices and precision, named seeds, memory, progress, tables as files."""

@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     they must be mapped and cleared anew, which takes 15 to 40 % of a step of small networks on the CPU.
 
     Returns:
-        Whether the C library can be told so: true of glibc.
+        Whether the C library can do so: true of glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, -1))

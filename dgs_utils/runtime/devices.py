@@ -12,7 +12,7 @@ TF32 = "DGS_TF32"  # environment variable, the one switch
 ALIGNMENT = 8  # bytes of the largest number that is sent
 
 
-def resolve(name: str = "auto") -> torch.device:
+def resolve_device(name: str = "auto") -> torch.device:
     """Return the device called ``name``; "auto" is the first CUDA GPU, or the CPU where there is none.
 
     Raises:
@@ -29,9 +29,9 @@ def resolve(name: str = "auto") -> torch.device:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Return a context that computes in ``precision`` ("fp32" or "bf16") and keeps parameters as they are.
 
-    On a GPU fp32 stands for TF32, as in the published experiments, unless the environment says ``DGS_TF32=off``; what
-    stays fp32 beside bf16, such as a last layer, is computed exactly. Most CPUs have no instructions for bf16, which is
-    said once.
+    On a GPU fp32 stands for TF32, as in the published experiments, unless ``DGS_TF32=off`` is in the environment; what
+    stays fp32 beside bf16, such as a last layer, is computed exactly. A warning says where
+    a CPU has no instructions for bf16, as most have not.
     """
     if device.type == "cuda":
         _allow_tf32(precision == "fp32" and os.environ.get(TF32, "on") != "off")
@@ -44,8 +44,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def layout_of(network: nn.Module) -> torch.memory_format:
-    """Return how a network's images lie fastest in a GPU's memory: channels last, as its convolutions like them.
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """Return the memory format in which a network is fastest on a GPU: channels last, which its convolutions prefer.
 
     But group norm ("instance") returns them in the other layout, so that each norm would cost two conversions [B §7].
     """
@@ -78,7 +78,7 @@ def store_matrices(module: nn.Module, precision: str) -> None:
                 layer.to(torch.bfloat16)
 
 
-def beside(tensor: Tensor) -> AbstractContextManager:
+def side_stream(tensor: Tensor) -> AbstractContextManager:
     """Return a context in which a GPU works on a tensor beside what it does next, on a stream of its own.
 
     Made where the tensor is made, entered in the thread that works on it. On other devices it does nothing.
@@ -87,11 +87,11 @@ def beside(tensor: Tensor) -> AbstractContextManager:
         return nullcontext()
     stream = torch.cuda.Stream(tensor.device)
     stream.wait_stream(torch.cuda.current_stream(tensor.device))
-    tensor.record_stream(stream)  # so that its memory is not given away meanwhile
+    tensor.record_stream(stream)  # so that its memory is not reused meanwhile
     return torch.cuda.stream(stream)
 
 
-def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def to_device_packed(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Copy tensors from the CPU to a device in one transfer, which a GPU does not make the host wait for.
 
     Each copy that a GPU is asked for costs some ten microseconds, whatever its size, and halts the host unless it comes
@@ -104,12 +104,12 @@ def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
         total += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         ends.append(total)
     packed = torch.empty(total, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    for tensor, view in zip(tensors, _views(packed, tensors, ends), strict=True):
+    for tensor, view in zip(tensors, _unpack(packed, tensors, ends), strict=True):
         view.copy_(tensor)
-    return _views(packed.to(device, non_blocking=True), tensors, ends)
+    return _unpack(packed.to(device, non_blocking=True), tensors, ends)
 
 
-def _views(packed: Tensor, tensors: Sequence[Tensor], ends: Sequence[int]) -> list[Tensor]:
+def _unpack(packed: Tensor, tensors: Sequence[Tensor], ends: Sequence[int]) -> list[Tensor]:
     """Return the parts of a row of bytes that hold tensors of these types and shapes."""
     starts = [0, *ends[:-1]]
     return [packed[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)

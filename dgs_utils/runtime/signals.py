@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def caught_signals() -> Iterator[list[int]]:
+def defer_signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT in a list instead of acting on them, so that a step is never cut in two.
 
     Only a process's main thread can; in another one the list stays empty, and signals act as they do.
@@ -16,7 +16,7 @@ def caught_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    before = {number: signal.signal(number, lambda found, _: caught.append(found))
+    before = {number: signal.signal(number, lambda number, _: caught.append(number))
               for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield caught
@@ -25,8 +25,8 @@ def caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def act_on(caught: list[int], sentence: str) -> None:
-    """End as whoever sent the signals expects: SIGTERM ends the process, a notebook's kernel too.
+def reraise_signals(caught: list[int], sentence: str) -> None:
+    """End as the sender of the signals expects: SIGTERM ends the process, a notebook's kernel too.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with a sentence on what has been kept.

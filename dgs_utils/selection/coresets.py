@@ -32,6 +32,9 @@ def k_center(features: ArrayLike, k: int) -> np.ndarray:
 
     Raises:
         ValueError: bad shape, non-finite features, or ``k`` out of range.
+
+    >>> k_center([[0, 0], [1, 0], [0, 1], [5, 5]], k=2).tolist()
+    [1, 3]
     """
     features = check_features(features, k)
     chosen = np.empty(k, dtype=np.int64)
@@ -50,6 +53,9 @@ def herding(features: ArrayLike, k: int) -> np.ndarray:
     At step j, from 0, the image not yet chosen that is nearest to (j + 1) · mean − (sum of the chosen ones).
 
     Args, returns and errors as `k_center`.
+
+    >>> herding([[0, 0], [1, 0], [0, 1], [5, 5]], k=2).tolist()
+    [1, 2]
     """
     features = check_features(features, k)
     mean = mean_of(features)
@@ -149,7 +155,7 @@ def _total_similarity(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: int = NEIGHBOURS,
                   decay: float = 0.1) -> np.ndarray:
-    """Choose ``k`` images that are hard and lie densely, away from those chosen before: D2 (Maharana et al., 2024).
+    """Choose ``k`` hard images in dense regions, away from those chosen before: D2 (Maharana et al., 2024).
 
     On the graph of each image's nearest neighbours, with d the Euclidean distance over the mean length of features, the
     density of image i is s_i + Σ_j exp(−d_ij) s_j. The densest is chosen, and the densities of its neighbours j fall by
@@ -168,9 +174,9 @@ def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: in
     scores = np.asarray(scores, dtype=np.float64)
     count, unit = min(neighbours, len(features) - 1), max(_mean_length(features), 1e-30)
     density, ids = scores.copy(), np.empty((len(features), count), dtype=np.int32)
-    for rows, distances, found in nearest_neighbours(features, count):
-        density[rows] += (np.exp(-distances / unit) * scores[found]).sum(axis=1)
-        ids[rows] = found
+    for rows, distances, neighbour_ids in nearest_neighbours(features, count):
+        density[rows] += (np.exp(-distances / unit) * scores[neighbour_ids]).sum(axis=1)
+        ids[rows] = neighbour_ids
     chosen = np.empty(k, dtype=np.int64)
     for step in range(k):
         best = density.max()
@@ -209,7 +215,7 @@ def reliable_far(features: ArrayLike, scores: ArrayLike, reliable: ArrayLike, k:
 
     Args:
         features: shape (N, D), one row an image.
-        scores: shape (N,), not negative; the entropy of the judge's prediction as proposed.
+        scores: shape (N,), not negative; the entropy of the scorer's prediction as proposed.
         reliable: shape (N,), bool.
         k: number of images, 1 … N.
 
@@ -270,11 +276,11 @@ def mean_of(features: np.ndarray) -> np.ndarray:
 
 def _squared_distances(features: np.ndarray, point: np.ndarray) -> np.ndarray:
     point = np.asarray(point, dtype=np.float64)
-    found = np.empty(len(features))
+    distances = np.empty(len(features))
     for start in range(0, len(features), ROWS):
         gap = features[start : start + ROWS] - point
-        found[start : start + ROWS] = np.square(gap, out=gap).sum(axis=1)
-    return found
+        distances[start : start + ROWS] = np.square(gap, out=gap).sum(axis=1)
+    return distances
 
 
 def _first_smallest(values: np.ndarray) -> int:

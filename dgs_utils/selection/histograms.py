@@ -17,13 +17,14 @@ def check_scores(scores: ArrayLike, name: str = "scores") -> np.ndarray:
     Raises:
         ValueError: empty, of another shape, NaN, or out of range; the sentence names ``name`` and the first bad entry.
     """
-    found = np.asarray(scores, dtype=np.float64)
-    if found.ndim != 1 or found.size == 0:
-        raise ValueError(f"{name} has shape {found.shape}; give one score per image, at least one")
-    bad = np.flatnonzero(~((found >= 0) & (found <= 1)))  # catches NaN too
+    checked = np.asarray(scores, dtype=np.float64)
+    if checked.ndim != 1 or checked.size == 0:
+        raise ValueError(f"{name} has shape {checked.shape}; give one score per image, at least one")
+    bad = np.flatnonzero(~((checked >= 0) & (checked <= 1)))  # catches NaN too
     if bad.size:
-        raise ValueError(f"{name}[{bad[0]}] is {found[bad[0]]}, and difficulty lies in [0, 1]; score that image again")
-    return found
+        raise ValueError(f"{name}[{bad[0]}] is {checked[bad[0]]}, and difficulty lies in [0, 1]; score that image "
+                         f"again")
+    return checked
 
 
 def edges(bins: int) -> np.ndarray:

@@ -1,13 +1,15 @@
-"""Tables of images with scores, as stages 03 to 05 hand them on, and what must hold for them."""
+"""Score tables of stages 03 to 05, with their checks, and scores in the published form."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.images.tables import natural_key, read_table
-from dgs_utils.methods import DYNAMIC
+from dgs_utils.images.image_set import ImageSet, in_order
+from dgs_utils.methods import DYNAMICS_SCORES
+from dgs_utils.runtime.table_io import natural_key, read_table, row_label
+from dgs_utils.store.atomic import atomic
 
 COLUMNS = ("file_name", "class", "label", "score")
 
@@ -42,26 +44,20 @@ def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
     Args:
         table: a 03 folder's scores.
         score: a name of `dgs_utils.methods.SCORES`; "" leaves the table as it is.
-        where: where the table stands, for the error.
+        where: the table's file or folder, for the error.
 
     Raises:
         ValueError: the table has no such measure.
     """
     if not score:
         return table
-    if score not in table and score in DYNAMIC:
-        raise ValueError(f"{where} has no column {score}, since nothing was kept of the judge's training; set "
+    if score not in table and score in DYNAMICS_SCORES:
+        raise ValueError(f"{where} has no column {score}, since nothing was kept of the scorer's training; set "
                          f"prepare.dynamics to true and run notebooks 00 and 03 again, or choose another sample.score")
     if score not in table:
         raise ValueError(f"{where} has no column {score}, since its scores are published ones or older; run notebook "
                          f"03 again, with difficulty.published_scores off, or leave sample.score empty")
     return table.assign(score=1 - table[score] if score == "confidence" else table[score])
-
-
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table ordered by label, then naturally by file name, so that nothing depends on the order on disk."""
-    table = table.assign(order=table["file_name"].map(natural_key)).sort_values(["label", "order"])
-    return table.drop(columns="order").reset_index(drop=True)
 
 
 def first_of_class(table: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -70,33 +66,84 @@ def first_of_class(table: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:
-    """Return the images of the originals' classes, with their labels.
-
-    Classes that the originals lack are left out with a warning, since nothing tells their target.
+    """Return the images of the originals' classes, with their labels; other classes are left out with a warning.
 
     Args:
         images: any images with class names.
         classes: class table of 00 (label, class).
-        warn: takes one sentence.
+        warn: receives one sentence.
 
     Raises:
         ValueError: a class of the originals has no images.
     """
-    labels = classes.set_index("class")["label"]
-    known = images.table["class"].isin(labels.index)
-    for name in sorted(set(images.table.loc[~known, "class"]), key=natural_key):
+    names = list(classes.sort_values("label")["class"])
+    for name in sorted(set(images.table["class"]) - set(names), key=natural_key):
         warn(f"class {name} of {images.root} is not among the originals, so its images are left out")
-    present = set(images.table["class"])
-    for name in labels.index:
-        if name not in present:
-            raise ValueError(f"class {name} has no images in {images.root}; generate some, or leave the class out "
-                             f"of prepare.classes")
-    table = images.table[known]
-    return ImageSet(images.root, in_order(table.assign(label=table["class"].map(labels))))
+    return images.with_classes(names)
 
 
 def check_names(table: pd.DataFrame, where: Path) -> None:
-    """Raise ValueError where a file name stands twice in a table."""
+    """Raise ValueError for a file name that a table lists twice."""
     doubled = table["file_name"][table["file_name"].duplicated()]
     if len(doubled):
         raise ValueError(f"{doubled.iloc[0]} is listed twice in {where}; keep one row of its list")
+
+
+# ---- Published scores ------------------------------------------------------------------------------------------------
+
+def read_published_scores(images: ImageSet) -> pd.DataFrame:
+    """Read scores in the published form: a ``metadata.jsonl`` beside each class's images [F §6].
+
+    Its lines hold file_name (within the folder), label (ignored: classes come from the class table) and score.
+
+    Returns:
+        ``images.table`` with a column score.
+
+    Raises:
+        ValueError: a folder without the file, a damaged line, an image without score, or a score for no image.
+    """
+    scores: dict[str, float] = {}
+    for parent in images.table["file_name"].str.rpartition("/")[0].unique():
+        path = images.root / parent / "metadata.jsonl"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; score these images with a classifier, or add the file")
+        table = read_table(path, ["score"])
+        for column in ("file_name", "score"):
+            if column not in table:
+                raise ValueError(f"{path} has no {column} in any line; write the file again")
+        for row, (file, score) in enumerate(zip(table["file_name"], table["score"], strict=True)):
+            name, where = f"{parent}/{file}".removeprefix("/"), row_label(path, row)
+            if not file or not score:
+                raise ValueError(f"{where} has no {'score' if file else 'file_name'}; write the file again")
+            if name in scores:
+                raise ValueError(f"{path} lists {file} twice; keep one line of it")
+            if not _is_score(score):
+                raise ValueError(f"{where}: the score of {file} is {score}, and difficulty lies in [0, 1]; score the "
+                                 f"images again")
+            scores[name] = float(score)
+    column = images.table["file_name"].map(scores)
+    if column.isna().any():
+        raise ValueError(f"{images.root / images.table['file_name'][column.isna()].iloc[0]} has no score in its "
+                         f"folder's metadata.jsonl; score the images again")
+    others = scores.keys() - set(images.table["file_name"])  # of another split, or gone
+    gone = [name for name in others if not (images.root / name).exists()]
+    if gone:
+        raise ValueError(f"{images.root / min(gone)} has a score and no image; restore it or remove its line")
+    return images.table.assign(score=column)
+
+
+def _is_score(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
+def write_published_scores(folder: Path, scores: pd.DataFrame) -> None:
+    """Write scores in the published form: ``folder/<class>/metadata.jsonl`` with file_name, label and score."""
+    with atomic(folder) as unfinished:
+        for name, rows in scores.groupby("class", sort=False):
+            (unfinished / name).mkdir(parents=True)
+            lines = [json.dumps({"file_name": file.rpartition("/")[2], "label": int(label), "score": float(score)})
+                     for file, label, score in rows[["file_name", "label", "score"]].itertuples(index=False)]
+            (unfinished / name / "metadata.jsonl").write_text("\n".join(lines) + "\n")

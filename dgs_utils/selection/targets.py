@@ -2,10 +2,10 @@
 
 A target distribution is an int array of counts per equal bin of transformed difficulty, bin 0 the easiest, summing to
 IPC. It is the originals' own distribution scaled to IPC ("scale", §2.2), one of the paper's predefined shapes (§3.3,
-Fig. 4), or anybody's list.
+Fig. 4), or a list of one's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,9 @@ def scale_counts(transformed_scores: ArrayLike, ipc: int, bins: int = 10) -> np.
     Returns:
         int64 array of shape (bins,), summing to ``ipc``: floors of ipc · n_k / N, then one more for the largest
         remainders, the lowest bin first among equal ones (integer arithmetic).
+
+    >>> scale_counts([0.05, 0.15, 0.15, 0.95], ipc=4).tolist()
+    [1, 2, 0, 0, 0, 0, 0, 0, 0, 1]
     """
     check_ipc(ipc)
     return largest_remainder(histogram(check_scores(transformed_scores, "transformed_scores"), bins), ipc)
@@ -62,6 +65,9 @@ def predefined_counts(name: str, ipc: int) -> np.ndarray:
 
     Returns:
         int64 array of shape (10,), easiest bin first, summing to ``ipc``.
+
+    >>> predefined_counts("hill", ipc=10).tolist()
+    [1, 0, 1, 0, 3, 3, 1, 0, 0, 1]
     """
     if name not in PREDEFINED:
         raise ValueError(f"distribution is {name!r}; the predefined ones are {', '.join(PREDEFINED)}")
@@ -75,7 +81,7 @@ def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Genera
     """Draw images so that their difficulties follow ``counts`` [F §8.3].
 
     From the easiest bin to the hardest, the wanted number is drawn uniformly without replacement; a bin with fewer
-    images gives all it has. What is lacking at the end is drawn uniformly from all images left, whatever their bin.
+    images gives all it has. The images still missing are drawn uniformly from all images left.
 
     Args:
         transformed_scores: shape (N,), each in [0, 1].
@@ -84,11 +90,14 @@ def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Genera
 
     Raises:
         ValueError: fewer images than wanted, or a bad score or count.
+
+    >>> draw([0.1, 0.2, 0.9, 0.95], counts=[1, 1], rng=0).indices.tolist()
+    [1, 3]
     """
     scores = check_scores(transformed_scores, "transformed_scores")
     counts = check_counts(counts)
     if len(scores) < counts.sum():
-        raise ValueError(f"{counts.sum()} images are wanted and only {len(scores)} are there; "
+        raise ValueError(f"{counts.sum()} images are wanted of only {len(scores)}; "
                          f"generate a larger pool or lower the IPC")
     rng, members = np.random.default_rng(rng), bin_of(scores, len(counts))
     shortage = np.maximum(counts - np.bincount(members, minlength=len(counts)), 0)
@@ -101,14 +110,14 @@ def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Genera
 
 
 def quantiles_of_scores(transformed_scores: ArrayLike, ipc: int) -> np.ndarray:
-    """Return the ``ipc`` difficulties that stand for a distribution: its (j + ½)/IPC quantiles, float64, ascending."""
+    """Return the ``ipc`` difficulties that represent a distribution: its (j + ½)/IPC quantiles, float64, ascending."""
     check_ipc(ipc)
     scores = check_scores(transformed_scores, "transformed_scores")
     return np.quantile(scores, (np.arange(ipc) + 0.5) / ipc, method="hazen")
 
 
 def quantiles_of_counts(counts: ArrayLike) -> np.ndarray:
-    """Return the difficulties that stand for counts per bin: each bin's images spread evenly over it, ascending."""
+    """Return the difficulties that represent counts per bin: each bin's images spread evenly over it, ascending."""
     counts = check_counts(counts)
     lower = np.repeat(edges(len(counts))[:-1], counts)
     within = np.concatenate([(np.arange(n) + 0.5) / n for n in counts if n])
@@ -127,15 +136,15 @@ class Target(NamedTuple):
     quantiles: np.ndarray
 
 
-def class_target(originals: ArrayLike, ipc: int, distribution: str = "scale", counts: Sequence[int] = (),
+def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[int] = "scale",
                  bins: int = 10) -> Target:
     """Return the target of a class.
 
     Args:
         originals: transformed difficulties of the class's originals, shape (N,).
         ipc: images per class.
-        distribution: "scale" (the originals' own), a name of `PREDEFINED`, or "own".
-        counts: images per bin for "own"; resized to ``ipc`` by largest remainder where they sum to something else.
+        distribution: "scale" (the originals' own), a name of `PREDEFINED`, or a list of images per bin, which is
+            resized to ``ipc`` by largest remainder where it sums to something else.
         bins: number of bins, for "scale".
 
     Raises:
@@ -143,43 +152,49 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str = "scale", co
     """
     if distribution == "scale":
         return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
-    if distribution == "own":
-        found = largest_remainder(check_counts(np.array(counts, dtype=np.int64)), ipc)
+    if not isinstance(distribution, str):
+        wanted = largest_remainder(check_counts(np.array(distribution, dtype=np.int64)), ipc)
     elif distribution in PREDEFINED:
-        found = predefined_counts(distribution, ipc)
+        wanted = predefined_counts(distribution, ipc)
     else:
-        raise ValueError(f"distribution is {distribution!r}; choose scale, own, {', '.join(PREDEFINED)}")
-    return Target(found, quantiles_of_counts(found))
+        raise ValueError(f"distribution is {distribution!r}; choose scale, {', '.join(PREDEFINED)}, or give a list of "
+                         f"images per bin")
+    return Target(wanted, quantiles_of_counts(wanted))
 
 
-def beside_target(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:
-    """Compare what was chosen of a class with what was wanted.
+def target_report(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:
+    """Compare the chosen images of a class with its target.
 
     Args:
         chosen: transformed difficulties of the chosen images, shape (IPC,).
-        candidates: of all images that were there, shape (N,).
-        target: what was wanted.
-        note: what has been noted of the class before.
+        candidates: of all candidates, shape (N,).
+        target: the target.
+        note: earlier warnings about the class.
 
     Returns:
         target, found, shortage (images per bin, as texts such as "1 0 2", which `counts_of` reads), wasserstein (W1 of
         found difficulties to the target's), divergence (KL(found ‖ target) in bits, one image spread over the bins of
-        each) and note, where something had to give way.
+        each) and note (warnings).
     """
     bins = len(target.counts)
-    found, there = histogram(np.asarray(chosen), bins), histogram(np.asarray(candidates), bins)
-    shortage = np.maximum(target.counts - there, 0)
+    found, available = histogram(np.asarray(chosen), bins), histogram(np.asarray(candidates), bins)
+    shortage = np.maximum(target.counts - available, 0)
     notes = [note] if note else []
     if shortage.any():
         notes.append(f"the pool lacks {shortage.sum()} images in the bins that the target asks for")
-    return {"target": text_of(target.counts), "found": text_of(found), "shortage": text_of(shortage),
-            "wasserstein": distance(chosen, target.quantiles),
+    return {"target": counts_to_text(target.counts), "found": counts_to_text(found),
+            "shortage": counts_to_text(shortage), "wasserstein": quantile_distance(chosen, target.quantiles),
             "divergence": divergence_to_target(found, target.counts), "note": "; ".join(notes)}
 
 
-def text_of(counts: np.ndarray) -> str:
+def counts_to_text(counts: np.ndarray) -> str:
     """Return images per bin as a text such as "1 0 2"."""
     return " ".join(map(str, counts))
+
+
+def counts_of(column: Iterable[str]) -> np.ndarray:
+    """Return texts of `counts_to_text` as an int64 array of shape (rows, bins)."""
+    return np.array([[int(n) for n in text.split()] for text in column])
 
 
 def sampling_panels(original: np.ndarray, pool: np.ndarray, original_transformed: np.ndarray,
@@ -197,15 +212,15 @@ def sampling_panels(original: np.ndarray, pool: np.ndarray, original_transformed
             for row, (real, made) in rows.items()}
 
 
-def distance(found_scores: ArrayLike, quantiles: ArrayLike) -> float:
+def quantile_distance(scores: ArrayLike, quantiles: ArrayLike) -> float:
     """Return the Wasserstein-1 distance between two sets of as many difficulties: the mean gap of sorted values."""
     # scipy.stats.wasserstein_distance, which integrates distribution functions, differs in the last digit, and
     # reports that exist would no longer be met; for as many values on either side this line is the definition.
-    return float(np.abs(np.sort(found_scores) - np.sort(quantiles)).mean())
+    return float(np.abs(np.sort(scores) - np.sort(quantiles)).mean())
 
 
-def shift(pool: ArrayLike, originals: ArrayLike) -> float:
-    """Return how far a pool's difficulties lie from the originals': Wasserstein-1, negative where it is easier.
+def difficulty_shift(pool: ArrayLike, originals: ArrayLike) -> float:
+    """Return the Wasserstein-1 distance of a pool's difficulties from the originals', negative if the pool is easier.
 
     Args:
         pool: difficulties of one class's pool, shape (N,), each in [0, 1].
@@ -232,7 +247,7 @@ def check_ipc(ipc: int) -> None:
 
 def check_counts(counts: ArrayLike) -> np.ndarray:
     """Return counts per bin as an int64 array after checking that they are whole, not negative, and not all zero."""
-    found = np.asarray(counts)
-    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer) or (found < 0).any() or not found.any():
-        raise ValueError(f"counts is {found.tolist()}; give a whole number of images for each bin, not all zero")
-    return found.astype(np.int64)
+    checked = np.asarray(counts)
+    if checked.ndim != 1 or not np.issubdtype(checked.dtype, np.integer) or (checked < 0).any() or not checked.any():
+        raise ValueError(f"counts is {checked.tolist()}; give a whole number of images for each bin, not all zero")
+    return checked.astype(np.int64)

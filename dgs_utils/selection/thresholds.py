@@ -17,7 +17,7 @@ Eq. 9, empty bins      infinite where f has an empty bin         one image added
 In both, the KL divergences (in bits) are between histograms of scores in equal bins, P_X is the histogram of the
 untransformed scores, and U is uniform. The result is floored at 1e-4 in both.
 
-A third, "none", is no reading but the control that shows what the logarithm adds: scores stay as they are.
+A third, "none", is no objective but the control that shows what the logarithm adds: scores stay as they are.
 """
 
 import warnings
@@ -31,7 +31,7 @@ from dgs_utils.selection.histograms import check_scores, divergence, edges, hist
 EPSILON = 1e-4
 
 
-Reading = Literal["code", "paper", "none"]
+Objective = Literal["code", "paper", "none"]
 
 
 class Thresholds(NamedTuple):
@@ -53,22 +53,22 @@ class Scale(NamedTuple):
     """One logarithmic scale: what Eqs. 7–8 become once the thresholds have turned into bounds.
 
     Attributes:
-        lo: smallest score inside the window; in reading "code" 1e-4 where that score is 0.
+        lo: smallest score inside the window; in objective "code" 1e-4 where that score is 0.
         hi: largest score inside the window.
         least: min P′ of Eq. 8, whose transformed value is 0.
-        reading: "code", "paper" or "none".
+        objective: "code", "paper" or "none".
     """
 
     lo: float
     hi: float
     least: float
-    reading: Reading
+    objective: Objective
 
 
-def log_transform(scores: ArrayLike, bottom: int, top: int, reading: Reading = "code") -> np.ndarray:
+def log_transform(scores: ArrayLike, bottom: int, top: int, objective: Objective = "code") -> np.ndarray:
     """Clip the scores of one class at both ends and stretch them logarithmically onto [0, 1] (Eqs. 7–8).
 
-    With lo the (bottom + 1)-th smallest and hi the (top + 1)-th largest score, the reading "code" gives
+    With lo the (bottom + 1)-th smallest and hi the (top + 1)-th largest score, the objective "code" gives
     ln(min(max(x, lo), hi) / lo) / ln(hi / lo), floored at 1e-4, where a lo of exactly 0 is replaced by 1e-4.
 
     Scores without spread (hi ≤ lo) have no such scale: they are returned as they are, floored at 1e-4, with a
@@ -78,42 +78,45 @@ def log_transform(scores: ArrayLike, bottom: int, top: int, reading: Reading = "
         scores: shape (N,), difficulties of one class, each in [0, 1].
         bottom: number of easiest scores to clip, ≥ 0.
         top: number of hardest scores to clip, ≥ 0; bottom + top < N.
-        reading: "code" (published code), "paper" (Eqs. 7–8) or "none"; see the module's table.
+        objective: "code" (published code), "paper" (Eqs. 7–8) or "none"; see the module's table.
 
     Returns:
         float64 array of shape (N,), in the order of ``scores``, in [1e-4, 1].
 
     Raises:
         ValueError: a score that is NaN or outside [0, 1], thresholds that are negative or cross.
+
+    >>> log_transform([0.001, 0.01, 0.1, 0.5, 1.0], bottom=1, top=1).round(2).tolist()
+    [0.0, 0.0, 0.59, 1.0, 1.0]
     """
-    return apply_scale(scores, fit_scale(scores, bottom, top, reading))
+    return apply_scale(scores, fit_scale(scores, bottom, top, objective))
 
 
-def fit_scale(scores: ArrayLike, bottom: int, top: int, reading: Reading = "code") -> Scale:
+def fit_scale(scores: ArrayLike, bottom: int, top: int, objective: Objective = "code") -> Scale:
     """Return the scale of one class's scores (arguments and errors of `log_transform`)."""
     ordered = np.sort(_as_published(check_scores(scores)))
-    _check_reading(reading)
+    _check_objective(objective)
     if bottom < 0 or top < 0:
         raise ValueError(f"thresholds are ({bottom}, {top}); both must be at least 0")
     if bottom + top >= len(ordered):
         raise ValueError(f"thresholds ({bottom}, {top}) cross: they clip all of {len(ordered)} scores; lower the limit")
-    if reading == "none":
-        return Scale(0.0, 1.0, 0.0, reading)
+    if objective == "none":
+        return Scale(0.0, 1.0, 0.0, objective)
     lo, hi = float(ordered[bottom]), float(ordered[len(ordered) - 1 - top])
-    if reading == "code":
+    if objective == "code":
         lo = lo or EPSILON
-        return Scale(lo, hi, lo, reading)
+        return Scale(lo, hi, lo, objective)
     clipped = ordered[0] < lo or ordered[-1] > hi  # by value, so that equal scores stay equal
-    return Scale(lo, hi, EPSILON if clipped else lo + EPSILON, reading)
+    return Scale(lo, hi, EPSILON if clipped else lo + EPSILON, objective)
 
 
 def apply_scale(scores: ArrayLike, scale: Scale) -> np.ndarray:
     """Transform scores by a scale, their own or another set's (see `log_transform`)."""
     scores = _as_published(check_scores(scores))
-    lo, hi, least, reading = scale
-    if reading == "none":
+    lo, hi, least, objective = scale
+    if objective == "none":
         return np.maximum(scores, EPSILON)
-    if reading == "code":
+    if objective == "code":
         values, most = np.clip(scores, lo, max(lo, hi)), hi
     else:
         values, most = np.where((scores >= lo) & (scores <= hi), scores + EPSILON, EPSILON), hi + EPSILON
@@ -123,11 +126,11 @@ def apply_scale(scores: ArrayLike, scale: Scale) -> np.ndarray:
     return np.maximum(np.log(values / least) / np.log(most / least), EPSILON)
 
 
-def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, objective: Reading = "code",
+def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, objective: Objective = "code",
                       bins: int = 10) -> Thresholds:
     """Find the thresholds whose transformed scores are closest to uniform and to the untransformed ones (Eq. 9).
 
-    All pairs of 0 … limit − 1 are tried. With h the histogram of the transformed scores, the reading "code" minimises
+    All pairs of 0 … limit − 1 are tried. With h the histogram of the transformed scores, the objective "code" minimises
     weight · KL(P_X ‖ h) + (1 − weight) · KL(U ‖ h), "paper" the same with the arguments of both KL swapped. Among equal
     minima (to 1e-12) the smallest bottom wins, then the smallest top. Pairs that cannot be used (they cross, or leave
     no spread) count as infinite. Where every pair is infinite the result is (0, 0), the plain logarithm, with a
@@ -142,9 +145,13 @@ def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, object
 
     Raises:
         ValueError: a score that is NaN or outside [0, 1], or an argument out of its range.
+
+    >>> thresholds = search_thresholds(np.linspace(0, 1, 50), limit=10)
+    >>> thresholds.bottom, thresholds.top, thresholds.objective.shape
+    (7, 0, (10, 10))
     """
     scores = np.sort(_as_published(check_scores(scores)))
-    _check_reading(objective)
+    _check_objective(objective)
     if limit < 0 or bins < 2 or not 0 <= weight <= 1:
         raise ValueError(f"limit is {limit}, bins {bins}, weight {weight}; they must be ≥ 0, ≥ 2 and in [0, 1]")
     if objective == "none":
@@ -169,20 +176,20 @@ def search_thresholds(scores: ArrayLike, limit: int, weight: float = 0.5, object
 def _as_published(scores: np.ndarray) -> np.ndarray:
     """Return scores of four decimals as the float64 product k × 1e-4, others as they are.
 
-    Published scores are multiples of 1e-4, and the reference numbers hold them as products. Read from text, 0.7 lies
-    one rounding step below the bin edge 0.7000000000000001, while 7000 × 1e-4 lies on it: without this, the bin of such
+    Published scores are multiples of 1e-4, and the reference numbers contain them as products. Read from text, 0.7 is
+    one rounding step below the bin edge 0.7000000000000001, while 7000 × 1e-4 is on it: without this, the bin of such
     a score would depend on how it was stored.
     """
     products = np.rint(scores * 1e4) * 1e-4
     return np.where(np.abs(scores - products) <= 2.0**-52 * scores, products, scores)
 
 
-def _check_reading(reading: str) -> None:
-    if reading not in get_args(Reading):
-        raise ValueError(f"objective is {reading!r}; choose 'code', 'paper' or 'none'")
+def _check_objective(objective: str) -> None:
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective is {objective!r}; choose 'code', 'paper' or 'none'")
 
 
-def _transformed_counts(ordered: np.ndarray, limit: int, reading: Reading, bins: int) -> np.ndarray:
+def _transformed_counts(ordered: np.ndarray, limit: int, objective: Objective, bins: int) -> np.ndarray:
     """Return the histogram of the transformed scores for every pair of thresholds, zeros for pairs without a scale.
 
     Args:
@@ -195,7 +202,7 @@ def _transformed_counts(ordered: np.ndarray, limit: int, reading: Reading, bins:
     rank = np.arange(min(limit, len(ordered)))
     lo, hi = ordered[rank][:, None], ordered[len(ordered) - 1 - rank][None, :]
     usable = rank[:, None] + rank < len(ordered)
-    if reading == "code":
+    if objective == "code":
         lo = np.where(lo == 0, EPSILON, lo)
         numerator = np.log(np.maximum(ordered, lo) / lo)[:, None, :]
     else:

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dgs_utils.selection.histograms import check_scores
-from dgs_utils.selection.thresholds import Reading, Scale, Thresholds, apply_scale, fit_scale, search_thresholds
+from dgs_utils.selection.thresholds import Objective, Scale, Thresholds, apply_scale, fit_scale, search_thresholds
 
 
 class TransformedClass(NamedTuple):
     """Result of `transform_class`.
 
     Attributes:
-        thresholds: found on the set that was searched.
+        thresholds: of the set that was searched.
         on_originals: (bottom, top) as applied to the originals.
-        pool: transformed scores, in the order given.
-        originals: transformed scores, in the order given.
+        pool: transformed scores, in the order of the argument.
+        originals: transformed scores, in the order of the argument.
     """
 
     thresholds: Thresholds
@@ -31,13 +31,13 @@ class TransformedClass(NamedTuple):
     originals: np.ndarray
 
 
-def limit_of(ipc: int, limit: int = 0) -> int:
+def default_limit(ipc: int, limit: int = 0) -> int:
     """Return the count below which thresholds are searched: one's own, or half the IPC as published."""
     return limit or max(ipc // 2, 1)
 
 
 def transform_class(pool: ArrayLike, originals: ArrayLike, limit: int, weight: float = 0.5,
-                    objective: Reading = "code", bins: int = 10, search_on: Literal["pool", "originals"] = "pool",
+                    objective: Objective = "code", bins: int = 10, search_on: Literal["pool", "originals"] = "pool",
                     shared_scale: bool = False) -> TransformedClass:
     """Search one class's thresholds and transform its pool and its originals.
 
@@ -47,7 +47,7 @@ def transform_class(pool: ArrayLike, originals: ArrayLike, limit: int, weight: f
     Args:
         pool: difficulties of the class's pool, shape (N,), each in [0, 1].
         originals: of its originals, shape (M,).
-        limit: thresholds tried are below this (see `limit_of`).
+        limit: thresholds tried are below this (see `default_limit`).
         weight: λ in [0, 1].
         objective: "code", "paper" or "none" (see `dgs_utils.selection.thresholds`).
         bins: number of equal bins of the search's histograms.
@@ -61,27 +61,34 @@ def transform_class(pool: ArrayLike, originals: ArrayLike, limit: int, weight: f
         raise ValueError(f"search_on is {search_on!r}; choose 'pool' or 'originals'")
     pool, originals = check_scores(pool, "pool"), check_scores(originals, "originals")
     searched = pool if search_on == "pool" else originals
-    with naming(search_on, warn):
-        found = search_thresholds(searched, limit, weight, objective, bins)
+    with prefix_warnings(search_on, warn):
+        thresholds = search_thresholds(searched, limit, weight, objective, bins)
+    return apply_thresholds(pool, originals, thresholds, objective, search_on, shared_scale)
+
+
+def apply_thresholds(pool: np.ndarray, originals: np.ndarray, thresholds: Thresholds, objective: Objective = "code",
+                     search_on: Literal["pool", "originals"] = "pool", shared_scale: bool = False) -> TransformedClass:
+    """Transform one class's pool and its originals by thresholds of the set ``search_on`` (see `transform_class`)."""
+    searched = pool if search_on == "pool" else originals
 
     def transform(scores: np.ndarray, scale: Scale | None = None) -> tuple[np.ndarray, tuple[int, int], Scale]:
-        counts = _fitting(found, len(searched), len(scores))
+        counts = _fitting_counts(thresholds, len(searched), len(scores))
         scale = scale or fit_scale(scores, *counts, objective)
         return apply_scale(scores, scale), counts, scale
 
-    with naming("pool", warn):
+    with prefix_warnings("pool", warn):
         on_pool, _, scale = transform(pool)
-    with naming("originals", warn):
+    with prefix_warnings("originals", warn):
         on_originals, counts, _ = transform(originals, scale if shared_scale else None)
-    return TransformedClass(found, counts, on_pool, on_originals)
+    return TransformedClass(thresholds, counts, on_pool, on_originals)
 
 
-def _fitting(found: Thresholds, searched: int, size: int) -> tuple[int, int]:
-    if found.bottom + found.top < size:
-        return found.bottom, found.top
-    counts = found.bottom * size // searched, found.top * size // searched
-    warn(f"thresholds ({found.bottom}, {found.top}) would clip all {size} images, so the same fraction as of the set "
-         f"they were found on is clipped: {counts}")
+def _fitting_counts(thresholds: Thresholds, searched: int, size: int) -> tuple[int, int]:
+    if thresholds.bottom + thresholds.top < size:
+        return thresholds.bottom, thresholds.top
+    counts = thresholds.bottom * size // searched, thresholds.top * size // searched
+    warn(f"thresholds ({thresholds.bottom}, {thresholds.top}) would clip all {size} images, so the same fraction as of "
+         f"the set they were searched on is clipped: {counts}")
     return counts
 
 
@@ -91,7 +98,7 @@ def warn(sentence: str) -> None:
 
 
 @contextmanager
-def naming(name: str, warn: Callable[[str], None]) -> Iterator[None]:
+def prefix_warnings(name: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Pass warnings on, and let errors through, with a name in front."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -3,10 +3,9 @@
 from functools import partial
 
 from dgs_utils.classifiers.networks.convnet import ConvNet
-from dgs_utils.classifiers.networks.layers import NORMS, Network, stem_of
-from dgs_utils.classifiers.networks.resnet import ResNet
-from dgs_utils.classifiers.networks.resnet_ap import ResNetAP
-from dgs_utils.runtime.parameters import nearest
+from dgs_utils.classifiers.networks.layers import NORMS, Network, stem_size
+from dgs_utils.classifiers.networks.resnet import ResNet, ResNetAP
+from dgs_utils.params.base import did_you_mean
 
 NETWORKS = {
     **{f"convnet{depth}": partial(ConvNet, depth) for depth in (3, 4, 5, 6)},
@@ -30,9 +29,9 @@ def build_network(name: str, num_classes: int, image_size: int, norm: str = "ins
             an instance norm finds one to normalise, which would leave nothing of it.
     """
     if name not in NETWORKS:
-        raise ValueError(f"{name!r} is no network{nearest(name, NETWORKS)}")
+        raise ValueError(f"{name!r} is no network{did_you_mean(name, NETWORKS)}")
     if norm not in NORMS:
-        raise ValueError(f"{norm!r} is no norm of {name}{nearest(norm, NORMS)}")
+        raise ValueError(f"{norm!r} is no norm of {name}{did_you_mean(norm, NORMS)}")
     smallest = smallest_size(name, norm)
     if image_size < smallest:
         raise ValueError(f"{name} with {norm} norm needs images of at least {smallest} pixels, not {image_size}; "
@@ -41,7 +40,11 @@ def build_network(name: str, num_classes: int, image_size: int, norm: str = "ins
 
 
 def smallest_size(name: str, norm: str) -> int:
-    """Return the smallest image side, in pixels, on which every pool and every instance norm sees 2 × 2 or more."""
+    """Return the smallest image side, in pixels, at which every pool and every instance norm has 2 × 2 pixels or more.
+
+    >>> smallest_size("convnet3", "instance"), smallest_size("resnet18", "batch")
+    (8, 1)
+    """
     if name.startswith("convnet"):  # the last pool, and the norm before it
         return 2 ** int(name.removeprefix("convnet"))
     if name.startswith("resnet_ap"):  # three pools that round down; a norm follows the last one
@@ -49,4 +52,4 @@ def smallest_size(name: str, norm: str) -> int:
     return 9 if norm == "instance" else 1  # three strides, which round up
 
 
-__all__ = ["NETWORKS", "Network", "build_network", "smallest_size", "stem_of"]
+__all__ = ["NETWORKS", "Network", "build_network", "smallest_size", "stem_size"]

@@ -1,6 +1,5 @@
 """ConvNet-D: D times [convolution, norm, ReLU, average pool], then one linear layer [F §9.3]."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgs_utils.classifiers.networks.layers import NORMS, Network
@@ -30,7 +29,7 @@ class ConvNet(Network):
     def features(self, x: Tensor) -> Tensor:
         """Return the flattened last map (N, width · (image_size/2^depth)²)."""
         for conv, norm in zip(self.conv, self.norm, strict=True):
-            x = F.avg_pool2d(F.relu(norm(conv(x))), 2)
+            x = self.normalise(norm, self.convolve(conv, x), pool=2)
         return x.flatten(1)
 
     def classify(self, features: Tensor) -> Tensor:

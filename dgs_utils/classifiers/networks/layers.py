@@ -1,6 +1,8 @@
-"""What the three networks share: normalisation by name, and their interface."""
+"""Normalisation by name, initial weights, and the interface of all networks."""
 
 from torch import Tensor, nn
+
+from dgs_utils.classifiers.networks.fused import Fusible
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
@@ -11,7 +13,7 @@ def instance_norm(channels: int) -> nn.GroupNorm:
 NORMS = {"instance": instance_norm, "batch": nn.BatchNorm2d}
 
 
-class Network(nn.Module):
+class Network(Fusible):
     """A classifier that can show its last features."""
 
     def features(self, x: Tensor) -> Tensor:
@@ -34,6 +36,10 @@ def initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def stem_of(image_size: int) -> str:
-    """Return which stem a ResNet gets: "small" up to 64 pixels, "mid" up to 128, else "large" [F §9.3]."""
+def stem_size(image_size: int) -> str:
+    """Return a ResNet's stem: "small" up to 64 pixels, "mid" up to 128, else "large" [F §9.3].
+
+    >>> stem_size(64), stem_size(128), stem_size(224)
+    ('small', 'mid', 'large')
+    """
     return "small" if image_size <= 64 else "mid" if image_size <= 128 else "large"

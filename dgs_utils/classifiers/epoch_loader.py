@@ -1,0 +1,73 @@
+"""Batches of one epoch: all draws go to the device at once, and each batch is made there."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dgs_utils.classifiers.augmentation import (
+    Augmentation,
+    Draws,
+    apply_augmentation,
+    cutmix_box,
+    cutmix_lambda,
+    draw_augmentation,
+    paste,
+)
+from dgs_utils.runtime.devices import to_device_packed
+
+
+class TrainingBatch(NamedTuple):
+    """Input of a training step.
+
+    Attributes:
+        images: (N, 3, S, S) float32, normalised.
+        labels: (N,) int64.
+        mixed_labels: (N,) int64, labels of the images from which CutMix pasted a box; None without CutMix.
+        lam: CutMix's λ, the share of each image that is its own.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mixed_labels: Tensor | None = None
+    lam: float = 1.0
+
+
+class EpochLoader:
+    """A pass over labelled images in random order, whose last, smaller batch is kept.
+
+    Args:
+        images: (N, 3, S, S) uint8, on the device to train on.
+        labels: (N,) int64, there too.
+        settings: the transforms.
+        batch_size: images a step.
+        rng: `torch.Generator` on the CPU, source of every draw, batch after batch.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, settings: Augmentation, batch_size: int, rng: torch.Generator):
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.boxes: list[tuple[int, int, int, int]] = []
+        size, drawn = images.shape[-1], []
+        order = torch.randperm(len(labels), generator=rng)
+        for chosen in order.split(batch_size):
+            draws = draw_augmentation(len(chosen), size, settings, rng)
+            if settings.cutmix:
+                draws = draws._replace(partner=torch.randperm(len(chosen), generator=rng))
+                self.boxes.append(cutmix_box(size, size, rng))
+            drawn.append(draws)
+        self.order, *sent = to_device_packed([order, *map(torch.cat, zip(*drawn, strict=True))], images.device)
+        self.draws = Draws(*sent)
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def batch(self, index: int) -> TrainingBatch:
+        """Return a batch by its index, from 0."""
+        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        chosen, draws = self.order[part], self.draws.rows(part)
+        images, labels = apply_augmentation(self.images[chosen], draws), self.labels[chosen]
+        if not self.boxes:
+            return TrainingBatch(images, labels)
+        box = self.boxes[index]
+        return TrainingBatch(paste(images, draws.partner, box), labels, labels[draws.partner],
+                     cutmix_lambda(box, *images.shape[-2:]))

@@ -1,0 +1,195 @@
+"""Stage 03: how difficult each image is for a classifier (Eq. 6)."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dgs_utils.classifiers.architectures import DGS
+from dgs_utils.classifiers.measures import MEASURES
+from dgs_utils.classifiers.pretrained import open_scorer
+from dgs_utils.classifiers.sanity_checks import scorer_sanity_checks
+from dgs_utils.classifiers.scorer import Classifier, load_classifier
+from dgs_utils.difficulty.resumable import cross_fit_scores, read_exact, score_new_images, scores_of_sources
+from dgs_utils.difficulty.scoring import score_columns, score_images
+from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, folds_in, scores_from_dynamics
+from dgs_utils.images.classes import (
+    default_class_names,
+    match_class_names,
+    model_indices,
+    output_names,
+    read_classes,
+)
+from dgs_utils.images.image_set import ImageSet
+from dgs_utils.selection.mutual_information import mutual_information
+from dgs_utils.selection.score_tables import (
+    check_names,
+    keep_classes,
+    read_published_scores,
+    read_scores,
+    write_published_scores,
+)
+from dgs_utils.store.manifest import parameter
+from dgs_utils.store.partial_results import write_verified_csv
+from dgs_utils.store.session import Run
+
+__all__ = ["images_to_show", "information", "score_images", "score_source"]
+
+SHOWN_CLASSES = 4  # in figures of images
+
+NAMES = ('"classes", the names of its outputs in their order, in config.json in its folder, or in a .json of the same '
+         'name beside its weights')
+
+
+def score_source(run: Run) -> pd.DataFrame:
+    """Score the pool's or the originals' training images, and write ``scores.csv``.
+
+    Returns:
+        file_name, class, label, score; where a classifier made the scores, also every measure, prediction, confidence,
+        with several scorers the difficulty by each (see `score_images`), and where stage 00 recorded training dynamics,
+        the scores from these.
+
+    Raises:
+        ValueError: no images of a class, a doubled file name, or classifiers that lack a class.
+    """
+    if run.cached:
+        return read_scores(run.folder)
+    params, prepare = run.params, run.inputs["prepare"]
+    classes = read_classes(prepare)
+    if params.source == "originals":
+        images = ImageSet.read(prepare, split="train")
+    else:
+        images = keep_classes(ImageSet.read(run.inputs["pool"]), classes, run.warn)
+    check_names(images.table, run.inputs["pool"] if params.source == "pool" else prepare)
+    if params.published_scores:
+        scores = read_published_scores(images)
+    elif params.source == "pool" and parameter(run.inputs["pool"], "generator") == "originals":
+        scores = scores_of_sources(images, read_exact(run.inputs["originals"] / "scores.csv"))
+    else:
+        scores = _score_by_classifiers(run, images, classes)
+    if params.round_scores:
+        rounded = [name for name in scores if name in ("score", *MEASURES, *DYNAMICS_COLUMNS)
+                   or name.startswith("difficulty_")]
+        scores[rounded] = scores[rounded].round(params.round_scores)
+    columns = ["file_name", "class", "label", "score", *score_columns(len(params.classifiers) + 1), "seen",
+               *DYNAMICS_COLUMNS]
+    scores = scores[[name for name in columns if name in scores]]
+    write_verified_csv(run.folder / "scores.csv", scores)
+    pool = next((source for source in run.sources if source["name"] == "pool"), {})
+    if pool.get("count"):  # the pool can be extended, and so can its scores
+        lines = scores.to_csv(index=False, header=False).splitlines()
+        run.record_prefixes(pool["count"], scores.groupby("class").cumcount(), lines)
+    write_published_scores(run.folder / "metadata", scores)
+    return scores
+
+
+def _score_by_classifiers(run: Run, images: ImageSet, classes: pd.DataFrame) -> pd.DataFrame:
+    """Score images by the scorer of stage 00 (with folds: its scorers) and by ``difficulty.classifiers``."""
+    params, prepare = run.params, run.inputs["prepare"]
+    fold_scorers = [load_classifier(prepare / "folds" / str(i)) for i in range(folds_in(prepare))]
+    own = fold_scorers or [load_classifier(prepare / "classifier")]
+    others = [open_scorer(text, warn=run.warn) for text in params.classifiers]
+    index = [classes["index"].to_numpy()]
+    index += [_outputs_of_classes(scorer, text, own[0], classes)
+              for scorer, text in zip(others, params.classifiers, strict=True)]
+    options: dict[str, Any] = {"measure": params.measure, "precision": params.precision, "warn": run.warn}
+    if fold_scorers and params.source == "originals":
+        scores = cross_fit_scores(run, images, fold_scorers, others, options | {"index": index})
+    else:
+        scores = score_new_images(run, images, scorers=own + others, index=index[:1] * len(own) + index[1:],
+                                  folds=len(own), **options)
+    scores = scores.assign(**scores_from_dynamics(run, images, classes["index"]))
+    if params.source == "originals":
+        _check_scorers(run, scores, images.labels, [own[0], *others], index)
+    return scores
+
+
+def _outputs_of_classes(scorer: Classifier, text: str, own: Classifier, classes: pd.DataFrame) -> np.ndarray:
+    """Return the output of each label in another scorer than that of stage 00, ``own``.
+
+    Outputs are found by class name, the scorer's own or ImageNet's where it has 1,000: the name of the class, or the
+    name that ``own`` has for it. A scorer without names has the outputs of ``own`` if that has as many and no names
+    either, or if this kit trained it.
+
+    Raises:
+        ValueError: the output of a class cannot be found.
+    """
+    outputs, names = scorer.config.num_classes, scorer.config.classes
+    same_kind = not own.config.classes or scorer.config.network.startswith(DGS)
+    if not names and same_kind and outputs == own.config.num_classes:
+        return classes["index"].to_numpy()
+    own_names = own.config.classes or default_class_names(own.config.num_classes)
+    aliases = {name: own_names[i] for name, i in zip(classes["class"], classes["index"], strict=True) if own_names}
+    matches = match_class_names(list(aliases.values()), names or default_class_names(outputs))
+    given = {name: matches[alias] for name, alias in aliases.items() if alias in matches}
+    return np.array(model_indices(f"scorer {text}", list(classes["class"]), outputs, names, given=given,
+                                  cure=f"write {NAMES}"))
+
+
+def _check_scorers(run: Run, scores: pd.DataFrame, labels: np.ndarray, scorers: list[Classifier],
+                   index: list[np.ndarray]) -> None:
+    """Warn of each scorer that does not recognise the originals."""
+    names = ["the scorer", *(f"scorer {text}" for text in run.params.classifiers)]
+    if len(names) > 1:
+        names[0] = "the scorer of prepare.classifier"
+    for i, (name, scorer, outputs) in enumerate(zip(names, scorers, index, strict=True)):
+        correct = scores[f"prediction_{i + 1}" if i else "prediction"].to_numpy() == outputs[labels]
+        for warning in scorer_sanity_checks(scores.assign(correct=correct), scorer.config.num_classes, name,
+                                            NAMES if i else "prepare.class_index"):
+            run.warn(warning, decides=True)
+
+
+def information(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+    """Estimate the `mutual_information` of images and classes, for the scored images and for the originals.
+
+    Args:
+        run: the stage.
+        scores: what `score_source` returned.
+
+    Returns:
+        One row a set: class_entropy, cross_entropy, information and error, in bits; none, with a printed sentence,
+        unless one scorer alone has scored the images.
+    """
+    sets = {run.params.source: scores}
+    if "originals" in run.inputs:
+        sets["originals"] = read_scores(run.inputs["originals"])
+    if run.params.classifiers or not all("cross_entropy" in table for table in sets.values()):
+        print("not known: it needs the cross-entropy of one scorer alone")
+        return pd.DataFrame()
+    return pd.DataFrame({name: mutual_information(table["cross_entropy"], table["class"])._asdict()
+                         for name, table in sets.items()}).T.round(3)
+
+
+def images_to_show(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the images of some classes with their scores, of what was scored and of the originals beside it.
+
+    The classes are `SHOWN_CLASSES` from the easiest to the hardest, by their mean scores.
+
+    Args:
+        run: the stage.
+        scores: what `score_source` returned.
+
+    Returns:
+        set ("original", "pool"), class, name, path, score; and where a classifier made the scores, correct, and text:
+        what the image is → what the classifier takes it for. Class by class, originals first.
+    """
+    classes, readable = read_classes(run.inputs["prepare"]), output_names(run.inputs["prepare"])
+    classes = classes.assign(name=classes["index"].map(readable))
+    ranked = scores.groupby("class", sort=False)["score"].mean().sort_values(kind="stable").index
+    names = ranked[np.unique(np.linspace(0, len(ranked) - 1, SHOWN_CLASSES).round().astype(int))]
+    sets = {"original" if run.params.source == "originals" else "pool": scores}
+    if "originals" in run.inputs:
+        sets["original"] = read_scores(run.inputs["originals"])
+    roots = {"original": ImageSet.read(run.inputs["prepare"], "train").root}
+    if "pool" in run.inputs:
+        roots["pool"] = ImageSet.read(run.inputs["pool"]).root
+    parts = []
+    for which, table in sets.items():
+        part = table[table["class"].isin(names)].merge(classes[["class", "index", "name"]], on="class")
+        part = part.assign(set=which, path=[roots[which] / file for file in part["file_name"]])
+        if "prediction" in part:
+            taken = part["prediction"].map(readable).fillna(part["prediction"].map("no. {}".format))
+            part = part.assign(correct=part["prediction"] == part["index"],
+                               text=part["index"].map(readable) + " → " + taken)
+        parts.append(part)
+    return pd.concat(parts).sort_values(["label", "set"], kind="stable").reset_index(drop=True)

@@ -1,0 +1,119 @@
+"""Scores of an image set that a killed run resumes, and that a larger pool extends."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dgs_utils.classifiers.scorer import Classifier, load_classifier
+from dgs_utils.difficulty.scoring import hash_of_names, is_score_column, score_columns, score_images, with_scores
+from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, fold_of_originals
+from dgs_utils.images.image_set import ImageSet
+from dgs_utils.runtime.table_io import read_table
+from dgs_utils.store.partial_results import verify_or_remove, write_verified
+from dgs_utils.store.session import Run
+
+BATCH_SIZE = 128  # images per forward pass
+BLOCK_IMAGES = 4096  # images whose scores are saved at once, about
+
+
+def score_new_images(run: Run, images: ImageSet, **options: Any) -> pd.DataFrame:
+    """Score the images of a set that are not in ``scores.csv`` yet: all, or those by which a pool was extended.
+
+    Scores in ``scores.csv`` are reused: opening the folder removed whatever was made from other inputs.
+    """
+    path = run.folder / "scores.csv"
+    known = read_exact(path) if verify_or_remove(path) else pd.DataFrame({"file_name": []})
+    new = ~images.table["file_name"].isin(known["file_name"])
+    if not set(score_columns(len(run.params.classifiers) + 1)) <= set(known) or not len(known):
+        return score_in_blocks(images, run.folder, BATCH_SIZE, run.progress, **options)
+    parts = [known]
+    if new.any():
+        part = ImageSet(images.root, images.table[new].reset_index(drop=True))
+        parts.append(score_in_blocks(part, run.folder, BATCH_SIZE, run.progress, **options))
+    scored = pd.concat(parts).drop_duplicates("file_name").set_index("file_name")
+    ordered = scored.loc[images.table["file_name"], ["score", *filter(is_score_column, scored)]]
+    return images.table.assign(**{name: column.to_numpy() for name, column in ordered.items()})
+
+
+def cross_fit_scores(run: Run, images: ImageSet, fold_scorers: list[Classifier], others: list[Classifier],
+                     options: dict) -> pd.DataFrame:
+    """Score every original by the scorer that was trained without it (and ``others``), in blocks.
+
+    Returns:
+        What `score_images` returns, with ``seen``: the score by the scorer of 00 that was trained on all originals.
+    """
+    prepare, size, parts = run.inputs["prepare"], BATCH_SIZE, []
+    fold = fold_of_originals(prepare, images)
+    for left_out, scorer in enumerate(fold_scorers):
+        part = ImageSet(images.root, images.table[fold == left_out])
+        parts.append(score_in_blocks(part, run.folder / "checkpoints" / f"fold-{left_out}", size, run.progress,
+                                     scorers=[scorer, *others], **options))
+    seen = score_in_blocks(images, run.folder / "checkpoints" / "seen", size, run.progress,
+                           scorers=[load_classifier(prepare / "classifier"), *others], **options)
+    return pd.concat(parts).sort_index().assign(seen=seen["score"])
+
+
+def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: Callable, **options) -> pd.DataFrame:
+    """Score a set as `score_images` does, so that a killed run resumes.
+
+    Blocks of about 4,096 images are written to ``folder/checkpoints``; finished blocks are not computed again.
+    """
+    step = batch_size * max(1, BLOCK_IMAGES // batch_size)
+    bar = iter(progress(range(len(images)), label="images scored", total=len(images)))
+    parts = []
+    for start in range(0, len(images), step):
+        block = ImageSet(images.root, images.table.iloc[start : start + step])
+        file = folder / "checkpoints" / f"scores-{start:09d}-{hash_of_names(block)}.npy"
+        if verify_or_remove(file):
+            found = np.load(file)
+            for _ in range(len(block)):
+                next(bar)
+        else:
+            scored = score_images(block, batch_size=batch_size, **options,
+                                  progress=lambda steps, **_: (s for s, _ in zip(steps, bar, strict=False)))
+            found = scored[[name for name in scored if is_score_column(name)]].to_numpy(dtype=np.float64)
+            with write_verified(file) as unfinished, unfinished.open("wb") as stream:
+                np.save(stream, found)
+        parts.append(found)
+    for _ in bar:  # lets the progress bar reach its end
+        pass
+    return with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"))
+
+
+def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame:
+    """Give the images of a pool of originals the scores that they have there.
+
+    So no scorer scores, as part of a pool, an image of its training set, where the originals' own scores are
+    cross-fitted.
+
+    Args:
+        images: the pool, with a column source: the originals' file names.
+        originals: their scores.
+
+    Returns:
+        As `score_images`.
+
+    Raises:
+        ValueError: an image comes from none of them.
+    """
+    known = originals.set_index("file_name")
+    missing = images.table.loc[~images.table["source"].isin(known.index), "file_name"]
+    if len(missing):
+        raise ValueError(f"{images.root / missing.iloc[0]} comes from no image that stage 03 has scored as an "
+                         f"original; give 02 and 03 the same folder originals")
+    found = known.loc[images.table["source"], list(filter(_is_number_column, known))]
+    return images.table.assign(**{name: column.to_numpy() for name, column in found.items()})
+
+
+def read_exact(path: Path) -> pd.DataFrame:
+    """Read scores to the last bit, so that writing them again gives the same bytes."""
+    table = read_table(path, everything=True)
+    numbers = filter(_is_number_column, table)
+    return table.assign(**{name: table[name].map(int if name.startswith("prediction") else float) for name in numbers})
+
+
+def _is_number_column(column: str) -> bool:
+    return column in ("score", *DYNAMICS_COLUMNS) or is_score_column(column)

@@ -1,0 +1,69 @@
+"""Selection rules: what they receive, and the registry of their functions.
+
+A rule is a function ``(candidates, ipc) -> indices`` of one class. To add one, write the function under
+``@selection_rule("its_name")`` in a module that `dgs_utils.selection.select` imports, and add its row to
+`dgs_utils.methods.RULES`; experiment files, notebook 05 and the tables then accept it.
+
+    @selection_rule("near_half")
+    def near_half(candidates, ipc):
+        return np.argsort(np.abs(candidates.scores - 0.5), kind="stable")[:ipc]
+
+A rule of all classes at once (S3; ``whole_set`` in its row) takes the list of candidates, one entry a class, and
+returns a list of index arrays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray | Any  # None only where the rule's row of `dgs_utils.methods.RULES` does not ask for it
+PER_IMAGE = ("scores", "confidence", "correct", "features", "mean_probability")
+RULE_FUNCTIONS: dict[str, Callable] = {}
+
+
+def selection_rule(name: str) -> Callable:
+    """Register the decorated function as the rule of that name."""
+    def register(function: Callable) -> Callable:
+        RULE_FUNCTIONS[name] = function
+        return function
+    return register
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The images of one class that a rule chooses from, in natural order of their file names.
+
+    Fields that the rule does not use (`dgs_utils.methods.Rule`) are None.
+
+    Attributes:
+        name: class name.
+        size: number of images N.
+        rng: `numpy.random.Generator` named after selection seed, method and class: the only source of chance.
+        scores: shape (N,), in [0, 1], 0 the easiest; transformed if the rule follows a target.
+        confidence: shape (N,), the scorer's largest probability.
+        correct: shape (N,), bool, whether the scorer predicts the class.
+        counts: shape (bins,), target images per bin of ``scores``; for rules with a target.
+        quantiles: shape (ipc,), target difficulties, ascending; for rules with a target.
+        features: shape (N, D), of the scorer or of another classifier.
+        mean_probability: shape (N,), mean probability of the class over a training; for training dynamics.
+        real_features: shape (M, D), of real images of the class; for rules of the whole set.
+    """
+
+    name: str
+    size: int
+    rng: np.random.Generator
+    scores: Array = None
+    confidence: Array = None
+    correct: Array = None
+    counts: Array = None
+    quantiles: Array = None
+    features: Array = None
+    mean_probability: Array = None
+    real_features: Array = None
+
+    def subset(self, indices: np.ndarray) -> "Candidates":
+        """Return the candidates at some indices, in that order, with the same rng."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name in PER_IMAGE}
+        return replace(self, size=len(indices), **{name: v[indices] for name, v in values.items() if v is not None})

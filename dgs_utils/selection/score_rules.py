@@ -1,0 +1,151 @@
+"""Rules that look at order, chance, or one score an image [B §5]."""
+
+import numpy as np
+
+from dgs_utils.selection.rule_registry import Candidates, selection_rule
+from dgs_utils.selection.targets import draw
+from dgs_utils.selection.weighted_sampling import weighted_order
+
+STRATA = 50  # bins of coverage-centric selection
+
+# ---- By order and chance ---------------------------------------------------------------------------------------------
+
+@selection_rule("first")
+def first(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the first images: what a generator would have made for this IPC alone."""
+    return np.arange(ipc)
+
+
+@selection_rule("all")
+def everything(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take every image (the full data set)."""
+    return np.arange(candidates.size)
+
+
+@selection_rule("random")
+def random(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Draw uniformly; on the pool, the control for the effect of the pool alone."""
+    return candidates.rng.choice(candidates.size, ipc, replace=False)
+
+
+# ---- By a target distribution ----------------------------------------------------------------------------------------
+
+@selection_rule("draw")
+def difficulty_guided(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Draw by target counts per bin: the published rule [F §8.3]."""
+    return draw(candidates.scores, candidates.counts, candidates.rng).indices
+
+
+@selection_rule("match")
+def match(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the subset whose sorted difficulties are closest to the target's quantiles.
+
+    Minimises the Wasserstein-1 distance exactly; no bins, no chance. In the order of scores no match crosses another,
+    so that the least cost of the first quantiles among the first images follows from that of one quantile less.
+    """
+    order = np.argsort(candidates.scores, kind="stable")
+    scores, best, improves = candidates.scores[order], np.zeros(candidates.size + 1), []
+    for quantile in candidates.quantiles:
+        cost = scores - quantile
+        np.add(np.abs(cost, out=cost), best[:-1], out=cost)  # with this image as the quantile's
+        np.minimum.accumulate(cost, out=best[1:])
+        best[0] = np.inf
+        improves.append(np.packbits(cost < best[:-1]))
+    chosen, end = np.empty(ipc, dtype=np.int64), candidates.size
+    for rank in reversed(range(ipc)):
+        end = np.flatnonzero(np.unpackbits(improves[rank], count=end))[-1]
+        chosen[rank] = order[end]
+    return chosen
+
+
+# ---- By rank of the score ------------------------------------------------------------------------------------------
+
+@selection_rule("easiest")
+def easiest(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the images of lowest score."""
+    return np.argsort(candidates.scores, kind="stable")[:ipc]
+
+
+@selection_rule("hardest")
+def hardest(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the images of highest score."""
+    return np.argsort(-candidates.scores, kind="stable")[:ipc]
+
+
+@selection_rule("middle")
+def middle(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take the band around the median score."""
+    return score_window(candidates.scores, ipc, 0.5)
+
+
+@selection_rule("cad")
+def compute_aware(candidates: Candidates, ipc: int, compute: float = 0.0) -> np.ndarray:
+    """Take a band of the order by score, the harder the more compute the evaluation has.
+
+    Args:
+        candidates: with scores.
+        ipc: images to take.
+        compute: 0 for the easy end (little training), 1 for the hard end (much), shares of the way between them.
+    """
+    return score_window(candidates.scores, ipc, compute)
+
+
+def score_window(values: np.ndarray, k: int, position: float) -> np.ndarray:
+    """Return the indices of ``k`` neighbours in ascending order of values, from the lowest (0) to the highest (1)."""
+    start = int(position * (len(values) - k))  # 0.5 of an odd number of starts: the lower one
+    return np.argsort(values, kind="stable")[start : start + k]
+
+
+@selection_rule("stratified")
+def stratified(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Spread the choice over equal-width bins of the score: coverage-centric selection (Zheng et al., 2023).
+
+    50 bins cover the scores from lowest to highest. In ascending order of size (the easier first of equal ones), each
+    bin gives what it has, or an equal share of what is still to be taken, rounded down; inside a bin, chance decides.
+    """
+    low, high = candidates.scores.min(), candidates.scores.max()
+    members = np.zeros(candidates.size, dtype=np.int64)
+    if high > low:
+        members = np.minimum((STRATA * ((candidates.scores - low) / (high - low))).astype(np.int64), STRATA - 1)
+    sizes, chosen, missing = np.bincount(members, minlength=STRATA), [], ipc
+    for done, which in enumerate(np.argsort(sizes, kind="stable")):
+        taken = min(sizes[which], missing // (STRATA - done))
+        chosen.append(candidates.rng.choice(np.flatnonzero(members == which), taken, replace=False))
+        missing -= taken
+    return np.concatenate(chosen)
+
+
+@selection_rule("ccs")
+def coverage_centric(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take `stratified`'s choice of what is left without the hardest 30 %: CCS as published for keeping a tenth."""
+    return stratified(candidates, ipc)
+
+
+# ---- By training dynamics --------------------------------------------------------------------------------------------
+
+@selection_rule("dual")
+def dual(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Draw one after the other in proportion to score × a Beta density of the mean probability (Cho et al., 2025).
+
+    The more images are removed, the more the density favours sure ones: with the anchor, the mean probability of the
+    ten images of highest score, and r, the share that is not taken, b = 15 (1 − anchor)(1 − r⁴) and a = 16 − b. Images
+    of score 0 follow when there are no others.
+    """
+    mean = np.clip(candidates.mean_probability, 1e-6, 1 - 1e-6)
+    anchor = mean[np.argsort(-candidates.scores, kind="stable")[:10]].mean()
+    b = 15 * (1 - anchor) * (1 - (1 - ipc / candidates.size) ** 4)
+    scored = candidates.scores > 0
+    weights = (15 - b) * np.log(mean) + (b - 1) * np.log1p(-mean) + np.log(np.where(scored, candidates.scores, 1))
+    return weighted_order(np.where(scored, weights, -1e9), candidates.rng)[:ipc]
+
+
+# ---- By the scorer's confidence --------------------------------------------------------------------------------------
+
+@selection_rule("confidence")
+def confidence(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take correctly classified images by confidence (CaO2's rule): most confident first up to IPC 10, least above.
+
+    Where too few are classified correctly, the others follow in the same order.
+    """
+    direction = -1 if ipc <= 10 else 1
+    return np.lexsort((direction * candidates.confidence, ~candidates.correct))[:ipc]

@@ -1,0 +1,294 @@
+"""The status of a node, from its folder alone: which it is, for what reasons, and what it costs to make results again.
+
+A runner holds `LOCK` in the folder while it works, and the session a lock of its own (`store.lock`); the system frees
+them when these processes end, however they end.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dgs_utils.runtime.units import format_duration
+from dgs_utils.store.code_fingerprint import code_hashes
+from dgs_utils.store.lock import LOCK, is_locked, shard_of
+from dgs_utils.store.manifest import (
+    MANIFEST,
+    REQUEST,
+    SHARDS,
+    has_at_least,
+    prefix_hash,
+    read_manifest,
+    read_run_inputs,
+)
+from dgs_utils.store.node import Node, input_nodes, read_class_folders
+from dgs_utils.store.paths import display_path, outputs_root
+
+FAILURE = "failure.json"
+CACHED_FIELDS = ("stage", "key", "label", "content", "inputs", "seconds", "code", "later_code", "count", "chain",
+                 "given", "decisive")
+
+
+class Status(StrEnum):
+    """What has become of a node."""
+
+    DONE = "done"  # a readable manifest with the node's key
+    RUNNING = "running"  # another process has locked it
+    FAILED = "failed"  # its last run ended with an error
+    STALE = "stale"  # done, but an input was made anew with another content
+    MISSING = "missing"  # none of these
+
+
+def node_status(node: Node) -> Status:
+    """Return the status of a node."""
+    if manifest := node_manifest(node):
+        return Status.STALE if changed_inputs(manifest) else Status.DONE
+    folder = node.folder
+    if not folder.is_dir():
+        return Status.MISSING
+    if any(is_locked(file) for file in folder.glob(f"{LOCK}*")):
+        return Status.RUNNING
+    return Status.FAILED if (folder / FAILURE).exists() else Status.MISSING
+
+
+# ---- Manifests -------------------------------------------------------------------------------------------------------
+
+_manifests: dict[str, tuple] = {}  # by path: what shows that it is the same, `CACHED_FIELDS` of it, what is wrong
+_snapshot: dict[str, dict[str, Any] | None] | None = None  # within `snapshot_cache`
+
+
+@contextmanager
+def snapshot_cache() -> Iterator[None]:
+    """Read each manifest once within the block, so that thousands of results are seen at one moment."""
+    global _snapshot
+    _snapshot = {}
+    try:
+        yield
+    finally:
+        _snapshot = None
+
+
+def node_manifest(node: Node) -> dict[str, Any] | None:
+    """Return `cached_manifest` of a node's finished result.
+
+    None where it is unfinished, damaged or another node's, or has fewer images a class or trainings than are asked for.
+    """
+    manifest = cached_manifest(node.folder)
+    return manifest if manifest and manifest["key"] == node.key and has_at_least(manifest, node.count) else None
+
+
+def cached_manifest(folder: Path | str) -> dict[str, Any] | None:
+    """Return `CACHED_FIELDS` of a folder's manifest, with its size (`size_key`), the number of files of each entry and
+    the class folders that count; None where there is no readable one.
+    """
+    path = f"{folder}/{MANIFEST}"
+    if _snapshot is None:
+        return _manifest_at(path)
+    if path not in _snapshot:
+        _snapshot[path] = _manifest_at(path)
+    return _snapshot[path]
+
+
+def _manifest_at(path: str) -> dict[str, Any] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    signature = status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+    if path not in _manifests or _manifests[path][0] != signature:
+        try:
+            manifest = read_manifest(Path(path).parent)
+            kept = {name: manifest[name] for name in CACHED_FIELDS} | {
+                "size": size_key(manifest["identity"], manifest["params"]),
+                "entries": {name: entry.get("files", 1) for name, entry in manifest["files"].items()},
+                "class_folders": read_class_folders(manifest) if manifest["given"] else frozenset()}
+            _manifests[path] = signature, kept, ""
+        except ValueError as error:
+            _manifests[path] = signature, None, str(error)
+    return _manifests[path][1]
+
+
+def size_key(identity: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may decide how long a result takes: what decides it, as a hash, its IPC, trainings or pool images."""
+    text = json.dumps({name: value for name, value in identity.items() if name != "seed"}, sort_keys=True)
+    return {"hash": hashlib.sha256(text.encode()).hexdigest()[:12], "ipc": identity.get("ipc", 0),
+            "count": params.get("repeats", params.get("images_per_class", 0))}
+
+
+def manifest_fault(node: Node) -> str:
+    """Return why a node whose folder has a manifest counts as missing, in a sentence; "" where it does not."""
+    if manifest := cached_manifest(node.folder):
+        return "" if manifest["key"] == node.key else f"{node.folder / MANIFEST} is that of another result"
+    cached = _manifests.get(f"{node.folder}/{MANIFEST}")
+    return cached[2] if cached and (node.folder / MANIFEST).exists() else ""
+
+
+def changed_inputs(manifest: dict[str, Any]) -> list[str]:
+    """Return the input folders that hold another content now than a finished result was made from."""
+    root = str(outputs_root())
+    changed = []
+    for source in manifest["inputs"]:
+        now = cached_manifest(os.path.join(root, source["folder"])) if source["content"] else None
+        if now and now["key"] == source["key"] and prefix_hash(now, source.get("count", 0)) != source["content"]:
+            changed.append(source["folder"])
+    return changed
+
+
+def made_by_other_code(node: Node) -> bool:
+    """Return whether a result, or what there is of it, was made or begun by another version of the stage's own code."""
+    made = node_manifest(node) or read_run_inputs(node.folder)
+    return made is not None and any(
+        code != _current_code(node.stage) for code in (made["code"], *made["later_code"]))
+
+
+@cache
+def _current_code(stage: str) -> dict[str, str]:
+    return code_hashes(stage)
+
+
+# ---- Other files of a node's folder ----------------------------------------------------------------------------------
+
+def failure(node: Node) -> str:
+    """Return the error of a node's last, failed run; "" where there is none."""
+    path = node.folder / FAILURE
+    try:
+        return str(json.loads(path.read_bytes())["error"])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return f"{path} is damaged, so that the reason is lost; run again"
+
+
+def requested_by(folder: Path) -> tuple[str, ...]:
+    """Return the command that asked for a result: the experiment file, and what --set changed; () for one by hand."""
+    try:
+        return tuple(map(str, json.loads((folder / REQUEST).read_bytes())["command"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # unknown where it is damaged
+        return ()
+
+
+def shard(node: Node) -> str:
+    """Return which shard of a pool a node generates, as "1-4"; "" for all of it, and for all other stages."""
+    return shard_of(node.params)
+
+
+def notebook_dir(node: Node) -> Path:
+    """Return where the executed notebook and its log are."""
+    return node.folder / SHARDS / shard(node) if shard(node) else node.folder
+
+
+# ---- Reasons and costs -----------------------------------------------------------------------------------------------
+
+def format_stale(node: Node) -> str:
+    """Return one sentence on why a stale node is made again, the same for all nodes with this reason."""
+    source = changed_inputs(node_manifest(node) or {"inputs": []})[0]
+    return (f"{display_path(outputs_root() / source)} holds another content than before; what was made from it is made "
+            f"again")
+
+
+def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason why finished results are not those that are asked for now.
+
+    Results whose inputs hold another content now are made again by the next run; what was made from them follows where
+    they turn out different. Those that another version of their own code made are kept.
+
+    Args:
+        nodes: the plan.
+        statuses: each node's status, by key.
+    """
+    reasons: dict[str, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if statuses[node.key] == Status.STALE:
+            reasons[format_stale(node)].append(node)
+    lines = []
+    for reason, group in reasons.items():
+        below = [node for node in dependents(nodes, [node.folder for node in group])
+                 if statuses[node.key] == Status.DONE]
+        follows = f"; if it comes out different, {count_by_stage(below)} too" if below else ""
+        lines.append(f"{reason} by the next run: {count_by_stage(group)}{follows}")
+    lines += changed_external_data([node for node in nodes if statuses[node.key] != Status.DONE])
+    old = [node for node in nodes if statuses[node.key] == Status.DONE and made_by_other_code(node)]
+    if old:
+        lines.append(f"Made by another version of the code, and kept: {count_by_stage(old)}. To make them anew, use "
+                     f"--force STAGE, or --force stale for all of them.")
+    return lines
+
+
+def count_by_stage(nodes: list[Node]) -> str:
+    """Return how many nodes of each stage there are, and how long they took when they were made."""
+    counts = Counter(node.stage for node in nodes)
+    seconds = sum(manifest["seconds"] for node in nodes if (manifest := node_manifest(node)))
+    return f"{', '.join(f'{count} of {stage}' for stage, count in counts.items())} (took {format_duration(seconds)})"
+
+
+def dependents(nodes: list[Node], folders: Iterable[Path]) -> list[Node]:
+    """Return the finished nodes of a plan that were made from some folders, directly or by way of others."""
+    affected, below = set(folders), []
+    for node in nodes:  # inputs come before what needs them
+        if node_manifest(node) and any(source.folder in affected for source in input_nodes(node)):
+            if node.folder not in affected:
+                below.append(node)
+            affected.add(node.folder)
+    return below
+
+
+def changed_external_data(missing: list[Node]) -> list[str]:
+    """Return a line for each file or folder of the user's that holds another content than when it was used last.
+
+    Args:
+        missing: the nodes that are to be run; their keys follow the content, so that earlier results stay beside them.
+    """
+    wanted = {(node.stage, name, str(entry)): (entry, frozenset(node.params.class_folders())) for node in missing
+              if not node_manifest(node) for name, entry in node.external_files.items()}
+    results = finished_results() if wanted else {}
+    lines = []
+    for (stage, name, _), (entry, only) in wanted.items():
+        earlier = [folder for folder, manifest in results.items() if manifest["stage"] == stage
+                   and manifest["class_folders"] == only and _is_other(manifest["given"].get(name), entry)]
+        if earlier:
+            last = max(earlier, key=finished_at)
+            paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+            lines.append(f"{stage[3:]}.{name} ({', '.join(paths)}) holds another content than when "
+                         f"{display_path(last)} was made; what depends on it is made again (took "
+                         f"{format_duration(_seconds_from(last, results))})")
+    return list(dict.fromkeys(lines))
+
+
+def finished_at(folder: Path) -> float:
+    """Return when a result was finished, as a time; 0 where another process has just removed it."""
+    try:
+        return (folder / MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_other(before: Any, entry: dict[str, Any]) -> bool:
+    """Return whether a manifest names the same path with another content."""
+    return (isinstance(before, dict) and before.get("path") == entry["path"]
+            and before.get("content") != entry["content"])
+
+
+def finished_results() -> dict[Path, dict[str, Any]]:
+    """Return `cached_manifest` of all finished results below the outputs folder."""
+    folders = sorted(path.parent for path in outputs_root().glob(f"[0-9]*/*/{MANIFEST}"))
+    return {folder: manifest for folder in folders if (manifest := cached_manifest(folder))}
+
+
+def made_from(folders: Iterable[Path], results: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
+    """Return some finished results and all that were made from them, directly or by way of others."""
+    affected = set(folders)
+    while more := {folder for folder, manifest in results.items() if folder not in affected and any(
+            outputs_root() / source["folder"] in affected for source in manifest["inputs"])}:
+        affected |= more
+    return affected
+
+
+def _seconds_from(folder: Path, results: dict[Path, dict[str, Any]]) -> float:
+    """Return how long a result and all that was made from it took, whichever experiments asked for them."""
+    return sum(results[below]["seconds"] for below in made_from([folder], results))

@@ -1,0 +1,65 @@
+"""Relative paths: in an experiment file they start from its folder, on the command line from the current one.
+
+A path that does not exist there starts from the workspace, as in notebooks (`store.paths.resolve_path`). Paths inside
+the workspace or a checkout stay relative to it, so that every copy of it has the same results, from any folder.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dgs_utils.params import STAGES
+from dgs_utils.store.paths import REPO_ROOT, resolve_path, workspace
+
+MAYBE_PATH = {"base_model", "classifier", "classifier_weights", "classifiers", "features"}  # or a name, or both
+
+
+def resolve_file(text: str) -> Path:
+    """Return an experiment file that was named in the current folder, as an absolute path."""
+    path = Path(os.path.expanduser(text)).absolute()
+    return path if path.exists() else resolve_path(text)
+
+
+def resolve_parameter(stage: str, name: str, value: Any, folder: Path) -> Any:
+    """Return a parameter's value in which relative paths are resolved; values of other parameters stay as they are.
+
+    Args:
+        stage: stage name.
+        name: parameter.
+        value: its value, or a list of values.
+        folder: the folder that relative paths start from.
+    """
+    if isinstance(value, list):
+        return [resolve_parameter(stage, name, item, folder) for item in value]
+    paths = {*STAGES[stage].fields_tagged("folder"), *STAGES[stage].fields_tagged("external")}
+    if not isinstance(value, str) or not value or name not in paths:
+        return value
+    if name in ("classifiers", "features") and ":" in value:  # network:weights
+        network, _, weights = value.rpartition(":")
+        return f"{network}:{resolve_parameter('00_prepare', 'classifier_weights', weights, folder)}"
+    if name == "classifier" and "/" not in value:  # the name of a network, even if a folder has it
+        return value
+    file, at, tag = value.rpartition("@")
+    if name == "classifier_weights" and at and not (folder / value).exists():
+        return f"{_resolve(file, folder, must_be_path=False)}@{tag}"
+    return _resolve(value, folder, must_be_path=name not in MAYBE_PATH)
+
+
+def _resolve(text: str, folder: Path, must_be_path: bool) -> str:
+    """Return a path that was written in a folder so that `resolve_path` finds it.
+
+    Args:
+        text: the path.
+        folder: where it was written.
+        must_be_path: whether it cannot be a name; then an error about a missing file names the path in the folder.
+    """
+    written = Path(os.path.expanduser(text))  # of an unknown user, it stays as it is
+    if written.is_absolute() or written.parts[:1] == ("outputs",):
+        return text
+    path = Path(os.path.normpath(folder / written))
+    if not path.exists() and (not must_be_path or resolve_path(text).exists()):
+        return text
+    for root in (workspace(), REPO_ROOT):
+        if path.is_relative_to(root) and path != root:
+            return path.relative_to(root).as_posix()
+    return str(path)

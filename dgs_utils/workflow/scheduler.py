@@ -1,0 +1,181 @@
+"""The local scheduler: carries out a plan, one notebook or several at a time, and goes on after a failure."""
+
+import heapq
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+
+from dgs_utils.runtime.threads import core_budget
+from dgs_utils.store.node import Node, input_nodes
+from dgs_utils.store.status import changed_external_data, node_status
+from dgs_utils.workflow.display import Display
+from dgs_utils.workflow.kernel import KernelPool
+from dgs_utils.workflow.notebook import (
+    DEFAULT_OPTIONS,
+    NODE_POLL_S,
+    Options,
+    Report,
+    finished_report,
+    is_forced,
+    papermill_in_threads,
+    run_node,
+)
+
+OK_OUTCOMES = ("done", "skipped")
+
+
+def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPTIONS, jobs: int = 1) -> list[Report]:
+    """Run all nodes that are not finished, earlier ones of the plan first.
+
+    A failure stops only what depends on it. A node that another process is running is left to it; the others go on.
+
+    Args:
+        nodes: inputs before what needs them; inputs that are not among them must be finished.
+        display: shows progress.
+        options: how nodes are run.
+        jobs: how many notebooks run at a time.
+
+    Raises:
+        ValueError: an input outside ``nodes`` is not finished.
+    """
+    left = check_start(nodes, options)
+    for line in changed_external_data(left):
+        display.note(line)
+    display.start(left, len(nodes))
+    queue = NodeQueue(nodes, unaffected(nodes, left))
+    if not left:
+        return [queue.reports[node.key] for node in nodes]
+    running: dict[Future, Node] = {}
+    with (interruptible() as check_interrupt, KernelPool(core_budget(jobs)) as kernels, papermill_in_threads(),
+          ThreadPoolExecutor(jobs) as threads):
+        try:
+            while queue.is_active():
+                check_interrupt()
+                for node in queue.startable(jobs - len(running)):
+                    if report := queue.blocked(node, options):
+                        queue.settle(node, report, display)
+                    else:
+                        running[threads.submit(run_node, node, display, kernels, options)] = node
+                for future in wait(running, NODE_POLL_S, FIRST_COMPLETED).done:
+                    queue.settle(running.pop(future), future.result(), display)
+                if not running and queue.is_waiting():
+                    time.sleep(NODE_POLL_S)
+        finally:
+            kernels.stop()  # before the threads that wait for kernels are joined
+    return [queue.reports[node.key] for node in nodes]
+
+
+class NodeQueue:
+    """Which nodes of a plan can begin.
+
+    Args:
+        nodes: the plan, inputs first.
+        reports: what became of nodes; of those that are settled already at the beginning.
+    """
+
+    def __init__(self, nodes: list[Node], reports: dict[str, Report]):
+        self.nodes, self.reports = nodes, reports
+        self._positions = {node.key: position for position, node in enumerate(nodes)}
+        self._order = TopologicalSorter({node.key: [source.key for source in self._planned_inputs(node)]
+                                         for node in nodes if node.key not in reports})
+        self._order.prepare()
+        self._ready: list[int] = []  # positions of nodes whose inputs are settled
+        self._held: list[tuple[float, int]] = []  # when to try again, and the position of a node that is held
+
+    def is_active(self) -> bool:
+        """Return whether a node is unsettled."""
+        return self._order.is_active()
+
+    def is_waiting(self) -> bool:
+        """Return whether other processes hold all nodes that could begin."""
+        return bool(self._held) and not self._ready
+
+    def startable(self, count: int) -> list[Node]:
+        """Return up to ``count`` nodes that can begin, the first ones of the plan."""
+        while self._held and self._held[0][0] <= time.monotonic():
+            heapq.heappush(self._ready, heapq.heappop(self._held)[1])
+        for key in self._order.get_ready():
+            if key in self.reports:
+                self._order.done(key)
+            else:
+                heapq.heappush(self._ready, self._positions[key])
+        return [self.nodes[heapq.heappop(self._ready)] for _ in range(min(count, len(self._ready)))]
+
+    def blocked(self, node: Node, options: Options) -> Report | None:
+        """Return the report of a node with an input that failed; None where all went well."""
+        if all(self.reports[source.key].outcome in OK_OUTCOMES for source in self._planned_inputs(node)):
+            return None
+        return finished_report(node, options) or Report(node, "blocked")
+
+    def settle(self, node: Node, report: Report | None, display: Display) -> None:
+        """Note what became of a node; None where another process holds it, so that it is tried again."""
+        if report is None:
+            heapq.heappush(self._held, (time.monotonic() + NODE_POLL_S, self._positions[node.key]))
+            return
+        self.reports[node.key] = report
+        self._order.done(node.key)
+        display.drop(node)
+
+    def _planned_inputs(self, node: Node) -> list[Node]:
+        return [source for source in input_nodes(node) if source.key in self._positions]
+
+
+def check_start(nodes: list[Node], options: Options) -> list[Node]:
+    """Return the nodes that are to be run, after checking that they can be (see `run_plan`)."""
+    planned = {node.key for node in nodes}
+    left = [node for node in nodes if node_status(node) != "done" or is_forced(node, options)]
+    for node in left:
+        for source in input_nodes(node):
+            if source.key not in planned and node_status(source) != "done":
+                raise ValueError(f"{node.stage} needs {source.stage}/{source.folder.name}, which is "
+                                 f"{node_status(source)}; run it first, by leaving --only out")
+    return left
+
+
+def unaffected(nodes: list[Node], left: list[Node]) -> dict[str, Report]:
+    """Return the reports of finished nodes that are made from nothing that is left to run."""
+    affected, reports = {node.key for node in left}, {}
+    for node in nodes:
+        if node.key in affected or any(source.key in affected for source in input_nodes(node)):
+            affected.add(node.key)
+        else:
+            reports[node.key] = Report(node, "skipped")
+    return reports
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM end a run as Ctrl-C does: kernels are ended and locks released on the way out.
+
+    Yields:
+        A function that raises KeyboardInterrupt where one was raised and lost: Python drops what a destructor raises,
+        and some libraries catch everything.
+    """
+    asked = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    if before[signal.SIGINT] is signal.SIG_IGN:  # as nohup and a script's & ask for
+        del before[signal.SIGINT]
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
