@@ -5,17 +5,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import dgs_utils  # noqa: F401  (before torch: it sets how threads wait)
-from dgs_utils.batch.node import load_papermill
-from dgs_utils.runtime.threads import cores
+from dgs_utils.runtime.threads import available_cores
+from dgs_utils.workflow.notebook import load_papermill
 
 # pytest's processes share the cores, and so does all that they start: more threads than cores only wait for each other.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)))
+    _cores_each = max(available_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(_cores_each))
 
-settings.register_profile("fixed", derandomize=True)  # the same examples in every run, unless --hypothesis-profile says
+# The same examples in every run, unless --hypothesis-profile says otherwise; however slow the machine is.
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fixed")
 
 load_papermill()  # as runs do, before a test imports nbformat with all that it would load

@@ -124,30 +124,30 @@ def test_subsets_and_crop():
 
 
 @pytest.fixture(scope="module")
-def judge_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("judge") / "classifier"
+def scorer_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scorer") / "classifier"
     small_classifier().save(folder)
     return folder
 
 
-def test_judge_is_opened_scores_and_teaches(judge_folder, tmp_path):
-    judge, images = dgs.open_judge(str(judge_folder), size=8), dgs.ImageSet.read(write_digits(tmp_path / "a", 0, 9))
-    scores = dgs.score_images(images, judge, index=[0, 1, 2], measure="difficulty")
+def test_scorer_is_opened_scores_and_teaches(scorer_folder, tmp_path):
+    scorer, images = dgs.open_scorer(str(scorer_folder), size=8), dgs.ImageSet.read(write_digits(tmp_path / "a", 0, 9))
+    scores = dgs.score_images(images, scorer, index=[0, 1, 2], measure="difficulty")
     with torch.inference_mode():
-        pixels = torch.stack([judge.read(path) for path in images.paths])
-        expected = dgs.difficulty_scores(judge(pixels), images.labels)
+        pixels = torch.stack([scorer.read(path) for path in images.paths])
+        expected = dgs.difficulty_scores(scorer(pixels), images.labels)
     np.testing.assert_allclose(scores["score"], expected, atol=1e-5)
-    turned = dgs.score_images(images, [judge], index=[1, 2, 0])["score"]
-    np.testing.assert_allclose(turned, dgs.difficulty_scores(judge(pixels), (images.labels + 1) % 3), atol=1e-5)
-    teach = dgs.teacher_of(judge, index=[2, 0, 1])
+    turned = dgs.score_images(images, [scorer], index=[1, 2, 0])["score"]
+    np.testing.assert_allclose(turned, dgs.difficulty_scores(scorer(pixels), (images.labels + 1) % 3), atol=1e-5)
+    teach = dgs.teacher_of(scorer, index=[2, 0, 1])
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    np.testing.assert_allclose(teach((pixels / 255 - mean) / std), judge(pixels)[:, [2, 0, 1]], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(teach((pixels / 255 - mean) / std), scorer(pixels)[:, [2, 0, 1]], rtol=1e-3, atol=1e-3)
     chosen = dgs.DifficultyGuidedSampler(2, random_state=0).fit(scores["score"], scores["class"])
     assert len(chosen.select(scores["score"], scores["class"])) == 6
     for arguments, message in (({"measure": "dificulty"}, "measure is 'dificulty'; did you mean 'difficulty'"),
-                               ({"index": [0, 1, 3]}, "class 2 has index 3, and classifier convnet3 has 3 outputs")):
+                               ({"index": [0, 1, 3]}, "class 2 has index 3, and classifier dgs:convnet3 has 3")):
         with pytest.raises(ValueError, match=message):
-            dgs.score_images(images, judge, **arguments)
+            dgs.score_images(images, scorer, **arguments)
 
 
 def test_evaluation_repeats_itself_and_tells_its_seeds():
@@ -207,14 +207,16 @@ def test_rows_give_tables_and_figures():
     assert list(rows)[:2] == ["method", "network"]  # the frame is left as it is
 
 
-def test_judges_are_trained_and_sets_condensed_in_memory(tmp_path):
+def test_scorers_are_trained_and_sets_condensed_in_memory(tmp_path):
     train, test = (dgs.ImageSet.read(write_digits(tmp_path / name, *part)) for name, part in
                    (("train", (0, 60)), ("test", (60, 80))))
-    judge, curve = dgs.train_judge(train, test, network="convnet3", size=8, epochs=3, seed=1, flip=False, device="cpu")
-    again, _ = dgs.train_judge(train, test, network="convnet3", size=8, epochs=3, seed=1, flip=False, device="cpu")
-    assert all(torch.equal(a, b) for a, b in zip(judge.state_dict().values(), again.state_dict().values(), strict=True))
+    settings = {"network": "convnet3", "size": 8, "epochs": 3, "seed": 1, "flip": False, "device": "cpu"}
+    scorer, curve = dgs.train_scorer(train, test, **settings)
+    again, _ = dgs.train_scorer(train, test, **settings)
+    pairs = zip(scorer.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert curve["epoch"].tolist() == [1, 2, 3]
-    scores = dgs.score_images(test, judge)
+    scores = dgs.score_images(test, scorer)
     assert 100 * (scores["prediction"] == scores["label"]).mean() == pytest.approx(curve["top1"].iloc[-1], abs=5)
     images, losses = dgs.condense_set(train, method="dm", ipc=2, image_size=8, iterations=2, device="cpu")
     assert images.images.shape == (6, 3, 8, 8)
@@ -277,11 +279,12 @@ def test_a_fine_tuning_in_memory():
     assert weights.keys() == dgs.trainable_parameters(base).keys()
 
 
-# ---- The README's own notebook ---------------------------------------------------------------------------------------
+# ---- The snippets of the pages ---------------------------------------------------------------------------------------
 
-def snippets() -> list[str]:
-    section = (ROOT / "README.md").read_text().partition("### In your own notebook")[2].partition("\n### ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.S)
+def snippet(page: str, title: str) -> str:
+    section = (ROOT / page).read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    [code] = re.findall(r"```python\n(.*?)```", section, re.S)
+    return code
 
 
 def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
@@ -289,16 +292,23 @@ def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
     write_digits(tmp_path / "mine", 0, 10)
     write_digits(tmp_path / "others", 10, 20)
     write_digits(tmp_path / "real", 60, 100)
-    arrays, folders = snippets()
+    arrays, folders = snippet("README.md", "From Python"), snippet("dgs_utils/README.md", "The public API")
+    assert len(arrays.splitlines()) == 8
     found = {}
     exec(arrays, found)
     assert np.bincount(found["labels"][900:][found["chosen"]]).tolist() == [10] * 10
+    assert "wasserstein" in found["sampler"].report_
     exec(folders, found)
     assert found["rows"]["n_test"].tolist() == [120] * 6
     assert found["rows"].groupby("method")["last"].mean()["mine"] > 50
     printed = capsys.readouterr().out
-    assert "wasserstein" in printed
     assert "mine" in printed.splitlines()[-1]
     assert "others" in printed.splitlines()[-1]
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "others", "real"}  # nothing was written
-    assert max(len(snippet.strip().splitlines()) for snippet in snippets()) <= 12
+
+
+def test_the_statistics_page_s_snippet_runs(capsys):
+    exec(re.search(r"```python\n(.*?)```", (ROOT / "notebooks" / "statistics.md").read_text(), re.S)[1], {})
+    sentence = capsys.readouterr().out
+    assert "mine is 5.0 points above random" in sentence
+    assert "1 selection, 3 trainings" in sentence

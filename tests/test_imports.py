@@ -38,31 +38,41 @@ def test_the_notebook_of_figures_loads_no_network():
                                        "torch", "torchvision"}
 
 
+SHEETS = """
+import numpy as np, pandas as pd
+from dgs_utils import plots
+plots.use_style()
+plots.contact_sheet({"a": [np.zeros((2, 2), np.uint8)]})
+plots.training_curves(pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5]}), "step", ["loss"])
+import sys
+print(*sys.modules)
+"""
 DRAWN = """
 import numpy as np, pandas as pd
 from dgs_utils import plots
 plots.use_style()
 scores = pd.DataFrame({"class": "a", "set": ["original", "pool"] * 5, "score": np.linspace(0, 1, 10)})
 plots.score_histograms(scores)
-plots.transformed_histograms({"pool": scores["score"].to_numpy()})
-plots.figure2({"a": {"with transform": dict.fromkeys(("original", "pool", "distilled"), np.linspace(0, 1, 5))}})
+plots.figure2({"a": {"with transform": dict.fromkeys(("original", "pool", "distilled"), np.linspace(0, 1, 5))}}, 5)
 plots.objective_map({"a": np.eye(3)}, {"a": (1, 0)})
-plots.shift_of_originals(scores.assign(seen=scores["score"]))
-plots.judge_errors(pd.DataFrame({"true": ["a", "a"], "predicted": ["a", "b"], "images": [3, 1]}))
-plots.accuracy_by_class(pd.DataFrame({"training_seed": 0, "class": ["a", "b"], "top1": [80.0, 70.0]}),
-                        pd.DataFrame({"true": ["a", "b"], "predicted": ["a", "a"], "images": [8, 3]}))
+plots.in_sample_shift(scores.assign(seen=scores["score"]))
+plots.confusion_matrix(pd.DataFrame({"true": ["a", "a"], "predicted": ["a", "b"], "images": [3, 1]}))
+plots.table_heatmaps({"target": pd.DataFrame(np.eye(2))})
 import sys
 print(*sys.modules)
 """
 
 
-def test_drawing_loads_no_second_library_of_figures():
-    found = subprocess.run([sys.executable, "-c", DRAWN], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"seaborn", "torch", "diffusers"} & set(found.stdout.split())
+def test_drawing_loads_no_network_and_only_what_seaborn_draws_loads_seaborn():
+    plain, drawn = (set(subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                                       check=True).stdout.split()) for program in (SHEETS, DRAWN))
+    assert not {"torch", "diffusers"} & drawn
+    assert "seaborn" in drawn - plain
 
 
 def test_running_notebooks_builds_no_grammar_of_addresses():
-    program = "from dgs_utils.batch.node import load_papermill; load_papermill(); import sys; print(*sys.modules)"
+    program = ("from dgs_utils.workflow.notebook import load_papermill; load_papermill(); "
+               "import sys; print(*sys.modules)")
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"rfc3987_syntax", "lark"} & set(found.stdout.split())
     assert {"papermill", "jsonschema"} <= set(found.stdout.split())

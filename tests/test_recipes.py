@@ -1,4 +1,4 @@
-"""What READMEs tell to write, written into a copy of the package, works."""
+"""The additions that the package's README describes, written into a copy of the package, work."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "dgs_utils" / "README.md").read_text()
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def run(package: Path, program: str) -> str:
     return done.stdout
 
 
-def test_a_selector_of_one_s_own(package):
-    told = README.partition("## A selector of one's own")[2].partition("\n## ")[0]
-    rule, lines = re.findall(r"```python\n(.*?)```", told, flags=re.DOTALL)
+def test_a_selection_rule_of_one_s_own(package):
+    section = README.partition("### A selection rule of your own")[2].partition("\n## ")[0]
+    rule, lines = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     [entry, method] = lines.splitlines(keepends=True)
-    with (package / "selection" / "rules_by_score.py").open("a") as file:
+    with (package / "selection" / "score_rules.py").open("a") as file:
         file.write(f"\n\n{rule}")
     add(package / "methods.py", '    "middle": Rule(', entry)
     add(package / "methods.py", '    "middle": Method(', method)
@@ -43,7 +43,7 @@ def test_a_selector_of_one_s_own(package):
 import pandas as pd
 from dgs_utils.params import validate
 from dgs_utils.sample import select_rows
-print(validate("05_sample", {"method": "easiest_third"}).identity()["method"])
+print(validate("05_sample", {"method": "easiest_third"}).cache_params()["method"])
 scores = pd.DataFrame({"file_name": [f"{i}.png" for i in range(12)], "class": "a", "label": 0,
                        "score": [i / 12 for i in range(12)]})
 print(*sorted(select_rows(scores, "easiest_third", 2)["score"] < 4 / 12))
@@ -72,7 +72,7 @@ class Linear(Network):
     add(networks / "__init__.py", "\nNETWORKS = {", "from dgs_utils.classifiers.networks.linear import Linear\n")
     add(networks / "__init__.py", '    "resnet18": partial(', '    "linear": Linear,\n')
     add(networks / "__init__.py", '    if name.startswith("convnet"):', '    if name == "linear":\n        return 1\n')
-    add(package / "params" / "kinds.py", '"convnet3", "convnet4"', '"linear", ')
+    add(package / "params" / "types.py", '"convnet3", "convnet4"', '"linear", ')
     found = run(package, """
 import torch
 from dgs_utils.classifiers.networks import build_network

@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from accelerate.utils import LoggerType
 
 import dgs_utils
+from dgs_utils.classifiers.measures import MEASURES
 from dgs_utils.classifiers.networks import NETWORKS
 from dgs_utils.classifiers.networks.layers import NORMS
 from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.condense import CONDENSERS
 from dgs_utils.diffusion.autoencoder import HUB
 from dgs_utils.diffusion.dit import DIT_SIZES
-from dgs_utils.diffusion.sampler import SOLVERS
+from dgs_utils.diffusion.sampling import SOLVERS
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
 from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.results import rows
-from dgs_utils.results.published_values import TABLES
-from dgs_utils.runtime.compiling import SWITCH
-from dgs_utils.selection.measures import MEASURES
-from dgs_utils.selection.selectors import SELECTORS
+from dgs_utils.results.published_tables import TABLES
+from dgs_utils.selection.select import RULE_FUNCTIONS
 from dgs_utils.selection.targets import PREDEFINED
 
 PACKAGE = Path(dgs_utils.__file__).parent
@@ -33,11 +31,9 @@ REGISTRIES = {
     ("00_prepare", "dit_size"): {"", *DIT_SIZES},
     ("00_prepare", "autoencoder"): {"none", *HUB},
     ("02_pool", "generator"): {"folder", "originals", *(m.generator for m in METHODS.values() if m.generator)},
-    ("02_pool", "compile"): set(SWITCH),
     ("02_pool", "solver"): {"ancestral", *SOLVERS},
     ("03_difficulty", "measure"): set(MEASURES),
-    ("05_sample", "distribution"): {"scale", "own", *PREDEFINED},
-    ("06_evaluate", "compile"): set(SWITCH),
+    ("05_sample", "distribution"): {"scale", *PREDEFINED},
     ("06_evaluate", "network"): set(NETWORKS),
     ("06_evaluate", "norm"): set(NORMS),
     ("06_evaluate", "protocol"): set(PROTOCOLS),
@@ -60,12 +56,6 @@ def test_parameters_offer_what_the_registry_holds(stage, name):
     assert found == REGISTRIES[stage, name]
 
 
-def test_trackers_are_those_of_accelerate():
-    """Of its oldest version that is allowed; later ones have more."""
-    offered = choices(STAGES["01_fine_tune"].model_fields["tracker"].annotation)
-    assert offered - {""} <= {logger.value for logger in LoggerType}
-
-
 @pytest.mark.parametrize(("stage", "name"), [place for place in REGISTRIES if place != ("07_figures", "table_names")])
 def test_a_misspelt_choice_brings_the_nearest(stage, name):
     right = max(REGISTRIES[stage, name], key=len)
@@ -77,29 +67,29 @@ def test_a_misspelt_choice_brings_the_nearest(stage, name):
 
 def test_methods_name_rules_that_exist():
     for method in METHODS.values():
-        known = {"condense": CONDENSERS, "crops": {"": None}}.get(method.source, SELECTORS)
-        assert method.selector in known
-    assert {method.selector for method in METHODS.values() if method.source == "condense"} == set(CONDENSERS)
-    with pytest.raises(ValueError, match=r"sample\.method is 'dsg'; choose one of .*; did you mean 'dgs'"):
+        known = {"condense": CONDENSERS, "crops": {"": None}}.get(method.source, RULE_FUNCTIONS)
+        assert method.rule_name in known
+    assert {method.rule_name for method in METHODS.values() if method.source == "condense"} == set(CONDENSERS)
+    with pytest.raises(ValueError, match=r"sample\.method is 'dsg', which is no .*; did you mean 'dgs'"):
         validate("05_sample", {"method": "dsg"})
 
 
 def test_tables_have_a_name_for_every_network():
-    assert set(rows.NETWORKS) >= set(NETWORKS)
-    assert set(rows.DATASETS) >= set(SUBSETS)
+    assert set(rows.NETWORK_TITLES) >= set(NETWORKS)
+    assert set(rows.DATASET_TITLES) >= set(SUBSETS)
 
 
 def test_published_constants_stand_once():
     """ImageNet's mean and deviation, and lists of image suffixes."""
-    numbers, suffixes = [], []
+    numbers, suffixes = [], set()
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and node.value in (0.485, 0.229):
                 numbers.append(path.name)
-            if isinstance(node, ast.Constant) and node.value in (".webp", ".bmp"):
-                suffixes.append(path.name)
+            if isinstance(node, ast.Constant) and node.value in (".jpg", ".jpeg", ".webp", ".bmp"):
+                suffixes.add(path.name)
     assert numbers == ["augmentation.py"] * 2
-    assert set(suffixes) == {"pixels.py"}
+    assert suffixes == {"pixels.py"}
 
 
 def test_files_are_counted_and_opened_without_torch():

@@ -1,9 +1,10 @@
-"""The repository keeps its own promises: notebooks are clean, parameters agree, dependencies stand in one place."""
+"""Rules of the repository: stripped notebooks, equal parameters, layers of imports, dependencies listed once."""
 
 import ast
 import graphlib
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from papermill import inspect_notebook
 
 from dgs_utils.params import STAGES
 
@@ -22,12 +22,12 @@ PACKAGE = ROOT / "dgs_utils"
 STAGE_MODULES = {stage.split("_", 1)[1] for stage in STAGES}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
            for path in PACKAGE.rglob("*.py")}
-SPINE = {"cli.py", "methods.py"}
-ROOMS = {"images", "selection", "classifiers", "diffusion", "results", "plots", "artifacts", "params", "runtime",
-         "batch"}
-# From the ground up: a module imports from its own room and from floors below it, never from beside or above.
-FLOORS = [{"methods"}, {"runtime"}, {"params"}, {"artifacts"}, {"images"}, {"classifiers"}, {"selection"},
-          {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"batch"}, {"cli"}]
+TOP_MODULES = {"cli.py", "methods.py"}
+PACKAGES = {"images", "selection", "classifiers", "diffusion", "results", "plots", "store", "params", "runtime",
+         "publish", "workflow"}
+# From the lowest: a module imports only from its own package and from lower layers.
+LAYERS = [{"methods"}, {"runtime"}, {"params"}, {"store"}, {"images"}, {"classifiers"}, {"selection"},
+          {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"publish"}, {"workflow"}, {"cli"}]
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -46,21 +46,8 @@ def notebook(request) -> Path:
 def test_every_stage_has_its_notebook_and_module():
     assert {path.stem for path in NOTEBOOKS} == set(STAGES)
     for stage in STAGES:
-        assert (ROOT / "dgs_utils" / f"{stage.split('_', 1)[1]}.py").exists()
-
-
-def test_parameters_cell_equals_the_model(notebook):
-    [cell] = [c for c in code_cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
-    statements = ast.parse(source(cell)).body
-    assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
-    found = {statement.target.id: ast.literal_eval(statement.value) for statement in statements}
-    fields = STAGES[notebook.stem].model_fields
-    assert found == {name: field.default for name, field in fields.items()}
-
-
-def test_papermill_knows_every_parameter(notebook):
-    """It reads the cell by a pattern of its own, and warns of each parameter that it did not see."""
-    assert set(inspect_notebook(notebook)) == set(STAGES[notebook.stem].model_fields)
+        module = f"dgs_utils.{stage.split('_', 1)[1]}"
+        assert module in MODULES, module
 
 
 def test_notebook_is_stripped_and_short(notebook):
@@ -81,15 +68,39 @@ def test_notebook_opens_and_ends_like_the_others(notebook):
     for column in ("Reads", "Writes", "Paper", "Time"):
         assert column in head
     code = code_cells(notebook)
-    assert any(f'begin("{notebook.stem}", globals())' in source(cell) for cell in code)
-    assert "run.finish()" in source(code[-1])
+    assert any(f'run = dgs.stage("{notebook.stem}")' in source(cell) for cell in code)
+    assert source(code[-1]) == "run.finish()"
+    assert all("finish()" not in source(cell) for cell in code[:-1])
+
+
+def test_findings_are_scripts_that_stand_alone():
+    """Each has its row in the table, pins what it installs, cleans up, and runs nothing of ours."""
+    scripts = sorted((ROOT / "findings").glob("*.sh"))
+    table = (ROOT / "findings" / "README.md").read_text()
+    rows = re.findall(r"^\| \[([\w.-]+)\]\(([\w.-]+)\) \|", table, re.MULTILINE)
+    assert [name for name, _ in rows] == [link for _, link in rows]
+    assert sorted(link for _, link in rows) == [script.name for script in scripts]
+    for script in scripts:
+        text = script.read_text()
+        assert text.startswith("#!/usr/bin/env bash\n"), script.name
+        assert "set -euo pipefail" in text, script.name
+        assert "mktemp -d" in text, script.name
+        assert re.search(r"trap .*rm -rf .* EXIT", text), script.name
+        installs = re.findall(r"pip install ([^\n|;&]+)", text)
+        assert installs, script.name
+        packages = [word.strip("'\"") for line in installs for word in line.split() if not word.startswith("-")]
+        assert all(re.fullmatch(r"[\w.\[\]-]+==[\w.]+", package) for package in packages), (script.name, packages)
+        assert "dgs_utils" not in text, script.name
+        assert subprocess.run(["bash", "-n", script]).returncode == 0, script.name
+        assert os.access(script, os.X_OK), script.name
 
 
 def test_nothing_names_a_machine_path():
     listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True).stdout.split()
     wrong = re.compile(r"(?<![\w.])/(?:work|root|tmp|home/\w+)/[\w.]")
     for name in listed:
-        if name.endswith((".py", ".ipynb", ".md", ".yaml", ".yml", ".toml")) and name != "tests/test_repository.py":
+        text_file = name.endswith((".py", ".ipynb", ".md", ".yaml", ".yml", ".toml", ".sh"))
+        if text_file and name != "tests/test_repository.py":
             assert not wrong.search((ROOT / name).read_text()), name
 
 
@@ -134,17 +145,17 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-def test_the_package_is_nine_stages_nine_rooms_and_a_spine():
+def test_the_package_is_nine_stages_its_packages_and_a_spine():
     entries = {entry.name for entry in PACKAGE.iterdir() if not entry.name.startswith(("__pycache__", "."))}
-    stages = {f"{stage}.py" for stage in STAGE_MODULES}
+    stages = {stage if (PACKAGE / stage).is_dir() else f"{stage}.py" for stage in STAGE_MODULES}
     assert len(stages) == 9
-    assert entries == {"README.md", "__init__.py", *stages, *SPINE, *ROOMS}
-    for room in ROOMS:
-        assert (PACKAGE / room / "__init__.py").exists()
+    assert entries == {"README.md", "__init__.py", *stages, *TOP_MODULES, *PACKAGES}
+    for package in PACKAGES:
+        assert (PACKAGE / package / "__init__.py").exists()
 
 
 def test_imports_run_downwards_only():
-    level = {name: place for place, floor in enumerate(FLOORS) for name in floor}
+    level = {name: height for height, layer in enumerate(LAYERS) for name in layer}
     for path in sorted(PACKAGE.rglob("*.py")):
         inside = path.relative_to(PACKAGE).with_suffix("").parts
         own = inside[0]
@@ -162,12 +173,12 @@ def test_there_is_no_cycle_among_modules():
     graph = {name: {".".join(found.split(".")[:n]) for found in imports_of(path)
                     for n in (1, 2, 3) if ".".join(found.split(".")[:n]) in files} - {name}
              for name, path in files.items()}
-    rooms = {name for name, path in files.items() if path.stem == "__init__"}
-    graph = {name: needs - rooms for name, needs in graph.items()}
+    packages = {name for name, path in files.items() if path.stem == "__init__"}
+    graph = {name: needs - packages for name, needs in graph.items()}
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("module", ["params", "artifacts.run", "methods", "batch.plan", "cli"])
+@pytest.mark.parametrize("module", ["params", "store.session", "methods", "workflow.planner", "cli"])
 def test_planning_imports_neither_torch_nor_pandas(module):
     check = f"import sys, dgs_utils.{module}; sys.exit(bool({{'torch', 'pandas'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
@@ -198,3 +209,32 @@ def test_mypy_finds_nothing():
     """Under its default rules, where types stand; eight seconds of one core the first time, one afterwards."""
     result = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+# ---- Budgets: who needs more takes something out ---------------------------------------------------------------------
+
+MAX_PACKAGE_LINES, MAX_MACHINE_LINES, MAX_MODULE_LINES = 26_850, 7_400, 350
+MAX_TEST_RATIO = 1.15
+MACHINE = ("store", "workflow", "publish", "runtime", "cli")  # what is not the method
+
+
+def lines_of(folder: Path) -> dict[str, int]:
+    """Return the lines of each module below a folder, by relative path."""
+    return {path.relative_to(folder).as_posix(): len(path.read_text().splitlines()) for path in folder.rglob("*.py")}
+
+
+def test_the_package_keeps_its_budget_of_lines():
+    modules = lines_of(PACKAGE)
+    assert {name: count for name, count in modules.items() if count > MAX_MODULE_LINES} == {}
+    assert sum(modules.values()) <= MAX_PACKAGE_LINES
+    machine = {name: count for name, count in modules.items() if name.split("/")[0].removesuffix(".py") in MACHINE}
+    assert sum(machine.values()) <= MAX_MACHINE_LINES
+
+
+def test_tests_keep_their_budget_of_lines():
+    tests = {name: count for name, count in lines_of(ROOT / "tests").items() if not name.startswith("benchmarks/")}
+    assert sum(tests.values()) <= MAX_TEST_RATIO * sum(lines_of(PACKAGE).values())
+
+
+def test_parameters_keep_their_budget():
+    assert sum(len(model.model_fields) for model in STAGES.values()) <= 150

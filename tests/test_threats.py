@@ -1,26 +1,29 @@
-"""The threat model of the package's README: each of its lines has a test, two of them here."""
+"""The threat model of the security page: each of its lines has a test, two of them here."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
+from restamp import load, restamp
 from small_world import make_prepare, write_digits
 
-from dgs_utils.artifacts.contents import identity_of
-from dgs_utils.artifacts.manifests import MANIFEST, SUMS, read_manifest, read_sums
-from dgs_utils.artifacts.nodes import check_root
-from dgs_utils.batch.experiment import read_experiment
+from dgs_utils.store.hashing import content_id
+from dgs_utils.store.manifest import CHECKSUMS, MANIFEST, read_checksums, read_manifest
+from dgs_utils.store.node import check_listed_images
+from dgs_utils.store.records import write_record
+from dgs_utils.workflow.experiment import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_each_line_has_its_test():
-    table = (ROOT / "dgs_utils" / "README.md").read_text().partition("| from outside |")[2].splitlines()[2:]
+    page = (ROOT / ".github" / "SECURITY.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("|")][2:]
     assert len(table) >= 8
     for line in table:
         file, name = re.findall(r"`(test_[^`]+)`", line)
-        assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), line
+        [path] = (ROOT / "tests").rglob(file)
+        assert re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE), line
 
 
 def test_an_experiment_file_runs_no_code(tmp_path, outputs):
@@ -35,13 +38,13 @@ def test_an_experiment_file_runs_no_code(tmp_path, outputs):
 @pytest.mark.parametrize("name", ["../../victim", "/etc/passwd", "..", "a/b"])
 def test_a_manifest_names_no_file_elsewhere(tmp_path, outputs, name):
     folder = make_prepare(write_digits(tmp_path / "originals", 0, 6))
-    found = json.loads((folder / MANIFEST).read_text())
     entry = {"sha256": "0" * 64, "bytes": 1}
-    (folder / MANIFEST).write_text(json.dumps(found | {"files": {name: entry}}))
+    restamp(folder / MANIFEST, files={name: entry})
     with pytest.raises(ValueError, match=r"manifest.json is damaged \(.* is no name of a file in it\)"):
         read_manifest(folder)
-    (folder / SUMS).write_text(json.dumps({"classifier": {f"classifier/../{name}": entry}}))
-    assert read_sums(folder) == {}
+    manifest = load(folder / MANIFEST)
+    write_record(folder / CHECKSUMS, {"subfolders": {"classifier": {f"../{name}": entry}}})
+    assert read_checksums(folder, manifest) == {}
 
 
 @pytest.mark.parametrize("params", [{}, {"classes": 5}, {"dataset": ["x"]}])
@@ -52,8 +55,8 @@ def test_a_manifest_has_no_folder_walked_that_nobody_named(tmp_path, outputs, pa
     given = {"root": {"path": str(private), "content": "sha256:0"}}
     manifest = read_manifest(folder) | {"given": given}
     manifest["params"] |= params
-    assert "private, which no experiment has named here" in check_root(folder, "prepare", manifest)
-    assert check_root(folder, "prepare", manifest | {"given": {"root": {"path": "~nobody-at-all/x"}}}) == ""
-    identity_of(str(private))
+    assert "private, which no experiment has named here" in check_listed_images(folder, "prepare", manifest)
+    assert check_listed_images(folder, "prepare", manifest | {"given": {"root": {"path": "~nobody-at-all/x"}}}) == ""
+    content_id(str(private))
     with pytest.raises(ValueError, match="holds another content now"):
-        check_root(folder, "prepare", manifest)
+        check_listed_images(folder, "prepare", manifest)

@@ -20,21 +20,23 @@ from pathlib import Path
 
 import papermill
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 import small_grid
 
-from dgs_utils.artifacts.contents import digest_of
-from dgs_utils.artifacts.files import write_json
-from dgs_utils.artifacts.manifests import SUMS, checksums, content_hash
-from dgs_utils.artifacts.nodes import Node, default_node
-from dgs_utils.artifacts.own_code import code_hashes
-from dgs_utils.artifacts.provenance import versions
-from dgs_utils.batch.display import Display
-from dgs_utils.batch.experiment import read_experiment
-from dgs_utils.batch.node import run_node
-from dgs_utils.batch.plan import plan
-from dgs_utils.batch.verify import verify_folders
-from dgs_utils.results.rows import CELL
+from dgs_utils.params import validate
+from dgs_utils.results.rows import CELL_KEYS
+from dgs_utils.store.code_fingerprint import code_hashes
+from dgs_utils.store.hashing import hash_path
+from dgs_utils.store.manifest import CHECKSUMS, MANIFEST, RUN_INPUTS, content_hash, hash_entries, run_inputs_of
+from dgs_utils.store.node import Node, default_node
+from dgs_utils.store.provenance import versions
+from dgs_utils.store.records import write_record
+from dgs_utils.store.session import open_node
+from dgs_utils.store.verify import verify_folders
+from dgs_utils.workflow.display import Display
+from dgs_utils.workflow.experiment import read_experiment
+from dgs_utils.workflow.planner import plan
+from dgs_utils.workflow.scheduler import run_plan
 
 
 def bare(workspace: Path, number: int) -> None:
@@ -45,7 +47,7 @@ def bare(workspace: Path, number: int) -> None:
 
 def node(number: int) -> None:
     """Run the same notebook as a node."""
-    report = run_node(default_node("00_prepare", {"seed": number}), Display(io.StringIO()))
+    [report] = run_plan([default_node("00_prepare", {"seed": number})], Display(io.StringIO()))
     assert report.outcome == "done", report.error
 
 
@@ -63,7 +65,7 @@ def grid(nodes: int) -> list[str]:
 
 def fabricate(nodes: list[Node]) -> None:
     """Write the folders of finished nodes."""
-    columns = dict.fromkeys([*CELL, "label", "pool_seed", "selection_seed"], "") | {"n_test": 500, "ipc": 10}
+    columns = dict.fromkeys([*CELL_KEYS, "label", "pool_seed", "selection_seed"], "") | {"n_test": 500, "ipc": 10}
     content, code, known = {}, cache(code_hashes), versions()
     for node in nodes:
         sources = [{"name": name, "folder": f"{source.stage}/{source.folder.name}", "key": source.key,
@@ -78,16 +80,17 @@ def fabricate(nodes: list[Node]) -> None:
             for name in ("curves.csv", "per_class.csv", "confusion.csv", "correct.npz", "correct_best.npz",
                          "repeats/0.csv"):
                 (node.folder / name).write_text(f"{node.key}\n" * 20)
-        files, sums = checksums(node.folder)
+        files, sums = hash_entries(node.folder)
         content[node.key] = content_hash(node.stage, node.key, files)
         manifest = {"stage": node.stage, "key": node.key, "label": node.label, "params": node.params.model_dump(),
-                    "identity": node.params.identity(), "inputs": sources, "files": files,
+                    "identity": node.fingerprint, "inputs": sources, "files": files, "given": {}, "decisive": [],
                     "content": content[node.key], "warnings": [], "code": code(node.stage), "git": "",
                     "versions": known, "count": node.count, "chain": [], "later_code": [], "device": "",
                     "seconds": 1.0, "peak_memory_mib": {"cpu": 500},
                     "finished": "2026-01-01T00:00:00+0000"}
-        write_json(node.folder / SUMS, sums)
-        write_json(node.folder / "manifest.json", manifest)
+        write_record(node.folder / CHECKSUMS, {"subfolders": sums})
+        write_record(node.folder / RUN_INPUTS, run_inputs_of(manifest))
+        write_record(node.folder / MANIFEST, manifest)
 
 
 def measured(words: list[str], workspace: Path) -> tuple[float, float, float, str]:
@@ -128,17 +131,13 @@ def know_again(images: int) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(os.urandom(8_000))
     time.sleep(0.1)  # what has just been written is not remembered
-    first, *again = (timed(digest_of, base / "data") for _ in range(6))
+    first, *again = (timed(hash_path, base / "data") for _ in range(6))
     print(f"{images:,} images: content read in {first:.2f} s, known again in {statistics.median(again):.2f} s "
           f"({', '.join(f'{seconds:.2f}' for seconds in again)})", flush=True)
-    pool = base / "outputs" / "02_pool" / "pool-0123456789ab"
-    shutil.copytree(base / "data", pool / "images")
-    files, sums = checksums(pool)
-    write_json(pool / SUMS, sums)
-    write_json(pool / "manifest.json", {"stage": "02_pool", "key": "0123456789ab", "label": "pool", "params": {},
-                                        "identity": {}, "inputs": [], "files": files,
-                                        "content": content_hash("02_pool", "0123456789ab", files)})
-    seconds = timed(verify_folders, pool)
+    run = open_node(validate("00_prepare", {}))
+    shutil.copytree(base / "data", run.folder / "images")
+    run.finish()
+    seconds = timed(verify_folders, run.folder)
     print(f"verified {images:,} files ({images * 8_000 / 1e6:.0f} MB) in {seconds:.2f} s", flush=True)
     shutil.rmtree(base)
 

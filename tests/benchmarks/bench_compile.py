@@ -1,8 +1,8 @@
 """What compiling a training step of stage 06 costs and saves: ``bench_compile.py --network resnet_ap10 --size 32``.
 
-`training.compiles_steps` goes by these numbers. Where there is no GPU the clock is that of the processor, compiler and
-all, so that they hold on a busy machine too; with a ``TORCHINDUCTOR_CACHE_DIR`` that was used before, compiling is what
-a second notebook pays.
+`training.should_compile_steps` uses these numbers. Without a GPU the clock is that of the processor, compiler and all,
+so that they hold on a busy machine too; with a ``TORCHINDUCTOR_CACHE_DIR`` that was used before, compiling is what a
+second notebook pays.
 """
 
 import argparse
@@ -13,12 +13,12 @@ import time
 from bench_evaluate import noise, timed
 
 from dgs_utils.classifiers.augmentation import normalise, to_float
-from dgs_utils.classifiers.epochs import Batch
+from dgs_utils.classifiers.epoch_loader import TrainingBatch
 from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.optimisers import OPTIMISERS
 from dgs_utils.classifiers.protocols import IDC
 from dgs_utils.classifiers.training import batch_loss, compiled_steps
-from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.runtime.devices import autocast, resolve_device
 
 
 def processor_time() -> float:
@@ -28,12 +28,12 @@ def processor_time() -> float:
 
 
 def main(options: argparse.Namespace) -> None:
-    device = resolve("auto")
+    device = resolve_device("auto")
     clock = time.perf_counter if device.type == "cuda" else processor_time
     data = noise(options.batch, options.size).to(device)
     network = build_network(options.network, 10, options.size, options.norm).to(device).train()
     optimiser = OPTIMISERS[IDC.optimiser](network, IDC.learning_rate)
-    batch = Batch(normalise(to_float(data.images)), data.labels)
+    batch = TrainingBatch(normalise(to_float(data.images)), data.labels)
 
     def step(forward) -> None:
         with autocast(device, options.precision):

@@ -28,8 +28,8 @@ from dgs_utils.classifiers.augmentation import (
     cutmix,
 )
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.training import ImageTensors, Recipe, logits, train_classifier
-from dgs_utils.runtime.devices import resolve
+from dgs_utils.classifiers.training import ImageTensors, Recipe, predict_logits, train_classifier
+from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.seeds import torch_rng
 
 WEIGHTS = torch.tensor(LUMINANCE)[:, None, None]
@@ -121,7 +121,7 @@ def noise(n: int, size: int) -> ImageTensors:
 
 
 def main(options: argparse.Namespace) -> None:
-    device = resolve("auto")
+    device = resolve_device("auto")
     train, test = noise(10 * options.ipc, options.size), noise(options.tests, options.size)
     ours, theirs = (build_network(options.network, 10, options.size).to(device) for _ in range(2))
     mine, held_out = train.to(device), test.to(device)
@@ -143,7 +143,7 @@ def main(options: argparse.Namespace) -> None:
     found = in_turns({
         "train": step,
         "train as published": lambda: [baseline.epoch() for _ in range(options.epochs)],
-        "test": lambda: logits(ours, held_out.images, precision=options.precision),
+        "test": lambda: predict_logits(ours, held_out.images, precision=options.precision),
         "test as published": baseline.test,
     }, device, options.rounds)
     name = f"{options.network} at {options.size} px, {options.precision}, {device.type}"

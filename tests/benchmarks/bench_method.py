@@ -13,14 +13,15 @@ import torch
 import torchvision
 from PIL import Image
 
-from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
+from dgs_utils.classifiers.preprocessing import ResizeCrop
+from dgs_utils.classifiers.scorer import Classifier, ClassifierConfig
 from dgs_utils.difficulty import score_images
-from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.images.image_set import ImageSet
+from dgs_utils.runtime.devices import autocast, resolve_device
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.selection.candidates import Candidates
 from dgs_utils.selection.histograms import divergence, histogram
-from dgs_utils.selection.rules_by_score import match
+from dgs_utils.selection.rule_registry import Candidates
+from dgs_utils.selection.score_rules import match
 from dgs_utils.selection.targets import draw, quantiles_of_scores, scale_counts
 from dgs_utils.selection.thresholds import log_transform, search_thresholds
 
@@ -78,25 +79,26 @@ def bench_sampling() -> None:
 
 def bench_scoring(network: str, count: int, batch: int, precision: str) -> None:
     torch.manual_seed(0)
-    device = resolve("auto")
-    judge = Classifier(torchvision.models.get_model(network, weights=None), ClassifierConfig(network, 1000, 256, 224))
-    judge = judge.to(device, memory_format=torch.channels_last)
+    device = resolve_device("auto")
+    config = ClassifierConfig(f"torchvision:{network}", 1000, ResizeCrop(256, 224))
+    scorer = Classifier(torchvision.models.get_model(network, weights=None), config)
+    scorer = scorer.to(device, memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         images = write_images(root, count)
-        pixels = torch.stack([judge.read(path) for path in images.paths[:batch]])  # the same images for both
+        pixels = torch.stack([scorer.read(path) for path in images.paths[:batch]])  # the same images for both
         pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
 
         @torch.inference_mode()
         def forward():
             with autocast(device, precision):
                 for _ in range(-(-count // batch)):
-                    judge(pixels)
+                    scorer(pixels)
                 if device.type == "cuda":
                     torch.cuda.synchronize()
 
         def stream():
-            score_images(images, judge, batch_size=batch, precision=precision)
+            score_images(images, scorer, batch_size=batch, precision=precision)
 
         times = [(seconds(forward, 1), seconds(stream, 1)) for _ in range(3)]  # in turns, as machines have moods
     alone, whole = np.min(times, axis=0)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 import small_grid
 
 PREPARE = """
@@ -26,7 +26,7 @@ pool: {images_per_class: 8, steps: 5}
 def cost(workspace: Path, text: str, options: list[str]) -> tuple[float, float]:
     """Run an experiment; return seconds on the clock and of processors.
 
-    Kernels are copies of a process that waits for them, and the runner for it, so that what they used is counted.
+    Kernels are forks of a process that waits for them, and the runner for it, so that what they used is counted.
     """
     (workspace / "params" / "timed.yaml").write_text(PREPARE + text)
     started = time.perf_counter()

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import load_rgb
 
 ROUNDS = 7

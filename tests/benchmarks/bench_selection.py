@@ -12,7 +12,8 @@ import tracemalloc
 import numpy as np
 
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.selection.selectors import SELECTORS, Candidates, select
+from dgs_utils.selection.rule_registry import RULE_FUNCTIONS, Candidates
+from dgs_utils.selection.select import select
 from dgs_utils.selection.targets import quantiles_of_scores, scale_counts
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     args = parser.parse_args()
     whole, half = (candidates(n, args.ipc, args.dimension) for n in (args.size, args.size // 2))
     print(f"{args.size} candidates, ipc {args.ipc}, {args.dimension} features")
-    for name in sorted(SELECTORS):
+    for name in sorted(RULE_FUNCTIONS):
         select(name, [half], args.ipc)  # imports and warms up
         times = []
         for _ in range(3):

@@ -26,16 +26,17 @@ from gpu import markdown
 from PIL import Image
 from scipy import stats
 
-from dgs_utils.artifacts.run import open_node
-from dgs_utils.classifiers.judge import load
+from dgs_utils.classifiers.scorer import load_classifier
 from dgs_utils.difficulty import score_images
 from dgs_utils.evaluate import as_tensors, evaluate_set
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.image_sets import ImageSet
+from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import validate
 from dgs_utils.pool import generate
 from dgs_utils.results.comparisons import compare, holm
-from dgs_utils.runtime.devices import TF32, resolve
+from dgs_utils.runtime.compiling import COMPILE
+from dgs_utils.runtime.devices import TF32, resolve_device
+from dgs_utils.store.session import open_node
 
 OTHER = 1000  # added to pool seeds for pools that have nothing in common
 
@@ -48,6 +49,7 @@ class Way:
     score: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     tf32: str = "off"
+    compile: str = "off"  # of pools
 
 
 EXACT = Way()
@@ -56,12 +58,12 @@ SWITCHES = {  # a way, and what it is held against
     "another seed": (Way({"seed": OTHER}), EXACT),
     "TF32": (Way(tf32="on"), EXACT),
     "pool in bf16": (Way({"precision": "bf16"}), EXACT),
-    "pool compiled": (Way({"compile": "on"}), EXACT),
+    "pool compiled": (Way(compile="on"), EXACT),
     "guidance interval": (Way({"guidance_interval": [0.1, 0.8]}), EXACT),
     "dpm++ in 20 steps": (Way({"solver": "dpm++", "steps": 20}), EXACT),
     "unipc in 20 steps": (Way({"solver": "unipc", "steps": 20}), EXACT),
     "taylorseer": (Way(SMOOTH | {"cache": "taylorseer"}), Way(SMOOTH)),
-    "judge in bf16": (Way(score={"precision": "bf16"}), EXACT),
+    "scorer in bf16": (Way(score={"precision": "bf16"}), EXACT),
     "evaluator in bf16": (Way(evaluate={"precision": "bf16"}), EXACT),
     "evaluator compiled": (Way(evaluate={"compile": "on"}), EXACT),
 }
@@ -71,7 +73,7 @@ class Gate:
     """Works in one way and another on the same pools.
 
     Args:
-        prepare: a finished 00 folder, with a diffusion model and a judge.
+        prepare: a finished 00 folder, with a diffusion model and a scorer.
         folder: where pools and findings land.
         pool: parameters of stage 02 for every way.
         train: parameters of `evaluate_set` for every way.
@@ -83,7 +85,7 @@ class Gate:
                  pools: int = 2, trainings: int = 3):
         self.folder, self.pool, self.train, self.ipc = folder, {"prepare": str(prepare)} | pool, train, ipc
         self.pools, self.trainings = range(pools), range(trainings)
-        self.classes, self.judge = read_classes(prepare), load(prepare / "classifier")
+        self.classes, self.scorer = read_classes(prepare), load_classifier(prepare / "classifier")
         self.test = as_tensors(ImageSet.read(prepare, "val", list(self.classes["class"])), train["image_size"])
         self.done: dict[str, tuple] = {}
 
@@ -106,9 +108,9 @@ class Gate:
     def work(self, way: Way) -> tuple[list[Path], pd.DataFrame, pd.DataFrame]:
         """Return the images of all pools, their scores, and the rows of the trainings on them."""
         if repr(way) not in self.done:
-            with patch.dict(os.environ, {TF32: way.tf32}):
+            with patch.dict(os.environ, {TF32: way.tf32, COMPILE: way.compile}):
                 pools = [self.made(way, number) for number in self.pools]
-                scores = [score_images(images, self.judge, self.classes["index"].to_numpy(), **way.score)
+                scores = [score_images(images, self.scorer, self.classes["index"].to_numpy(), **way.score)
                           for images in pools]
                 rows = [evaluate_set(as_tensors(first_of(images, self.ipc), self.train["image_size"]), self.test,
                                      seeds=self.trainings, pool_seed=number, **self.train | way.evaluate)
@@ -118,9 +120,9 @@ class Gate:
 
     def made(self, way: Way, number: int) -> ImageSet:
         """Make a pool as stage 02 does, in a folder of its own, which is opened where it is finished already."""
-        values = {"compile": "off", "precision": "fp32"} | self.pool | way.pool
+        values = {"precision": "fp32"} | self.pool | way.pool
         values["seed"] = values.get("seed", 0) + number
-        name = hashlib.sha256(json.dumps([values, way.tf32], sort_keys=True).encode()).hexdigest()[:12]
+        name = hashlib.sha256(json.dumps([values, way.tf32, way.compile], sort_keys=True).encode()).hexdigest()[:12]
         torch.compiler.reset()  # each pool's model counts against the number of recompilations
         run = open_node(validate("02_pool", values | {"output": str(self.folder / "pools" / name)}))
         generate(run)
@@ -153,7 +155,7 @@ def shift(new: pd.Series, old: pd.Series) -> dict[str, float]:
 
 def hold_all(gate: Gate, switches: dict[str, tuple[Way, Way]]) -> dict[str, Any]:
     """Hold all switches, and write what was found; return what ``gate.json`` holds."""
-    device = resolve()
+    device = resolve_device()
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
         "torch": torch.__version__, "cuda": torch.version.cuda, "model": f"{gate.pool['prepare']}",

@@ -30,14 +30,15 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dgs_utils.classifiers.judge import Classifier, ClassifierConfig
 from dgs_utils.classifiers.networks import build_network
+from dgs_utils.classifiers.preprocessing import ResizeCrop
+from dgs_utils.classifiers.scorer import Classifier, ClassifierConfig
 from dgs_utils.classifiers.training import Recipe, train_classifier
 from dgs_utils.difficulty import score_images
 from dgs_utils.diffusion.caching import enable_taylorseer
 from dgs_utils.diffusion.difffit import fold
-from dgs_utils.images.image_sets import ImageSet
-from dgs_utils.runtime.devices import autocast, resolve
+from dgs_utils.images.image_set import ImageSet
+from dgs_utils.runtime.devices import autocast, resolve_device
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Size:
     ipc: int
     tests: int
     epochs: int
-    judge: str
+    scorer: str
     scored: int
 
 
@@ -111,11 +112,11 @@ def matmul(size: Size, device: torch.device) -> Iterator[dict]:
 def pool(size: Size, device: torch.device) -> Iterator[dict]:
     """Images a second with decoding and PNG. Goal: 40 % of the matmul rate, 4 × the published way, 10 × in 20 steps."""
     rate, one = bench_generation.matmul_rate(device, "bf16", size.matrix), bench_generation.forward_flops(size.model)
-    codec = bench_generation.build_codec(device, size.model)
+    autoencoder = bench_generation.build_autoencoder(device, size.model)
     model = fold(bench_generation.build_model(size.model, device)).eval()
     with tempfile.TemporaryDirectory() as folder, autocast(device, "fp32"):
         def published() -> None:
-            bench_generation.published_pool(model, codec, Path(folder), 1)
+            bench_generation.published_pool(model, autoencoder, Path(folder), 1)
 
         base = seconds(published, device, 1)
         yield {"way": "published: batch 1", "precision": "fp32", "images/s": 1 / base, "ratio": 1.0,
@@ -123,7 +124,7 @@ def pool(size: Size, device: torch.device) -> Iterator[dict]:
 
         def row(way: str, batch: int, solver: str, steps: int, precision: str = "bf16") -> dict:
             def ours(steps: int = WARM) -> None:
-                bench_generation.our_pool(model, codec, Path(folder), batch, batch, precision, solver, steps)
+                bench_generation.our_pool(model, autoencoder, Path(folder), batch, batch, precision, solver, steps)
 
             cache = f", taylorseer {INTERVAL}/{ORDER}" if model.is_cache_enabled else ""
             found = {"way": f"{way}, batch {batch}, {solver}, {steps} steps{cache}", "precision": precision}
@@ -167,8 +168,9 @@ def fine_tuning(size: Size, device: torch.device) -> Iterator[dict]:
             yield {"way": "kit", "precision": precision, "steps/s": size.training_steps / spent[precision],
                    "peak GiB": peak(device), "operations a step": operations(lambda: ours(1))}
         trainers.clear()  # so that the next way's memory is its own
-    model, codec = bench_generation.build_model(size.model, device), bench_generation.build_codec(device, size.model)
-    baseline = bench_generation.PublishedTraining(model, codec, bench_generation.jpegs(80))
+    model = bench_generation.build_model(size.model, device)
+    autoencoder = bench_generation.build_autoencoder(device, size.model)
+    baseline = bench_generation.PublishedTraining(model, autoencoder, bench_generation.jpegs(80))
     with autocast(device, "fp32"):
         base = seconds(lambda: [baseline.step() for _ in range(size.training_steps)], device)
         yield {"way": "published", "precision": "fp32", "steps/s": size.training_steps / base,
@@ -210,10 +212,11 @@ def evaluation(size: Size, device: torch.device) -> Iterator[dict]:
 
 
 def scoring(size: Size, device: torch.device) -> Iterator[dict]:
-    """Images from files to scores. Goal: 80 % of what the judge's forward passes alone take."""
-    network = build_network(size.judge, 10, size.pixels, "batch")
-    judge = Classifier(network, ClassifierConfig(size.judge, 10, round(size.pixels * 8 / 7), size.pixels, norm="batch"))
-    judge = judge.to(device, memory_format=torch.channels_last)
+    """Images from files to scores. Goal: 80 % of what the scorer's forward passes alone take."""
+    network = build_network(size.scorer, 10, size.pixels, "batch")
+    transform = ResizeCrop(round(size.pixels * 8 / 7), size.pixels)
+    scorer = Classifier(network, ClassifierConfig(f"dgs:{size.scorer}", 10, transform, "batch"))
+    scorer = scorer.to(device, memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
         for place, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (size.scored, 8, 8, 3), np.uint8)):
             file = Path(folder) / str(place % 2) / f"{place}.png"
@@ -221,21 +224,22 @@ def scoring(size: Size, device: torch.device) -> Iterator[dict]:
             Image.fromarray(pixels).resize((size.side, size.side)).save(file)
         images = ImageSet.read(Path(folder))
         for precision in ("fp32", "bf16"):
-            whole = seconds(lambda p=precision: score_images(images, judge, precision=p, device=device.type), device, 1)
+            whole = seconds(lambda p=precision: score_images(images, scorer, precision=p, device=device.type), device,
+                            1)
             batch = torch.zeros(min(128, size.scored), 3, size.pixels, size.pixels, dtype=torch.uint8, device=device)
 
             @torch.inference_mode()
             def forward(precision: str = precision, batch: torch.Tensor = batch) -> None:
                 with autocast(device, precision):
                     for _ in range(-(-size.scored // len(batch))):
-                        judge(batch)
+                        scorer(batch)
 
             alone = seconds(forward, device)
             yield {"precision": precision, "images/s": size.scored / whole, "% of forward": 100 * alone / whole}
 
 
 def layouts(size: Size, device: torch.device) -> Iterator[dict]:
-    """Seconds of a training step by layout, norm and compilation: what `devices.layout_of` is to go by."""
+    """Seconds of a training step by layout, norm and compilation: what `devices.memory_format` is to go by."""
     images = torch.randn(10 * size.ipc, 3, size.pixels, size.pixels, device=device)
     for compiled, name, norm, layout in product((False, True) if device.type == "cuda" else (False,), size.networks,
                                                 ("instance", "batch"),
@@ -340,7 +344,7 @@ def _shown(value: Any) -> str:
 
 
 def main(options: argparse.Namespace) -> None:
-    size, device = SMALL if options.small else FULL, resolve(options.device)
+    size, device = SMALL if options.small else FULL, resolve_device(options.device)
     bench_generation.SIDE, bench_generation.STEPS = size.side, size.steps
     options.output.mkdir(parents=True, exist_ok=True)
     measure(size, device, options.output, minutes=options.minutes)
