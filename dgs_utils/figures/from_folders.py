@@ -201,7 +201,7 @@ def titles_of_set(sample: Path) -> dict[str, str]:
 
 def _series_by_key(results: pd.DataFrame) -> dict[str, str]:
     """Return the series of each distilled set by the key at the end of its folder's name, whatever its title."""
-    keys = results["distilled"].str.rpartition("-")[2]
+    keys = [folder.rpartition("-")[2] for folder in results["distilled"]]  # also of no rows, which have no dtype
     return dict(zip(keys, results["series"], strict=True))
 
 
