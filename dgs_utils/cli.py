@@ -58,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     outputs.add_argument("--outputs", default="", metavar="DIR", help="folder of all results (default: outputs)")
     experiment = _Parser(add_help=False, parents=[outputs])
     experiment.add_argument("--set", action="append", default=[], metavar="STAGE.NAME=VALUE", dest="changes",
-                            help="set a parameter, as sample.ipc=20; a list of values adds a grid axis; repeatable")
+                            help="set a parameter, as sample.ipc=20; several values, as sample.ipc=5,10, add a grid "
+                            "axis; repeatable")
     running = _Parser(add_help=False)
     running.add_argument("--force", action="append", default=[], metavar="STAGE",
                      help="rerun a stage even if it is finished; 'stale' reruns results of older code; repeatable")

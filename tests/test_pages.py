@@ -145,8 +145,8 @@ def test_some_pages_have_commands():
 
 
 @pytest.mark.parametrize("line", ["dgs status", "dgs verify outputs/evidence", "dgs clean",
-                                  "dgs run params/quickstart.yaml --set 'sample.ipc=[5, 10]' "
-                                  "--set 'sample.seed=[0, 1, 2]' --dry-run"])
+                                  "dgs run params/quickstart.yaml --set sample.ipc=5,10 "
+                                  "--set sample.seed=0,1,2 --dry-run"])
 def test_commands_that_only_look_run(line, outputs, capsys, monkeypatch):
     assert any(words == shlex.split(line) or words[:2] == shlex.split(line) for page in PAGES
                for words in commands(page))

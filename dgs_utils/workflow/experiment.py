@@ -8,6 +8,7 @@ Every name and value is checked when the file is read.
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,7 @@ from dgs_utils.params import STAGES, validate
 from dgs_utils.params.base import did_you_mean
 from dgs_utils.store.filenames import check_name
 from dgs_utils.workflow import yaml_values
-from dgs_utils.workflow.relative_paths import resolve_file, resolve_parameter
+from dgs_utils.workflow.relative_paths import MAYBE_PATH, resolve_file, resolve_parameter
 
 SECTIONS = {stage.split("_", 1)[1]: stage for stage in STAGES}
 # The order of running: 08 makes distilled sets as 05 does, so both come before 06.
@@ -92,8 +93,8 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
 
     Args:
         path: the YAML file.
-        changes: further settings, each "stage.name=value". A list of values makes an axis of the grid, unless the
-            parameter itself takes a list; a single value replaces an axis.
+        changes: further settings, each "stage.name=value". A list of values, with or without brackets, makes an axis of
+            the grid; of a parameter that itself takes a list, a list of lists does. A single value replaces an axis.
 
     Raises:
         ValueError: the file cannot be read, or a name or value in it is wrong; the sentence names it and the remedy.
@@ -105,7 +106,10 @@ def read_experiment(path: str | Path, changes: list[str] | None = None) -> Exper
     if not experiment.sections and not any(experiment.grids):
         raise ValueError(f"{path} asks for nothing; add a section, such as evaluate: {{}}")
     _check_size(path, experiment.grids)
-    _check_values(experiment)
+    try:
+        _check_values(experiment)
+    except ValueError as error:
+        raise _with_form(error, changes or []) from None
     return experiment
 
 
@@ -218,20 +222,64 @@ def _apply_override(change: str, experiment: Experiment) -> None:
     if not equals:
         raise ValueError(f"--set {text} has no value; write --set {text}=VALUE")
     stage, name = _axis(text)
+    swept = _comma_list(stage, name, value)
     try:
-        content = yaml_values.load(value, whole=True)
+        content = swept or yaml_values.load(value, whole=True)
     except ValueError as error:
         raise ValueError(f"--set {change} {error}") from None
-    value = _parameter(stage, name, content, Path.cwd())
-    kind = STAGES[stage].model_fields[name].annotation
-    takes_list = any(get_origin(alternative) is list for alternative in (kind, *get_args(kind)))
-    if isinstance(value, list) and not takes_list:
+    content = _parameter(stage, name, content, Path.cwd())
+    lists = isinstance(content, list) and bool(content) and all(isinstance(item, list) for item in content)
+    if swept or lists or (isinstance(content, list) and not _takes_list(stage, name)):
         for grid in experiment.grids:
-            grid[stage, name] = _options((stage, name), value)
+            grid[stage, name] = _options((stage, name), content)
     else:
         for grid in experiment.grids:
             grid.pop((stage, name), None)
-        experiment.sections.setdefault(stage, {})[name] = value
+        experiment.sections.setdefault(stage, {})[name] = content
+
+
+def _takes_list(stage: str, name: str) -> bool:
+    kind = STAGES[stage].model_fields[name].annotation
+    return any(get_origin(alternative) is list for alternative in (kind, *get_args(kind)))
+
+
+def _comma_list(stage: str, name: str, text: str) -> list | None:
+    """Return the values of ``5,10`` behind --set, which sweeps as in Hydra; None for a single value.
+
+    Text that cannot be an axis, and the path of what exists, are one value with their commas.
+
+    Raises:
+        ValueError: something else than a sweep may be meant; the sentence has both forms.
+    """
+    values, model = yaml_values.comma_list(text), STAGES[stage]
+    if values is None:
+        return None
+    what, kind = f"--set {stage[3:]}.{name}={text}", model.model_fields[name].annotation
+    paths = {*model.fields_tagged("folder"), *model.fields_tagged("external")}
+    is_axis = stage != "07_figures" and name not in model.fields_tagged("execution_only")
+    if (kind is str and not is_axis) or (name in paths and resolve_file(text).exists()):
+        return None
+    if get_origin(kind) is list and not all(isinstance(value, list) for value in values):
+        several = f", or {','.join(f'[{value}]' for value in values)} to sweep over {len(values)}" if is_axis else ""
+        raise ValueError(f"{what} is a list without its brackets; write [{text}]{several}")
+    if kind is float and re.fullmatch(r"[-+]?0,0[0-9]+", text.strip()):
+        raise ValueError(f"{what} would sweep over 0 and {int(values[1])}; write {text.strip().replace(',', '.')} for "
+                         f"a number, or [{text}] to sweep")
+    if name in paths - MAYBE_PATH and (missing := [item for item in map(str, values) if "://" not in item
+                                                   and not resolve_file(item).exists()]):
+        raise ValueError(f"{what} sweeps over {len(values)} paths, and {missing[0]} does not exist; quote a path that "
+                         f"holds a comma: \"'{text}'\"")
+    return values
+
+
+def _with_form(error: ValueError, changes: list[str]) -> ValueError:
+    """Return an error with the form of several values, where --set set something like them."""
+    for change in changes:
+        name, _, value = change.partition("=")
+        looks_several = "(" in value or (re.search(r"[,;|]|\S\s+\S", value) and not yaml_values.comma_list(value))
+        if str(error).startswith(f"{name} is ") and looks_several:
+            return ValueError(f"{error}; to sweep over several values, write {name}=A,B or {name}=[A, B]")
+    return error
 
 
 def _check_values(experiment: Experiment) -> None:

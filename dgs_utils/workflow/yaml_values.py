@@ -84,6 +84,23 @@ def load(text: str, whole: bool = False) -> Any:
         raise ValueError(f"is not valid YAML: {reason}{'; quote text' if whole else ''}") from None
 
 
+def comma_list(text: str) -> list[Any] | None:
+    """Return the values of a list without brackets, such as ``5,10`` or ``[a, b],[c]``; None for any other text.
+
+    A comma inside quotes or brackets separates nothing.
+    """
+    if re.search(r"(^|[\[,])\s*&", text):  # the sign of an anchor would be lost
+        return None
+    with suppress(ValueError):  # lists, or quoted values, side by side are no YAML
+        if load(text, whole=True) != text.strip():  # quoted, or in brackets
+            return None
+    try:
+        values = load(f"[{text}]", whole=True)
+    except ValueError:
+        return None
+    return values if len(values) > 1 else None
+
+
 def convert(value: Any, stage: str, name: str) -> Any:
     """Return a value of `load` as what a parameter takes; one that it does not take is refused elsewhere.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from papermill.cli import _resolve_type
 
-from dgs_utils.workflow.experiment import read_experiment
+from dgs_utils.workflow.experiment import ORDER, read_experiment
 
 
 @pytest.fixture
@@ -108,3 +108,67 @@ def test_what_is_set_is_read_whole_or_refused(tmp_path, monkeypatch, text):
     [sections] = read_experiment(tmp_path / "x.yaml", [f"pool.root='{text}'"]).sections.values()
     assert Path(sections["root"]).name == text
     assert read_experiment(tmp_path / "x.yaml", ["pool.root=a#b"]).sections["02_pool"]["root"] == "a#b"
+
+
+# ---- Lists without brackets ------------------------------------------------------------------------------------------
+
+def change(tmp_path, text):
+    """Return the axes, and the parameters set, of an experiment that --set changes."""
+    (tmp_path / "x.yaml").write_text("evaluate: {}\ngrid: {sample.ipc: [3, 4], sample.method: [dgs]}\n")
+    experiment = read_experiment(tmp_path / "x.yaml", [text])
+    [grid] = experiment.grids
+    axis = tuple(text.partition("=")[0].split("."))
+    stage = next(stage for stage in ORDER if stage[3:] == axis[0])
+    return grid.get((stage, axis[1])), experiment.sections.get(stage, {}).get(axis[1])
+
+
+@pytest.mark.parametrize(("text", "values"), [
+    ("sample.ipc=5,10", [5, 10]), ("sample.ipc=[5, 10]", [5, 10]), ("sample.ipc= 5 , 010", [5, 10]),
+    ("sample.seed=0,1,2", [0, 1, 2]), ("transform.weight=0.25,5e-1", [0.25, 0.5]), ("pool.guidance=0,4", [0, 4]),
+    ("sample.method=dgs,random", ["dgs", "random"]), ("sample.method='dgs','random'", ["dgs", "random"]),
+    ("prepare.flip=no,yes", [False, True]), ("prepare.archive=320,160", ["320", "160"]),
+    ("prepare.classes=[no, 007],[1e-3]", [["no", "007"], ["1e-3"]]),
+    ("prepare.classes=[[a, b], [c]]", [["a", "b"], ["c"]]), ("prepare.classes=['a,b', c],[d]", [["a,b", "c"], ["d"]]),
+    ("pool.guidance_interval=[0.1,0.9],[0,1]", [[0.1, 0.9], [0, 1]]),
+    ("sample.distribution=hill,[1, 2, 0]", ["hill", [1, 2, 0]])])
+def test_a_list_needs_no_brackets(tmp_path, text, values):
+    axis, _ = change(tmp_path, text)
+    assert axis == values
+    assert [*map(type, axis)] == [*map(type, values)]
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("sample.title=Mine, improved", "Mine, improved"), ("sample.title='a,b'", "a,b"), ("figures.title=a,b", "a,b"),
+    ("prepare.base_model='a,b.pt'", "a,b.pt"), ("prepare.classes=[a, b]", ["a", "b"]),
+    ("prepare.classes=['a,b']", ["a,b"]), ("sample.distribution=[5, 5]", [5, 5]), ("sample.ipc=5", 5)])
+def test_a_comma_may_belong_to_a_value(tmp_path, text, value):
+    assert change(tmp_path, text) == (None, value)
+
+
+def test_a_path_that_exists_has_its_commas(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b", "c", "d"):
+        (tmp_path / name).mkdir()
+    assert change(tmp_path, "prepare.root=a,b") == (None, "a,b")
+    assert change(tmp_path, "prepare.root=c,d") == (["c", "d"], None)
+    with pytest.raises(ValueError, match=r"sweeps over 2 paths, and e does not exist; quote a path .*: \"'c,e'\"$"):
+        change(tmp_path, "prepare.root=c,e")
+
+
+@pytest.mark.parametrize("value", ["5,", "5,,10", "5;10", "5 10", "5|10", "range(0,5)", "5,&x 10"])
+def test_what_looks_like_several_values_tells_the_form(tmp_path, value):
+    with pytest.raises(ValueError, match=r"valid integer; to sweep over several values, write sample.ipc=A,B or "
+                                         r"sample.ipc=\[A, B\]$"):
+        change(tmp_path, f"sample.ipc={value}")
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("sample.ipc=5,ten", "sample.ipc is 'ten', but input should be a valid integer$"),
+    ("prepare.classes=a,b", r"is a list without its brackets; write \[a,b\], or \[a\],\[b\] to sweep over 2$"),
+    ("figures.table_names=table1,table2", r"is a list without its brackets; write \[table1,table2\]$"),
+    ("prepare.learning_rate=0,001", r"would sweep over 0 and 1; write 0.001 for a number, or \[0,001\] to sweep"),
+    ("pool.batch_size=8,16", "pool.batch_size does not change the result")])
+def test_wrong_lists_are_one_sentence(tmp_path, text, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        change(tmp_path, text)
+    assert "\n" not in str(error.value)
