@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, metavar="N", help="run N notebooks at the same time (default: 1)")
     run.add_argument("--profile", default="", metavar="NAME", help="submit the notebooks to a cluster by Snakemake; "
                      "NAME is slurm or a folder with a config.yaml")
+    run.add_argument("--fail-fast", action="store_true", help="end the run at the first notebook that fails, as Ctrl-C "
+                     "does (default: run all that do not depend on it)")
     run.add_argument("--dry-run", action="store_true",
                      help="list the notebooks that would run, with the time they took before; run none")
     run.set_defaults(command=_run)
@@ -309,7 +311,8 @@ def _run_options(options: argparse.Namespace) -> Any:
     from dgs_utils.workflow.notebook import STALE, Options
 
     force = frozenset(name if name == STALE else stage_named(name) for name in options.force)
-    return Options(force, options.limit, options.per_gpu, (display_path(Path(options.file)), *options.changes))
+    return Options(force, options.limit, options.per_gpu, (display_path(Path(options.file)), *options.changes),
+                   getattr(options, "fail_fast", False))
 
 
 if __name__ == "__main__":

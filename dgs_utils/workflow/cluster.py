@@ -25,10 +25,10 @@ from dgs_utils.runtime.threads import CORE_BUDGET, LIBRARY_THREADS
 from dgs_utils.store.atomic import HOST_NAME
 from dgs_utils.store.node import Node, input_nodes
 from dgs_utils.store.paths import display_path, outputs_root, resolve_path
-from dgs_utils.store.status import changed_external_data, failure, format_stale, node_manifest, node_status
+from dgs_utils.store.status import FAILURE, changed_external_data, failure, format_stale, node_manifest, node_status
 from dgs_utils.workflow.display import WAIT_INTERVAL_S, Display
 from dgs_utils.workflow.notebook import Options, Report, finished_report, manifest_identity
-from dgs_utils.workflow.scheduler import OK_OUTCOMES, check_start, interruptible, unaffected
+from dgs_utils.workflow.scheduler import FIRST_FAILURE, OK_OUTCOMES, check_start, interruptible, unaffected
 
 SNAKEMAKE_FILES = Path(__file__).parent
 ERROR_LINE = re.compile(r"^dgs: |error\b|exception\b|no space left", re.IGNORECASE)
@@ -67,9 +67,11 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
         arguments = ["--snakefile", str(SNAKEMAKE_FILES / "Snakefile"), "--profile", str(config),
                      *(["--jobs", str(jobs)] if jobs else []), "--directory", str(folder), "--config",
                      f"plan={folder / 'plan.json'}"]
-        _call(arguments, folder, left, display)
+        ended = _call(arguments, folder, left, display, options.fail_fast)
         for node in planned:
-            reports[node.key] = _report(node, reports, before[node.key] != manifest_identity(node), folder)
+            report = _report(node, reports, before[node.key] != manifest_identity(node), folder)
+            began = not ended or report.outcome != "failed" or node_status(node) == "failed"
+            reports[node.key] = report if began else Report(node, "blocked")
         if all(report.outcome in OK_OUTCOMES for report in reports.values()):
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -147,8 +149,13 @@ def _command(file: str, changes: list[str], options: Options) -> str:
     return command.replace("{", "{{").replace("}", "}}")
 
 
-def _call(arguments: list[str], folder: Path, left: list[Node], display: Display) -> None:
-    """Run Snakemake, showing progress; its exit status does not matter, the nodes' folders do."""
+def _call(arguments: list[str], folder: Path, left: list[Node], display: Display, fail_fast: bool) -> bool:
+    """Run Snakemake, showing progress; its exit status does not matter, the nodes' folders do.
+
+    Returns:
+        Whether a failure has ended it.
+    """
+    earlier = {node.key: _failed_at(node) for node in left}
     private = {name: str(folder / own) for name, own in PRIVATE_FOLDERS.items()}  # the home may be read-only
     for path in private.values():
         os.mkdir(path)
@@ -162,10 +169,22 @@ def _call(arguments: list[str], folder: Path, left: list[Node], display: Display
                 if time.monotonic() >= due:
                     display.note(_progress_line(left, folder), again_after=WAIT_INTERVAL_S)
                     due = time.monotonic() + FOLDERS_POLL_S
+                    if fail_fast and any(_failed_at(node) not in (0, earlier[node.key]) for node in left):
+                        display.note(FIRST_FAILURE)
+                        return True
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(1)
         finally:
             end_group(process)
+    return False
+
+
+def _failed_at(node: Node) -> int:
+    """Return when a node's last run failed, in its file system's time; 0 where none did."""
+    try:
+        return (node.folder / FAILURE).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _progress_line(left: list[Node], folder: Path) -> str:

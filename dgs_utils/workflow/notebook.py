@@ -50,6 +50,7 @@ class Options:
         limit: minutes that one cell may take; 0 = any.
         per_gpu: how many notebooks may share a GPU.
         asked: the command: the experiment file, and each change by --set.
+        fail_fast: whether the first notebook that fails ends the run, as Ctrl-C does.
 
     Raises:
         ValueError: a limit that is negative or no number, or less than one or too many notebooks a GPU.
@@ -59,6 +60,7 @@ class Options:
     limit: float = 0
     per_gpu: int = 1
     asked: tuple[str, ...] = ()
+    fail_fast: bool = False
 
     def __post_init__(self):
         if not 0 <= self.limit < math.inf:
@@ -73,7 +75,9 @@ DEFAULT_OPTIONS = Options()
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a node: done, skipped (finished before), failed, or blocked (an input is missing)."""
+    """What became of a node: done, skipped (finished before), failed, or blocked (an input is missing, or the first
+    failure was to end the run).
+    """
 
     node: Node
     outcome: str

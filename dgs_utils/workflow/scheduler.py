@@ -1,4 +1,4 @@
-"""The local scheduler: carries out a plan, one notebook or several at a time, and goes on after a failure."""
+"""The local scheduler: carries out a plan, one notebook or several at a time, and goes on after a failure or ends."""
 
 import heapq
 import signal
@@ -26,12 +26,14 @@ from dgs_utils.workflow.notebook import (
 )
 
 OK_OUTCOMES = ("done", "skipped")
+FIRST_FAILURE = "The first failure ends the run (--fail-fast); what is finished is kept, and the same command goes on"
 
 
 def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPTIONS, jobs: int = 1) -> list[Report]:
     """Run all nodes that are not finished, earlier ones of the plan first.
 
-    A failure stops only what depends on it. A node that another process is running is left to it; the others go on.
+    A failure stops only what depends on it, or with ``options.fail_fast`` all others, too. A node that another process
+    is running is left to it; the others go on.
 
     Args:
         nodes: inputs before what needs them; inputs that are not among them must be finished.
@@ -62,11 +64,16 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPT
                         running[threads.submit(run_node, node, display, kernels, options)] = node
                 for future in wait(running, NODE_POLL_S, FIRST_COMPLETED).done:
                     queue.settle(running.pop(future), future.result(), display)
+                if options.fail_fast and queue.has_failed():
+                    display.note(FIRST_FAILURE)
+                    break
                 if not running and queue.is_waiting():
                     time.sleep(NODE_POLL_S)
         finally:
             kernels.stop()  # before the threads that wait for kernels are joined
-    return [queue.reports[node.key] for node in nodes]
+    ended = {node.key: report for future, node in running.items() if (report := future.result())}
+    reports = queue.reports | ended
+    return [reports.get(node.key) or Report(node, "blocked") for node in nodes]
 
 
 class NodeQueue:
@@ -119,6 +126,10 @@ class NodeQueue:
         self.reports[node.key] = report
         self._order.done(node.key)
         display.drop(node)
+
+    def has_failed(self) -> bool:
+        """Return whether a node has failed."""
+        return any(report.outcome == "failed" for report in self.reports.values())
 
     def _planned_inputs(self, node: Node) -> list[Node]:
         return [source for source in input_nodes(node) if source.key in self._positions]

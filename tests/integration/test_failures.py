@@ -89,6 +89,29 @@ def test_failure_stops_only_what_depends_on_it(copy, undisturbed):
     assert contents(copy) == undisturbed
 
 
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_with_fail_fast_the_first_failure_ends_the_run(copy, undisturbed, jobs):
+    """A notebook that is at work then is stopped as by Ctrl-C: it is no failure, and goes on in the next run."""
+    shutil.rmtree(copy / "outputs" / "04_transform")
+    shutil.rmtree(copy / "outputs" / "05_sample")
+    healthy = {stage: (copy / "notebooks" / f"{stage}.ipynb").read_text() for stage in ("04_transform", "05_sample")}
+    small_grid.replace_cell(copy, "04_transform", 3, "import time\nfrom pathlib import Path\n"
+                            f"while {jobs} > 1 and not Path('busy').exists(): time.sleep(0.02)\n1 / 0")
+    small_grid.replace_cell(copy, "05_sample", 3, "from pathlib import Path\nPath('busy').touch()\nwhile True: pass")
+    result = dgs(copy, "run", FILE, "--fail-fast", "--jobs", jobs, "--set", "transform.weight=0.25,0.5")
+    assert result.returncode == 1
+    assert "The first failure ends the run (--fail-fast)" in result.stdout
+    assert result.stdout.count("FAILED after") == 1
+    table = {words[0]: words[1:5] for words in map(str.split, result.stdout.splitlines()) if len(words) == 6}
+    assert table["04_transform"] == ["·", "·", "1", "1"]
+    assert table["05_sample"] == ["·", "·", "·", "3"]
+    assert not list((copy / "outputs" / "05_sample").glob("*/failure.json"))
+    for stage, text in healthy.items():
+        (copy / "notebooks" / f"{stage}.ipynb").write_text(text)
+    assert dgs(copy, "run", FILE, "--fail-fast").returncode == 0
+    assert contents(copy).items() >= undisturbed.items()
+
+
 def test_each_failure_is_told_in_one_line(copy, caplog):
     failures = [("import os; os.kill(os.getpid(), 9)", "the kernel died; it was killed, or ran out of memory"),
                 ("raise KeyboardInterrupt", "KeyboardInterrupt"),

@@ -11,6 +11,7 @@ from small_grid import contents, dgs, manifests
 from waits import HANG, wait_for
 
 from dgs_utils.store.node import default_node
+from dgs_utils.workflow import cluster
 
 pytest.importorskip("snakemake", reason="the extra 'cluster' is not installed")
 FILE = "params/small.yaml"
@@ -70,6 +71,20 @@ def test_failures_end_in_the_same_summary(copy, profile, way):
     result = dgs(copy, "run", FILE, *words)
     assert result.returncode == 0, result.stderr
     assert "FAILED" not in result.stdout  # as of the run before
+
+
+def test_with_fail_fast_the_first_failure_ends_the_jobs(copy, profile, monkeypatch):
+    monkeypatch.setattr(cluster, "FOLDERS_POLL_S", 0.1)
+    empty(copy, "05_sample", "06_evaluate", "07_figures")
+    small_grid.replace_cell(copy, "05_sample", 3, "from pathlib import Path\nimport time\n"
+                            "if run.params.method == 'dgs':\n    while not Path('busy').exists(): time.sleep(0.02)\n"
+                            "    1 / 0\nPath('busy').touch()\nwhile True: time.sleep(0.1)")
+    result = dgs(copy, "run", FILE, *profile, "--fail-fast")
+    assert result.returncode == 1
+    assert result.stdout.count("FAILED 05_sample") == 1
+    table = {words[0]: words[1:5] for words in map(str.split, result.stdout.splitlines()) if len(words) == 6}
+    assert table["05_sample"] == ["·", "·", "1", "1"]
+    assert table["06_evaluate"] == ["·", "·", "·", "2"]
 
 
 def test_force_reaches_the_jobs(copy, profile):
