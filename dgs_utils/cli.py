@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, metavar="N", help="run N notebooks at the same time (default: 1)")
     run.add_argument("--profile", default="", metavar="NAME", help="submit the notebooks to a cluster by Snakemake; "
                      "NAME is slurm or a folder with a config.yaml")
+    run.add_argument("--sbatch", metavar="DIR", help="write array scripts for SLURM and a script that submits them "
+                     "into DIR, and run nothing")
     run.add_argument("--fail-fast", action="store_true", help="end the run at the first notebook that fails, as Ctrl-C "
                      "does (default: run all that do not depend on it)")
     run.add_argument("--dry-run", action="store_true",
@@ -144,6 +146,12 @@ def _run(options: argparse.Namespace) -> int:
         return _print(*lines, *(f"Missing yet: {sentence}" for sentence in options.missing_weights))
     remember_experiment(Path(options.file))
     _print(*mark_corrupt_for_rebuild(nodes))
+    if options.sbatch is not None:
+        from dgs_utils.workflow.array_jobs import write_array_jobs
+
+        folder = Path(os.path.expanduser(options.sbatch)).absolute()
+        return _print(*write_array_jobs(folder, options.file, options.changes, nodes, how, options.profile,
+                                        options.jobs or 0) or ["Nothing is left to do."])
     if options.profile:
         from dgs_utils.workflow.cluster import run_with_snakemake
 

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -113,6 +114,15 @@ def find_profile(name: str) -> Path:
     install = "it comes with the extra: pip install 'dgs-utils[cluster]' (in a checkout: pip install -e '.[cluster]')"
     if importlib.util.find_spec("snakemake") is None:
         raise ValueError(f"--profile needs Snakemake; {install}")
+    folder = _profile_folder(name)
+    executor = profile_config(name).get("executor", "local")
+    plugin = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor != "local" and importlib.util.find_spec(plugin) is None:
+        raise ValueError(f"profile {name} needs {plugin.replace('_', '-')}; {install}")
+    return folder
+
+
+def _profile_folder(name: str) -> Path:
     folder = SNAKEMAKE_FILES / "profiles" / name
     if not folder.is_dir():
         folder = resolve_path(name)
@@ -120,11 +130,23 @@ def find_profile(name: str) -> Path:
         known = sorted(path.name for path in (SNAKEMAKE_FILES / "profiles").iterdir())
         raise ValueError(f"there is no profile {name}, nor a folder {folder} with a config.yaml"
                          f"{did_you_mean(name, known)}")
-    executor = yaml.safe_load((folder / "config.yaml").read_text()).get("executor", "local")
-    plugin = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
-    if executor != "local" and importlib.util.find_spec(plugin) is None:
-        raise ValueError(f"profile {name} needs {plugin.replace('_', '-')}; {install}")
     return folder
+
+
+def profile_config(name: str) -> dict[str, Any]:
+    """Return what a profile says.
+
+    Raises:
+        ValueError: there is no such profile, or its ``config.yaml`` holds no names and values.
+    """
+    path = _profile_folder(name) / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no names and values; see {SNAKEMAKE_FILES}/profiles/slurm/config.yaml")
+    return content
 
 
 def _write_plan(folder: Path, left: list[Node], command: str) -> None:
@@ -135,17 +157,23 @@ def _write_plan(folder: Path, left: list[Node], command: str) -> None:
     (folder / "plan.json").write_text(json.dumps(plan))
 
 
-def _command(file: str, changes: list[str], options: Options) -> str:
-    """Return the node command up to the key, for a shell that Snakemake formats: braces doubled."""
+def node_command(file: str, changes: list[str], options: Options) -> str:
+    """Return the command that runs a node, up to its key, for a shell in any folder."""
     words = [sys.executable, "-m", "dgs_utils.cli", "node", str(resolve_path(file)), "--outputs", str(outputs_root()),
              "--limit", str(options.limit), "--per-gpu", str(options.per_gpu)]
     words += [word for change in changes for word in ("--set", change)]
     words += [word for stage in sorted(options.force) for word in ("--force", stage)]
+    return shlex.join(words)
+
+
+def _command(file: str, changes: list[str], options: Options) -> str:
+    """Return the command of a job up to its key, for a shell that Snakemake formats: braces doubled."""
     # Snakemake sets its jobs' threads to one and has folders of its own (`_call`); jobs get what the user has set.
     names = (*LIBRARY_THREADS, CORE_BUDGET, *PRIVATE_FOLDERS)
     own = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     unset = [f"-u{name}" for name in names if name not in os.environ]
-    command = f"cd {shlex.quote(os.getcwd())} && {shlex.join(['env', *unset, *own, *words])}"
+    command = f"cd {shlex.quote(os.getcwd())} && {shlex.join(['env', *unset, *own])} "
+    command += node_command(file, changes, options)
     return command.replace("{", "{{").replace("}", "}}")
 
 

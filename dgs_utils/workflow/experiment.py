@@ -277,7 +277,7 @@ def _with_form(error: ValueError, changes: list[str]) -> ValueError:
     for change in changes:
         name, _, value = change.partition("=")
         looks_several = "(" in value or (re.search(r"[,;|]|\S\s+\S", value) and not yaml_values.comma_list(value))
-        if str(error).startswith(f"{name} is ") and looks_several:
+        if str(error).startswith(f"{name} is ") and "but input should be" in str(error) and looks_several:
             return ValueError(f"{error}; to sweep over several values, write {name}=A,B or {name}=[A, B]")
     return error
 
