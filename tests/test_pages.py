@@ -20,7 +20,8 @@ README = (ROOT / "README.md").read_text()
 FOLDERS = (".", "notebooks", "params", "dgs_utils", "outputs", "outputs/evidence", "findings", ".github",
            "tests/benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md") if page.name != "claims.md")
-SHELL = {"bash", "curl", "done", "for", "git", "hf", "jupyter", "mkdir", "pipx", "pre-commit", "printf", "source", "wait"}
+SHELL = {"bash", "curl", "done", "for", "git", "hf", "jupyter", "mkdir", "pipx", "pre-commit", "printf", "source",
+         "wait"}
 MODELS = {stage[3:]: model for stage, model in STAGES.items()}
 
 
