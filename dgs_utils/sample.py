@@ -22,8 +22,16 @@ from dgs_utils.params import PoolParams
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.selection.histograms import histogram
+from dgs_utils.selection.permanent_numbers import permanent_numbers
 from dgs_utils.selection.rule_registry import RULE_FUNCTIONS, Candidates
-from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores, with_score
+from dgs_utils.selection.score_tables import (
+    check_names,
+    first_of_class,
+    identities_of,
+    keep_classes,
+    read_scores,
+    with_score,
+)
 from dgs_utils.selection.select import prune_hardest, select, selection_rng
 from dgs_utils.selection.targets import Target, class_target, counts_of, counts_to_text, target_report
 from dgs_utils.store.atomic import atomic, write_csv
@@ -47,7 +55,8 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
             score, transformed (preferred to score), confidence, correct and mean_probability.
         method: a name of `dgs_utils.methods.METHODS`.
         ipc: images per class.
-        seed: of the draw, which is named after method and class, too.
+        seed: of the draw: each image has a number by seed, class and name of its file (`permanent_numbers`), whatever
+            the method.
         targets: by class name, for methods that follow one.
         features: shape (N, D), in the order of the table.
         real_features: by class name, shape (M, D), for rules that compare with real images.
@@ -69,7 +78,8 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
         values |= targets[name]._asdict() if targets and name in targets else {}
         values |= {"features": np.asarray(features)[rows]} if features is not None else {}
         values |= {"real_features": real_features[name]} if real_features is not None else {}
-        candidates.append(Candidates(name, len(part), selection_rng(seed, method, name), **values))
+        keys = permanent_numbers(seed, name, identities_of(part))
+        candidates.append(Candidates(name, len(part), selection_rng(seed, name), keys, **values))
         indices.append(rows)
     chosen = select(METHODS[method].rule_name, candidates, ipc, cut, **options)
     return table.iloc[np.concatenate([rows[picked] for rows, picked in zip(indices, chosen, strict=True)])]

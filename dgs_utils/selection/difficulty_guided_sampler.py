@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dgs_utils.params.base import did_you_mean
 from dgs_utils.selection.histograms import check_scores
+from dgs_utils.selection.permanent_numbers import permanent_numbers
 from dgs_utils.selection.rule_registry import Candidates
 from dgs_utils.selection.select import select, selection_rng
 from dgs_utils.selection.targets import PREDEFINED, Target, class_target, target_report
@@ -23,7 +24,7 @@ from dgs_utils.selection.thresholds import Objective
 from dgs_utils.selection.transforms import TransformedClass, default_limit, prefix_warnings, transform_class, warn
 from dgs_utils.store.grouped_warnings import group_warnings
 
-RULES = {"draw": "dgs", "match": "match"}  # the method whose name a rule's draws bear, so that they are stage 05's
+RULES = ("draw", "match")
 
 
 class DifficultyGuidedSampler(BaseEstimator):
@@ -93,12 +94,16 @@ class DifficultyGuidedSampler(BaseEstimator):
         self.classes_, self.scores_ = list(indices), {label: scores[rows] for label, rows in indices.items()}
         return self
 
-    def select(self, pool_scores: ArrayLike, pool_labels: Iterable[Hashable]) -> np.ndarray:
+    def select(self, pool_scores: ArrayLike, pool_labels: Iterable[Hashable],
+               ids: Iterable[Hashable] | None = None) -> np.ndarray:
         """Choose ``ipc`` images of each class.
 
         Args:
             pool_scores: shape (N,), each in [0, 1], by the scorer that scored the originals.
             pool_labels: N labels, those of the originals.
+            ids: N texts or numbers by which an image of a class is known for ever, such as file names without suffix;
+                None = its place in its class. Chance goes with them: images that keep their id are drawn again from a
+                pool that has grown, or that was scored a little otherwise.
 
         Returns:
             int64 array of shape (classes · ipc,), indices into the pool: class by class in the order of ``classes_``,
@@ -117,8 +122,10 @@ class DifficultyGuidedSampler(BaseEstimator):
         for line in group_warnings(note for *_, notes in classes.values() for note in notes):
             warn(line)
         seed, streams = self._seed(), _stream_names(self.classes_)
-        candidates = [Candidates(str(label), len(scaled.pool), selection_rng(seed, RULES[self.rule], streams[label]),
-                                 scores=scaled.pool, **target._asdict())
+        names = _ids_by_class(ids, indices, len(np.asarray(pool_scores)))
+        candidates = [Candidates(str(label), len(scaled.pool), selection_rng(seed, streams[label]),
+                                 permanent_numbers(seed, streams[label], names[label]), scores=scaled.pool,
+                                 **target._asdict())
                       for label, (scaled, target, _) in classes.items()]
         chosen = dict(zip(classes, select(self.rule, candidates, self.ipc), strict=True))
         self.thresholds_ = {label: scaled.thresholds for label, (scaled, *_) in classes.items()}
@@ -144,7 +151,7 @@ class DifficultyGuidedSampler(BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise ValueError for a parameter that no selection could use."""
-        choices = {"distribution": ("scale", *PREDEFINED), "rule": tuple(RULES), "objective": get_args(Objective),
+        choices = {"distribution": ("scale", *PREDEFINED), "rule": RULES, "objective": get_args(Objective),
                    "search_on": ("pool", "originals")}
         for name, valid in choices.items():
             value = getattr(self, name)
@@ -195,6 +202,21 @@ def _by_class(scores: ArrayLike, labels: Iterable[Hashable], which: str) -> tupl
         if name != name:
             raise ValueError(f"{which}_labels[{index}] is {name!r}, which no class is equal to; name its class")
     return checked, {name: np.array(rows, dtype=np.int64) for name, rows in indices.items()}
+
+
+def _ids_by_class(ids: Iterable[Hashable] | None, indices: dict[Any, np.ndarray], size: int) -> dict[Any, list[str]]:
+    """Return the ids of each class's images as texts, their places in the class where there are no ids."""
+    if ids is None:
+        return {label: list(map(str, range(len(rows)))) for label, rows in indices.items()}
+    texts = [str(one) for one in ids]
+    if len(texts) != size:
+        raise ValueError(f"pool_scores has {size} entries and ids has {len(texts)}; give one id per score")
+    names = {label: [texts[row] for row in rows] for label, rows in indices.items()}
+    for label, own in names.items():
+        if len(set(own)) < len(own):
+            raise ValueError(f"class {label!r} has two images with the id {Counter(own).most_common(1)[0][0]!r}; give "
+                             f"each an id of its own")
+    return names
 
 
 def _stream_names(labels: list[Hashable]) -> dict[Hashable, str]:

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from dgs_utils.selection.permanent_numbers import smallest
+
 Array = np.ndarray | Any  # None only where the rule's row of `dgs_utils.methods.RULES` does not ask for it
-PER_IMAGE = ("scores", "confidence", "correct", "features", "mean_probability")
+PER_IMAGE = ("keys", "scores", "confidence", "correct", "features", "mean_probability")
 RULE_FUNCTIONS: dict[str, Callable] = {}
 
 
@@ -40,7 +42,9 @@ class Candidates:
     Attributes:
         name: class name.
         size: number of images N.
-        rng: `numpy.random.Generator` named after selection seed, method and class: the only source of chance.
+        rng: `numpy.random.Generator` named after selection seed and class, for chance that is not about images.
+        keys: shape (N,), a random number of each image (`permanent_numbers`), from which `draw` takes the smallest;
+            None = drawn from ``rng``.
         scores: shape (N,), in [0, 1], 0 the easiest; transformed if the rule follows a target.
         confidence: shape (N,), the scorer's largest probability.
         correct: shape (N,), bool, whether the scorer predicts the class.
@@ -54,6 +58,7 @@ class Candidates:
     name: str
     size: int
     rng: np.random.Generator
+    keys: Array = None
     scores: Array = None
     confidence: Array = None
     correct: Array = None
@@ -62,6 +67,14 @@ class Candidates:
     features: Array = None
     mean_probability: Array = None
     real_features: Array = None
+
+    def __post_init__(self) -> None:
+        if self.keys is None:
+            object.__setattr__(self, "keys", self.rng.random(self.size))
+
+    def draw(self, count: int, among: np.ndarray | None = None) -> np.ndarray:
+        """Draw ``count`` of the images, or of those at some indices: those of smallest key, in that order."""
+        return smallest(self.keys, np.arange(self.size) if among is None else among, count)
 
     def subset(self, indices: np.ndarray) -> "Candidates":
         """Return the candidates at some indices, in that order, with the same rng."""

@@ -25,7 +25,7 @@ def everything(candidates: Candidates, ipc: int) -> np.ndarray:
 @selection_rule("random")
 def random(candidates: Candidates, ipc: int) -> np.ndarray:
     """Draw uniformly; on the pool, the control for the effect of the pool alone."""
-    return candidates.rng.choice(candidates.size, ipc, replace=False)
+    return candidates.draw(ipc)
 
 
 # ---- By a target distribution ----------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def random(candidates: Candidates, ipc: int) -> np.ndarray:
 @selection_rule("draw")
 def difficulty_guided(candidates: Candidates, ipc: int) -> np.ndarray:
     """Draw by target counts per bin: the published rule [F §8.3]."""
-    return draw(candidates.scores, candidates.counts, candidates.rng).indices
+    return draw(candidates.scores, candidates.counts, keys=candidates.keys).indices
 
 
 @selection_rule("match")
@@ -110,7 +110,7 @@ def stratified(candidates: Candidates, ipc: int) -> np.ndarray:
     sizes, chosen, missing = np.bincount(members, minlength=STRATA), [], ipc
     for done, which in enumerate(np.argsort(sizes, kind="stable")):
         taken = min(sizes[which], missing // (STRATA - done))
-        chosen.append(candidates.rng.choice(np.flatnonzero(members == which), taken, replace=False))
+        chosen.append(candidates.draw(taken, np.flatnonzero(members == which)))
         missing -= taken
     return np.concatenate(chosen)
 
@@ -136,7 +136,7 @@ def dual(candidates: Candidates, ipc: int) -> np.ndarray:
     b = 15 * (1 - anchor) * (1 - (1 - ipc / candidates.size) ** 4)
     scored = candidates.scores > 0
     weights = (15 - b) * np.log(mean) + (b - 1) * np.log1p(-mean) + np.log(np.where(scored, candidates.scores, 1))
-    return weighted_order(np.where(scored, weights, -1e9), candidates.rng)[:ipc]
+    return weighted_order(np.where(scored, weights, -1e9), keys=candidates.keys)[:ipc]
 
 
 # ---- By the scorer's confidence --------------------------------------------------------------------------------------

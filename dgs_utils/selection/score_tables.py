@@ -38,6 +38,26 @@ def read_scores(folder: Path) -> pd.DataFrame:
     return in_order(table)
 
 
+def identities_of(table: pd.DataFrame) -> pd.Series:
+    """Return the identity of each row of a class: its file's name without suffix, so that a copy in another format has
+    it, too.
+
+    Images of several generators have the generator's name in front. Where files of several folders share a name, the
+    second is "name 1" and so on. Rows without file names are known by their place.
+
+    Args:
+        table: rows of one class in natural order, with file_name, or source for what was copied, and generator.
+    """
+    column = next((name for name in ("source", "file_name") if name in table), None)
+    if column is None:
+        return pd.Series(range(len(table)), table.index).astype(str)
+    stems = table[column].str.rpartition("/")[2].str.replace(r"(?<=.)\.\w+$", "", regex=True)
+    if "generator" in table and table["generator"].nunique() > 1:
+        stems = table["generator"] + "/" + stems
+    again = stems.groupby(stems).cumcount()
+    return stems.where(again == 0, stems + " " + again.astype(str))
+
+
 def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
     """Return a score table whose column score is another of its measures.
 

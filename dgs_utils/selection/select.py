@@ -11,9 +11,9 @@ from dgs_utils.selection import feature_rules, score_rules  # noqa: F401  (impor
 from dgs_utils.selection.rule_registry import RULE_FUNCTIONS, Candidates
 
 
-def selection_rng(seed: int, method: str, name: str) -> np.random.Generator:
-    """Return the rng of a method's choice within one class, named after the seed, the method and the class."""
-    return numpy_rng("sample", seed, method, name)
+def selection_rng(seed: int, name: str) -> np.random.Generator:
+    """Return the rng of a choice within one class, named after the seed and the class: all rules share its chance."""
+    return numpy_rng("sample", seed, name)
 
 
 def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float | None = None, **options) -> list[np.ndarray]:
@@ -35,7 +35,7 @@ def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float | None
             different images as are wanted.
 
     >>> scores = np.array([0.9, 0.1, 0.5, 0.3])
-    >>> candidates = Candidates("cat", 4, selection_rng(0, "easiest", "cat"), scores=scores)
+    >>> candidates = Candidates("cat", 4, selection_rng(0, "cat"), scores=scores)
     >>> select("easiest", [candidates], ipc=2)
     [array([1, 3])]
     """

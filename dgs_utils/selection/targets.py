@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dgs_utils.selection.histograms import bin_of, check_scores, divergence, edges, histogram, largest_remainder
+from dgs_utils.selection.permanent_numbers import check_keys, second_numbers, smallest
 
 # Images per bin, by IPC [F §8.2].
 PREDEFINED: dict[str, dict[int, tuple[int, ...]]] = {
@@ -77,7 +78,8 @@ def predefined_counts(name: str, ipc: int) -> np.ndarray:
     return largest_remainder(tables[nearest], ipc)
 
 
-def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Generator | int) -> Draw:
+def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Generator | int | None = None, *,
+         keys: ArrayLike | None = None) -> Draw:
     """Draw images so that their difficulties follow ``counts`` [F §8.3].
 
     From the easiest bin to the hardest, the wanted number is drawn uniformly without replacement; a bin with fewer
@@ -86,27 +88,31 @@ def draw(transformed_scores: ArrayLike, counts: ArrayLike, rng: np.random.Genera
     Args:
         transformed_scores: shape (N,), each in [0, 1].
         counts: shape (bins,), images wanted per equal bin of [0, 1]; their number sets the number of bins.
-        rng: `numpy.random.Generator`, or a seed for one: the only source of chance.
+        rng: `numpy.random.Generator`, or a seed for one: the only source of chance, from which keys are drawn.
+        keys: shape (N,), instead of it: one random number an image, of which each bin takes the smallest. With the same
+            keys (`permanent_numbers`), sets nest while counts grow, and while images join the pool.
 
     Raises:
-        ValueError: fewer images than wanted, or a bad score or count.
+        ValueError: fewer images than wanted, a bad score, count or key, or no source of chance.
 
-    >>> draw([0.1, 0.2, 0.9, 0.95], counts=[1, 1], rng=0).indices.tolist()
-    [1, 3]
+    >>> draw([0.1, 0.2, 0.9, 0.95], counts=[1, 1], keys=[0.7, 0.3, 0.2, 0.5]).indices.tolist()
+    [1, 2]
     """
     scores = check_scores(transformed_scores, "transformed_scores")
     counts = check_counts(counts)
     if len(scores) < counts.sum():
         raise ValueError(f"{counts.sum()} images are wanted of only {len(scores)}; "
                          f"generate a larger pool or lower the IPC")
-    rng, members = np.random.default_rng(rng), bin_of(scores, len(counts))
+    if rng is None and keys is None:
+        raise ValueError("neither rng nor keys is given; give rng a seed, or keys a random number for each image")
+    keys = np.random.default_rng(rng).random(len(scores)) if keys is None else check_keys(keys, len(scores))
+    members = bin_of(scores, len(counts))
     shortage = np.maximum(counts - np.bincount(members, minlength=len(counts)), 0)
-    chosen = [rng.choice(np.flatnonzero(members == k), counts[k] - shortage[k], replace=False)
+    chosen = [smallest(keys, np.flatnonzero(members == k), counts[k] - shortage[k])
               for k in np.flatnonzero(counts - shortage)]
     indices = np.concatenate([np.empty(0, dtype=np.int64), *chosen])
     rest = np.setdiff1d(np.arange(len(scores)), indices)
-    filler = rng.choice(rest, shortage.sum(), replace=False) if shortage.any() else []
-    return Draw(np.concatenate([indices, filler]).astype(np.int64), shortage)
+    return Draw(np.concatenate([indices, smallest(second_numbers(keys), rest, shortage.sum())]), shortage)
 
 
 def quantiles_of_scores(transformed_scores: ArrayLike, ipc: int) -> np.ndarray:

@@ -4,18 +4,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def weighted_order(logarithms: ArrayLike, rng: np.random.Generator) -> np.ndarray:
+def weighted_order(logarithms: ArrayLike, rng: np.random.Generator | None = None,
+                   keys: np.ndarray | None = None) -> np.ndarray:
     """Draw images one after the other, each in proportion to its weight among those that are left.
 
     Adding a standard Gumbel draw to each logarithm and sorting gives this order, so that the first n of it are a draw
-    of n, and draws of one seed nest whatever their size.
+    of n, and draws of the same keys nest whatever their size. Equal weights give the order of the keys.
 
     Args:
         logarithms: (N,), natural logarithms of the weights.
-        rng: the only source of chance.
+        rng: the source of chance, or instead of it
+        keys: (N,), uniform random numbers in [0, 1), from which the Gumbel draws are made.
 
     Returns:
         (N,) int, all indices in the order of the draw.
     """
     logarithms = np.asarray(logarithms, dtype=np.float64)
-    return np.argsort(-(logarithms + rng.gumbel(size=len(logarithms))), kind="stable")
+    if keys is None:
+        gumbel = np.random.default_rng(rng).gumbel(size=len(logarithms))
+    else:
+        gumbel = -np.log(np.maximum(-np.log1p(-keys), np.finfo(float).tiny))
+    return np.argsort(-(logarithms + gumbel), kind="stable")

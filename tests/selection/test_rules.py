@@ -131,7 +131,7 @@ def test_any_rule_can_follow_a_cut(rule, given_class, share):
     kept = sorted(ranked(candidates.scores)[:stay])
     alone = Candidates("a", len(kept), np.random.default_rng(0), **{
         name: getattr(candidates, name)[kept]
-        for name in ("scores", "confidence", "correct", "features", "mean_probability")})
+        for name in ("keys", "scores", "confidence", "correct", "features", "mean_probability")})
     fresh = Candidates(**vars(candidates) | {"rng": np.random.default_rng(0)})
     assert select(rule, [fresh], k, cut=share)[0].tolist() == [
         kept[i] for i in select(rule, [alone], k, cut=0.0)[0]]
