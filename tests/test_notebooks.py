@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from road import STATIONS, road, write_roads
 
 from dgs_utils.params import STAGES
-from dgs_utils.plots.road import STATIONS, road, write_roads
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -71,7 +71,7 @@ def test_terms_are_defined_where_they_first_occur():
         assert not re.search(rf"\b{term}s?\b", uses), f"{term} is used before it is defined"
 
 
-def test_the_pictures_of_the_road_are_what_the_package_draws(tmp_path):
+def test_the_pictures_of_the_road_are_what_the_script_draws(tmp_path):
     assert list(STATIONS) == list(STAGES)
     write_roads(tmp_path)
     committed = {file.name: file.read_text() for file in (ROOT / "notebooks" / "road").iterdir()}

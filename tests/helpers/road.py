@@ -2,7 +2,7 @@
 
 It is a committed SVG of three kilobytes, so that it is seen before anything was run. After a change here:
 
-    python -m dgs_utils.plots.road notebooks/road
+    python tests/helpers/road.py notebooks/road
 """
 
 import sys
