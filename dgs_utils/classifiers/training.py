@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as tv
 from dgs_utils.classifiers.augmentation import normalise, to_float
 from dgs_utils.classifiers.epoch_loader import EpochLoader, TrainingBatch
 from dgs_utils.classifiers.networks import Network
-from dgs_utils.classifiers.networks.fused import SOURCE, can_fuse, fuse
+from dgs_utils.classifiers.networks.fused import C_OPTIONS, SOURCE, can_fuse, fuse
 from dgs_utils.classifiers.optimisers import OPTIMISERS
 from dgs_utils.classifiers.protocols import IDC, Augmentation, Protocol
 from dgs_utils.images.image_set import ImageSet, load_squares
@@ -217,12 +217,15 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
     checkpointer = checkpointer or Checkpointer()
     compiled = should_compile_steps(recipe, train, warn, can_fuse(network))
     fuse(network, compiled and can_fuse(network))
-    training = TrainingLoop(network, train, test, recipe, seed, teacher, stage, compiled)
-    if state := checkpointer.load():
-        training.resume(state)
-    with checkpointer.handle_signals():
-        training.run(progress, checkpointer, on_epoch_end)
-    return training.outcome()
+    try:
+        training = TrainingLoop(network, train, test, recipe, seed, teacher, stage, compiled)
+        if state := checkpointer.load():
+            training.resume(state)
+        with checkpointer.handle_signals():
+            training.run(progress, checkpointer, on_epoch_end)
+        return training.outcome()
+    finally:
+        fuse(network, False)  # so that it may go to a GPU, and rounds as the same network from its file
 
 
 def should_compile_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[str], None] = warnings.warn,
@@ -236,7 +239,7 @@ def should_compile_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[st
     pixels = images * train.images.shape[-1] ** 2 / batches  # of a step
     return should_compile(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM,
                           (FUSE_FROM_PIXELS if fusible else COMPILE_FROM_PIXELS) / pixels, warn,
-                          SOURCE if fusible else None)
+                          SOURCE if fusible else None, C_OPTIONS[recipe.precision])
 
 
 class TrainingLoop:

@@ -24,7 +24,8 @@ def compile_switch() -> str:
 
 
 def should_compile(switch: str, device: torch.device, calls: int, least: float, least_on_cpu: float = math.inf,
-                   warn: Callable[[str], None] = warnings.warn, source: Path | None = None) -> bool:
+                   warn: Callable[[str], None] = warnings.warn, source: Path | None = None,
+                   options: tuple[str, ...] = ()) -> bool:
     """Return whether to compile a network first.
 
     Args:
@@ -34,7 +35,7 @@ def should_compile(switch: str, device: torch.device, calls: int, least: float, 
         least: from how many on compiling pays on a GPU.
         least_on_cpu: the same on a CPU; never, unless it is given.
         warn: takes a sentence where the network should be compiled and cannot be on this machine.
-        source: the C of the compiled network; None = of `torch.compile`.
+        source, options: the C of the compiled network, as `compile_c` takes it; None = `torch.compile`.
 
     Raises:
         ValueError: another switch.
@@ -42,7 +43,7 @@ def should_compile(switch: str, device: torch.device, calls: int, least: float, 
     if switch not in COMPILE_MODES:
         raise ValueError(f"compile is {switch!r}; choose {', '.join(COMPILE_MODES[:-1])} or {COMPILE_MODES[-1]}")
     wanted = switch == "on" or (switch == "auto" and calls >= (least if device.type == "cuda" else least_on_cpu))
-    if wanted and (reason := compile_unavailable_reason(device, source)):
+    if wanted and (reason := compile_unavailable_reason(device, source, *options)):
         warn(f"compile is {switch!r}, but this machine cannot compile for {device.type} ({reason}), so networks run as "
              f"they are; install a C++ compiler such as g++, or set compile to 'off'")
         return False
@@ -50,13 +51,14 @@ def should_compile(switch: str, device: torch.device, calls: int, least: float, 
 
 
 @cache
-def compile_unavailable_reason(device: torch.device, source: Path | None = None) -> str:
+def compile_unavailable_reason(device: torch.device, source: Path | None = None, *options: str) -> str:
     """Return why `torch.compile`, or C, does not work on this machine, by compiling a tiny function; "" if it does.
 
     It needs a C++ compiler for a CPU, and for a GPU a C compiler and Triton, which PyTorch does not always bring along.
     """
     try:
-        compile_c(source) if source else torch.compile(torch.neg, dynamic=False)(torch.zeros(8, device=device))
+        _ = compile_c(source, *options) if source else torch.compile(torch.neg, dynamic=False)(
+            torch.zeros(8, device=device))
     except Exception as error:  # PyTorch, Triton and the compiler have errors of their own
         return str(error).strip().partition("\n")[0]
     return ""

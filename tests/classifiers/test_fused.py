@@ -12,7 +12,13 @@ from small_training import NOISE_CLASSES, noise
 from dgs_utils.classifiers.evaluator import Evaluator
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.networks.fused import SOURCE, NormReluPool, Winograd, can_fuse, fuse
-from dgs_utils.classifiers.training import FUSE_FROM_PIXELS, Recipe, predict_logits, should_compile_steps
+from dgs_utils.classifiers.training import (
+    FUSE_FROM_PIXELS,
+    Recipe,
+    predict_logits,
+    should_compile_steps,
+    train_classifier,
+)
 from dgs_utils.runtime.compiling import compile_c, compile_unavailable_reason
 from dgs_utils.runtime.seeds import torch_rng, torch_seeded
 
@@ -107,8 +113,24 @@ def test_fused_trainings_are_the_same_trainings(precision):
     assert [run.compiled for run in runs] == [False, True, True]
     np.testing.assert_allclose(*[run.curve["loss"] for run in runs[:2]], rtol=1e-3 if precision == "fp32" else 0.05)
     assert runs[1].curve.equals(runs[2].curve)
+    assert not fused.network.fused  # afterwards it is any network, which may go to a GPU
+    fuse(fused.network)
     found = predict_logits(fused.network, test.images, precision=precision).argmax(1)
     assert np.array_equal(found.numpy(), runs[2].predictions)
+
+
+def test_training_goes_on_where_one_precision_does_not_compile(monkeypatch):
+    monkeypatch.setenv("CXX", """sh -c 'case "$*" in *BF16*) exit 3; esac; exec g++ "$@"' sh""")
+    train, warnings = noise(8, 16), []
+    for cached in (compile_c, compile_unavailable_reason):
+        cached.cache_clear()
+    for precision, compiled in (("fp32", True), ("bf16", False)):
+        recipe = Recipe(1, 8, precision=precision, compile="on")
+        network = build_network("convnet3", NOISE_CLASSES, 16)
+        assert train_classifier(network, train, train, recipe, warn=warnings.append).compiled is compiled
+    [warning] = warnings
+    assert "cannot compile for cpu (sh ended with status 3)" in warning
+    compile_unavailable_reason.cache_clear()
 
 
 def test_long_trainings_are_fused():

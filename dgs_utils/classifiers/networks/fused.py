@@ -16,6 +16,7 @@ from dgs_utils.runtime.compiling import compile_c
 from dgs_utils.runtime.devices import full_precision
 
 SOURCE = Path(__file__).with_suffix(".c")
+C_OPTIONS: dict[str, tuple[str, ...]] = {"fp32": (), "bf16": ("-DBF16",)}  # by precision
 LANES, TILE = 16, 4  # channels that the C works on at a time, and output pixels a side of a tile
 TO_TILE = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 KERNEL_MAP = torch.kron(TO_TILE, TO_TILE)  # (36, 9), from a kernel to its tile
@@ -68,7 +69,7 @@ def _empty(n: int, channels: int, side: int, dtype: torch.dtype) -> Tensor:
 
 def _call(function: str, first: Tensor, *args: Tensor | float) -> None:
     """Call a function of the C, in the storage of the first tensor."""
-    library = compile_c(SOURCE, *["-DBF16"] * (first.dtype == torch.bfloat16))
+    library = compile_c(SOURCE, *C_OPTIONS["bf16" if first.dtype == torch.bfloat16 else "fp32"])
     getattr(library, function)(*(ctypes.c_void_p(arg.data_ptr()) if isinstance(arg, Tensor)
                                  else ctypes.c_float(arg) if isinstance(arg, float) else ctypes.c_int(arg)
                                  for arg in (first, *args, torch.get_num_threads())))
