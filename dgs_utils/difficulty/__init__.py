@@ -10,8 +10,9 @@ from dgs_utils.classifiers.measures import MEASURES
 from dgs_utils.classifiers.pretrained import open_scorer
 from dgs_utils.classifiers.sanity_checks import scorer_sanity_checks
 from dgs_utils.classifiers.scorer import Classifier, load_classifier
+from dgs_utils.difficulty import held_out
 from dgs_utils.difficulty.resumable import cross_fit_scores, read_exact, score_new_images, scores_of_sources
-from dgs_utils.difficulty.scoring import score_columns, score_images
+from dgs_utils.difficulty.scoring import is_score_column, score_images
 from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, folds_in, scores_from_dynamics
 from dgs_utils.images.classes import (
     default_class_names,
@@ -46,8 +47,8 @@ def score_source(run: Run) -> pd.DataFrame:
 
     Returns:
         file_name, class, label, score; where a classifier made the scores, also every measure, prediction, confidence,
-        with several scorers the difficulty by each (see `score_images`), and where stage 00 recorded training dynamics,
-        the scores from these.
+        with several scorers the difficulty by each, the difficulty otherwise (see `score_images`), and where stage 00
+        recorded training dynamics, the scores from these.
 
     Raises:
         ValueError: no images of a class, a doubled file name, or classifiers that lack a class.
@@ -69,10 +70,9 @@ def score_source(run: Run) -> pd.DataFrame:
         scores = _score_by_classifiers(run, images, classes)
     if params.round_scores:
         rounded = [name for name in scores if name in ("score", *MEASURES, *DYNAMICS_COLUMNS)
-                   or name.startswith("difficulty_")]
+                   or (is_score_column(name) and name.startswith("difficulty_"))]
         scores[rounded] = scores[rounded].round(params.round_scores)
-    columns = ["file_name", "class", "label", "score", *score_columns(len(params.classifiers) + 1), "seen",
-               *DYNAMICS_COLUMNS]
+    columns = ["file_name", "class", "label", "score", *filter(is_score_column, scores), "seen", *DYNAMICS_COLUMNS]
     scores = scores[[name for name in columns if name in scores]]
     write_verified_csv(run.folder / "scores.csv", scores)
     pool = next((source for source in run.sources if source["name"] == "pool"), {})
@@ -84,20 +84,29 @@ def score_source(run: Run) -> pd.DataFrame:
 
 
 def _score_by_classifiers(run: Run, images: ImageSet, classes: pd.DataFrame) -> pd.DataFrame:
-    """Score images by the scorer of stage 00 (with folds: its scorers) and by ``difficulty.classifiers``."""
+    """Score images by the scorer of stage 00 (with folds: its scorers) and by ``difficulty.scorers``."""
     params, prepare = run.params, run.inputs["prepare"]
     fold_scorers = [load_classifier(prepare / "folds" / str(i)) for i in range(folds_in(prepare))]
     own = fold_scorers or [load_classifier(prepare / "classifier")]
-    others = [open_scorer(text, warn=run.warn) for text in params.classifiers]
+    others = [open_scorer(text, warn=run.warn) for text in params.scorers]
     index = [classes["index"].to_numpy()]
     index += [_outputs_of_classes(scorer, text, own[0], classes)
-              for scorer, text in zip(others, params.classifiers, strict=True)]
-    options: dict[str, Any] = {"measure": params.measure, "precision": params.precision, "warn": run.warn}
+              for scorer, text in zip(others, params.scorers, strict=True)]
+    if params.source == "originals":
+        answers = held_out.held_out_outputs(run, own, others, index)
+        held_out.calibrate(run, answers, ["scorer of 00", *params.scorers])
+    folder = run.folder if params.source == "originals" else run.inputs.get("originals", run.folder)
+    fits = params.temperature == "fit"
+    temperature = held_out.fitted_temperatures(folder, params.over) if fits else [1.0] * len(index)
+    otherwise = len(classes) > 1 and any(scorer.config.num_classes != len(classes) for scorer in (*own, *others))
+    options: dict[str, Any] = {"measure": params.measure, "precision": params.precision, "warn": run.warn,
+                               "over": params.over, "alternatives": otherwise or temperature != [1.0] * len(index)}
     if fold_scorers and params.source == "originals":
-        scores = cross_fit_scores(run, images, fold_scorers, others, options | {"index": index})
+        scores = cross_fit_scores(run, images, fold_scorers, others,
+                                  options | {"index": index, "temperature": temperature})
     else:
         scores = score_new_images(run, images, scorers=own + others, index=index[:1] * len(own) + index[1:],
-                                  folds=len(own), **options)
+                                  temperature=temperature[:1] * len(own) + temperature[1:], folds=len(own), **options)
     scores = scores.assign(**scores_from_dynamics(run, images, classes["index"]))
     if params.source == "originals":
         _check_scorers(run, scores, images.labels, [own[0], *others], index)
@@ -129,7 +138,7 @@ def _outputs_of_classes(scorer: Classifier, text: str, own: Classifier, classes:
 def _check_scorers(run: Run, scores: pd.DataFrame, labels: np.ndarray, scorers: list[Classifier],
                    index: list[np.ndarray]) -> None:
     """Warn of each scorer that does not recognise the originals."""
-    names = ["the scorer", *(f"scorer {text}" for text in run.params.classifiers)]
+    names = ["the scorer", *(f"scorer {text}" for text in run.params.scorers)]
     if len(names) > 1:
         names[0] = "the scorer of prepare.classifier"
     for i, (name, scorer, outputs) in enumerate(zip(names, scorers, index, strict=True)):
@@ -153,7 +162,7 @@ def information(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
     sets = {run.params.source: scores}
     if "originals" in run.inputs:
         sets["originals"] = read_scores(run.inputs["originals"])
-    if run.params.classifiers or not all("cross_entropy" in table for table in sets.values()):
+    if run.params.scorers or not all("cross_entropy" in table for table in sets.values()):
         print("not known: it needs the cross-entropy of one scorer alone")
         return pd.DataFrame()
     return pd.DataFrame({name: mutual_information(table["cross_entropy"], table["class"])._asdict()

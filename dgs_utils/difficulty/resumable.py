@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.classifiers.scorer import Classifier, load_classifier
-from dgs_utils.difficulty.scoring import hash_of_names, is_score_column, score_columns, score_images, with_scores
+from dgs_utils.difficulty.scoring import (
+    alternative_columns,
+    hash_of_names,
+    is_score_column,
+    score_columns,
+    score_images,
+    with_scores,
+)
 from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, fold_of_originals
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.runtime.table_io import read_table
@@ -24,10 +31,10 @@ def score_new_images(run: Run, images: ImageSet, **options: Any) -> pd.DataFrame
 
     Scores in ``scores.csv`` are reused: opening the folder removed whatever was made from other inputs.
     """
-    path = run.folder / "scores.csv"
+    path, others = run.folder / "scores.csv", alternative_columns(**options)
     known = read_exact(path) if verify_or_remove(path) else pd.DataFrame({"file_name": []})
     new = ~images.table["file_name"].isin(known["file_name"])
-    if not set(score_columns(len(run.params.classifiers) + 1)) <= set(known) or not len(known):
+    if not set(score_columns(len(run.params.scorers) + 1, others)) <= set(known) or not len(known):
         return score_in_blocks(images, run.folder, BATCH_SIZE, run.progress, **options)
     parts = [known]
     if new.any():
@@ -80,7 +87,8 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
         parts.append(found)
     for _ in bar:  # lets the progress bar reach its end
         pass
-    return with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"))
+    return with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"),
+                       alternative_columns(**options))
 
 
 def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame:

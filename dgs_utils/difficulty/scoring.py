@@ -8,6 +8,8 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from numpy.typing import ArrayLike
 from dgs_utils.classifiers.measures import MEASURES, all_measures, difficulty_scores
 from dgs_utils.classifiers.outputs import sum_to_one
 from dgs_utils.classifiers.scorer import Classifier, read_batches
+from dgs_utils.classifiers.softmax import Over, Softmax
 from dgs_utils.images.classes import default_class_names, model_indices
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params.base import did_you_mean
@@ -24,6 +27,7 @@ from dgs_utils.runtime.devices import autocast, resolve_device
 from dgs_utils.runtime.oom_backoff import OomBackoff
 from dgs_utils.runtime.progress import count_processed, no_progress
 
+OTHER: dict[Over, Over] = {"all": "task", "task": "all"}
 SCORE_COLUMNS = [*MEASURES, "prediction", "confidence"]  # of every image
 
 
@@ -31,7 +35,8 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
                  index: ArrayLike | None = None, measure: str = "difficulty",
                  batch_size: int = 128, precision: str = "fp32", device: str = "auto", workers: int = 0,
                  progress: Callable = no_progress, warn: Callable[[str], None] = warnings.warn,
-                 folds: int = 1) -> pd.DataFrame:
+                 folds: int = 1, over: Over = "all", temperature: float | Sequence[float] = 1.0,
+                 alternatives: bool = False) -> pd.DataFrame:
     """Score every image of a set, in a stream: memory does not grow with the set.
 
     Args:
@@ -48,6 +53,10 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
         progress: wraps the batches.
         warn: takes a sentence where a batch does not fit into a GPU's memory and is halved.
         folds: how many of the scorers, from the first on, are one scorer: the mean of them counts as one.
+        over: what probabilities are taken over: "all" outputs of a scorer (Eq. 6), or those of the "task": of index, or
+            of the set's classes where it is None.
+        temperature: that logits are divided by: of all scorers, or one each.
+        alternatives: also the difficulty otherwise; see `alternative_columns`.
 
     Returns:
         ``images.table`` with score in [0, 1] (that of ``measure``), every measure under its own name, and the first
@@ -55,12 +64,13 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
         difficulty by each, difficulty_1, difficulty_2 …, and what the others predict, prediction_2 ….
 
     Raises:
-        ValueError: an unknown measure, a class that a scorer has no output for, or an unreadable image.
+        ValueError: an unknown measure, a class that a scorer has no output for, a task of one class, or an unreadable
+            image.
     """
     if measure not in MEASURES:
         raise ValueError(f"measure is {measure!r}{did_you_mean(measure, MEASURES)}")
     scorers = [scorers] if isinstance(scorers, Classifier) else list(scorers)
-    targets = [outputs[images.labels] for outputs in _outputs(images, scorers, index)]
+    softmaxes, labels = _softmaxes(images, scorers, index, over, temperature)
     where = resolve_device(device)
     scorers = [scorer.on(where) for scorer in scorers]
     batches = read_batches(images.root, images.table["file_name"].to_numpy(), scorers, batch_size, workers)
@@ -70,12 +80,26 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
 
             def scored(rows: range, pixels: list[torch.Tensor] = pixels, start: int = start) -> np.ndarray:
                 part, own = slice(rows.start, rows.stop), slice(start + rows.start, start + rows.stop)
-                return _score_batch([batch[part] for batch in pixels], [target[own] for target in targets], scorers,
-                                    precision, folds)
+                return _score_batch([batch[part] for batch in pixels], labels[own], scorers, softmaxes, precision,
+                                    folds, alternatives)
 
             parts += backoff(scored, range(len(pixels[0])))
             start += len(pixels[0])
-    return with_scores(images, np.concatenate(parts), measure)
+    return with_scores(images, np.concatenate(parts), measure, alternative_columns(alternatives, over, temperature))
+
+
+def _softmaxes(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike | None, over: Over,
+               temperature: float | Sequence[float]) -> tuple[list[Softmax], np.ndarray]:
+    """Return how each scorer's probabilities are taken, and the images' labels (N,) among the classes of the task."""
+    outputs, labels = _outputs(images, scorers, index), images.labels
+    if index is None:
+        present, labels = np.unique(labels, return_inverse=True)
+        outputs = [row[present] for row in outputs]
+    if over == "task" and len(outputs[0]) < 2:
+        raise ValueError("over is 'task', and the task has one class, of which every image would have a difficulty of "
+                         "0; set it to 'all' (difficulty.over)")
+    temperatures = np.broadcast_to(np.asarray(temperature, dtype=np.float64), len(scorers))
+    return [Softmax(row, over, float(value)) for row, value in zip(outputs, temperatures, strict=True)], labels
 
 
 def _outputs(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike | None) -> list[np.ndarray]:
@@ -108,8 +132,8 @@ def _by_names(scorer: Classifier, names: pd.Series) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _score_batch(pixels: list[torch.Tensor], targets: list[np.ndarray], scorers: list[Classifier], precision: str,
-                 folds: int) -> np.ndarray:
+def _score_batch(pixels: list[torch.Tensor], labels: np.ndarray, scorers: list[Classifier], softmaxes: list[Softmax],
+                 precision: str, folds: int, alternatives: bool) -> np.ndarray:
     """Return float64 (n, columns of `score_columns`): means over scorers, the first one's prediction, each one's."""
     outputs = []
     for scorer, batch in zip(scorers, pixels, strict=True):
@@ -118,27 +142,63 @@ def _score_batch(pixels: list[torch.Tensor], targets: list[np.ndarray], scorers:
         if len(batch) > 1 and sum_to_one(outputs[-1]):
             raise ValueError(f"classifier {scorer.config.network} returns probabilities, and logits are wanted; leave "
                              f"its last softmax out")
-    found = [all_measures(logits, target, from_="logits") for logits, target in zip(outputs, targets, strict=True)]
-    ensembles = [found[:folds], *([measures] for measures in found[folds:])]
-    means = [{name: np.mean([measures[name] for measures in ensemble], axis=0) for name in MEASURES}
-             for ensemble in ensembles]
-    prediction = outputs[0].argmax(axis=1)
-    columns = [*(np.mean([mean[name] for mean in means], axis=0) for name in MEASURES), prediction,
-               1 - difficulty_scores(outputs[0], prediction, from_="logits")]
+    ensembles = _mean_measures(outputs, labels, softmaxes, folds)
+    first = softmaxes[0]
+    prediction = first.predictions(outputs[0])
+    largest = first.logits(outputs[0])
+    columns = [*(np.mean([mean[name] for mean in ensembles], axis=0) for name in MEASURES), prediction,
+               1 - difficulty_scores(largest, largest.argmax(axis=1), from_="logits")]
     if len(ensembles) > 1:
-        columns += [mean["difficulty"] for mean in means] + [logits.argmax(axis=1) for logits in outputs[folds:]]
+        columns += [mean["difficulty"] for mean in ensembles]
+        columns += [softmax.predictions(logits) for softmax, logits in zip(softmaxes[folds:], outputs[folds:],
+                                                                           strict=True)]
+    if alternatives:
+        columns += _alternatives(outputs, labels, softmaxes, folds)
     return np.stack(columns, axis=1)
 
 
-def score_columns(scorers: int) -> list[str]:
-    """Return the columns of scores by so many scorers."""
+def _mean_measures(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: list[Softmax],
+                   folds: int) -> list[dict[str, np.ndarray]]:
+    """Return every measure by each scorer, of which the first ``folds`` are one."""
+    found = [all_measures(softmax.logits(logits), softmax.targets(labels), from_="logits")
+             for softmax, logits in zip(softmaxes, outputs, strict=True)]
+    ensembles = [found[:folds], *([measures] for measures in found[folds:])]
+    return [{name: np.mean([measures[name] for measures in ensemble], axis=0) for name in MEASURES}
+            for ensemble in ensembles]
+
+
+def _alternatives(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: list[Softmax],
+                  folds: int) -> list[np.ndarray]:
+    """Return the columns of `alternative_columns`."""
+    def difficulty(changed: list[Softmax]) -> np.ndarray:
+        return np.mean([mean["difficulty"] for mean in _mean_measures(outputs, labels, changed, folds)], axis=0)
+
+    other = [replace(softmax, over=OTHER[softmax.over]) for softmax in softmaxes]
+    plain = [replace(softmax, temperature=1.0) for softmax in softmaxes]
+    return [difficulty(other), other[0].predictions(outputs[0]), *([difficulty(plain)] if plain != softmaxes else [])]
+
+
+def alternative_columns(alternatives: bool = False, over: Over = "all", temperature: float | Sequence[float] = 1.0,
+                        **_others: Any) -> list[str]:
+    """Return the columns with the difficulty otherwise: over the other outputs, and without a temperature; arguments as
+    `score_images`.
+
+    >>> alternative_columns(True, "all", [0.8])
+    ['difficulty_task', 'prediction_task', 'difficulty_raw']
+    """
+    raw = ["difficulty_raw"] if np.any(np.asarray(temperature) != 1) else []
+    return [f"difficulty_{OTHER[over]}", f"prediction_{OTHER[over]}", *raw] if alternatives else []
+
+
+def score_columns(scorers: int, alternatives: Sequence[str] = ()) -> list[str]:
+    """Return the columns of scores by so many scorers, with those of `alternative_columns`."""
     each = [f"difficulty_{i}" for i in range(1, scorers + 1)] + [f"prediction_{i}" for i in range(2, scorers + 1)]
-    return SCORE_COLUMNS + (each if scorers > 1 else [])
+    return [*SCORE_COLUMNS, *(each if scorers > 1 else []), *alternatives]
 
 
-def with_scores(images: ImageSet, scored: np.ndarray, measure: str) -> pd.DataFrame:
+def with_scores(images: ImageSet, scored: np.ndarray, measure: str, alternatives: Sequence[str] = ()) -> pd.DataFrame:
     """Return the table of an image set with `score_columns` from an array (images, columns)."""
-    names = score_columns((scored.shape[1] - len(SCORE_COLUMNS) + 1) // 2 or 1)
+    names = score_columns((scored.shape[1] - len(SCORE_COLUMNS) - len(alternatives) + 1) // 2 or 1, alternatives)
     columns = {name: column.astype(int) if name.startswith("prediction") else column
                for name, column in zip(names, scored.T, strict=True)}
     return images.table.assign(score=columns[measure], **columns)
@@ -146,7 +206,7 @@ def with_scores(images: ImageSet, scored: np.ndarray, measure: str) -> pd.DataFr
 
 def is_score_column(column: str) -> bool:
     """Return whether a column is one of `score_columns`, whatever the number of scorers."""
-    return column in SCORE_COLUMNS or re.fullmatch(r"(difficulty|prediction)_\d+", column) is not None
+    return column in SCORE_COLUMNS or re.fullmatch(r"(difficulty|prediction)_(\d+|all|task|raw)", column) is not None
 
 
 def hash_of_names(images: ImageSet) -> str:

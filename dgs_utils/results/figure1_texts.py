@@ -58,7 +58,7 @@ def _data(params: dict[str, dict[str, Any]], folders: dict[str, Path]) -> dict[s
 def _scorer_of(params: dict[str, dict[str, Any]]) -> str:
     """Return the names of the scorers, without the sources of their weights."""
     scoring = params["03_difficulty"]
-    names = [params["00_prepare"]["classifier"], *scoring.get("classifiers", [])]
+    names = [params["00_prepare"]["classifier"], *scoring.get("scorers", [])]
     return "published scores" if scoring.get("published_scores") else " + ".join(
         NETWORK_TITLES.get(name, name) for name in (Path(name).name.removeprefix("timm:") for name in names))
 

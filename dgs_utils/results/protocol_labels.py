@@ -59,15 +59,19 @@ def scorer_name(prepare: Mapping[str, Any], scoring: Mapping[str, Any]) -> str:
         prepare: parameters of stage 00.
         scoring: those of stage 03, or empty.
 
-    >>> scorer_name({"classifier": "convnet3", "folds": 3}, {"classifiers": ["some/where/resnet"]})
+    >>> scorer_name({"classifier": "convnet3", "folds": 3}, {"scorers": ["some/where/resnet"]})
     'convnet3, 3 folds + resnet'
+    >>> scorer_name({"classifier": "convnet3"}, {"over": "task", "temperature": "fit"})
+    "convnet3, task's outputs, calibrated"
     """
     if scoring.get("published_scores"):
         return "published scores"
     weights = prepare.get("classifier_weights", "train")
     own = Path(prepare.get("classifier", "")).name + ("" if weights == "train" else f" {Path(weights).name}")
     own += f", {prepare['folds']} folds" if prepare.get("folds") else ""
-    return " + ".join([own, *(Path(name).name for name in scoring.get("classifiers", []))])
+    names = " + ".join([own, *(Path(name).name for name in scoring.get("scorers", []))])
+    over = ", task's outputs" if scoring.get("over", "all") == "task" else ""
+    return names + over + (", calibrated" if scoring.get("temperature", "none") == "fit" else "")
 
 
 def describe_generation(params: Mapping[str, Mapping[str, Any]]) -> str:

@@ -298,7 +298,7 @@ def format_failure(node: Node, error: str) -> str:
     source = node.inputs.get("prepare", node)
     usual = node.params.defaults(source.params.model_dump() if isinstance(source, Node) else {})
     plain = {name: field.default for name, field in type(node.params).model_fields.items()} | usual
-    changed = {name: value for name, value in node.params.cache_params().items() if value != plain[name]}
+    changed = {name: value for name, value in node.params.cache_params().items() if value != plain.get(name, value)}
     settings = ", ".join(f"{name}={value}" for name, value in changed.items()) or "defaults"
     return (f"FAILED {node.stage} ({settings}): {' '.join(error.split())[:400]}; "
             f"open {display_path(notebook_dir(node) / 'notebook.ipynb')}")

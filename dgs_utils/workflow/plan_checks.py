@@ -5,7 +5,16 @@ from typing import Any
 
 from dgs_utils.diffusion.published_dit import find_dit
 from dgs_utils.methods import DYNAMICS_SCORES
-from dgs_utils.params import FiguresParams, FineTuneParams, PoolParams, PrepareParams, SampleParams, TransformParams
+from dgs_utils.params import (
+    DifficultyParams,
+    FiguresParams,
+    FineTuneParams,
+    PoolParams,
+    PrepareParams,
+    SampleParams,
+    TransformParams,
+)
+from dgs_utils.params.difficulty import NOTHING_HELD_OUT
 from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.store.node import Node
 from dgs_utils.store.paths import resolve_path
@@ -31,6 +40,8 @@ def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | No
             _check_criteria(params, _params_of(node.inputs.get("fine_tune")))
         elif isinstance(params, TransformParams | SampleParams):
             _check_pool_size(node, params)
+        if isinstance(params, DifficultyParams) and params.temperature == "fit" and not params.published_scores:
+            _check_held_out(_params_of(node.inputs["prepare"]))
         if isinstance(params, SampleParams):
             _check_dynamics(params, _params_of(node.inputs["prepare"]))
     stages = {node.stage for node in nodes}
@@ -88,6 +99,12 @@ def _check_dynamics(params: SampleParams, prepare: Any) -> None:
         name = f"sample.score {method.score}" if by_score else f"sample.rule {method.rule_name}"
         raise ValueError(f"{name} needs what the scorer predicted after each epoch of its training, which is not "
                          f"kept; set prepare.dynamics to true")
+
+
+def _check_held_out(prepare: Any) -> None:
+    """Check that a temperature can be fitted to images that the scorer was not trained on."""
+    if isinstance(prepare, PrepareParams) and prepare.trains_classifier and not prepare.folds:
+        raise ValueError(NOTHING_HELD_OUT)
 
 
 def _check_pool_size(node: Node, params: TransformParams | SampleParams) -> None:

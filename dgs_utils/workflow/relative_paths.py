@@ -11,7 +11,7 @@ from typing import Any
 from dgs_utils.params import STAGES
 from dgs_utils.store.paths import REPO_ROOT, resolve_path, workspace
 
-MAYBE_PATH = {"base_model", "classifier", "classifier_weights", "classifiers", "features"}  # or a name, or both
+MAYBE_PATH = {"base_model", "classifier", "classifier_weights", "scorers", "features"}  # or a name, or both
 
 
 def resolve_file(text: str) -> Path:
@@ -34,7 +34,7 @@ def resolve_parameter(stage: str, name: str, value: Any, folder: Path) -> Any:
     paths = {*STAGES[stage].fields_tagged("folder"), *STAGES[stage].fields_tagged("external")}
     if not isinstance(value, str) or not value or name not in paths:
         return value
-    if name in ("classifiers", "features") and ":" in value:  # network:weights
+    if name in ("scorers", "features") and ":" in value:  # network:weights
         network, _, weights = value.rpartition(":")
         return f"{network}:{resolve_parameter('00_prepare', 'classifier_weights', weights, folder)}"
     if name == "classifier" and "/" not in value:  # the name of a network, even if a folder has it

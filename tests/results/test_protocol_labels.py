@@ -62,7 +62,7 @@ def test_what_judged_is_named():
     folds = validate("00_prepare", {"classifier": "convnet3", "folds": 3}).model_dump()
     assert scorer_name(folds, {}) == "convnet3, 3 folds"
     given = {"classifier": "resnet50", "classifier_weights": "weights/best.pth"}
-    assert scorer_name(given, {"classifiers": ["some/where/other"]}) == "resnet50 best.pth + other"
+    assert scorer_name(given, {"scorers": ["some/where/other"]}) == "resnet50 best.pth + other"
     assert scorer_name(given, {"published_scores": True}) == "published scores"
 
 

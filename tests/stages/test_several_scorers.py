@@ -46,7 +46,7 @@ def world(tmp_path, outputs):
 
     def scored(*others: str, **values):
         run = open_stage("03_difficulty", **{"source": "originals", "prepare": str(prepare),
-                                             "classifiers": list(others), **values})
+                                             "scorers": list(others), **values})
         frame = score_source(run)
         run.finish()
         return run, frame
@@ -138,7 +138,7 @@ def test_imagenets_outputs_are_found_beside_a_scorer_that_was_trained_here(tmp_p
     network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=1000)
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     text = f"shufflenet_v2_x0_5:{tmp_path}/w.safetensors"
-    run = open_stage("03_difficulty", source="originals", prepare=str(prepare), classifiers=[text])
+    run = open_stage("03_difficulty", source="originals", prepare=str(prepare), scorers=[text])
     found = score_source(run)
     images = ImageSet.read(prepare)
     own = difficulty.open_scorer(text)

@@ -153,7 +153,7 @@ def test_text_that_names_nothing_stands_for_itself(outputs, tmp_path):
 GIFTS = [("00_prepare", "root"), ("00_prepare", "class_index"), ("00_prepare", "autoencoder_path"),
          ("00_prepare", "classifier"),
          ("00_prepare", "base_model"), ("00_prepare", "classifier_weights"), ("02_pool", "root"),
-         ("03_difficulty", "classifiers"), ("05_sample", "features"), ("07_figures", "results")]
+         ("03_difficulty", "scorers"), ("05_sample", "features"), ("07_figures", "results")]
 
 
 def test_every_parameter_that_may_name_a_file_is_marked():
@@ -165,7 +165,7 @@ def test_moving_what_is_given_changes_no_key_and_changing_it_does(outputs, tmp_p
     others = {"02_pool": {"generator": "folder"}, "05_sample": {"method": "herding"}}.get(stage, {})
 
     def key(path: Path) -> str:
-        value = [str(path)] if name in ("classifiers", "results") else str(path)
+        value = [str(path)] if name in ("scorers", "results") else str(path)
         return default_node(stage, others | {name: value}).key
 
     place = tree(tmp_path / "here", {"x/a.png": "content"})

@@ -1,0 +1,43 @@
+"""What a scorer's probabilities are taken over: all its outputs, or those of the task's classes, at a temperature."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Over = Literal["all", "task"]
+OVERS: tuple[Over, Over] = ("all", "task")
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """The outputs and the temperature that a scorer's probabilities are taken at.
+
+    Attributes:
+        outputs: int array (labels,), the scorer's output of each label of the task.
+        over: "all" outputs of the scorer (Eq. 6, as published), or those of the "task".
+        temperature: that logits are divided by, > 0.
+
+    >>> softmax = Softmax(np.array([2, 0]), "task")
+    >>> logits = np.array([[0.5, 9.0, 2.0]])
+    >>> softmax.logits(logits), softmax.targets(np.array([1])), softmax.predictions(logits)
+    (array([[2. , 0.5]]), array([1]), array([2]))
+    """
+
+    outputs: np.ndarray
+    over: Over = "all"
+    temperature: float = 1.0
+
+    def logits(self, outputs: np.ndarray) -> np.ndarray:
+        """Return what softmax is taken of, (N, K), of a scorer's outputs (N, all)."""
+        columns = outputs[:, self.outputs] if self.over == "task" else outputs
+        return columns / self.temperature
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """Return the columns of `logits` that are the images' own, (N,), of their labels."""
+        return labels if self.over == "task" else self.outputs[labels]
+
+    def predictions(self, outputs: np.ndarray) -> np.ndarray:
+        """Return which output of the scorer each image is taken for, (N,)."""
+        columns = self.logits(outputs).argmax(axis=1)
+        return self.outputs[columns] if self.over == "task" else columns
