@@ -136,10 +136,12 @@ class Target(NamedTuple):
     Attributes:
         counts: images per bin of transformed difficulty, int64, summing to IPC.
         quantiles: IPC difficulties, ascending.
+        reference: difficulties of any number whose distribution the target is, the originals' own for "scale".
     """
 
     counts: np.ndarray
     quantiles: np.ndarray
+    reference: np.ndarray
 
 
 def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[int] = "scale",
@@ -157,7 +159,7 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
         ValueError: an unknown distribution.
     """
     if distribution == "scale":
-        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
+        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc), np.asarray(originals))
     if not isinstance(distribution, str):
         wanted = largest_remainder(check_counts(np.array(distribution, dtype=np.int64)), ipc)
     elif distribution in PREDEFINED:
@@ -165,7 +167,7 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
     else:
         raise ValueError(f"distribution is {distribution!r}; choose scale, {', '.join(PREDEFINED)}, or give a list of "
                          f"images per bin")
-    return Target(wanted, quantiles_of_counts(wanted))
+    return Target(wanted, quantiles_of_counts(wanted), quantiles_of_counts(wanted))
 
 
 def target_report(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:
