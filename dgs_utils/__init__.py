@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "results.comparisons": ["compare"],
     "classifiers.pretrained": ["open_scorer"],
     "classifiers.networks": ["build_network"],
-    "classifiers.training": ["ImageTensors"],
+    "classifiers.image_tensors": ["ImageTensors"],
     "diffusion.difffit": ["add_difffit", "fold", "trainable_parameters"],
     "diffusion.dit": ["DiT"],
     "diffusion.minimax": ["MinimaxCriterion"],

@@ -17,17 +17,19 @@ import pandas as pd
 import torch
 
 from dgs_utils.classifiers.evaluator import Evaluator
+from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.classifiers.recipes import recipe_of
 from dgs_utils.classifiers.scorer import load_classifier
 from dgs_utils.classifiers.teachers import teacher_of
-from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, load_images
+from dgs_utils.classifiers.training import Outcome, Recipe, Teacher
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.duplicates import check_overlap, near_duplicates_warning
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import read_header
 from dgs_utils.params.dataset_defaults import MAX_SIDE
+from dgs_utils.params.types import OWN_NORM, is_library_network
 from dgs_utils.results.confusion import count_confusions
 from dgs_utils.results.provenance_columns import find_method, provenance_row
 from dgs_utils.runtime.compiling import compile_switch
@@ -53,11 +55,11 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     Args:
         train: the images to train on, as files or uint8 tensors (N, 3, S, S) with labels (N,) from 0.
         test: those to test on, with the same classes.
-        network: a name of `networks.NETWORKS`.
+        network: a name that `networks.build_network` takes, such as "resnet18" or "timm:vit_tiny_patch16_224".
         protocol: a name of `protocols.PROTOCOLS`.
         seeds: of the trainings; each names the initial weights and every draw.
         image_size: side in pixels that files are brought to; tensors have theirs.
-        norm: "instance" or "batch".
+        norm: "instance" or "batch"; networks of libraries have their own.
         ipc: images per class that the protocol goes by; −1 = those of the largest class, 0 = the full set.
         teacher: gives soft labels, for protocols that want them (see `teacher_of`).
         method, pool_seed, selection_seed: what made the set, for `results.comparisons`; "" where there is no such seed.
@@ -118,7 +120,7 @@ def _labels(images: ImageSet | ImageTensors) -> np.ndarray:
 
 
 def as_tensors(images: ImageSet | ImageTensors, size: int, workers: int = 0, zoom: float = 1.0) -> ImageTensors:
-    """Return images as uint8 tensors; files are read by `training.load_images`."""
+    """Return images as uint8 tensors; files are read by `image_tensors.load_images`."""
     return images if isinstance(images, ImageTensors) else load_images(images, size, workers, zoom=zoom)
 
 
@@ -150,6 +152,7 @@ def check_network(network: str, size: int, norm: str) -> None:
 def training_columns(recipe: Recipe, protocol: str, network: str, norm: str, image_size: int, ipc: int,
                      classes: int = 10) -> dict[str, Any]:
     """Return the columns of ``results.csv`` on how a network was trained."""
+    norm = OWN_NORM if is_library_network(network) else norm
     return {"protocol": protocol, "label": recipe.protocol.label, "network": network, "norm": norm,
             "image_size": image_size, "epochs": recipe.epochs,
             "epoch_factor": recipe.epochs / recipe.protocol.epochs(ipc, 1.0, classes), "batch_size": recipe.batch_size,

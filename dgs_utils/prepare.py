@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from dgs_utils.classifiers import dynamics
 from dgs_utils.classifiers.architectures import DGS, refuse_hub_address
 from dgs_utils.classifiers.folds import assign_folds
+from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
 from dgs_utils.classifiers.networks import Network
 from dgs_utils.classifiers.pretrained import open_scorer_folder, pretrained
 from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.classifiers.scorer import Classifier, load_classifier
 from dgs_utils.classifiers.scorer_training import train_scorer
-from dgs_utils.classifiers.training import EpochCallback, ImageTensors, load_images, predict_logits
+from dgs_utils.classifiers.training import EpochCallback, predict_logits
 from dgs_utils.diffusion import dit_weights
 from dgs_utils.diffusion.autoencoder import Autoencoder, load_autoencoder, store_autoencoder
 from dgs_utils.diffusion.dit import DiT

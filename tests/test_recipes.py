@@ -76,7 +76,7 @@ class Linear(Network):
     found = run(package, """
 import torch
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.training import ImageTensors
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.evaluate import evaluate_set
 from dgs_utils.params import validate
 print(validate("06_evaluate", {"network": "linear"}).network)

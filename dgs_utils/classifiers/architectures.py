@@ -124,21 +124,33 @@ def _timm_heads(network: nn.Module) -> list[str]:
     return [heads] if isinstance(heads, str) else list(heads)
 
 
-def input_error(network: nn.Module, shape: Sequence[int]) -> str:
+def input_error(network: nn.Module, shape: Sequence[int], batch: int = 1, outputs: int = 0) -> str:
     """Return why a network cannot take images of a shape (channels, height, width), or "" if it can.
 
     Only shapes are computed, on PyTorch's meta device.
+
+    Args:
+        network: in the mode, of training or evaluation, that is asked about.
+        shape: of an image.
+        batch: how many there are.
+        outputs: logits that it must return for each; 0 for anything.
     """
     state = {name: torch.empty_like(value, device="meta") for name, value in
              [*network.named_parameters(), *network.named_buffers()]}
     try:
         with torch.no_grad(), torch.device("meta"):
-            torch.func.functional_call(network, state, (torch.empty(1, *shape),))
+            logits = torch.func.functional_call(network, state, (torch.empty(batch, *shape),))
     except NotImplementedError:  # a layer needs values
         return ""
     except Exception as error:  # each network has errors of its own
-        return " ".join(str(error).split())[:120].rstrip(".") or type(error).__name__
-    return ""
+        return short_reason(error)
+    is_right = not outputs or (isinstance(logits, Tensor) and logits.shape == (batch, outputs))
+    return "" if is_right else "it returns no logits of shape (images, classes)"
+
+
+def short_reason(error: Exception) -> str:
+    """Return the beginning of an error's text, for brackets in a sentence."""
+    return " ".join(str(error).split())[:120].rstrip(". ") or type(error).__name__
 
 
 def timm_class_names(network: nn.Module) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 import warnings
 from collections.abc import Callable
 
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.training import ImageTensors, Outcome, Recipe, Teacher, train_classifier
+from dgs_utils.classifiers.training import Outcome, Recipe, Teacher, train_classifier
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_seeded
 from dgs_utils.store.checkpoint import Checkpointer
@@ -16,7 +17,7 @@ class Evaluator:
     Each training resets the network's weights in place, so that its compiled steps and CUDA graphs serve all of them.
 
     Args:
-        network: a name of `networks.NETWORKS`.
+        network: a name that `networks.build_network` takes.
         train, test: images on the device to train on.
         recipe: see `training.Recipe`.
         classes: outputs.

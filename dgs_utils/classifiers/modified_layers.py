@@ -28,14 +28,14 @@ class ModifiedLayers(NamedTuple):
 
 def modify(network: nn.Module, channels: int, stem: dict[str, Any], head: str, outputs: int) -> None:
     """Replace first and last layers of a network, in replaced, if they differ; see `ModifiedLayers`."""
-    name, first = _first_convolution(network)
+    name, first = first_convolution(network)
     if stem or (first.in_channels, channels) == (3, 1):
         kernel, stride = stem.get("kernel_size", first.kernel_size), stem.get("stride", first.stride)
-        padding = kernel // 2 if stem else first.padding
+        padding = (kernel - stride + 1) // 2 if stem else first.padding
         network.set_submodule(name, nn.Conv2d(channels, first.out_channels, kernel, stride, padding, first.dilation,
                                               bias=first.bias is not None).to(first.weight.dtype))
-    if stem and not stem.get("max_pool", True):
-        network.set_submodule("maxpool", nn.Identity())
+    if stem and not stem.get("max_pool", True) and (pool := _first_pool(network)):
+        network.set_submodule(pool, nn.Identity())
     if head:
         network.set_submodule(head, nn.Linear(_in_features(network.get_submodule(head)), outputs))
 
@@ -56,7 +56,7 @@ def detect_modifications(network: nn.Module, state: StateDict) -> tuple[Modified
 
 
 def _stem_in(network: nn.Module, state: StateDict) -> tuple[int, dict[str, Any]]:
-    name, first = _first_convolution(network)
+    name, first = first_convolution(network)
     weight = state.get(f"{name}.weight")
     if weight is None or weight.ndim != 4 or first.groups > 1 or len(weight) != first.out_channels:
         return 3, {}
@@ -93,9 +93,15 @@ def _head_in(network: nn.Module, state: StateDict) -> tuple[str, int, StateDict]
     return "" if replaced == last and isinstance(layer, nn.Linear) else replaced, outputs, renamed
 
 
-def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Return name and module of a network's first convolution."""
     return next(((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)),
                 ("", nn.Conv2d(3, 1, 1)))
+
+
+def _first_pool(network: nn.Module) -> str:
+    """Return the name of a network's first max pool, or "" if it has none."""
+    return next((name for name, module in network.named_modules() if isinstance(module, nn.MaxPool2d)), "")
 
 
 def _in_features(module: nn.Module) -> int:

@@ -6,12 +6,15 @@ from dataclasses import replace
 import pandas as pd
 
 from dgs_utils.classifiers.architectures import DGS
+from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
+from dgs_utils.classifiers.library_networks import library_arguments, library_name
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.preprocessing import ResizeCrop
 from dgs_utils.classifiers.protocols import PROTOCOLS, training_augmentation
 from dgs_utils.classifiers.scorer import Classifier, ClassifierConfig
-from dgs_utils.classifiers.training import EpochCallback, ImageTensors, Recipe, load_images, train_classifier
+from dgs_utils.classifiers.training import EpochCallback, Recipe, train_classifier
 from dgs_utils.images.image_set import ImageSet
+from dgs_utils.params.types import is_library_network
 from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_seeded
@@ -28,7 +31,7 @@ def train_scorer(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     Args:
         train: images with labels from 0, as files or uint8 tensors (N, 3, size, size).
         test: images of the same classes, for the curve only.
-        network: a name of `networks.NETWORKS`.
+        network: a name that `networks.build_network` takes.
         size: side in pixels that the scorer sees.
         epochs: passes over the set.
         seed: names the initial weights and every draw.
@@ -66,6 +69,8 @@ def train_scorer(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     outcome = train_classifier(built.to(on), tensors(train, 1.0), tensors(test, preset.test_zoom), recipe, seed,
                                progress, stage="prepare", checkpointer=checkpointer, on_epoch_end=on_epoch_end)
     names = class_names or (train.classes if isinstance(train, ImageSet) and len(train.classes) == classes else ())
-    config = ClassifierConfig(f"{DGS}{network}", classes, ResizeCrop(round(size * preset.test_zoom), size), norm,
-                              classes=tuple(names))
+    arguments, stem = library_arguments(network, size) if is_library_network(network) else ({}, {})
+    qualified = library_name(network) if is_library_network(network) else f"{DGS}{network}"
+    config = ClassifierConfig(qualified, classes, ResizeCrop(round(size * preset.test_zoom), size), norm,
+                              classes=tuple(names), arguments=arguments, stem=stem)
     return Classifier(built.cpu(), config), outcome.curve

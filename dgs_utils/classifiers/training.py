@@ -5,6 +5,7 @@ Images are decoded once and stay on the device as uint8; transforms, CutMix and 
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -13,22 +14,21 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as tv
 
+from dgs_utils.classifiers.architectures import input_error
 from dgs_utils.classifiers.augmentation import normalise, to_float
 from dgs_utils.classifiers.epoch_loader import EpochLoader, TrainingBatch
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import Network
 from dgs_utils.classifiers.networks.fused import C_OPTIONS, SOURCE, can_fuse, fuse
 from dgs_utils.classifiers.optimisers import OPTIMISERS
 from dgs_utils.classifiers.protocols import IDC, Augmentation, Protocol
-from dgs_utils.images.image_set import ImageSet, load_squares
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.compiling import should_compile
 from dgs_utils.runtime.devices import autocast, memory_format
 from dgs_utils.runtime.progress import no_progress
-from dgs_utils.runtime.seeds import torch_rng
+from dgs_utils.runtime.seeds import torch_rng, torch_seeded
 from dgs_utils.store.checkpoint import Checkpointer
 
 COMPILE_FROM = 20_000  # steps on a GPU outweigh the minute or so that compiling them takes
@@ -109,69 +109,6 @@ class Outcome:
         return float(self.curve["top1"].iloc[-1])
 
 
-@dataclass
-class ImageTensors:
-    """Labelled images on a device: images (N, 3, S, S) uint8, labels (N,) int64.
-
-    Raises:
-        ValueError: another shape or type.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self):
-        shape, labels = tuple(self.images.shape), tuple(self.labels.shape)
-        if self.images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-            raise ValueError(f"the images are {self.images.dtype} of shape {shape}; give uint8 of shape (N, 3, S, S), "
-                             f"or arrays to ImageTensors.from_arrays")
-        if self.labels.dtype != torch.int64 or labels != shape[:1]:
-            raise ValueError(f"the labels are {self.labels.dtype} of shape {labels} for {shape[0]} images; "
-                             f"give one int64 label from 0 for each")
-
-    @classmethod
-    def from_arrays(cls, images: ArrayLike, labels: ArrayLike) -> "ImageTensors":
-        """Take images from arrays, on the CPU.
-
-        Args:
-            images: uint8 of shape (N, S, S) for grey, or (N, S, S, 3) for RGB.
-            labels: whole numbers from 0, shape (N,).
-
-        Raises:
-            ValueError: another shape or type, or a negative label.
-        """
-        pixels, numbers = np.asarray(images), np.asarray(labels)
-        if pixels.dtype != np.uint8 or pixels.shape[3:] not in ((), (3,)) or pixels.ndim not in (3, 4):
-            raise ValueError(f"the images are {pixels.dtype} of shape {pixels.shape}; give uint8 of shape (N, S, S) or "
-                             f"(N, S, S, 3)")
-        if not np.issubdtype(numbers.dtype, np.integer) or (numbers < 0).any():
-            raise ValueError("the labels are not whole numbers from 0; give each image the number of its class")
-        pixels = pixels[..., None].repeat(3, axis=-1) if pixels.ndim == 3 else pixels
-        return cls(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), torch.from_numpy(numbers.astype(np.int64)))
-
-    def to(self, device: torch.device) -> "ImageTensors":
-        """Return the images on another device."""
-        return ImageTensors(self.images.to(device), self.labels.to(device))
-
-
-def load_images(images: ImageSet, size: int, workers: int = 0, progress: Callable = no_progress,
-                zoom: float = 1.0) -> ImageTensors:
-    """Decode a set: shorter side scaled to ``size`` × ``zoom`` (bilinear, antialiased), centre crop of ``size``, uint8.
-
-    Raises:
-        ValueError: an image cannot be read; the sentence names it.
-    """
-
-    def crop(image, side):
-        return tv.center_crop(tv.resize(image, round(side * zoom), antialias=True), side)
-
-    stack = np.empty((len(images), size, size, 3), dtype=np.uint8)
-    squares = load_squares(images, size, workers, crop)
-    for index, square in enumerate(progress(squares, label="images", total=len(images))):
-        stack[index] = square
-    return ImageTensors(torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous(), torch.tensor(images.labels))
-
-
 @torch.inference_mode()
 def predict_logits(network: Network, images: Tensor, batch_size: int = 0, precision: str = "fp32") -> Tensor:
     """Return a network's logits (N, classes), float32, for uint8 images (N, 3, S, S), in evaluation mode.
@@ -205,17 +142,19 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         warn: called with a sentence if steps should be compiled and cannot be on this machine.
 
     Raises:
-        ValueError: the protocol needs soft labels and there is no teacher.
+        ValueError: the protocol needs soft labels and there is no teacher, or the last batch of an epoch is a single
+            image, with which the network's batch norm cannot be trained.
         KeyboardInterrupt: a signal stopped the process, and the state is saved.
     """
     if recipe.protocol.temperature and teacher is None:
         raise ValueError(f"protocol {recipe.protocol.label} trains on soft labels; give train_classifier a teacher")
+    check_last_batch(network, train, recipe.batch_size)
     if train.images.device.type == "cpu":
         keep_freed_memory()
     else:
         network.to(memory_format=memory_format(network))  # convolutions on a CPU are not faster for another
     checkpointer = checkpointer or Checkpointer()
-    compiled = should_compile_steps(recipe, train, warn, can_fuse(network))
+    compiled = can_compile(network, recipe, warn) and should_compile_steps(recipe, train, warn, can_fuse(network))
     fuse(network, compiled and can_fuse(network))
     try:
         training = TrainingLoop(network, train, test, recipe, seed, teacher, stage, compiled)
@@ -226,6 +165,25 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         return training.outcome()
     finally:
         fuse(network, False)  # so that it may go to a GPU, and rounds as the same network from its file
+
+
+def check_last_batch(network: nn.Module, train: ImageTensors, batch_size: int) -> None:
+    """Raise ValueError where an epoch ends with a single image, which the network cannot be trained on."""
+    images = len(train.labels)
+    if images % batch_size == 1 or batch_size == 1:
+        reason = input_error(network.train(), train.images.shape[1:])
+        if reason:
+            raise ValueError(f"the last batch of an epoch is 1 of the {images} images, with which the network's batch "
+                             f"norm cannot be trained ({reason}); leave out or add an image, or choose larger images, "
+                             f"another network or another batch size than {batch_size}")
+
+
+def can_compile(network: nn.Module, recipe: Recipe, warn: Callable[[str], None] = warnings.warn) -> bool:
+    """Return whether a network may be compiled: one of ours. Others draw while they are trained, each in its way."""
+    if not isinstance(network, Network) and recipe.compile == "on":
+        warn(f"compile is 'on', but {type(network).__name__} is no network of this kit and runs as it is; set compile "
+             f"to 'auto'")
+    return isinstance(network, Network)
 
 
 def should_compile_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[str], None] = warnings.warn,
@@ -304,13 +262,19 @@ class TrainingLoop:
         self.network.train()
         for index in range(len(self.losses), len(loader)):
             batch = loader.batch(index)
-            with autocast(batch.images.device, self.recipe.precision):
+            with self._seeded(number, index), autocast(batch.images.device, self.recipe.precision):
                 loss = batch_loss(self.forward, batch, self.recipe.protocol, self.teacher)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
             self.losses.append(loss.detach())
             checkpointer.maybe_save(self.state)
+
+    def _seeded(self, epoch: int, index: int) -> AbstractContextManager:
+        """Name the draws of a step of a network that is not ours, such as dropout's and stochastic depth's."""
+        if isinstance(self.network, Network):
+            return nullcontext()
+        return torch_seeded(self.stage, "network", self.seed, epoch, index, device=self.train.images.device)
 
     def _test(self, epoch: int) -> None:
         predictions = predict_logits(self.network, self.test.images, precision=self.recipe.precision).argmax(1)

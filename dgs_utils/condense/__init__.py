@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from dgs_utils.classifiers.training import ImageTensors, load_images
+from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
 from dgs_utils.condense.condenser import Condenser
 from dgs_utils.condense.distribution_matching import DistributionMatching
 from dgs_utils.condense.gradient_matching import GradientMatching

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dgs_utils.classifiers.augmentation import MEAN, STD, normalise, to_float
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import Network, build_network
-from dgs_utils.classifiers.training import ImageTensors
 from dgs_utils.params import CondenseParams
 from dgs_utils.runtime.devices import to_device_packed
 from dgs_utils.runtime.progress import no_progress

@@ -15,7 +15,14 @@ from dgs_utils.params.base import (
 )
 from dgs_utils.params.dataset_defaults import image_defaults, is_quickstart
 from dgs_utils.params.prepare import classifier_only
-from dgs_utils.params.types import DISTILLED_SET, SOFT_LABEL_PROTOCOLS, NetworkName, ProtocolName, Trained
+from dgs_utils.params.types import (
+    DISTILLED_SET,
+    SOFT_LABEL_PROTOCOLS,
+    ProtocolName,
+    StudentName,
+    Trained,
+    is_library_network,
+)
 
 ANY_SET = DISTILLED_SET.model_copy(update={"any_folder": True})
 
@@ -32,12 +39,14 @@ class EvaluateParams(StageParams):
 
     prepare: Folder = Field("", description="stage 00")
     distilled: Folder = Field("", description="stage 05 or 08, or any image folder")
-    network: NetworkName = Field("convnet3", description="network to train")
-    norm: Literal["instance", "batch"] = Field("instance", description="normalisation layers: instance or batch")
+    network: StudentName = Field(
+        "convnet3", description="network to train: of this kit, torchvision:NAME or timm:NAME")
+    norm: Literal["instance", "batch"] = Field(
+        "instance", description="normalisation layers: instance or batch; those of libraries have their own")
     image_size: Count = Field(
         0, description="pixels a side that it sees; 0 = by data set: 16 for digits, 32, 224, or that of your images")
     protocol: ProtocolName = Field(
-        "idc", description="idc (hard labels, the paper's) or rded (soft labels of a teacher)")
+        "idc", description="idc (hard labels, the paper's), rded (soft labels of a teacher) or uag (hard, AdamW)")
     teacher_network: Trained = Field(
         "", description='teacher, trained on all originals; "" = the scorer of stage 00; resnet18 as published')
     teacher_epochs: Count = Field(0, description="epochs of that training; 0 = 300 as published")
@@ -61,6 +70,9 @@ class EvaluateParams(StageParams):
         apart = () if self.protocol in SOFT_LABEL_PROTOCOLS else ("teacher_network", "teacher_epochs")
         return {name: value for name, value in super().cache_params().items() if name not in apart}
 
+    def unused(self) -> tuple[str, ...]:
+        return ("norm",) if is_library_network(self.network) else ()
+
     def defaults(self, originals: Mapping[str, Any]) -> dict[str, Any]:
         usual, quick = image_defaults(originals), is_quickstart(originals)
         return {"image_size": usual.seen, "epoch_factor": 0.0075 if quick else 1.0,
@@ -74,4 +86,4 @@ class EvaluateParams(StageParams):
         return found
 
     def label(self, inputs: dict[str, str]) -> str:
-        return f"{inputs['distilled']}-{self.network}"
+        return f"{inputs['distilled']}-{self.network.replace(':', '-')}"

@@ -19,7 +19,7 @@ from dgs_utils.params.base import (
 )
 from dgs_utils.params.dataset_defaults import default_ema_decay, image_defaults, is_quickstart
 from dgs_utils.params.subsets import SUBSETS
-from dgs_utils.params.types import NetworkName, ProtocolName
+from dgs_utils.params.types import NetworkName, ProtocolName, is_library_network
 
 DitSize = Literal["", "DiT-XL/2", "DiT-XL/4", "DiT-XL/8", "DiT-L/2", "DiT-L/4", "DiT-L/8",
                   "DiT-B/2", "DiT-B/4", "DiT-B/8", "DiT-S/2", "DiT-S/4", "DiT-S/8"]
@@ -111,7 +111,8 @@ class PrepareParams(StageParams):
     def _own_classifier(self):
         names = get_args(NetworkName)
         is_folder = "/" in self.classifier  # with config.json and model.safetensors, as 00 writes them
-        if self.classifier_weights == "train" and self.classifier not in names and not is_folder:
+        if not (self.classifier_weights != "train" or self.classifier in names or is_folder
+                or is_library_network(self.classifier)):
             raise ValueError(f"prepare.classifier is {self.classifier!r}, which is no network that is trained here, and"
                              f" another needs prepare.classifier_weights{did_you_mean(self.classifier, names)}")
         if 0 < self.image_size < MIN_SIDE:

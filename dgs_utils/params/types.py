@@ -1,18 +1,42 @@
 """Kinds of values that the parameters of several stages share, and what they take of a pool."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from dgs_utils.params.base import Input
+from dgs_utils.params.base import Input, did_you_mean
 
 PoolImages = Annotated[int, Field(ge=0)]  # no more images a class of the pool; 0 = all
 Shape = Literal["scale", "hill", "ground", "slope", "cliff", "uniform"]
 Score = Literal["", "difficulty", "margin", "cross_entropy", "entropy", "el2n", "confidence", "aum", "forgetting",
                 "dyn_unc", "dual", "el2n_early"]
 NetworkName = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
-Trained = Literal["", NetworkName]  # in a stage 00 of its own; "" = none
-ProtocolName = Literal["idc", "rded"]
+LIBRARIES = ("torchvision:", "timm:")  # that students and teachers may come from, with random weights
+OWN_NORM = "own"  # their norm, in rows
+SMALL_STEM = "@small"  # at the end of such a name: with a first layer for small images
+
+
+def is_library_network(name: str) -> bool:
+    """Return whether a network is torchvision's or timm's, with its layers and norms."""
+    return name.startswith(LIBRARIES)
+
+
+def check_network_name(name: Any) -> Any:
+    """Return a network's name; whether a library has it is checked with the plan.
+
+    Raises:
+        ValueError: it is neither ours nor any library's.
+    """
+    known = get_args(NetworkName)
+    if name in ("", *known) or (isinstance(name, str) and is_library_network(name)):
+        return name
+    hint = did_you_mean(str(name), known).replace("valid names are", "networks of this kit are")
+    raise ValueError(f"but should be a network of this kit, torchvision:NAME or timm:NAME{hint}")
+
+
+StudentName = Annotated[NetworkName | str, BeforeValidator(check_network_name)]
+Trained = Annotated[Literal[""] | NetworkName | str, BeforeValidator(check_network_name)]  # in a stage 00 of its own
+ProtocolName = Literal["idc", "rded", "uag"]
 SOFT_LABEL_PROTOCOLS = ("rded",)  # protocols with soft labels
 DISTILLED_SET = Input(stage="05_sample", alternative="08_condense")
 

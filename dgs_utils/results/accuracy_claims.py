@@ -16,11 +16,11 @@ from dgs_utils.results.rows import (
     DATASET_TITLES,
     IPC_DEPENDENT,
     METHOD_LABELS,
-    NETWORK_TITLES,
     SET_KEYS,
     SHAPES,
     fill_columns,
     main_series,
+    network_title,
 )
 from dgs_utils.results.verdicts import Contrast, Effect, Estimator
 
@@ -64,7 +64,7 @@ def _settings(rows: pd.DataFrame, columns: Sequence[str] = SETTING) -> Iterator[
     """Yield the parts of rows that agree in some columns, with a name of what distinguishes them."""
     keys = [name for name in columns if rows[name].nunique() > 1]
     for _, part in rows.groupby(list(columns), sort=False, dropna=False):
-        names = (DATASET_TITLES.get(value, NETWORK_TITLES.get(value, value)) for value in part[keys].iloc[0])
+        names = (DATASET_TITLES.get(value, network_title(str(value))) for value in part[keys].iloc[0])
         yield "".join(f"{name}, " for name in names), part
 
 
@@ -130,7 +130,7 @@ def over_imagewoof(rows: pd.DataFrame, estimate: Estimator) -> list[Effect]:
     kept, contrasts = _rows_of(rows, TABLE2_METHODS), []
     for (*_, network, _, ipc, _), part in kept.groupby([*alike, "method"], sort=False, dropna=False):
         arms = _arms(part, "dataset")
-        contrasts += [Contrast(f"{arms[other]['series'].iloc[0]}, {NETWORK_TITLES.get(network, network)}, "
+        contrasts += [Contrast(f"{arms[other]['series'].iloc[0]}, {network_title(network)}, "
                                f"{DATASET_TITLES[other]}, IPC {ipc}", ((1, arms[other]), (-1, arms[WOOF])))
                       for other in OTHERS if {other, WOOF} <= set(arms)]
     return estimate(contrasts)

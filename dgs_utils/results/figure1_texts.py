@@ -11,7 +11,7 @@ from dgs_utils.images.image_set import ImageSet
 from dgs_utils.methods import SCORES
 from dgs_utils.results.protocol_labels import describe_generation
 from dgs_utils.results.provenance_columns import pool_generator
-from dgs_utils.results.rows import NETWORK_TITLES
+from dgs_utils.results.rows import network_title
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.store.lineage import lineage
 
@@ -34,7 +34,7 @@ def figure1_texts(distilled: Path, results: pd.DataFrame) -> dict[str, str]:
     own = results[results["distilled"].str.endswith(distilled.name.rpartition("-")[2])]
     if len(own):
         best = own.groupby("network", sort=False)["best"].mean().head(3)
-        lines["Classification"] = [*(f"{NETWORK_TITLES.get(name, name)}: {mean:.1f} %" for name, mean in best.items()),
+        lines["Classification"] = [*(f"{network_title(name)}: {mean:.1f} %" for name, mean in best.items()),
                                    "of real test images"]
     return {box: "\n".join(textwrap.fill(line.replace("β ", "β\u00a0"), LINE_CHARACTERS) for line in parts)
             for box, parts in lines.items()}  # β stays beside its number
@@ -60,7 +60,7 @@ def _scorer_of(params: dict[str, dict[str, Any]]) -> str:
     scoring = params["03_difficulty"]
     names = [params["00_prepare"]["classifier"], *scoring.get("scorers", [])]
     return "published scores" if scoring.get("published_scores") else " + ".join(
-        NETWORK_TITLES.get(name, name) for name in (Path(name).name.removeprefix("timm:") for name in names))
+        network_title(name) for name in (Path(name).name.removeprefix("timm:") for name in names))
 
 
 def _sampling(params: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

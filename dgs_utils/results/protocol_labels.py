@@ -8,11 +8,12 @@ import pandas as pd
 
 from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.params import paper
+from dgs_utils.params.types import OWN_NORM, is_library_network
 
 
 def protocol_label(row: Mapping[str, Any]) -> str:
-    """Return "H-A" or "S-R" for a row measured by all settings of that protocol, else the label with the differences,
-    such as "H-A, scaled: 64 px, 30 epochs, 1 test".
+    """Return "H-A", "S-R" or "UAG" for a row measured by all settings of that protocol, else the label with the
+    differences, such as "H-A, scaled: 64 px, 30 epochs, 1 test".
 
     Args:
         row: of ``results.csv``, with protocol and `rows.CONDITION_KEYS`, epochs, n_test and teacher.
@@ -24,11 +25,12 @@ def protocol_label(row: Mapping[str, Any]) -> str:
     epochs = protocol.epochs(ipc)
     differs = {
         f"{row['image_size']} px": row["image_size"] != 224,
-        f"{row['norm']} norm": row["norm"] != ("instance" if hard else "batch"),
+        f"network {row['network']}": is_library_network(row["network"]),
+        f"{row['norm']} norm": row["norm"] not in ("instance" if hard else "batch", OWN_NORM),
         f"{row.get('epochs', 0) or round(epochs * row['epoch_factor'])} epochs": row["epoch_factor"] != 1,
         f"batch {row['batch_size']}": row["batch_size"] != protocol.batch_size(ipc),
         f"learning rate {row['learning_rate']:g}": row["learning_rate"] != protocol.learning_rate,
-        f"{tests} test{'s' * (tests != 1)}": hard and tests != (100 if ipc else epochs),
+        f"{tests} test{'s' * (tests != 1)}": hard and protocol.counted_after < 1 and tests != (100 if ipc else epochs),
         "no augmentation": not row["augment"],
         "no flips": not row["flip"],
         f"split {row['split']}": row["split"] != "imagenet",

@@ -8,6 +8,7 @@ import pandas as pd
 
 from dgs_utils.methods import METHODS
 from dgs_utils.params import paper
+from dgs_utils.params.types import SMALL_STEM, is_library_network
 from dgs_utils.runtime.table_io import read_table
 
 SEEDS = ["pool_seed", "selection_seed", "training_seed"]  # from the outermost source of noise to the innermost
@@ -93,6 +94,17 @@ def with_names(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if "series" in rows else rows.assign(series=series_names(rows), condition=condition_names(rows))
 
 
+def network_title(name: str) -> str:
+    """Return the title of a network: the field's for ours, and the library's name for a library's.
+
+    >>> network_title("resnet18"), network_title("timm:resnet18@small")
+    ('ResNet-18', 'resnet18 of timm, small stem')
+    """
+    library, _, plain = name.rpartition(":")
+    title = f"{plain.removesuffix(SMALL_STEM)} of {library}{', small stem' * plain.endswith(SMALL_STEM)}"
+    return title if is_library_network(name) else NETWORK_TITLES.get(name, name)
+
+
 def seed_numbers(seeds: pd.Series) -> pd.Series:
     """Return seeds as numbers, NaN for methods without a seed of that kind.
 
@@ -113,7 +125,7 @@ def condition_names(rows: pd.DataFrame) -> np.ndarray:
         others = (DATASET_TITLES.get(value, value) if name in ("dataset", "protocol") else
                   f"{column_title(name).lower()} {format_value(value)}"
                   for name, value in zip(keys, row[1:], strict=True))
-        return ", ".join([NETWORK_TITLES.get(row[0], row[0]), *others])
+        return ", ".join([network_title(row[0]), *others])
 
     return np.array([name_of(row) for row in rows[["network", *keys]].itertuples(index=False)], dtype=object)
 

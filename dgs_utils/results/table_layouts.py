@@ -13,9 +13,9 @@ from dgs_utils.results.rows import (
     DATASET_TITLES,
     IPC_DEPENDENT,
     METHOD_LABELS,
-    NETWORK_TITLES,
     SET_KEYS,
     format_value,
+    network_title,
     sort_rows,
 )
 from dgs_utils.results.summaries import ABLATIONS, is_ablated, without_ablations
@@ -72,7 +72,7 @@ TABLE_LAYOUTS: dict[str, TableLayout] = {
 PAPER_TITLES = {"first": "Random (first files)", "random": "Random (seeded draw)", "dgs": "Ours (DGS)",
                 "full": "Full dataset"}
 VALUE_TITLES: dict[str, Callable] = {  # of the values of a column
-    "network": lambda name: NETWORK_TITLES.get(name, name), "dataset": lambda name: DATASET_TITLES.get(name, name),
+    "network": network_title, "dataset": lambda name: DATASET_TITLES.get(name, name),
     "method": lambda name: PAPER_TITLES.get(name, METHOD_LABELS.get(name, name)), "cut": lambda cut: cut or "none",
     "distribution": lambda shape: shape.capitalize() if shape.islower() else shape,
     "pool_factor": lambda factor: f"{factor} × IPC" if factor else "all",

@@ -10,8 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 def named_seed(*parts: str | int | float) -> int:
@@ -33,13 +37,17 @@ def torch_rng(*parts: str | int | float, device="cpu"):
 
 
 @contextmanager
-def torch_seeded(*parts: str | int | float) -> Iterator[None]:
-    """Seed torch's global CPU rng by name inside the block, and put its state back afterwards.
+def torch_seeded(*parts: str | int | float, device: "torch.device | None" = None) -> Iterator[None]:
+    """Seed torch's global CPU rng, and that of a GPU, by name inside the block, and put their state back afterwards.
 
-    For code that takes no rng, such as the initial weights of torch's layers.
+    For code that takes no rng, such as the initial weights of torch's layers, or dropout.
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):  # `torch.manual_seed` would seed the GPUs, too
+    gpu = device if device is not None and device.type == "cuda" else None
+    with torch.random.fork_rng(devices=[gpu] if gpu else []):  # `torch.manual_seed` would seed all GPUs, too
         torch.random.default_generator.manual_seed(named_seed(*parts))
+        if gpu:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(named_seed(*parts))
         yield

@@ -7,6 +7,7 @@ from dgs_utils.diffusion.published_dit import find_dit
 from dgs_utils.methods import DYNAMICS_SCORES
 from dgs_utils.params import (
     DifficultyParams,
+    EvaluateParams,
     FiguresParams,
     FineTuneParams,
     PoolParams,
@@ -16,6 +17,7 @@ from dgs_utils.params import (
 )
 from dgs_utils.params.difficulty import NOTHING_HELD_OUT
 from dgs_utils.params.subsets import SUBSETS
+from dgs_utils.params.types import is_library_network
 from dgs_utils.store.node import Node
 from dgs_utils.store.paths import resolve_path
 
@@ -34,8 +36,11 @@ def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | No
         params = node.params
         if isinstance(params, PrepareParams):
             _check_weights(params, on_missing_weights)
+            _check_library(params.classifier if params.trains_classifier else "", params.classifier_size)
             _check_originals(params)
             params.check_model()
+        elif isinstance(params, EvaluateParams):
+            _check_library(params.network, params.image_size)
         elif isinstance(params, PoolParams):
             _check_criteria(params, _params_of(node.inputs.get("fine_tune")))
         elif isinstance(params, TransformParams | SampleParams):
@@ -67,6 +72,16 @@ def _check_weights(params: PrepareParams, on_missing_weights: Callable[[str], No
         if on_missing_weights is None:
             raise
         on_missing_weights(str(error))
+
+
+def _check_library(network: str, image_size: int) -> None:
+    """Check that a library has the network that is to be trained, and that it takes the size, if that is known."""
+    if is_library_network(network):
+        from dgs_utils.classifiers import library_networks  # here, because torch takes a while to import
+
+        library_networks.library_name(network)
+        if image_size:
+            library_networks.check_library_network(network, image_size)
 
 
 def _check_originals(params: PrepareParams) -> None:

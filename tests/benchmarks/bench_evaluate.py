@@ -27,8 +27,9 @@ from dgs_utils.classifiers.augmentation import (
     augment,
     cutmix,
 )
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.training import ImageTensors, Recipe, predict_logits, train_classifier
+from dgs_utils.classifiers.training import Recipe, predict_logits, train_classifier
 from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.seeds import torch_rng
 

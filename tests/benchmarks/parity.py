@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from dgs_utils.classifiers.training import ImageTensors
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.evaluate import evaluate_set
 
 WAYS = {"fused fp32": {"compile": "on"}, "fused bf16": {"compile": "on", "precision": "bf16"}}

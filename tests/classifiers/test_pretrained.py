@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from small_scorers import photographs, unfilled, weights_for
+from small_scorers import FAMILIES, photographs, unfilled, weights_for
 from torch import nn
 
 from dgs_utils.classifiers import scorer as classifiers
@@ -26,11 +25,6 @@ from dgs_utils.runtime.seeds import numpy_rng
 
 NAMES = torchvision.models.list_models(module=torchvision.models)
 ENTRIES = [(name, entry) for name in NAMES for entry in torchvision.models.get_model_weights(name)]
-FAMILIES = re.findall(r"\w+", """
-alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet0_5 mobilenet_v2
-mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnext50_32x4d shufflenet_v2_x0_5 squeezenet1_1 swin_t
-swin_v2_t vit_b_32
-""")  # the lightest of each but VGG, of half a gigabyte, which is as AlexNet
 TRIED = NAMES if os.environ.get("DGS_ALL_NETWORKS") else FAMILIES  # all 80 take a quarter of an hour and 8 GB
 SMALL = "shufflenet_v2_x0_5"
 

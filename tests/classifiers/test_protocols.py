@@ -14,6 +14,7 @@ from dgs_utils.classifiers.protocols import (
     IDC,
     PROTOCOLS,
     RDED,
+    UAG,
     half_cosine_rate,
     steps_rate,
     training_augmentation,
@@ -105,6 +106,7 @@ def test_the_last_test_always_counts(epochs):
     for protocol in PROTOCOLS.values():
         assert protocol.counts(epochs, epochs)
     assert all(IDC.counts(epoch, epochs) for epoch in range(1, epochs + 1))
+    assert [epoch for epoch in range(1, epochs + 1) if UAG.counts(epoch, epochs)] == [epochs]
     early = [epoch for epoch in range(1, epochs) if RDED.counts(epoch, epochs)]
     assert all(5 * epoch > 4 * epochs for epoch in early)
 
@@ -120,4 +122,10 @@ def test_transforms_of_the_protocols():
 
 
 def test_labels_are_those_of_the_published_families():
-    assert {name: protocol.label for name, protocol in PROTOCOLS.items()} == {"idc": "H-A", "rded": "S-R"}
+    assert {name: protocol.label for name, protocol in PROTOCOLS.items()} == {"idc": "H-A", "rded": "S-R", "uag": "UAG"}
+
+
+def test_uag_is_adamw_by_the_steps_of_idc():
+    assert (UAG.optimiser, UAG.learning_rate, UAG.temperature) == ("adamw", 0.001, 0)
+    assert [round(UAG.rate(epoch, 12), 6) for epoch in (8, 9, 10, 11)] == [1, 0.2, 0.2, 0.04]
+    assert adamw(nn.Linear(2, 2), 0.1).param_groups[0]["weight_decay"] == 0.01

@@ -11,11 +11,12 @@ import torch
 from small_world import CLASSES, make_prepare, open_stage, write_digits
 
 from dgs_utils import evaluate, prepare
+from dgs_utils.classifiers.image_tensors import load_images
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.preprocessing import ResizeCrop
 from dgs_utils.classifiers.protocols import PROTOCOLS, Augmentation
 from dgs_utils.classifiers.scorer import extract_features, load_classifier
-from dgs_utils.classifiers.training import Recipe, load_images, train_classifier
+from dgs_utils.classifiers.training import Recipe, train_classifier
 from dgs_utils.images import prepare_dataset
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import validate

@@ -18,16 +18,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from dgs_utils.classifiers.augmentation import augment, cutmix, normalise, to_float
+from dgs_utils.classifiers.image_tensors import load_images
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import RDED, Augmentation
-from dgs_utils.classifiers.training import (
-    Outcome,
-    Recipe,
-    evaluation_epochs,
-    load_images,
-    predict_logits,
-    train_classifier,
-)
+from dgs_utils.classifiers.training import Outcome, Recipe, evaluation_epochs, predict_logits, train_classifier
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.runtime import compiling
 from dgs_utils.runtime.allocator import keep_freed_memory

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from dgs_utils.classifiers.training import ImageTensors
+from dgs_utils.classifiers.image_tensors import ImageTensors
 
 NOISE_CLASSES = 3
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils import evaluate
-from dgs_utils.classifiers.training import ImageTensors
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.images.duplicates import match_near_duplicates, signatures
 from dgs_utils.images.image_set import ImageSet
 

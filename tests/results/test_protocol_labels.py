@@ -39,6 +39,8 @@ SOFT = {**BASE, "protocol": "rded", "norm": "batch", "batch_size": 50, "learning
     ({**SOFT, "teacher": "resnet18 trained on the subset, rded, 30 epochs, 224 px"},
      "S-R, scaled: teacher resnet18 trained on the subset, rded, 30 epochs, 224 px"),
     ({**SOFT, "norm": "instance", "teacher": ""}, "S-R, scaled: instance norm, teacher unknown"),
+    ({**HARD, "protocol": "uag", "learning_rate": 0.001, "evaluations": 1}, "UAG"),  # of which the last test counts
+    ({**HARD, "network": "timm:resnet18", "norm": "own"}, "H-A, scaled: network timm:resnet18"),
     ({**HARD, "protocol": "own", "label": "mine"}, "mine")])
 def test_a_label_is_earned(row, label):
     assert protocol_label(row) == label

@@ -14,12 +14,13 @@ from oracle import draw_weights
 from small_world import small_classifier, write_digits
 
 from dgs_utils.classifiers.augmentation import constants
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import NETWORKS, build_network
 from dgs_utils.classifiers.preprocessing import ResizeCrop
 from dgs_utils.classifiers.protocols import IDC, RDED, Augmentation
 from dgs_utils.classifiers.scorer import Classifier, ClassifierConfig, extract_features
 from dgs_utils.classifiers.teachers import teacher_of
-from dgs_utils.classifiers.training import ImageTensors, Recipe, train_classifier
+from dgs_utils.classifiers.training import Recipe, train_classifier
 from dgs_utils.condense import CONDENSERS
 from dgs_utils.difficulty import score_images
 from dgs_utils.diffusion.autoencoder import Autoencoder, LatentAutoencoder

@@ -21,10 +21,11 @@ from small_world import small_classifier, write_digits
 from waits import HANG
 
 from dgs_utils.classifiers.evaluator import Evaluator
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import IDC, NO_AUGMENTATION, RDED
 from dgs_utils.classifiers.scorer import extract_features
-from dgs_utils.classifiers.training import ImageTensors, Recipe, train_classifier
+from dgs_utils.classifiers.training import Recipe, train_classifier
 from dgs_utils.condense import CONDENSERS, condense_set
 from dgs_utils.difficulty import score_images
 from dgs_utils.diffusion.autoencoder import LatentAutoencoder

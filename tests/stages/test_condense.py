@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from small_world import make_prepare, open_stage, write_digits
 
+from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import Augmentation
-from dgs_utils.classifiers.training import ImageTensors, Recipe, load_images, train_classifier
+from dgs_utils.classifiers.training import Recipe, train_classifier
 from dgs_utils.condense import CONDENSERS, condense, condense_set, open_condenser, siamese
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import validate

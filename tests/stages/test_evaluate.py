@@ -15,7 +15,8 @@ from small_world import CLASSES, make_pool, open_stage, small_classifier, write_
 from dgs_utils import evaluate, sample
 from dgs_utils.classifiers import evaluator
 from dgs_utils.classifiers.augmentation import augment, normalise
-from dgs_utils.classifiers.training import load_images, train_classifier
+from dgs_utils.classifiers.image_tensors import load_images
+from dgs_utils.classifiers.training import train_classifier
 from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.results.correctness import read_correctness

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 from small_world import make_world, open_stage
 
 from dgs_utils import figures, sample
-from dgs_utils.classifiers.training import ImageTensors
+from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.evaluate import evaluate_set
 from dgs_utils.images.classes import display_names, pick_figure_classes
 from dgs_utils.methods import METHODS

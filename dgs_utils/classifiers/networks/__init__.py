@@ -2,10 +2,13 @@
 
 from functools import partial
 
+from torch import nn
+
 from dgs_utils.classifiers.networks.convnet import ConvNet
 from dgs_utils.classifiers.networks.layers import NORMS, Network, stem_size
 from dgs_utils.classifiers.networks.resnet import ResNet, ResNetAP
 from dgs_utils.params.base import did_you_mean
+from dgs_utils.params.types import is_library_network
 
 NETWORKS = {
     **{f"convnet{depth}": partial(ConvNet, depth) for depth in (3, 4, 5, 6)},
@@ -14,20 +17,29 @@ NETWORKS = {
 }
 
 
-def build_network(name: str, num_classes: int, image_size: int, norm: str = "instance", channels: int = 3) -> Network:
+def build_network(name: str, num_classes: int, image_size: int, norm: str = "instance", channels: int = 3) -> nn.Module:
     """Return a freshly initialised network.
 
     Args:
-        name: a key of `NETWORKS`.
+        name: a key of `NETWORKS`, or a library's: ``torchvision:<name>`` or ``timm:<name>``, with ``@small`` at the end
+            for a first layer for small images (`library_networks`).
         num_classes: outputs.
         image_size: side of the images in pixels; it also decides the stem of the ResNets.
-        norm: "instance" or "batch".
+        norm: "instance" or "batch"; those of libraries have their own.
         channels: of the images.
 
     Raises:
         ValueError: an unknown name or norm, or images so small that a pool finds a single pixel to average, or that
-            an instance norm finds one to normalise, which would leave nothing of it.
+            an instance norm finds one to normalise, which would leave nothing of it; or a size that a library's network
+            cannot take.
+
+    >>> build_network("torchvision:resnet18@small", num_classes=10, image_size=32).fc.out_features
+    10
     """
+    if is_library_network(name):
+        from dgs_utils.classifiers.library_networks import build_library_network  # here, since it is built on this one
+
+        return build_library_network(name, num_classes, image_size, channels)
     if name not in NETWORKS:
         raise ValueError(f"{name!r} is no network{did_you_mean(name, NETWORKS)}")
     if norm not in NORMS:
