@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "classifiers.measures": ["difficulty_scores"],
     "selection.coresets": ["herding", "k_center"],
     "condense": ["condense_set"],
+    "difficulty.pipeline": ["DGSPipeline"],
     "difficulty.scoring": ["score_images"],
     "classifiers.teachers": ["teacher_of"],
     "evaluate": ["evaluate_set"],
