@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from dgs_utils.classifiers.evaluator import Evaluator
 from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
 from dgs_utils.classifiers.networks import build_network
 from dgs_utils.classifiers.protocols import PROTOCOLS
-from dgs_utils.classifiers.recipes import recipe_of
-from dgs_utils.classifiers.scorer import load_classifier
-from dgs_utils.classifiers.teachers import teacher_of
-from dgs_utils.classifiers.training import Outcome, Recipe, Teacher
+from dgs_utils.classifiers.recipes import Recipe, recipe_of
+from dgs_utils.classifiers.run_teachers import has_soft_labels, label_columns, open_soft_labels, open_teacher
+from dgs_utils.classifiers.soft_labels import SoftLabels, Teacher
+from dgs_utils.classifiers.training import Outcome
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.duplicates import check_overlap, near_duplicates_warning
 from dgs_utils.images.image_set import ImageSet
@@ -47,8 +46,8 @@ from dgs_utils.store.session import Run
 
 def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, network: str = "convnet3",
                  protocol: str = "idc", seeds: Iterable[int] = (0,), *, image_size: int = 0, norm: str = "instance",
-                 ipc: int = -1, teacher: Teacher | None = None, method: str = "", pool_seed: int | str = "",
-                 selection_seed: int | str = "", device: str = "auto", workers: int = 0,
+                 ipc: int = -1, teacher: Teacher | SoftLabels | None = None, method: str = "",
+                 pool_seed: int | str = "", selection_seed: int | str = "", device: str = "auto", workers: int = 0,
                  progress: Callable = no_progress, **settings: Any) -> pd.DataFrame:
     """Train a network on a set and test it on another, once for each seed.
 
@@ -61,7 +60,7 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         image_size: side in pixels that files are brought to; tensors have theirs.
         norm: "instance" or "batch"; networks of libraries have their own.
         ipc: images per class that the protocol goes by; −1 = those of the largest class, 0 = the full set.
-        teacher: gives soft labels, for protocols that want them (see `teacher_of`).
+        teacher: gives soft labels, for protocols that want them (see `teacher_of`); or `soft_labels.SoftLabels`.
         method, pool_seed, selection_seed: what made the set, for `results.comparisons`; "" where there is no such seed.
         device: where the training runs.
         workers: threads that read images; 0 = one per core.
@@ -229,31 +228,13 @@ def run_recipe(run: Run, ipc: int, tiles: int = 1, classes: int = 10) -> Recipe:
                      **settings)
 
 
-def open_teacher(run: Run, device: torch.device) -> Teacher | None:
-    """Return the run's teacher, or None where the protocol has hard labels.
-
-    Raises:
-        ValueError: it is of other classes, or was trained on a test image.
-    """
-    if not PROTOCOLS[run.params.protocol].temperature:
-        return None
-    prepare = run.inputs["prepare"]
-    folder = run.inputs.get("teacher", prepare)
-    names, teacher_names = (list(read_classes(path)["class"]) for path in (prepare, folder))
-    if names != teacher_names:
-        raise ValueError(f"evaluate.teacher is {folder}, which has the classes {', '.join(teacher_names)}, and "
-                         f"{prepare} has {', '.join(names)}; train the teacher on the same classes, in the same order")
-    if folder != prepare:
-        check_overlap(ImageSet.read(folder, "train"), ImageSet.read(prepare, "val"))
-    return teacher_of(load_classifier(folder / "classifier").to(device), read_classes(folder)["index"])
-
-
 def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     """Train and test all repeats on the sets of `open_sets`, and write the results; return ``results.csv``.
 
     Writes ``results.csv`` (one row a training: everything that tells it apart, best and last top-1 in percent, tests),
     ``curves.csv``, ``per_class.csv`` and ``confusion.csv`` (of the last epoch), ``correct.npz`` (per image, packed
-    bits; ``correct_best.npz`` of the best epoch) and ``timing.csv`` (of each training, and whether compiled).
+    bits; ``correct_best.npz`` of the best epoch), ``timing.csv`` (of each training, and whether compiled), and stored
+    soft labels (`soft_labels.soft_labels_file`) where they are asked for and the set has none.
     """
     if run.cached:
         return read_table(run.folder / "results.csv")
@@ -263,12 +244,15 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     planned = 0 if method.whole else ipc
     recipe = run_recipe(run, planned, method.tiles, len(test.classes))
     seeds = range(params.seed, params.seed + params.repeats)
-    if not all(_is_done(run, seed) for seed in seeds):
+    if not (all(_is_done(run, seed) for seed in seeds) and has_soft_labels(run)):
         train_tensors = as_tensors(train, params.image_size).to(device)
         test_tensors = as_tensors(test, params.image_size, zoom=recipe.protocol.test_zoom).to(device)
         if sentence := find_test_copies(train, test, train_tensors, test_tensors, recipe.protocol.test_zoom):
             run.warn(sentence, decides=True)
-        teacher = open_teacher(run, device)
+        labels = open_soft_labels(run, train, train_tensors, recipe, row)
+        teacher = open_teacher(run, device) if labels is None else labels
+        if labels is not None:
+            train_tensors = labels.in_order(train_tensors, list(train.table["file_name"]))
         evaluator = Evaluator(params.network, train_tensors, test_tensors, recipe, len(test.classes), params.norm,
                               teacher, run.warn)
         for seed in seeds:
@@ -278,7 +262,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     row |= training_columns(recipe, params.protocol, params.network, params.norm, params.image_size, planned,
                             len(test.classes))
     row |= {"flip": parameter(run.inputs["prepare"], "flip"), "precision": params.precision, "key": run.key,
-            "augment": params.augment, "test_list": test_list_hash(test),
+            "augment": params.augment, "test_list": test_list_hash(test), **label_columns(run, train),
             "steps": recipe.epochs * -(-len(train) // recipe.batch_size)}
     run.count = params.repeats
     return _write_results(run, row, seeds, test)

@@ -61,6 +61,11 @@ class EpochLoader:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
+    def rows(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """Return the images (N,) of a batch, and the index in it of the one mixed into each; None without CutMix."""
+        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return self.order[part], self.draws.partner[part] if self.boxes else None
+
     def batch(self, index: int) -> TrainingBatch:
         """Return a batch by its index, from 0."""
         part = slice(index * self.batch_size, (index + 1) * self.batch_size)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import build_network
-from dgs_utils.classifiers.training import Outcome, Recipe, Teacher, train_classifier
+from dgs_utils.classifiers.recipes import Recipe
+from dgs_utils.classifiers.soft_labels import SoftLabels, Teacher
+from dgs_utils.classifiers.training import Outcome, train_classifier
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_seeded
 from dgs_utils.store.checkpoint import Checkpointer
@@ -22,12 +24,13 @@ class Evaluator:
         recipe: see `training.Recipe`.
         classes: outputs.
         norm: "instance" or "batch".
-        teacher: for protocols with soft labels.
+        teacher: for protocols with soft labels; or the stored labels of one.
         warn: see `training.train_classifier`.
     """
 
     def __init__(self, network: str, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
-                 norm: str = "instance", teacher: Teacher | None = None, warn: Callable[[str], None] = warnings.warn):
+                 norm: str = "instance", teacher: Teacher | SoftLabels | None = None,
+                 warn: Callable[[str], None] = warnings.warn):
         self.train_set, self.test_set, self.recipe, self.teacher, self.warn = train, test, recipe, teacher, warn
         self.network_args = (network, classes, train.images.shape[-1], norm)
         with torch_seeded("overwritten"):

@@ -1,8 +1,42 @@
-"""A protocol's recipe of training, with some of its numbers changed."""
+"""Recipes of training: a protocol's numbers, some of them changed."""
 
-from dgs_utils.classifiers.protocols import NO_AUGMENTATION, PROTOCOLS, training_augmentation
-from dgs_utils.classifiers.training import Recipe
+from dataclasses import dataclass, field
+
+from dgs_utils.classifiers.protocols import (
+    IDC,
+    NO_AUGMENTATION,
+    PROTOCOLS,
+    Augmentation,
+    Protocol,
+    training_augmentation,
+)
 from dgs_utils.params.base import did_you_mean
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained.
+
+    Attributes:
+        epochs: passes over the set.
+        batch_size: the last, smaller batch of an epoch is kept.
+        learning_rate: at the start.
+        evaluations: tests during training, evenly spread.
+        augmentation: training transforms.
+        precision: "fp32" or "bf16".
+        protocol: optimiser, schedule, labels, and which tests count.
+        compile: "auto", "on" or "off": whether steps are compiled: by `torch.compile`, as CUDA graphs on a GPU,
+            or with the layers of `networks.fused` (`should_compile_steps`).
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    evaluations: int = 100
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: str = "fp32"
+    protocol: Protocol = IDC
+    compile: str = "off"
 
 
 def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, epoch_factor: float = 1.0,

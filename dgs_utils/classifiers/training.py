@@ -6,7 +6,7 @@ Images are decoded once and stay on the device as uint8; transforms, CutMix and 
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,9 @@ from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.networks import Network
 from dgs_utils.classifiers.networks.fused import C_OPTIONS, SOURCE, can_fuse, fuse
 from dgs_utils.classifiers.optimisers import OPTIMISERS
-from dgs_utils.classifiers.protocols import IDC, Augmentation, Protocol
+from dgs_utils.classifiers.protocols import Protocol
+from dgs_utils.classifiers.recipes import Recipe
+from dgs_utils.classifiers.soft_labels import SoftLabels, Teacher
 from dgs_utils.runtime.allocator import keep_freed_memory
 from dgs_utils.runtime.compiling import should_compile
 from dgs_utils.runtime.devices import autocast, memory_format
@@ -36,7 +38,6 @@ COMPILE_FROM = 20_000  # steps on a GPU outweigh the minute or so that compiling
 # sizes and saves 1.4 to 4 microseconds a pixel (by tests/benchmarks/bench_compile.py, at 32 and 64 px).
 COMPILE_FROM_PIXELS = 2**26
 FUSE_FROM_PIXELS = 2**22  # the same where `networks.fused` compiles its layers, in a second
-Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
 EpochCallback = Callable[[int, Network], None]  # called after an epoch (from 1) with the network
 
 
@@ -48,32 +49,6 @@ def evaluation_epochs(epochs: int, evaluations: int) -> set[int]:
     """
     every = max(epochs // evaluations, 1)
     return {*range(every, epochs + 1, every), epochs}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a classifier is trained.
-
-    Attributes:
-        epochs: passes over the set.
-        batch_size: the last, smaller batch of an epoch is kept.
-        learning_rate: at the start.
-        evaluations: tests during training, evenly spread.
-        augmentation: training transforms.
-        precision: "fp32" or "bf16".
-        protocol: optimiser, schedule, labels, and which tests count.
-        compile: "auto", "on" or "off": whether steps are compiled: by `torch.compile`, as CUDA graphs on a GPU,
-            or with the layers of `networks.fused` (`should_compile_steps`).
-    """
-
-    epochs: int
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    evaluations: int = 100
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: str = "fp32"
-    protocol: Protocol = IDC
-    compile: str = "off"
 
 
 @dataclass
@@ -124,9 +99,9 @@ def predict_logits(network: Network, images: Tensor, batch_size: int = 0, precis
 
 
 def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int = 0,
-                     progress: Callable = no_progress, teacher: Teacher | None = None, stage: str = "evaluate",
-                     checkpointer: Checkpointer | None = None, on_epoch_end: EpochCallback | None = None,
-                     warn: Callable[[str], None] = warnings.warn) -> Outcome:
+                     progress: Callable = no_progress, teacher: Teacher | SoftLabels | None = None,
+                     stage: str = "evaluate", checkpointer: Checkpointer | None = None,
+                     on_epoch_end: EpochCallback | None = None, warn: Callable[[str], None] = warnings.warn) -> Outcome:
     """Train a network and test it on the way.
 
     Args:
@@ -135,7 +110,7 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
         recipe: see `Recipe`.
         seed: names every draw of the training (order, augmentation); the initial weights are the caller's.
         progress: wraps the epochs.
-        teacher: for protocols with soft labels.
+        teacher: for protocols with soft labels; or the stored labels of one.
         stage: the stage that trains; it begins the names of the draws.
         checkpointer: saves the state between two steps, and has the state to resume from, if any.
         on_epoch_end: called after each epoch; after a resumption perhaps a second time for the same epoch.
@@ -148,6 +123,8 @@ def train_classifier(network: Network, train: ImageTensors, test: ImageTensors, 
     """
     if recipe.protocol.temperature and teacher is None:
         raise ValueError(f"protocol {recipe.protocol.label} trains on soft labels; give train_classifier a teacher")
+    if isinstance(teacher, SoftLabels):
+        teacher.check(recipe, train)
     check_last_batch(network, train, recipe.batch_size)
     if train.images.device.type == "cpu":
         keep_freed_memory()
@@ -207,7 +184,7 @@ class TrainingLoop:
     """
 
     def __init__(self, network: Network, train: ImageTensors, test: ImageTensors, recipe: Recipe, seed: int,
-                 teacher: Teacher | None, stage: str, compiled: bool):
+                 teacher: Teacher | SoftLabels | None, stage: str, compiled: bool):
         self.network, self.train, self.test, self.recipe = network, train, test, recipe
         self.seed, self.teacher, self.stage = seed, teacher, stage
         self.compiled, self.forward = compiled, compiled_steps(network) if compiled else network
@@ -256,19 +233,32 @@ class TrainingLoop:
             group["lr"] = self.recipe.learning_rate * self.recipe.protocol.rate(epoch, self.recipe.epochs)
 
     def _train_epoch(self, number: int, checkpointer: Checkpointer) -> None:
-        rng = torch_rng(self.stage, "training", self.seed, number)
+        labels = self.teacher
+        seed = labels.seed if isinstance(labels, SoftLabels) and labels.kind == "crop" else self.seed  # of their crops
+        rng = torch_rng(self.stage, "training", seed, number)
         loader = EpochLoader(self.train.images, self.train.labels, self.recipe.augmentation,
                              self.recipe.batch_size, rng)
         self.network.train()
         for index in range(len(self.losses), len(loader)):
             batch = loader.batch(index)
             with self._seeded(number, index), autocast(batch.images.device, self.recipe.precision):
-                loss = batch_loss(self.forward, batch, self.recipe.protocol, self.teacher)
+                loss = batch_loss(self.forward, batch, self.recipe.protocol, self._target(number, batch, loader, index))
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.optimiser.step()
             self.losses.append(loss.detach())
             checkpointer.maybe_save(self.state)
+
+    @torch.no_grad()
+    def _target(self, epoch: int, batch: TrainingBatch, loader: EpochLoader, index: int) -> Tensor | None:
+        """Return the logarithms of a batch's soft labels; None where labels are hard."""
+        temperature = self.recipe.protocol.temperature
+        if not temperature:
+            return None
+        if isinstance(self.teacher, SoftLabels):
+            return self.teacher.target(epoch, *loader.rows(index), batch.lam, temperature)
+        assert self.teacher is not None, "soft labels need a teacher"  # `train_classifier` has asked for one
+        return (self.teacher(batch.images).float() / temperature).log_softmax(1)
 
     def _seeded(self, epoch: int, index: int) -> AbstractContextManager:
         """Name the draws of a step of a network that is not ours, such as dropout's and stochastic depth's."""
@@ -296,14 +286,15 @@ def compiled_steps(network: Network) -> Network:
     return torch.compile(network, mode="reduce-overhead", dynamic=False)
 
 
-def batch_loss(network: Network, batch: TrainingBatch, protocol: Protocol, teacher: Teacher | None = None) -> Tensor:
-    """Return a batch's loss: cross-entropy to (mixed) labels, or KL(teacher ‖ network) at a temperature."""
+def batch_loss(network: Network, batch: TrainingBatch, protocol: Protocol, target: Tensor | None = None) -> Tensor:
+    """Return a batch's loss: cross-entropy to (mixed) labels, or KL(target ‖ network) at a temperature.
+
+    ``target`` has the logarithms (N, classes) of soft labels.
+    """
     images, labels, mixed_labels, lam = batch
-    if protocol.temperature:
-        assert teacher is not None, "soft labels need a teacher"  # `train_classifier` has asked for one
-        with torch.no_grad():
-            target = (teacher(images).float() / protocol.temperature).log_softmax(1)
-            if protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+    if target is not None:
+        if protocol.extra_pass and any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+            with torch.no_grad():
                 network(images)
         predicted = (network(images).float() / protocol.temperature).log_softmax(1)
         return F.kl_div(predicted, target, reduction="batchmean", log_target=True)

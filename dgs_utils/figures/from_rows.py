@@ -17,7 +17,7 @@ from dgs_utils.results.baselines import (
 from dgs_utils.results.comparisons import MARGIN, compare_with_others
 from dgs_utils.results.confusion import count_confusions
 from dgs_utils.results.gain_vs_shift import gains_by_bias, pool_gains
-from dgs_utils.results.result_tables import layout_table
+from dgs_utils.results.result_tables import bytes_table, layout_table
 from dgs_utils.results.rows import fill_columns, main_series
 from dgs_utils.results.summaries import summarise, without_ablations
 from dgs_utils.runtime.seeds import numpy_rng
@@ -33,6 +33,7 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
 
     Returns:
         By name: "comparison", text of mean ± standard deviation (for several protocols one each: "comparison-idc");
+        "bytes" of images and stored soft labels beside accuracy (`result_tables.bytes_table`);
         "summary" (`baselines.add_baseline_differences`); "differences" of difficulty-guided sampling to each other
         series (`comparisons.compare_with_others`); "rules" (`baselines.gains_over_random`); "gains" of rules by the
         bias of pools (`gain_vs_shift.gains_by_bias`).
@@ -42,7 +43,8 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
     protocols = list(summary["protocol"].unique())
     tables = {"comparison" if len(protocols) == 1 else f"comparison-{protocol}":
              layout_table(summary[summary["protocol"] == protocol], "comparison") for protocol in protocols}
-    return tables | {"summary": add_baseline_differences(rows), "rules": gains_over_random(rows),
+    return tables | {"bytes": bytes_table(summary), "summary": add_baseline_differences(rows),
+                    "rules": gains_over_random(rows),
                     "gains": gains_by_bias(pool_gains(rows)), "differences": compare_series(rows, margin=margin)}
 
 

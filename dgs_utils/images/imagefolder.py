@@ -19,11 +19,14 @@ import pandas as pd
 from dgs_utils.images.folder_roles import SPLITS, check_class_names, is_role, no_classes_error
 from dgs_utils.images.labels_file import add_class, read_labels_file
 from dgs_utils.images.scan import ARCHIVES, FolderScan, format_counts, scan_folder, suffix_of, to_nfc
+from dgs_utils.params.types import SOFT_LABEL_KINDS, soft_labels_file
 from dgs_utils.runtime.table_io import TABLE_SUFFIXES, read_table
 from dgs_utils.store.filenames import check_all_relative, check_name, links_outside
 from dgs_utils.store.manifest import MANIFEST, read_manifest, read_run_inputs
 from dgs_utils.store.node import image_root
 from dgs_utils.store.paths import outputs_root, resolve_path
+
+SOFT_LABELS = [soft_labels_file(kind) for kind in SOFT_LABEL_KINDS]  # beside a published set; stage 06 reads them
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def _read_any(folder: Path, classes: list[str]) -> ImageListing:
         table = table.assign(label=table["label"].rank(method="dense").astype(int) - 1) if known else table.drop(
             columns="label")
     skipped = scan.skipped.copy()
-    skipped.update(suffix_of(name) for name in scan.others if name not in labels_files)
+    skipped.update(suffix_of(name) for name in scan.others if name not in (*labels_files, *SOFT_LABELS))
     skipped["test images without classes"] = sum(len(scan.below(part).images) for part in unlabelled)
     unused = len(scan.images) - len(table) - skipped["test images without classes"]
     skipped["images not in the list" if labels_files else "images outside class folders"] = unused

@@ -51,6 +51,8 @@ class EvaluateParams(StageParams):
         "", description='teacher, trained on all originals; "" = the scorer of stage 00; resnet18 as published')
     teacher_epochs: Count = Field(0, description="epochs of that training; 0 = 300 as published")
     teacher: Folder = Field("", description="stage 00 with the network that teacher_network names")
+    soft_labels: Literal["teacher", "image", "crop"] = Field(
+        "teacher", description="of rded: asked of the teacher at each step, or stored per image, or per image and crop")
     epochs: Count = Field(0, description="epochs of a training; 0 = the published number for this IPC")
     epoch_factor: Annotated[float, Field(ge=0)] = Field(
         0.0, description="scales the protocol's epochs; 0 = 0.0075 for digits, 1 for others")
@@ -71,7 +73,8 @@ class EvaluateParams(StageParams):
         return {name: value for name, value in super().cache_params().items() if name not in apart}
 
     def unused(self) -> tuple[str, ...]:
-        return ("norm",) if is_library_network(self.network) else ()
+        soft = self.protocol in SOFT_LABEL_PROTOCOLS and self.soft_labels != "teacher"
+        return (*["norm"] * is_library_network(self.network), *["soft_labels"] * (not soft))
 
     def defaults(self, originals: Mapping[str, Any]) -> dict[str, Any]:
         usual, quick = image_defaults(originals), is_quickstart(originals)

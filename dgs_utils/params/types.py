@@ -38,9 +38,15 @@ StudentName = Annotated[NetworkName | str, BeforeValidator(check_network_name)]
 Trained = Annotated[Literal[""] | NetworkName | str, BeforeValidator(check_network_name)]  # in a stage 00 of its own
 ProtocolName = Literal["idc", "rded", "uag"]
 SOFT_LABEL_PROTOCOLS = ("rded",)  # protocols with soft labels
+SOFT_LABEL_KINDS = ("image", "crop")  # that can be stored
 DISTILLED_SET = Input(stage="05_sample", alternative="08_condense")
 
 
 def min_nonzero(*counts: int) -> int:
     """Return the smallest count; 0 means no limit."""
     return min((count for count in counts if count), default=0)
+
+
+def soft_labels_file(kind: str) -> str:
+    """Return the name of the file of a kind of soft labels, in a set and in its evaluation."""
+    return f"soft_labels_{kind}.safetensors"

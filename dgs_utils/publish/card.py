@@ -3,7 +3,7 @@
 import re
 import shlex
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -29,7 +29,8 @@ MARKUP = str.maketrans({sign: f"\\{sign}" for sign in string.punctuation if sign
 
 
 def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame, manifests: dict[str, dict[str, Any]],
-                 licence: str, titles: Mapping[str, str] = {}, recognised: pd.Series | None = None) -> str:
+                 licence: str, titles: Mapping[str, str] = {}, recognised: pd.Series | None = None,
+                 soft_labels: Sequence[str] = ()) -> str:
     """Return the text of ``README.md``.
 
     Args:
@@ -40,6 +41,7 @@ def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame,
         licence: a licence of the hub, or any other name.
         titles: the readable name of each class.
         recognised: by class, the fraction of its images that the scorer assigns to it.
+        soft_labels: kinds of stored soft labels that go along.
     """
     from huggingface_hub import DatasetCard, DatasetCardData  # here, because it takes a while to import
 
@@ -63,7 +65,7 @@ def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame,
         header, template_path=str(files("dgs_utils.publish") / "templates" / "card.md"),
         kind="scored pool" if section == "difficulty" else "distilled set",
         dataset=prepare.get("dataset", "folder"), images=len(table), method=method.label if method else "",
-        columns=list(cells), counts=_range(counts), picture=PICTURE,
+        columns=list(cells), soft_labels=soft_labels, counts=_range(counts), picture=PICTURE,
         rows=list(zip(*cells.values(), strict=True)),
         recognised=None if recognised is None else 100 * (recognised * counts).sum() / counts.sum(),
         scorer=escape_markdown(prepare.get("classifier", "")),

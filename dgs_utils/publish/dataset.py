@@ -8,7 +8,7 @@ paths of the maker's machine.
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -20,6 +20,7 @@ from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.portable_names import class_folders, portable_filename
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
+from dgs_utils.params.types import SOFT_LABEL_KINDS, soft_labels_file
 from dgs_utils.publish.card import PICTURE, dataset_card
 from dgs_utils.results.rows import check_columns
 from dgs_utils.runtime.table_io import read_table
@@ -47,6 +48,7 @@ class Publication:
         results: one row a training on this set; may be empty.
         titles: the readable name of each class, where it is known.
         recognised: by class, the fraction of its images that the scorer assigns to it; None if that is not known.
+        soft_labels: by kind, a file of stored soft labels of the images.
     """
 
     images: ImageSet
@@ -55,6 +57,7 @@ class Publication:
     results: pd.DataFrame
     titles: dict[str, str]
     recognised: pd.Series | None
+    soft_labels: dict[str, Path] = field(default_factory=dict)
 
 
 def publish(folder: Path, destination: str, licence: str) -> str:
@@ -116,7 +119,21 @@ def collect(folder: Path) -> Publication:
                        read_table(transform / "thresholds.csv") if transform else None,
                        pd.DataFrame() if scored else _results(manifest),
                        display_names(read_classes(prepare)) if prepare else {},
-                       _recognised(table, scores, prepare) if scores and prepare else None)
+                       _recognised(table, scores, prepare) if scores and prepare else None,
+                       {} if scored else _soft_labels(manifest))
+
+
+def _soft_labels(manifest: dict[str, Any]) -> dict[str, Path]:
+    """Return a file of each kind of soft labels that evaluations of a set have stored; print which, of several."""
+    chosen: dict[str, Path] = {}
+    for folder in _results_with_input("06_evaluate", "distilled", manifest["content"]):
+        for kind in SOFT_LABEL_KINDS:
+            if (path := folder / soft_labels_file(kind)).is_file():
+                check_bytes(folder)
+                if chosen.setdefault(kind, path) != path:
+                    print(f"Several evaluations have soft labels per {kind}; those of {chosen[kind].parent.name} go "
+                          f"along")
+    return chosen
 
 
 def check_bytes(folder: Path) -> None:
@@ -226,6 +243,11 @@ def write_dataset(target: Path, publication: Publication, licence: str) -> None:
         if copy.exists():  # two subfolders have an image of this name
             copy = copy.with_name(portable_filename(f"{path.parent.name}-{len(copies)}-{path.name}"))
         copies.append(copy_image(path, copy).relative_to(target).as_posix())
+    former = dict(zip(images.table["file_name"], copies, strict=True))
+    for kind, path in publication.soft_labels.items():
+        from dgs_utils.classifiers.soft_labels import SoftLabels  # here, because torch takes a while to import
+
+        SoftLabels.read(path).renamed(former).save(target / soft_labels_file(kind))
     table = images.table.assign(file_name=copies)
     table = strip_paths(table[[name for name in COLUMNS if name in table]])
     write_csv(target / "metadata.csv", table)
@@ -238,7 +260,8 @@ def write_dataset(target: Path, publication: Publication, licence: str) -> None:
     for stage, manifest in manifests.items():
         write_json(target / "manifests" / f"{stage}.json", manifest)
     _write_picture(target, table, publication.titles)
-    card = dataset_card(images.classes, table, results, manifests, licence, publication.titles, publication.recognised)
+    card = dataset_card(images.classes, table, results, manifests, licence, publication.titles, publication.recognised,
+                        list(publication.soft_labels))
     (target / "README.md").write_text(card, encoding="utf-8")
 
 

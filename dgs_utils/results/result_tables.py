@@ -123,13 +123,28 @@ def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.
         stem = FILE_STEMS.get(name, name) + ("" if len(protocols) == 1 else f"-{protocol}")
         table, words = layout_table(part, name), caption(part, name)
         write_csv(folder / f"{stem}.csv", cells_shown(part, name))
+        sizes = bytes_table(part) if name == "comparison" else pd.DataFrame()
         with atomic(folder / f"{stem}.md") as partial:
-            partial.write_text(f"{markdown(table)}\n\n{words}\n")
+            partial.write_text(f"{markdown(table)}\n\n{words}\n" + (f"\n{markdown(sizes)}\n" if len(sizes) else ""))
         with atomic(folder / f"{stem}.tex") as partial:
             latex = _latex(layout_table(part, name, bold=r"\textbf{{{}}}"))
             partial.write_text(latex + f"% {words}\n".replace("±", r"$\pm$"))
         shown[protocol] = table
     return shown
+
+
+def bytes_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracies beside the bytes of images and stored soft labels, smallest first, for cells that have them.
+
+    Sets that are compared under one budget of bytes stand beside each other, whatever their IPC.
+    """
+    shown = summary[summary["bytes"] > 0].sort_values("bytes", kind="stable")
+    spreads = {name: [mean_and_spread(*pair) for pair in zip(shown[name], shown[std], strict=True)]
+               for name, std in (("best", "std"), ("last", "last_std"))}
+    labels = shown["soft_labels"].replace("", "none stored")
+    return pd.DataFrame({"condition": shown["condition"], "IPC": shown["ipc"], "soft labels": labels,
+                         "KiB of images and labels": (shown["bytes"] / 1024).map("{:,.1f}".format), **spreads}
+                        ).set_index(pd.Index(shown["series"], name="series"))
 
 
 def caption(summary: pd.DataFrame, name: str = "comparison") -> str:

@@ -16,8 +16,8 @@ UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 
 # Runs that differ in any of these are never compared.
 CONDITION_KEYS = ["protocol", "dataset", "split", "test_list", "prepare_seed", "image_size", "epoch_factor",
-                  "batch_size", "learning_rate", "augment", "flip", "precision", "evaluations", "teacher", "network",
-                  "norm", "ipc"]
+                  "batch_size", "learning_rate", "augment", "flip", "precision", "evaluations", "teacher",
+                  "soft_labels", "network", "norm", "ipc"]
 IPC_DEPENDENT = ("epoch_factor", "batch_size", "evaluations")  # epochs are whole; the full set is tested every epoch
 # How the images of a set were made.
 SET_KEYS = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "judge", "cut", "compute",
@@ -37,7 +37,7 @@ SHAPES = ["hill", "ground", "slope", "cliff", "uniform", "scale"]  # in the orde
 
 TEXT_COLUMNS = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "bias", "variant",
                 "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed",
-                "selection_seed", "pool", "generator", "generation", "features", "teacher")
+                "selection_seed", "pool", "generator", "generation", "features", "teacher", "soft_labels")
 # Neutral values of columns that rows from elsewhere lack.
 COLUMN_DEFAULTS = {**dict.fromkeys(TEXT_COLUMNS, ""), "evaluations": 0, "augment": True, "steps": 0, "originals": 0,
                    "per_class": 0.0}

@@ -15,6 +15,7 @@ from dgs_utils.results.rows import (
 )
 
 FULL_SET_SIZE = ("originals", "per_class")  # of the set that was distilled
+SIZES = (*FULL_SET_SIZE, "bytes")  # and of the distilled one
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure", "judge", "cut")  # of DGS: the column that varies
 
 
@@ -37,7 +38,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         n: runs; pools, selections, trainings: distinct seeds; n_test; test_se: binomial error of one test;
         error: standard error of best over the outermost repeated source of noise, which has so many units;
         set_std: standard deviation over the set_trainings of one set as in published tables (ddof 0, root mean square
-        over sets); originals and per_class: images of the full set and of its classes, 0 if unknown.
+        over sets); originals and per_class: images of the full set and of its classes; bytes: of the largest set's
+        images and stored soft labels; 0 if unknown.
     """
     results = with_names(results)
     results = results.assign(label=protocol_labels(results), **{name: seed_numbers(results[name]) for name in SEEDS})
@@ -47,9 +49,9 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
         last_std=("last", "std"), n=("best", "size"), n_test=("n_test", "max"),
         pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
-        trainings=("training_seed", "nunique"), **{name: (name, "max") for name in FULL_SET_SIZE if name in results},
+        trainings=("training_seed", "nunique"), **{name: (name, "max") for name in SIZES if name in results},
     ).reset_index().assign(**_spread_within_sets(results, groups.ngroup()))
-    summary = summary.assign(**{name: 0 for name in FULL_SET_SIZE if name not in summary})
+    summary = summary.assign(**{name: 0 for name in SIZES if name not in summary})
     summary["test_se"] = binomial_error(summary["best"], summary["n_test"])
     summary["optimism"] = summary["best"] - summary["last"]
     errors = [_standard_error(part) for _, part in groups[["best", *SEEDS]]]
