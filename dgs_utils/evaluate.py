@@ -6,6 +6,7 @@ at once, so that a crash costs at most one training.
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from dgs_utils.params.dataset_defaults import MAX_SIDE
 from dgs_utils.params.types import OWN_NORM, is_library_network
 from dgs_utils.results.confusion import count_confusions
 from dgs_utils.results.provenance_columns import find_method, provenance_row
+from dgs_utils.results.tracking import check_tracker, track_evaluation
 from dgs_utils.runtime.compiling import compile_switch
 from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.progress import no_progress
@@ -40,7 +42,7 @@ from dgs_utils.store.atomic import atomic, write_csv
 from dgs_utils.store.checkpoint import Checkpointer
 from dgs_utils.store.manifest import parameter
 from dgs_utils.store.partial_results import verify_or_remove, write_verified, write_verified_csv
-from dgs_utils.store.session import Run
+from dgs_utils.store.session import BATCH, Run
 
 # ---- Images and networks ---------------------------------------------------------------------------------------------
 
@@ -185,9 +187,10 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     Warns of classes of unequal size, and of images that are not RGB or smaller than those of the test.
 
     Raises:
-        ValueError: the network does not suit the image size, a class is missing from either set, or a test image
-            is among the training images.
+        ValueError: an unknown tracker, the network does not suit the image size, a class is missing from either set,
+            or a test image is among the training images.
     """
+    check_tracker(run.params.tracker)
     names = list(read_classes(run.inputs["prepare"])["class"])
     test = ImageSet.read(run.inputs["prepare"], "val", classes=names)
     run.resolve_open("image_size", lambda: test.side(MAX_SIDE))
@@ -265,7 +268,10 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
             "augment": params.augment, "test_list": test_list_hash(test), **label_columns(run, train),
             "steps": recipe.epochs * -(-len(train) // recipe.batch_size)}
     run.count = params.repeats
-    return _write_results(run, row, seeds, test)
+    results = _write_results(run, row, seeds, test)
+    if BATCH not in os.environ and params.tracker:  # else the runner does, with the executed notebook
+        track_evaluation(run.folder, params.tracker)
+    return results
 
 
 def _paths(run: Run, seed: int) -> tuple[Path, Path]:

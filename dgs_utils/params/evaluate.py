@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dgs_utils.params.base import (
+    EXECUTION_ONLY,
     EXTENDABLE,
     Count,
     Folder,
@@ -63,6 +64,8 @@ class EvaluateParams(StageParams):
         3, description="trainings, with seeds seed, seed + 1, …")
     seed: Count = Field(0, description="seed of the first training")
     precision: Precision = Field("fp32", description="fp32, or bf16 on GPUs")
+    tracker: Annotated[str, Field(json_schema_extra=EXECUTION_ONLY)] = Field(
+        "", description='experiment tracker, as accelerate calls it: wandb, mlflow, tensorboard, …; "" = none')
 
     def count(self) -> int:
         return self.repeats

@@ -27,7 +27,7 @@ SHARDS = "shares"  # executed notebooks of several processes that fill one folde
 HTML_REPORT = "report.html"  # a finished stage 05 or 07 to read in a browser
 FINDINGS = "findings.md"  # of stage 07: a headline, and what its rows show
 VOLATILE = {MANIFEST, RUN_INPUTS, CHECKSUMS, SHARDS, HTML_REPORT, REQUEST, "failure.json", "progress.json",
-            "notebook.ipynb", "log.txt", "timing.csv", "checkpoints"}
+            "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers"}
 
 Text = Annotated[str, Field(max_length=10_000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -153,6 +153,8 @@ def _run(node: Node, display: Display, kernels: KernelPool, options: Options) ->
         error = execute(node, progress, kernels, environment, options.limit)
         if node.stage == "07_figures" and not error:
             try_report(node.folder)
+        if not error and (tracker := getattr(node.params, "tracker", "")):
+            try_tracking(node, tracker, display)
     if error and kernels.stopping.is_set():
         return None
     report = Report(node, "failed" if error else "done", time.monotonic() - started, error)
@@ -172,6 +174,17 @@ def try_report(folder: Path) -> None:
     except (OSError, ValueError, ImportError):
         with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
+
+
+def try_tracking(node: Node, tracker: str, display: Display) -> None:
+    """Log a finished evaluation and its executed notebook to its tracker; an error is a note, as it is finished."""
+    from dgs_utils.results.tracking import track_evaluation  # here, because pandas takes a while to import
+
+    try:
+        track_evaluation(node.folder, tracker, notebook_dir(node) / "notebook.ipynb")
+    except Exception as error:  # each tracker has errors of its own
+        display.note(f"{display_path(node.folder)} is finished, but not in {tracker} "
+                     f"({' '.join(str(error).split())[:200]}); log it by dgs_utils.results.tracking.track_evaluation")
 
 
 def execute(node: Node, progress: NodeProgress, kernels: KernelPool, environment: Mapping[str, str],

@@ -41,6 +41,7 @@ def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | No
             params.check_model()
         elif isinstance(params, EvaluateParams):
             _check_library(params.network, params.image_size)
+            _check_tracker(params.tracker)
         elif isinstance(params, PoolParams):
             _check_criteria(params, _params_of(node.inputs.get("fine_tune")))
         elif isinstance(params, TransformParams | SampleParams):
@@ -82,6 +83,13 @@ def _check_library(network: str, image_size: int) -> None:
         library_networks.library_name(network)
         if image_size:
             library_networks.check_library_network(network, image_size)
+
+
+def _check_tracker(name: str) -> None:
+    if name:
+        from dgs_utils.results.tracking import check_tracker  # here, because pandas takes a while to import
+
+        check_tracker(name)
 
 
 def _check_originals(params: PrepareParams) -> None:
