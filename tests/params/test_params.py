@@ -32,7 +32,7 @@ def other_value(model: type[StageParams], name: str, **others: Any) -> Any:
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
                         "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
                         "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4", "none", "plain", "taylorseer", True,
-                        "diffusers", "task", "fit"],
+                        "diffusers", "task", "fit", "image"],
                   bool: [not default], int: [default + 1, 3, 5] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:
@@ -193,7 +193,7 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
         method = {"generator": "strata"}
     elif stage == "02_pool" and name.startswith("cache"):
         method = {"solver": "ddim"}
-    if stage == "06_evaluate" and name.startswith("teacher"):  # whom only soft labels have
+    if stage == "06_evaluate" and name.startswith(("teacher", "soft")):  # which only soft labels have
         method = {"protocol": "rded"}
     plain, changed = model(**method), model(**method, **{name: other_value(model, name, **method)})
     apart = any(name in model.fields_tagged(tag) for tag in ("folder", "execution_only", "extendable"))
