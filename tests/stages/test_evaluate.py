@@ -16,6 +16,7 @@ from dgs_utils import evaluate, sample
 from dgs_utils.classifiers import evaluator
 from dgs_utils.classifiers.augmentation import augment, normalise
 from dgs_utils.classifiers.image_tensors import load_images
+from dgs_utils.classifiers.teachers import teacher_of
 from dgs_utils.classifiers.training import train_classifier
 from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_set import ImageSet
@@ -372,7 +373,7 @@ def test_rows_without_a_folder_are_the_stages_and_leave_chance_alone(prepare, di
     rows = evaluated(open_run(prepare, distilled, protocol=protocol, seed=3))
     train, test = ImageSet.read(distilled), ImageSet.read(prepare, "val")
     before = random_states()
-    teacher = evaluate.teacher_of(small_classifier()) if protocol == "rded" else None
+    teacher = teacher_of(small_classifier()) if protocol == "rded" else None
     found = evaluate.evaluate_set(train, test, "convnet3", protocol, [3, 4], image_size=8, teacher=teacher,
                                   method="mine", **OWN)
     assert random_states() == before
