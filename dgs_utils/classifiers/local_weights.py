@@ -1,7 +1,6 @@
 """Classifiers from files of weights: published files are identified, and every guess is stated in a warning."""
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,17 +46,8 @@ def check_input_size(config: ClassifierConfig, usual: int) -> None:
 
 
 def open_local_weights(name: str, path: Path, transform_of: str, size: int, warn: Warn) -> Classifier:
-    """Open a classifier whose weights are in a file; see `pretrained`.
-
-    Args:
-        name: of the network.
-        path: of the file.
-        transform_of: name of the published weights with whose transform it was trained; "" if unknown.
-        size: side in pixels of its images; 0 = as its transform says.
-        warn: called with a sentence for each guess.
-
-    Raises:
-        ValueError: see `pretrained`.
+    """Open a classifier whose weights are in a file; see `pretrained`. ``transform_of`` names the published weights
+    with whose transform it was trained; "" if unknown.
     """
     network = architectures.qualified_name(name)
     if not path.is_file():
@@ -69,10 +59,10 @@ def open_local_weights(name: str, path: Path, transform_of: str, size: int, warn
     published = list_published(network)
     origin = find_published(published, transform_of, name) if transform_of else identify_file(path, published)
     transform_known = origin is not None or {"resize", "crop"} <= sidecar.keys()
-    origin = origin or _of_same_shape(published, tensors)
+    origin = origin or published[0]
     reference = architectures.build(origin.network, 2, **origin.arguments | sidecar.get("arguments", {}))
     state = select_state_dict(tensors, reference.state_dict().keys(), path, warn)
-    origin = _fit_image_size(origin, reference, state, size or sidecar.get("crop", 0), path, warn)
+    origin = _fit_image_size(origin, reference, state, size or sidecar.get("crop", 0))
     from_tensorflow = any(key.startswith(TENSORFLOW) for key in state)
     state = {key: value for key, value in state.items() if not key.startswith((TENSORFLOW, *AUXILIARY_HEADS))}
     config, state = _fit_layers(origin, reference, state, path, warn)
@@ -111,42 +101,20 @@ def _open_ours(network: str, path: Path, tensors: StateDict, size: int, sidecar:
     return Classifier(built, config)
 
 
-# ---- Sizes of transformers -------------------------------------------------------------------------------------------
-
-def _of_same_shape(published: list[PublishedWeights], tensors: StateDict) -> PublishedWeights:
-    """Return the first published weights with the position embedding of others, as transformers have one size."""
-    shapes = {tuple(value.shape) for value in tensors.values()}
-    for weights in published:
-        if "image_size" not in weights.arguments:
-            return weights
-        with torch.device("meta"):
-            network = architectures.build(weights.network, **weights.arguments)
-        if tuple(network.state_dict()["encoder.pos_embedding"].shape) in shapes:
-            return weights
-    return published[0]
-
-
-def _fit_image_size(origin: PublishedWeights, reference: nn.Module, state: StateDict, size: int, path: Path,
-                    warn: Warn) -> PublishedWeights:
-    """Return published weights with the network built for other images, if it has to be, as for transformers.
-
-    These have ``size`` pixels, or as many as the position embedding has patches for.
+def _fit_image_size(origin: PublishedWeights, reference: nn.Module, state: StateDict, size: int) -> PublishedWeights:
+    """Return published weights with the network built for images of ``size`` pixels, if it has to be, as transformers
+    do.
     """
-    argument = "image_size" if origin.network.startswith(TORCHVISION) else "img_size"
-    fits = not _misshapen(reference, state)
-    sides = [size] if size and (not fits or architectures.input_error(reference, (3, size, size))) else []
-    for side in [*sides, *([] if fits else _sides_of(reference, origin.transform.crop, state))]:
-        try:
-            with torch.device("meta"):
-                network = architectures.build(origin.network, 2, **origin.arguments | {argument: side})
-        except Exception:  # it takes no size, or not this one
-            continue
-        if not _misshapen(network, state):
-            if side != size:
-                warn(f"{path} is for images of {side} pixels, as its shapes say; the network is built for these")
-            return replace(origin, transform=origin.transform.with_size(side),
-                           arguments=origin.arguments | {argument: side})
-    return origin
+    if not size or not (_misshapen(reference, state) or architectures.input_error(reference, (3, size, size))):
+        return origin
+    arguments = origin.arguments | {"image_size" if origin.network.startswith(TORCHVISION) else "img_size": size}
+    try:
+        with torch.device("meta"):
+            network = architectures.build(origin.network, 2, **arguments)
+    except Exception:  # it takes no size, or not this one
+        return origin
+    return origin if _misshapen(network, state) else replace(origin, transform=origin.transform.with_size(size),
+                                                             arguments=arguments)
 
 
 def _misshapen(network: nn.Module, state: StateDict) -> list[str]:
@@ -154,18 +122,6 @@ def _misshapen(network: nn.Module, state: StateDict) -> list[str]:
     outputs = architectures.output_layers(network)
     return [name for name, value in network.state_dict().items()
             if name in state and state[name].shape != value.shape and name.rpartition(".")[0] not in outputs]
-
-
-def _sides_of(network: nn.Module, usual: int, state: StateDict) -> list[int]:
-    """Return the side of a transformer's images by the length of its position embedding; [] if it has none."""
-    own = network.state_dict()
-    name = next((name for name in ("encoder.pos_embedding", "pos_embed") if name in own and name in state), "")
-    patch = next((module.stride[0] for module in network.modules() if isinstance(module, nn.Conv2d)), 1)
-    if not name or own[name].ndim != 3 != state[name].ndim:
-        return []
-    patches = state[name].shape[1] - own[name].shape[1] + (usual // patch) ** 2  # without class tokens
-    side = math.isqrt(max(patches, 0))
-    return [side * patch] if side**2 == patches > 0 else []
 
 
 # ---- Layers and transforms -------------------------------------------------------------------------------------------
@@ -215,30 +171,23 @@ def _transform_warning(path: Path, origin: PublishedWeights, published: list[Pub
 
 
 def build_with_weights(config: ClassifierConfig, state: StateDict, path: Path, may_resize: bool = False) -> nn.Module:
-    """Return the network of a description with weights. timm itself reads weights under older names of its own, or
-    those of their authors.
+    """Return the network of a description with weights, or raise ValueError where they do not fit.
 
-    Args:
-        config: of the network.
-        state: the weights.
-        path: of the file, for messages.
-        may_resize: let timm interpolate weights for another image size, as it does in its own folders.
-
-    Raises:
-        ValueError: they do not fit.
+    timm itself reads weights under older names of its own, or those of their authors, and, if it ``may_resize`` as in
+    its own folders, interpolates those for another image size.
     """
     network = build_from_config(config)
     try:
         load_checked(network, state, path, config.network)
         return network
     except ValueError as error:
-        if not config.network.startswith(TIMM):
-            raise
         own = network.state_dict()
         resized = [name for name in _misshapen(network, state) if state[name].numel() != own[name].numel()]
         if resized and not may_resize and state.keys() == own.keys():
             raise ValueError(f"{error}; or, if they are for images of another size than {config.crop}, set "
                              f"prepare.classifier_size to that") from None
+        if not config.network.startswith(TIMM):
+            raise
         problem = error
     overlay = {"state_dict": dict(state), "num_classes": config.num_classes}
     try:

@@ -306,16 +306,16 @@ def test_a_transformer_is_built_for_the_images_of_its_weights(tmp_path):
     theirs.load_state_dict(weights_for(theirs))
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     pixels = torch.from_numpy(numpy_rng("pixels").integers(0, 256, (1, 3, 64, 64), dtype=np.uint8))
-    for weights, size, notes in (("w.pth@DEFAULT", 0, 1), ("w.pth@DEFAULT", 64, 0), ("w.pth", 0, 2)):
+    for weights, notes in (("w.pth@DEFAULT", 0), ("w.pth", 1)):
         told: list[str] = []
-        scorer = pretrained("vit_b_32", f"{tmp_path}/{weights}", size, told.append)
+        scorer = pretrained("vit_b_32", f"{tmp_path}/{weights}", 64, told.append)
         assert len(told) == notes
-        assert size or "w.pth is for images of 64 pixels, as its shapes say" in told[0]
         assert (scorer.config.transform.resize, scorer.config.crop) == (73, 64)
         with torch.inference_mode():
             assert torch.equal(scorer(pixels), theirs(scorer.normalise(pixels)))
-    with pytest.raises(ValueError, match="vit_b_32 sees 64 pixels and cannot take 224 "):
-        pretrained("vit_b_32", f"{tmp_path}/w.pth", 224, lambda _: None)
+        for size in (0, 224):
+            with pytest.raises(ValueError, match=r"images of another size than 224, set prepare\.classifier_size"):
+                pretrained("vit_b_32", f"{tmp_path}/{weights}", size, lambda _: None)
 
 
 def test_a_file_with_numbers_and_an_average_beside_the_weights_is_read(tmp_path, resnet):
