@@ -14,10 +14,9 @@ import pandas as pd
 from dgs_utils.images.classes import class_titles, pick_figure_classes
 from dgs_utils.params import TransformParams
 from dgs_utils.runtime.progress import no_progress
-from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import read_table
-from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores, with_score
-from dgs_utils.selection.targets import difficulty_shift, sampling_panels, scale_counts
+from dgs_utils.selection.score_tables import first_of_class, in_order, read_scores, sampling_panels, with_score
+from dgs_utils.selection.targets import difficulty_shift, scale_counts
 from dgs_utils.selection.transforms import TransformedClass, default_limit, prefix_warnings, transform_class, warn
 from dgs_utils.store.atomic import atomic, write_csv
 from dgs_utils.store.session import Run
@@ -166,13 +165,8 @@ def figure2_scores(run: Run, scores: pd.DataFrame) -> dict[str, dict[str, dict[s
         scores: of `transform_sets`.
     """
     titles = {name: name for name in scores["class"].unique()} | class_titles(run)
-    panels = {}
-    for name, title in pick_figure_classes(run.params.figure_classes, titles, run.warn).items():
-        part = scores[scores["class"] == name].groupby("set")[["score", "transformed"]]
-        (original, after), (pool, pool_after) = (part.get_group(which).to_numpy().T for which in ("original", "pool"))
-        panels[title] = sampling_panels(original, pool, after, pool_after, run.params.ipc,
-                                        numpy_rng("transform", "figure 2", name), run.params.bins)
-    return panels
+    shown = pick_figure_classes(run.params.figure_classes, titles, run.warn)
+    return sampling_panels(scores, shown, run.params.ipc, run.params.bins, "transform")
 
 
 def read_sets(run: Run) -> Sets:

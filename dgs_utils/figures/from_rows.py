@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,8 +19,6 @@ from dgs_utils.results.gain_vs_shift import gains_by_bias, pool_gains
 from dgs_utils.results.result_tables import bytes_table, layout_table
 from dgs_utils.results.rows import fill_columns, main_series
 from dgs_utils.results.summaries import summarise, without_ablations
-from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.selection.targets import sampling_panels
 
 
 def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFrame]:
@@ -56,10 +53,7 @@ def compare_series(rows: pd.DataFrame, **options) -> pd.DataFrame:
 
 
 def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
-    """Return the figures of rows of results, by name, without those that need other rows.
-
-    Args:
-        rows, margin: see `tables_of`.
+    """Return the figures of rows of results (see `tables_of`), by name, without those that need other rows.
 
     Returns:
         "accuracy" of every set; "differences" to difficulty-guided sampling; "accuracy_by_ipc"; and gains of each
@@ -84,46 +78,10 @@ def drawings(rows: pd.DataFrame, margin: float,
             "gain_over_shift": lambda: plots.gain_over_shift(gains, margin) if len(gains) else None}
 
 
-def figure2_scores(scores: pd.DataFrame, drawn: pd.DataFrame, ipc: int, bins: int = 10,
-                   titles: Mapping[str, str] | None = None) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Return the scores of Figure 2 for a set of difficulty-guided sampling.
-
-    The row with transform is the set itself; the row without is what the same draw would select.
-
-    Args:
-        scores: class, set ("original", "pool"), score and transformed, both in [0, 1]: one row an image.
-        drawn: class and transformed of the distilled set.
-        ipc: its images per class.
-        bins: of its target distribution.
-        titles: classes to show, with their titles; None for the first two of the set.
-
-    Returns:
-        By title, row and set, for `plots.figure2`.
-    """
-    titles = titles or {name: name for name in drawn["class"].unique()[:2]}
-    panels = {}
-    for name, title in titles.items():
-        sets = scores[scores["class"] == name].groupby("set")[["score", "transformed"]]
-        (original, original_after), (pool, pool_after) = (sets.get_group(which).to_numpy().T
-                                                          for which in ("original", "pool"))
-        panel = sampling_panels(original, pool, original_after, pool_after, ipc,
-                                numpy_rng("figures", "figure 2", name), bins)
-        panel["with transform"]["distilled"] = drawn.loc[drawn["class"] == name, "transformed"].to_numpy()
-        panels[title] = panel
-    return panels
-
-
 def scorer_confusion(scores: pd.DataFrame, classes: pd.DataFrame, outputs: Mapping[int, str] = {}) -> pd.DataFrame:
-    """Count the predictions of a scorer by class.
+    """Count the predictions (outputs) of a scorer by class: true, predicted (readable names, or "no. 5"), images.
 
-    Args:
-        scores: class, and prediction (an output of the scorer): one row an image.
-        classes: class, index (its output) and name (readable).
-        outputs: names of outputs that are none of the classes (`images.classes.output_names`).
-
-    Returns:
-        true, predicted (readable names; outputs without a name are "no. 5"), images: every pair that occurs, class by
-        class.
+    ``classes`` is a class table; ``outputs`` names those that are none of them (`images.classes.output_names`).
     """
     titles = display_names(classes)
     names = {**outputs, **dict(zip(classes["index"], titles.values(), strict=True))}

@@ -27,16 +27,13 @@ from dgs_utils.store.session import Run
 
 
 class Report:
-    """Figures and tables of a running stage 07, by the names of ``captions.yaml``.
-
-    Args:
-        run: the stage, whose inputs are 06 folders (or files of rows) and distilled sets.
+    """Figures and tables of a running stage 07, by the names of ``captions.yaml``; the inputs of ``run`` are 06 folders
+    (or files of rows) and distilled sets.
     """
 
     def __init__(self, run: Run):
         self.run, self.folder, self.params = run, run.folder, run.params
-        self.samples = run.inputs.get("samples", [])
-        folders = run.inputs.get("evaluations")
+        self.samples, folders = run.inputs.get("samples", []), run.inputs.get("evaluations")
         self.rows = read_folders(folders) if folders else read_results(list(map(resolve_path, run.params.results)))
         self.tables, self.main = tables_of(self.rows, run.params.margin), main_series(self.rows)
         self.summary = self.tables["summary"]
@@ -48,7 +45,7 @@ class Report:
             "robust_scores": lambda: _text(dd_ranking.robust_scores(self.rows), 3),
             "gains": self._gains, "claims": self._claims}
         write_csv(self.folder / "results.csv", self.rows.drop(columns=["folder", "series", "condition"]))
-        write_csv(self.folder / "summary.csv", self.tables["summary"])
+        write_csv(self.folder / "summary.csv", self.summary)
         if len(self.tables["rules"]):
             write_csv(self.folder / "rules.csv", self.tables["rules"])
 
@@ -77,8 +74,8 @@ class Report:
 
     def _drawings_of_folders(self) -> dict[str, Callable[[], Figure | None]]:
         """Return what draws the figures of distilled sets and of the stages behind them."""
-        of, names, warn = from_folders.first_dgs_set(self.samples), self.params.figure_classes, self.run.warn
-        originals = self.params.show_originals
+        of, warn = from_folders.first_dgs_set(self.samples), self.run.warn
+        names, originals = self.params.figure_classes, self.params.show_originals
 
         def sets() -> Figure | None:
             images, heads = from_folders.sets_by_method(self.samples, self.rows, names, originals, warn)
@@ -103,7 +100,7 @@ class Report:
         headline, sentences = find(self.rows, self.tables["differences"], self.summary)
         text = "\n".join([f"## {self.params.title}: {headline}", "", *(f"* {sentence}" for sentence in sentences)])
         with atomic(self.folder / FINDINGS) as partial_file:
-            partial_file.write_text(f"{text}\n")
+            partial_file.write_text(f"{text}\n", encoding="utf-8")
         return {"": text}
 
     def _verdicts(self) -> dict[str, str]:
@@ -125,8 +122,8 @@ class Report:
             write_table(self.rows, name, self.folder)
             stem = FILE_STEMS.get(name, name)
             for file in sorted([*self.folder.glob(f"{stem}.md"), *self.folder.glob(f"{stem}-*.md")]):
-                title = column_title(file.stem).replace("Judge", "Scorer")
-                shown[f"Ablation: {title.lower()}" if name in ablated else title] = file.read_text()
+                title = column_title(file.stem)
+                shown[f"Ablation: {title.lower()}" if name in ablated else title] = file.read_text(encoding="utf-8")
         return shown
 
     def _noise(self) -> str:

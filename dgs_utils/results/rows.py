@@ -177,7 +177,7 @@ def column_title(name: str) -> str:
     >>> column_title("ipc"), column_title("batch_size")
     ('IPC', 'Batch size')
     """
-    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size"}
+    titles = {"ipc": "IPC", "series": "Method", "pool_factor": "Pool size", "judge": "Scorer"}
     return titles.get(name, name[:1].upper() + name[1:].replace("_", " "))
 
 
@@ -187,7 +187,7 @@ def sort_rows(rows: pd.DataFrame, by: Sequence[str] = SET_KEYS) -> pd.DataFrame:
 
     def ranks(column: pd.Series) -> pd.Series:
         order = orders.get(str(column.name))
-        return column.map({name: rank for rank, name in enumerate(order)}).fillna(len(order)) if order else column
+        return column if order is None else column.map({name: rank for rank, name in enumerate(order)}).fillna(99)
 
     return rows.sort_values(list(by), key=ranks, kind="stable")
 

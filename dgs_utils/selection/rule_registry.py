@@ -50,7 +50,6 @@ class Candidates:
         correct: shape (N,), bool, whether the scorer predicts the class.
         counts: shape (bins,), target images per bin of ``scores``; for rules with a target.
         quantiles: shape (ipc,), target difficulties, ascending; for rules with a target.
-        reference: shape (M,), difficulties whose distribution the target is; for rules with a target.
         features: shape (N, D), of the scorer or of another classifier.
         mean_probability: shape (N,), mean probability of the class over a training; for training dynamics.
         real_features: shape (M, D), of real images of the class; for rules of the whole set.
@@ -65,7 +64,6 @@ class Candidates:
     correct: Array = None
     counts: Array = None
     quantiles: Array = None
-    reference: Array = None
     features: Array = None
     mean_probability: Array = None
     real_features: Array = None

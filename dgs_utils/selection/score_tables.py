@@ -1,14 +1,17 @@
 """Score tables of stages 03 to 05, with their checks, and scores in the published form."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dgs_utils.images.image_set import ImageSet, in_order
 from dgs_utils.methods import DYNAMICS_SCORES
+from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import natural_key, read_table, row_label
+from dgs_utils.selection.targets import draw, scale_counts
 from dgs_utils.store.atomic import atomic
 
 COLUMNS = ("file_name", "class", "label", "score")
@@ -166,4 +169,28 @@ def write_published_scores(folder: Path, scores: pd.DataFrame) -> None:
             (unfinished / name).mkdir(parents=True)
             lines = [json.dumps({"file_name": file.rpartition("/")[2], "label": int(label), "score": float(score)})
                      for file, label, score in rows[["file_name", "label", "score"]].itertuples(index=False)]
-            (unfinished / name / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+            (unfinished / name / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def sampling_panels(scores: pd.DataFrame, titles: Mapping[str, str], ipc: int, bins: int = 10,
+                    stage: str = "figures") -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Return what the paper's Fig. 2 shows: sampling of some classes without and with the transform.
+
+    Args:
+        scores: class, set ("original", "pool"), score and transformed, both in [0, 1]: one row an image.
+        titles: the classes, with their titles.
+        ipc, bins: of the distilled set.
+        stage: it begins the names of the draws.
+
+    Returns:
+        By title, row ("without transform", "with transform") and set (original, pool, distilled): scores. In each row
+        the distilled set is drawn from that row's pool to that row's scaled distribution.
+    """
+    panels: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for name, title in titles.items():
+        sets, rng = scores[scores["class"] == name].groupby("set"), numpy_rng(stage, "figure 2", name)
+        for row, column in (("without transform", "score"), ("with transform", "transformed")):
+            original, pool = (sets.get_group(which)[column].to_numpy() for which in ("original", "pool"))
+            drawn = pool[draw(pool, scale_counts(original, ipc, bins), rng).indices]
+            panels.setdefault(title, {})[row] = {"original": original, "pool": pool, "distilled": drawn}
+    return panels

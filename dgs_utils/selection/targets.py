@@ -136,12 +136,10 @@ class Target(NamedTuple):
     Attributes:
         counts: images per bin of transformed difficulty, int64, summing to IPC.
         quantiles: IPC difficulties, ascending.
-        reference: difficulties of any number whose distribution the target is, the originals' own for "scale".
     """
 
     counts: np.ndarray
     quantiles: np.ndarray
-    reference: np.ndarray
 
 
 def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[int] = "scale",
@@ -159,7 +157,7 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
         ValueError: an unknown distribution.
     """
     if distribution == "scale":
-        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc), np.asarray(originals))
+        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
     if not isinstance(distribution, str):
         wanted = largest_remainder(check_counts(np.array(distribution, dtype=np.int64)), ipc)
     elif distribution in PREDEFINED:
@@ -167,7 +165,7 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
     else:
         raise ValueError(f"distribution is {distribution!r}; choose scale, {', '.join(PREDEFINED)}, or give a list of "
                          f"images per bin")
-    return Target(wanted, quantiles_of_counts(wanted), quantiles_of_counts(wanted))
+    return Target(wanted, quantiles_of_counts(wanted))
 
 
 def target_report(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:
@@ -203,21 +201,6 @@ def counts_to_text(counts: np.ndarray) -> str:
 def counts_of(column: Iterable[str]) -> np.ndarray:
     """Return texts of `counts_to_text` as an int64 array of shape (rows, bins)."""
     return np.array([[int(n) for n in text.split()] for text in column])
-
-
-def sampling_panels(original: np.ndarray, pool: np.ndarray, original_transformed: np.ndarray,
-                    pool_transformed: np.ndarray, ipc: int, rng: np.random.Generator,
-                    bins: int = 10) -> dict[str, dict[str, np.ndarray]]:
-    """Return what the paper's Fig. 2 shows of one class: sampling without and with the transform.
-
-    Returns:
-        By row ("without transform", "with transform") and set (original, pool, distilled): scores in [0, 1]. In each
-        row the distilled set is drawn from that row's pool to that row's scaled distribution.
-    """
-    rows = {"without transform": (original, pool), "with transform": (original_transformed, pool_transformed)}
-    return {row: {"original": real, "pool": made,
-                  "distilled": made[draw(made, scale_counts(real, ipc, bins), rng).indices]}
-            for row, (real, made) in rows.items()}
 
 
 def quantile_distance(scores: ArrayLike, quantiles: ArrayLike) -> float:

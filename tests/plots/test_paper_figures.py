@@ -1,17 +1,18 @@
 """The paper's four figures show the numbers they are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn import bars
 
 from dgs_utils import plots
-from dgs_utils.selection.targets import predefined_counts, sampling_panels
+from dgs_utils.selection.score_tables import sampling_panels
+from dgs_utils.selection.targets import predefined_counts
 
 
 def test_figure_2_counts_and_names_the_mean():
-    rng = np.random.default_rng(0)
-    scores = [rng.random(60) for _ in range(4)]
-    panels = sampling_panels(*scores, ipc=10, rng=rng)
+    scores = pd.DataFrame(np.random.default_rng(0).random((120, 2)), columns=["score", "transformed"])
+    panels = sampling_panels(scores.assign(**{"class": "n1", "set": ["original", "pool"] * 60}), {"n1": "a"}, 10)["a"]
     figure = plots.figure2({"a": panels, "b": panels}, 10)
     assert [part.get_suptitle() for part in figure.subfigs] == ["class a", "class b"]
     assert {part.get_supxlabel() for part in figure.subfigs} == {"difficulty, from easy (0) to hard (1)"}
