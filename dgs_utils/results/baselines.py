@@ -61,9 +61,6 @@ def _difference(part: pd.DataFrame, baseline: pd.DataFrame, name: str) -> dict[s
 def gains_over_random(results: pd.DataFrame) -> pd.DataFrame:
     """Return the accuracy gain of each score × rule over random images of its own source, in each condition.
 
-    Args:
-        results: rows of ``results.csv``, one a training (see `rows.read_results`).
-
     Returns:
         One row a cell that has such a baseline: `CELL_KEYS`; condition, and setting, the same without the length of
         training; source ("pool" or "originals"); control, a name for the baseline, such as "random of the pool BigGAN";

@@ -18,38 +18,25 @@ from dgs_utils.results.verdicts import Estimator, Finding, decide, measured_effe
 
 
 class ClaimInputs(NamedTuple):
-    """Own numbers; frames may be empty.
+    """Own numbers; frames may be empty."""
 
-    Attributes:
-        rows: rows of results, one a training.
-        scores: ``transformed.csv`` of the 04 folders behind the sets, with transform (name of the folder), scored (an
-            identifier of pool and scorer), ipc, pool_factor, bins and reading (objective).
-        thresholds: ``thresholds.csv`` of the same, with the same columns and target (images per bin, a text).
-        sets: transform, class and score of each image of the sets drawn by difficulty-guided sampling.
-    """
-
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # of results, one a training
+    # ``transformed.csv`` of the 04 folders behind the sets, with transform (name of the folder), scored (an identifier
+    # of pool and scorer), ipc, pool_factor, bins and reading (objective).
     scores: pd.DataFrame = pd.DataFrame()
-    thresholds: pd.DataFrame = pd.DataFrame()
-    sets: pd.DataFrame = pd.DataFrame()
+    thresholds: pd.DataFrame = pd.DataFrame()  # ``thresholds.csv`` of the same, and target (images per bin, a text)
+    sets: pd.DataFrame = pd.DataFrame()  # transform, class and score of each image of the sets that DGS drew
 
 
 class Claim(NamedTuple):
-    """One sentence of the paper.
-
-    Attributes:
-        name, where, says: a short name; section, table or figure; the sentence in the kit's own words.
-        counted: the measured effect, above 0 if the sentence is right.
-        published: returns the finding from the published tables.
-        own: returns the finding from own frames: the fields of `ClaimInputs`, and ``classes`` (`class_numbers`).
-    """
+    """One sentence of the paper."""
 
     name: str
-    where: str
-    says: str
-    counted: str
-    published: Callable[[], Finding]
-    own: Callable[[Mapping[str, pd.DataFrame]], Finding]
+    where: str  # section, table or figure
+    says: str  # in the kit's own words
+    counted: str  # the measured effect, above 0 if the sentence is right
+    published: Callable[[], Finding]  # from the published tables
+    own: Callable[[Mapping[str, pd.DataFrame]], Finding]  # from `ClaimInputs`, and ``classes`` (`class_numbers`)
 
 
 def _by_accuracy(tables: Sequence[int], rule: accuracy.Rule, needed: str, tested: bool = False,
@@ -149,10 +136,7 @@ CLAIMS = (
 
 
 def claims_table(own: ClaimInputs | None = None) -> pd.DataFrame:
-    """Return the verdicts on all claims.
-
-    Args:
-        own: own numbers; None for the published ones alone.
+    """Return the verdicts on all claims, from own numbers, too, where these are given.
 
     Returns:
         One row a claim, in the paper's order: name, claim, where, rule, published and published_verdict, own and

@@ -13,19 +13,12 @@ TableCell = list[tuple[int, int, np.ndarray]]  # (arm, sign, positions of its ro
 
 @dataclass(frozen=True)
 class ComparisonDesign:
-    """The compared rows of two arms, and the tables that they fill.
+    """The compared rows of two arms, and the tables that they fill."""
 
-    Attributes:
-        arms: the rows of either arm that are compared, with integer seeds; −1 where an arm has none of a kind.
-        grids: the cells of each table, by unit and training.
-        sources: what the units of each table are, "pools" or "selections".
-        groups: which tables share their trainings.
-    """
-
-    arms: tuple[pd.DataFrame, pd.DataFrame]
-    grids: list[list[list[TableCell]]]
-    sources: list[str]
-    groups: list[list[int]]
+    arms: tuple[pd.DataFrame, pd.DataFrame]  # with integer seeds; −1 where an arm has none of a kind
+    grids: list[list[list[TableCell]]]  # the cells of each table, by unit and training
+    sources: list[str]  # what the units of each table are, "pools" or "selections"
+    groups: list[list[int]]  # which tables share their trainings
 
     @property
     def is_empty(self) -> bool:
@@ -88,24 +81,20 @@ def build_design(first: pd.DataFrame, second: pd.DataFrame) -> ComparisonDesign:
     shares_trainings = bool(seeds[0] & seeds[1])
     paired = shares_trainings and units[0] == units[1] and (
         units[0] is None or bool(set(arms[0][units[0]]) & set(arms[1][units[0]])))
-    positions = []  # of the rows of each arm, by unit and training; all rows are of one unit where there are no others
-    for arm, unit in zip(arms, units, strict=True):
-        levels = arm[unit] if unit else pd.Series(-1, arm.index)
-        positions.append(arm.groupby([levels.rename("unit"), arm["training_seed"]]).indices)
+    # Positions of the rows of each arm, by unit and training; all rows are of one unit where there are no others.
+    positions = [arm.assign(unit=arm[unit] if unit else -1).groupby(["unit", "training_seed"]).indices
+                 for arm, unit in zip(arms, units, strict=True)]
     grids = []
     for signs in [{0: 1, 1: -1}] if paired else [{0: 1}, {1: -1}]:
         levels = sorted(set.intersection(*({level for level, _ in positions[arm]} for arm in signs)))
         trainings = sorted(seeds[next(iter(signs))])
-        lines = [[_cell(positions, signs, (level, training)) for training in trainings] for level in levels]
+        lines = [[[(arm, sign, positions[arm][level, training]) for arm, sign in signs.items()]
+                  if all((level, training) in positions[arm] for arm in signs) else []
+                  for training in trainings] for level in levels]
         grids.append([line for line in lines if any(line)])
     tables = range(len(grids))
     return ComparisonDesign(arms, grids, [UNITS[units[table] or SEEDS[1]] for table in tables],
                             [list(tables)] if shares_trainings else [[table] for table in tables])
-
-
-def _cell(positions: list[dict], signs: dict[int, int], key: tuple[int, int]) -> TableCell:
-    is_complete = all(key in positions[arm] for arm in signs)
-    return [(arm, sign, positions[arm][key]) for arm, sign in signs.items()] if is_complete else []
 
 
 def _with_integer_seeds(rows: pd.DataFrame) -> pd.DataFrame:

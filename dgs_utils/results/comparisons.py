@@ -41,45 +41,27 @@ MARGIN = 2.0  # percentage points: a smaller difference does not matter
 class Comparison:
     """Difference of two arms, A − B (the model is in `random_effects`).
 
-    Attributes:
-        difference: percentage points.
-        low, high: confidence interval; NaN where an arm has no repeats, or all runs differ by the same.
-        tost_low, tost_high: the narrower interval of confidence 2 · confidence − 1 (90 % beside 95 %), which decides
-            whether the arms are equivalent.
-        p: two-sided p value of no difference; NaN as above.
-        p_equivalent: of two one-sided tests that the true difference is within ± margin.
-        pools, selections, trainings: numbers of each, in the arm that has more.
-        given: sources without repeats that the interval is conditional on: "pool", "selection", …, a list.
-        margin: percentage points; smaller differences do not matter.
-        confidence: of the interval.
-        measure: compared accuracy of each training, "best" or "last".
-        pools_needed, selections_needed, trainings_needed: how many of each would decide a gain of ``margin``.
-        p_images: McNemar's test for these images and trainings alone; NaN without recorded correctness.
+    What has no number is NaN, as interval and p values where an arm has no repeats, or all runs differ by the same.
     """
 
-    difference: float
-    low: float
+    difference: float  # percentage points, as low, high and margin
+    low: float  # of the confidence interval
     high: float
-    p: float
-    p_equivalent: float
-    pools: int
+    p: float  # two-sided, of no difference
+    p_equivalent: float  # of two one-sided tests that the true difference is within ± margin
+    pools: int  # numbers of each, in the arm that has more
     selections: int
     trainings: int
-    given: str = ""
-    margin: float = MARGIN
+    given: str = ""  # sources without repeats that the interval is conditional on: "pool, selection, …"
+    margin: float = MARGIN  # smaller differences do not matter
     confidence: float = 0.95
-    measure: str = "best"
-    pools_needed: float = np.nan
+    measure: str = "best"  # which accuracy of each training, "best" or "last"
+    pools_needed: float = np.nan  # how many of each would decide a gain of ``margin``
     selections_needed: float = np.nan
     trainings_needed: float = np.nan
-    p_images: float = np.nan
-    tost_low: float = np.nan
+    p_images: float = np.nan  # McNemar's test for these images and trainings alone, if correctness was recorded
+    tost_low: float = np.nan  # the narrower interval of confidence 2 · confidence − 1, which decides on equivalence
     tost_high: float = np.nan
-
-    @property
-    def counts(self) -> str:
-        """The number of runs (`count_runs`)."""
-        return count_runs(self)
 
     @property
     def decided(self) -> bool:
@@ -95,9 +77,9 @@ class Comparison:
         """
         if self.trainings == 0:
             return f"{first} and {second} have no runs in common, so that they cannot be compared."
-        epoch = f"at the {self.measure} epoch"
+        epoch, counts = f"at the {self.measure} epoch", count_runs(self)
         if np.isnan(self.low):
-            return (f"{first} minus {second} is {signed(self.difference)} points {epoch}, and {self.counts} leave no "
+            return (f"{first} minus {second} is {signed(self.difference)} points {epoch}, and {counts} leave no "
                     f"interval: repeat each arm two times or more, until runs differ.")
         interval = f"{100 * self.confidence:.0f} % interval {signed(self.low)} to {signed(self.high)}"
         narrower = (f"{200 * self.confidence - 100:.0f} % interval {signed(self.tost_low)} to "
@@ -109,15 +91,15 @@ class Comparison:
         if self.decided:
             side = "above" if self.difference > 0 else "below"
             return (f"{given}{first} is {abs(self.difference):.1f} points {side} {second} {epoch} ({interval}; "
-                    f"{self.counts}){f', which is {within}' if is_within else ''}.")
+                    f"{counts}){f', which is {within}' if is_within else ''}.")
         if is_within:
             return (f"{given}{first} is as good as {second} {within} {epoch} (two one-sided tests, "
-                    f"p = {self.p_equivalent:.2g}; {narrower}; {self.counts}).")
+                    f"p = {self.p_equivalent:.2g}; {narrower}; {counts}).")
         loss, gain = self.low <= -self.margin, self.high >= self.margin
         contents = "both a loss and a gain that matter" if loss and gain else (
             f"zero and a {'gain' if gain else 'loss'} that matters")
         return (f"{given}{first} against {second} cannot be decided {epoch}: the {interval} contains {contents}; "
-                f"{self.counts}{self._runs_needed}.")
+                f"{counts}{self._runs_needed}.")
 
     @property
     def _runs_needed(self) -> str:
@@ -153,11 +135,9 @@ def compare(results: pd.DataFrame, first: str, second: str, by: str = "method", 
 
     Args:
         results: rows of ``results.csv``, one a training.
-        first, second: names of arms.
-        by: column of the names: "method", or "series" if a method was run with several choices.
+        first, second, by: names of arms, and their column: "method", or "series" if a method had several choices.
         measure: which accuracies, in percent: of the "best" or of the "last" epoch of each training.
-        margin: see `Comparison`.
-        confidence: of the intervals.
+        margin, confidence: see `Comparison`.
         images: include the test images as a source of noise (from the 06 ``folder`` of each row), and McNemar's test.
 
     Returns:

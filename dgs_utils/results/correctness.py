@@ -12,14 +12,8 @@ CORRECTNESS_FILES = {"best": "correct_best", "last": "correct"}  # by the epoch 
 
 
 def read_correctness(folder: Path, measure: str = "last") -> dict[int, np.ndarray]:
-    """Return which test images the trainings of a 06 folder classified correctly, bool (images,) by training seed.
-
-    Args:
-        folder: a 06 folder.
-        measure: the epoch, "last" or "best" (of the tests that count).
-
-    Raises:
-        ValueError: the folder has no correctness of that epoch.
+    """Return which test images the trainings of a 06 folder classified correctly at the "last" or the "best" epoch (of
+    the tests that count), bool (images,) by training seed; raise ValueError if the folder does not say.
     """
     path = Path(folder) / f"{CORRECTNESS_FILES[measure]}.npz"
     if not path.exists():
@@ -31,18 +25,14 @@ def read_correctness(folder: Path, measure: str = "last") -> dict[int, np.ndarra
                 for seed, n in zip(results["training_seed"], results["n_test"], strict=True)}
 
 
-def has_correctness(rows: pd.DataFrame, measure: str = "best") -> bool:
-    """Return whether the 06 folders of all rows have the correctness of an epoch; files of rows have none."""
-    file = f"{CORRECTNESS_FILES[measure]}.npz"
+def has_correctness(rows: pd.DataFrame) -> bool:
+    """Return whether the 06 folders of all rows have the correctness of the best epoch; files of rows have none."""
+    file = f"{CORRECTNESS_FILES['best']}.npz"
     return all(folder and (Path(folder) / file).exists() for folder in rows["folder"].unique())
 
 
 def correctness_of_rows(rows: pd.DataFrame, measure: str = "last") -> np.ndarray:
-    """Return the correctness of each row's training, bool (rows, images); ``measure`` as in `read_correctness`.
-
-    Raises:
-        ValueError: the trainings were tested on different numbers of images.
-    """
+    """Return the correctness of each row's training, bool (rows, images); raise ValueError for unlike test sets."""
     folders = {folder: read_correctness(Path(folder), measure) for folder in rows["folder"].unique()}
     correct = [folders[folder][seed] for folder, seed in zip(rows["folder"], rows["training_seed"], strict=True)]
     sizes = sorted({len(images) for images in correct})
@@ -58,8 +48,7 @@ def mcnemar(by_image: np.ndarray) -> float:
     Images are the clusters of several trainings: (Σ D)² / Σ D² follows χ² with one degree of freedom (Durkalski et al.,
     Statistics in Medicine 2003); for one training an arm that is McNemar's (b − c)² / (b + c).
 
-    Args:
-        by_image: difference of the arms' correctness, (images,).
+    ``by_image`` is the difference of the arms' correctness, (images,).
 
     >>> round(mcnemar(np.repeat([1, -1, 0], [12, 4, 84])), 4)
     0.0455

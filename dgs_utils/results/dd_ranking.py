@@ -10,34 +10,26 @@ SCORE_KEYS = ("dataset", "split", "test_list", "prepare_seed", "image_size", "ne
 EPOCH_TOLERANCE = 0.2  # relative; short trainings are rounded to whole epochs
 
 
-def label_robust_score(real_hard: float, distilled_hard: float, distilled: float, random: float,
-                       weight: float = 0.5) -> float:
+def label_robust_score(real_hard: float, distilled_hard: float, distilled: float, random: float) -> float:
     """Return the label-robust score in [0, 1]; 0.269 is no better than random.
 
-    Args:
-        real_hard: accuracy of the full real set with hard labels, as a fraction.
-        distilled_hard: accuracy of the distilled set with hard labels.
-        distilled: accuracy of the distilled set with any labels.
-        random: accuracy of random real images of the same IPC under the same recipe.
-        weight: of the gain over random, in [0, 1]; the rest is that of the loss to the full set.
+    Accuracies are fractions: of the full real set and of the distilled set with hard labels, of the distilled set with
+    any labels, and of random real images of the same IPC under the same recipe.
 
     >>> round(label_robust_score(0.5, 0.5, 0.4, 0.4), 3)
     0.269
     """
-    _check_fractions(real_hard, distilled_hard, distilled, random)
-    return _scaled(weight * (distilled - random) - (1 - weight) * (real_hard - distilled_hard))
+    return _scaled(distilled, random, distilled_hard, real_hard)
 
 
-def augmentation_robust_score(distilled: float, random: float, distilled_plain: float, random_plain: float,
-                              weight: float = 0.5) -> float:
+def augmentation_robust_score(distilled: float, random: float, distilled_plain: float, random_plain: float) -> float:
     """Return the augmentation-robust score in [0, 1], from accuracies (fractions) with and without (plain) augmentation
     of the distilled set and of random real images.
 
     >>> round(augmentation_robust_score(0.4, 0.4, 0.3, 0.3), 3)
     0.269
     """
-    _check_fractions(distilled, random, distilled_plain, random_plain)
-    return _scaled(weight * (distilled - random) + (1 - weight) * (distilled_plain - random_plain))
+    return _scaled(distilled, random, distilled_plain, random_plain)
 
 
 def robust_scores(results: pd.DataFrame) -> pd.DataFrame:
@@ -47,9 +39,6 @@ def robust_scores(results: pd.DataFrame) -> pd.DataFrame:
     images with soft labels (rded), or hard ones if either is missing. The augmentation-robust score needs both with and
     without augmentation. The runs of a score agree in the training seed, in `SCORE_KEYS` and in the relative length of
     training; random images have the series' selection seed, if any. A role with several candidates leaves no score.
-
-    Args:
-        results: rows, one a training (see `rows.read_results`).
 
     Returns:
         `SCORE_KEYS`, epoch_factor, ipc, series, `rows.SEEDS` (−1: none of a kind), lrs, ars (NaN for missing runs); no
@@ -86,11 +75,10 @@ def _robust_scores(row: dict, runs: pd.DataFrame) -> dict[str, float]:
             "ars": np.nan if np.isnan(ars).any() else augmentation_robust_score(*ars)}
 
 
-def _scaled(value: float) -> float:
-    return float((np.exp(value) - np.exp(-1)) / (np.exp(1) - np.exp(-1)))
-
-
-def _check_fractions(*values: float) -> None:
-    for value in values:
+def _scaled(first: float, rival: float, second: float, other: float) -> float:
+    """Return the mean of two differences of accuracies, exponentially scaled to [0, 1]."""
+    for value in (first, rival, second, other):
         if not 0 <= value <= 1:
             raise ValueError(f"an accuracy is {value}; DD-Ranking's scores want fractions in [0, 1], not percent")
+    mean = (first - rival + second - other) / 2
+    return float((np.exp(mean) - np.exp(-1)) / (np.exp(1) - np.exp(-1)))

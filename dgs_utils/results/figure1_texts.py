@@ -21,11 +21,8 @@ LOGARITHMS = {"code": "both ends clipped at thresholds (Eq. 9, as in the publish
 
 
 def figure1_texts(distilled: Path, results: pd.DataFrame) -> dict[str, str]:
-    """Return a text for each box of Figure 1 (`plots.paper_figures.BOXES`) that applies to a run.
-
-    Args:
-        distilled: a 05 folder of difficulty-guided sampling.
-        results: rows of results, among them those of this set.
+    """Return a text for each box of Figure 1 (`plots.paper_figures.BOXES`) that applies to a 05 folder of
+    difficulty-guided sampling; ``results`` are rows, among them those of this set.
     """
     steps = list(lineage(distilled))
     params = {manifest["stage"]: manifest["params"] for _, manifest in reversed(steps)}

@@ -17,12 +17,8 @@ CONDITION = ["condition", "ipc"]
 
 
 def find(rows: pd.DataFrame, comparisons: pd.DataFrame, summary: pd.DataFrame) -> tuple[str, list[str]]:
-    """Return the headline and the findings of rows of results.
-
-    Args:
-        rows: one row a training (see `rows.read_results`).
-        comparisons: of `comparisons.compare_with_others`, of difficulty-guided sampling with the other series.
-        summary: of `baselines.add_baseline_differences`, of the rows.
+    """Return the headline and the findings of rows of results (`rows.read_results`), of the comparisons of
+    difficulty-guided sampling with their other series, and of their `baselines.add_baseline_differences`.
 
     Returns:
         The headline, without a full stop; and sentences: what was run, which arm is best, difficulty-guided sampling

@@ -21,9 +21,6 @@ RULE_KEYS = ["condition", "ipc", "rule", "score"]
 def pool_gains(results: pd.DataFrame) -> pd.DataFrame:
     """Return the gain of each rule over random images of each pool that was drawn from the originals.
 
-    Args:
-        results: rows of ``results.csv``, one a training (see `rows.read_results`), of any pools.
-
     Returns:
         One row a rule and pool of generator "originals" with such a baseline, in conditions with pools of several β:
         condition; ipc; rule (readable); is_main, of the rule nearest to difficulty-guided sampling as published; score,
@@ -51,10 +48,8 @@ def pool_gains(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def add_differences_to_dgs(gains: pd.DataFrame) -> pd.DataFrame:
-    """Return gains, followed by those of difficulty-guided sampling minus those of each other rule, pool by pool.
-
-    Args:
-        gains: of `pool_gains`; the random images of each pool cancel.
+    """Return `pool_gains`, followed by those of difficulty-guided sampling minus those of each other rule: the random
+    images of each pool cancel.
     """
     keys = ["condition", "ipc", "pool"]
     ours = gains[gains["is_main"]].rename(columns={"rule": "ours", "gain": "own"})[[*keys, "ours", "own"]]
@@ -64,12 +59,8 @@ def add_differences_to_dgs(gains: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([gains, others[gains.columns]], ignore_index=True)
 
 
-def gains_by_bias(gains: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Return the mean gain of each rule on the pools of each bias.
-
-    Args:
-        gains: of `pool_gains`, with or without `add_differences_to_dgs`.
-        confidence: of the intervals.
+def gains_by_bias(gains: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean gain of each rule on the pools of each bias, from `pool_gains`, also with differences to DGS.
 
     Returns:
         One row a rule, condition, IPC and β, the easiest pools first: these; pools, their number; shift, their mean;
@@ -77,17 +68,14 @@ def gains_by_bias(gains: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame
     """
     means = gains.groupby([*RULE_KEYS, "bias"], sort=False).agg(
         pools=("gain", "size"), shift=("shift", "mean"), gain=("gain", "mean"), std=("gain", "std")).reset_index()
-    half = t_critical(means["pools"] - 1, 1 - confidence) * means["std"] / np.sqrt(means["pools"])
-    means = means.assign(low=means["gain"] - half, high=means["gain"] + half, confidence=confidence)
+    half = t_critical(means["pools"] - 1, 1 - 0.95) * means["std"] / np.sqrt(means["pools"])
+    means = means.assign(low=means["gain"] - half, high=means["gain"] + half, confidence=0.95)
     means["order"] = means.groupby(RULE_KEYS, sort=False).ngroup()
     return means.sort_values(["order", "shift"]).drop(columns=["order", "std"]).reset_index(drop=True)
 
 
 def gain_trends(gains: pd.DataFrame) -> pd.DataFrame:
     """Test whether the gain of each rule changes with the shift of its pools, in a monotone way.
-
-    Args:
-        gains: of `pool_gains`, with or without `add_differences_to_dgs`.
 
     Returns:
         One row a rule of a condition and IPC with `MIN_POOLS` pools or more, of several shifts: these; pools, their

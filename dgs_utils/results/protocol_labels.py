@@ -55,11 +55,8 @@ def classifier_name(prepare: Mapping[str, Any]) -> str:
 
 
 def scorer_name(prepare: Mapping[str, Any], scoring: Mapping[str, Any]) -> str:
-    """Return a short name for a scorer, such as "convnet3, 3 folds", or "a + b" for the mean of several.
-
-    Args:
-        prepare: parameters of stage 00.
-        scoring: those of stage 03, or empty.
+    """Return a short name for a scorer, such as "convnet3, 3 folds", or "a + b" for the mean of several, from the
+    parameters of stages 00 and 03.
 
     >>> scorer_name({"classifier": "convnet3", "folds": 3}, {"scorers": ["some/where/resnet"]})
     'convnet3, 3 folds + resnet'
@@ -78,10 +75,7 @@ def scorer_name(prepare: Mapping[str, Any], scoring: Mapping[str, Any]) -> str:
 
 def describe_generation(params: Mapping[str, Mapping[str, Any]]) -> str:
     """Return how a pool was generated, such as "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4", with every
-    setting that differs from `paper.SETTINGS`; "" for images without a generation.
-
-    Args:
-        params: parameters by stage.
+    setting that differs from `paper.SETTINGS`; "" for images without a generation. ``params`` are by stage.
     """
     pool, prepare = params.get("02_pool"), params.get("00_prepare", {})
     if pool is None or pool["generator"] == "folder":

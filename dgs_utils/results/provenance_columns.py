@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,8 @@ SCORER_PARAMS = {"classifier", "classifier_weights", "classifier_size", "classif
 def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> dict[str, Any]:
     """Return the provenance columns of a distilled set.
 
-    Args:
-        folder: the set, an image folder of any origin.
-        prepare: the 00 folder of its test images.
-        teacher: the 00 folder of the soft labels' teacher; None for hard labels.
+    ``folder`` is the set, an image folder of any origin; ``prepare`` the 00 folder of its test images; ``teacher`` that
+    of the soft labels' teacher, None for hard labels.
 
     Returns:
         Choices: method, distribution, pool_factor, ipc (0 for all images), objective (of 04, with "shared scale"),
@@ -54,8 +52,8 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
     preset = METHODS[method].score if scoring.get("measure") and method in METHODS else ""
     cuts = ("errors" if chosen.get("cut_errors") else "", str(chosen.get("cut") or ""))
     distribution = chosen.get("distribution", "")
-    source = json.loads((prepare / "dataset.json").read_text())
-    excluded = EXCLUDED_FROM_VARIANT | (set() if uses_scorer else SCORER_PARAMS)
+    source, originals = json.loads((prepare / "dataset.json").read_text()), read_table(prepare / "originals.csv")
+    train = originals[originals["split"] == "train"]
     return {
         "method": method,
         "distribution": distribution if isinstance(distribution, str) else " ".join(map(str, distribution)),
@@ -67,12 +65,13 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
         "judge": scorer_name(images, scoring) if uses_scorer else "", "rule": find_method(method).rule_name,
         "cut": ", ".join(filter(None, cuts)), "compute": str(chosen.get("compute", "")),
         "bias": f"{pool['bias']:g}" if pool.get("generator") == "originals" else "",
-        "pool": _hash_of_pool(pool_folder) if pool_folder else "",
+        "pool": _hash(_identities(list(lineage(pool_folder)))) if pool_folder else "",  # seeds included
         "generator": pool_generator(pool_folder) if pool_folder else "",
         "shift": _shift_of(made), "generation": describe_generation(params), "features": _features_of(made),
-        **_teacher_columns(teacher), **_size_of(prepare),
+        **_teacher_columns(teacher), "originals": len(train),
+        "per_class": round(len(train) / max(train["class"].nunique(), 1), 4),
         "dataset": source["dataset"], "split": source["split"], "distilled": folder.name,
-        "variant": _hash(["" if made else input_key(folder), _identities(behind, excluded)]),
+        "variant": _hash(["" if made else input_key(folder), _identities(behind, EXCLUDED_FROM_VARIANT, uses_scorer)]),
     }
 
 
@@ -94,26 +93,16 @@ def _uses_scorer(made: Manifests) -> bool:
     return any(manifest["stage"] == "03_difficulty" for _, manifest in made) or features or crops
 
 
-def _hash_of_pool(pool: Path) -> str:
-    """Return a hash of what decided the images of a 02 folder, seeds included."""
-    made = list(lineage(pool))
-    return _hash(_identities(made, set() if _uses_scorer(made) else SCORER_PARAMS))
-
-
-def _identities(made: Manifests, excluded: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
-    return [(manifest["stage"], {name: value for name, value in manifest["identity"].items() if name not in excluded})
+def _identities(made: Manifests, excluded: Set[str] = frozenset(), uses_scorer: bool | None = None) -> list[tuple]:
+    """Return what decided each stage's result, without the scorer where nothing depends on it."""
+    is_scored = _uses_scorer(made) if uses_scorer is None else uses_scorer
+    left_out = excluded if is_scored else excluded | SCORER_PARAMS
+    return [(manifest["stage"], {name: value for name, value in manifest["identity"].items() if name not in left_out})
             for _, manifest in made]
 
 
 def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _size_of(prepare: Path) -> dict[str, float]:
-    """Return originals and per_class of a 00 folder."""
-    table = read_table(prepare / "originals.csv")
-    train = table[table["split"] == "train"]
-    return {"originals": len(train), "per_class": round(len(train) / max(train["class"].nunique(), 1), 4)}
 
 
 def _shift_of(made: Manifests) -> float | str:

@@ -24,19 +24,12 @@ from scipy import optimize, special
 
 @dataclass(frozen=True)
 class VarianceComponent:
-    """Contribution of one source of noise to the variance of a difference.
+    """Contribution of one source of noise to the variance of a difference."""
 
-    Attributes:
-        source: "pools", "selections", "trainings" or "test images".
-        variance: float64 (...), squared percentage points.
-        count: number of units; the degrees of freedom are one less.
-        shared: the parts of it that other sources contain, too.
-    """
-
-    source: str
-    variance: np.ndarray
-    count: int
-    shared: tuple["VarianceComponent", ...] = ()
+    source: str  # "pools", "selections", "trainings" or "test images"
+    variance: np.ndarray  # float64 (...), squared percentage points
+    count: int  # of units; the degrees of freedom are one less
+    shared: tuple["VarianceComponent", ...] = ()  # the parts of it that other sources contain, too
 
     @property
     def exclusive(self) -> np.ndarray:
@@ -64,16 +57,10 @@ def t_critical(freedom, p: float):
 
 @dataclass(frozen=True)
 class UnitTable:
-    """Part of a difference: units by trainings.
+    """Part of a difference: units by trainings; one row where only trainings were repeated."""
 
-    Attributes:
-        values: percentage points, float64 (..., units, trainings), NaN for missing runs; one row where only trainings
-            were repeated.
-        source: what a row is, "pools" or "selections".
-    """
-
-    values: np.ndarray
-    source: str
+    values: np.ndarray  # percentage points, float64 (..., units, trainings), NaN for missing runs
+    source: str  # what a row is, "pools" or "selections"
 
     @property
     def units(self) -> int:
@@ -90,12 +77,8 @@ def variance_of_difference(tables: Sequence[UnitTable], groups: Sequence[Sequenc
     """Return the variance of Σ mean(table), source by source.
 
     The variance between trainings contains the noise of single units, which the variance between units contains, too
-    (``shared``). In grids with missing runs it is counted twice, which errs on the safe side.
-
-    Args:
-        tables: with independent units.
-        groups: indices of the tables that share their trainings: all of them if both arms have the same training
-            seeds, else one group an arm.
+    (``shared``). In grids with missing runs it is counted twice, which errs on the safe side. Tables have independent
+    units; ``groups`` are indices of those that share their trainings.
     """
     components = [VarianceComponent(table.source, np.nanmean(table.values, -1).var(-1, ddof=1) / table.units,
                                     table.units) for table in tables if table.units > 1]
@@ -124,10 +107,8 @@ def _interaction(values: np.ndarray) -> np.ndarray:
 
 
 def image_component(tables: Sequence[np.ndarray]) -> VarianceComponent:
-    """Return the variance component of the sampled test images.
-
-    Args:
-        tables: correctness of the runs of each `UnitTable`, 0 to 100, or their differences: float64 (runs, images).
+    """Return the variance component of the sampled test images, from the correctness of the runs of each `UnitTable`, 0
+    to 100, or their differences: float64 (runs, images).
     """
     by_image = np.asarray(sum(table.mean(0) for table in tables))
     count = len(by_image)
@@ -176,10 +157,8 @@ def count_needed(components: Sequence[VarianceComponent], source: str, gain: flo
                  power: float = 0.8) -> float:
     """Return how many units of ``source`` would decide a gain with the given power, all else as it is.
 
-    Components count as known: the variance of a source is inversely proportional to its count.
-
-    Returns:
-        The number, from 2 to 10,000; NaN for a source without repeats; inf where 10,000 are too few.
+    Components count as known: the variance of a source is inversely proportional to its count. The number is from 2 to
+    10,000; NaN for a source without repeats; inf where 10,000 are too few.
     """
     if not any(component.source == source for component in components) or np.isnan(half_width(components)):
         return np.nan

@@ -20,14 +20,9 @@ def verdict_words(verdict: str) -> str:
     return VERDICTS.get(verdict, verdict).strip("*")
 
 
-def write_differences(comparisons: pd.DataFrame, summary: pd.DataFrame, folder: Path, name: str = "differences") -> str:
-    """Write comparisons with one arm as ``<name>.csv``, and every arm with its verdict as a table ``<name>.md``.
-
-    Args:
-        comparisons: rows of `comparisons.compare_with_others`; none leaves a table of accuracies.
-        summary: of `summaries.summarise`, of the same results: the arms of the table, each condition's best first.
-        folder: of the files.
-        name: of the files.
+def write_differences(comparisons: pd.DataFrame, summary: pd.DataFrame, folder: Path) -> str:
+    """Write comparisons with one arm as ``differences.csv``, and every arm with its verdict as a table
+    ``differences.md``, each condition's best first; without comparisons a table of accuracies is left.
 
     Returns:
         The Markdown text: accuracy of each arm, difference to it with the 95 % interval, the 90 % interval, p values
@@ -63,16 +58,12 @@ def write_differences(comparisons: pd.DataFrame, summary: pd.DataFrame, folder: 
             f"interval after Holm's correction for {tested} comparisons; \"by itself\" where only without it; as good "
             f"where the {narrow} interval is within ± {row['margin']:g} (two one-sided tests); else undecided. A pool, "
             f"selection or test set without repeats is not part of the intervals, which hold for this one.")
-    return _write(comparisons, [markdown(shown.set_index(shown.columns[0])), " ".join(notes)], name, folder)
+    return _write(comparisons, [markdown(shown.set_index(shown.columns[0])), " ".join(notes)], "differences", folder)
 
 
 def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
-    """Write the gains of rules on pools of each bias as ``<name>.csv``, and as a table ``<name>.md``.
-
-    Args:
-        gains: rows of `gain_vs_shift.pool_gains`, with or without `gain_vs_shift.add_differences_to_dgs`.
-        name: of the files.
-        folder: of the files.
+    """Write the gains of rules on pools of each bias (`gain_vs_shift.pool_gains`, also with differences to DGS) as
+    ``<name>.csv``, and as a table ``<name>.md``.
 
     Returns:
         The Markdown text: a line a rule, the means of each β from the easiest pools to the hardest, and the rank
@@ -89,7 +80,8 @@ def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
     table = means.pivot(index=RULE_KEYS, columns="bias", values="text").reindex(
         index=means.set_index(RULE_KEYS).index.unique(), columns=shifts.index)
     table.columns = [f"β {bias}, shift {signed(shift, 2)}".replace("β -", "β −") for bias, shift in shifts.items()]
-    taus = [_bold(signed(row.tau, 2), row.p_holm < 1 - confidence) for row in trends.itertuples()]
+    taus = [("**{}**" if row.p_holm < 1 - confidence else "{}").format(signed(row.tau, 2))
+            for row in trends.itertuples()]
     table["τ"] = pd.Series(taus, pd.MultiIndex.from_frame(trends[RULE_KEYS]), dtype=object)
     table.index = pd.Index([f"{condition}, IPC {ipc}: {rule}" if several else rule
                             for condition, ipc, rule, _ in table.index], name="Rule")
@@ -103,15 +95,8 @@ def write_gains(gains: pd.DataFrame, name: str, folder: Path) -> str:
 
 
 def write_claims(claims: pd.DataFrame, name: str, folder: Path) -> str:
-    """Write the verdicts on the paper's claims as ``<name>.csv``, and as a table with their rules ``<name>.md``.
-
-    Args:
-        claims: rows of `claims.claims_table`, with or without own numbers.
-        name: of the files.
-        folder: of the files.
-
-    Returns:
-        The Markdown text.
+    """Write the verdicts on the paper's claims (`claims.claims_table`) as ``<name>.csv``, and as a table with their
+    rules ``<name>.md``; return the Markdown text.
     """
     heads = {"claim": "What the paper says", "where": "Where", "published": "Published numbers",
              "published_verdict": "Verdict on them", "own": "Own numbers", "own_verdict": "Verdict on these"}
@@ -131,7 +116,7 @@ def _write(rows: pd.DataFrame, paragraphs: Sequence[str], name: str, folder: Pat
     text = "\n\n".join(paragraphs) + "\n" if paragraphs else ""
     if text:
         with atomic(folder / f"{name}.md") as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
     return text
 
 
@@ -143,7 +128,3 @@ def _interval(value: float, low: float, high: float) -> str:
 
 def _ends(low: float, high: float) -> str:
     return f"{signed(low)} to {signed(high)}"
-
-
-def _bold(text: str, is_bold: bool) -> str:
-    return f"**{text}**" if is_bold else text

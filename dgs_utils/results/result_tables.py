@@ -38,10 +38,7 @@ def layout_table(summary: pd.DataFrame, name: str, bold: str = "**{}**") -> pd.D
     paper's meaning, published values beside comparable runs (`is_comparable`), and the spread over all noise in columns
     of its own. Other tables have no bold cells: the verdict on a difference is that of `reports.write_differences`.
 
-    Args:
-        summary: of `summaries.summarise`, of one protocol.
-        name: key of `TABLE_LAYOUTS`.
-        bold: format of the best cell of a line of the paper's tables.
+    ``summary`` is of `summaries.summarise`; ``bold`` is the format of the best cell of a line of the paper's tables.
 
     Raises:
         ValueError: the rows are of several protocols, or several results claim the same cell.
@@ -110,10 +107,7 @@ def write_table(results: pd.DataFrame, name: str, folder: Path) -> dict[str, pd.
     """Write a table as CSV (a line a cell, with every statistic), Markdown and LaTeX.
 
     The files are ``<name>.*``, those of "comparison" ``accuracy.*``; results of several protocols give files for each,
-    ``<name>-<protocol>.*``.
-
-    Returns:
-        The table of each protocol, as text.
+    ``<name>-<protocol>.*``. Return the table of each protocol, as text.
     """
     summary = summarise(results)
     protocols = list(summary["protocol"].unique())

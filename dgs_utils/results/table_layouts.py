@@ -23,23 +23,14 @@ from dgs_utils.results.summaries import ABLATIONS, is_ablated, without_ablations
 
 @dataclass(frozen=True)
 class TableLayout:
-    """How a table arranges its cells.
+    """How a table arranges its cells."""
 
-    Attributes:
-        rows, columns: names of summary columns; without a published table, every other column in which cells differ
-            is added to the rows.
-        compared: the column whose values compete: the best cell of those that agree in the others is bold.
-        cells: values that are always shown, by summary column; of other columns those that were run.
-        published: number of the paper's table with the values beside ours; 0 for none.
-        note: how comparable runs still differ from the published ones; {features} is the network of coresets.
-    """
-
-    rows: tuple[str, ...]
+    rows: tuple[str, ...]  # columns of a summary; without a published table also all others in which cells differ
     columns: tuple[str, ...]
-    compared: str
-    cells: dict[str, list]
-    published: int = 0
-    note: str = ""
+    compared: str  # the column whose values compete: the best cell of those that agree in the others is bold
+    cells: dict[str, list]  # values that are always shown, by summary column; of other columns those that were run
+    published: int = 0  # number of the paper's table with the values beside ours
+    note: str = ""  # how comparable runs still differ from the published ones; {features} is the network of coresets
 
 
 POOLS = "How many pools are behind the published values is not known."

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dgs_utils.results.comparisons import Comparison, compare_rows, holm, signed
+from dgs_utils.results.comparisons import Comparison, compare_rows, count_runs, holm, signed
 from dgs_utils.results.random_effects import VarianceComponent, half_width, p_value
 from dgs_utils.results.rows import SEEDS, seed_numbers
 
@@ -37,25 +37,16 @@ PUBLISHED_REPEATS = 3  # trainings behind a published number; its ± is their st
 
 @dataclass(frozen=True)
 class Effect:
-    """One number of a claim.
+    """One number of a claim (see the module)."""
 
-    Attributes:
-        name: the case, such as "ResNet-18, IPC 10"; "" for a single one.
-        value, side: see the module.
-        low, high: 95 % interval; NaN for none.
-        clear: whether a published number exceeds the spreads (±) of its parts together; None for others.
-        rival: the other arm of a difference, for cases with several.
-        counts: number of runs, such as "1 pool, 3 trainings".
-    """
-
-    name: str
+    name: str  # the case, such as "ResNet-18, IPC 10"; "" for a single one
     value: float
     side: int
-    low: float = np.nan
+    low: float = np.nan  # of the 95 % interval; NaN for none
     high: float = np.nan
-    clear: bool | None = None
-    rival: str = ""
-    counts: str = ""
+    clear: bool | None = None  # whether a published number exceeds the spreads (±) of its parts together
+    rival: str = ""  # the other arm of a difference, for cases with several
+    counts: str = ""  # of runs, such as "1 pool, 3 trainings"
 
     def text(self, digits: int) -> str:
         """Return name, value and interval with so many decimals.
@@ -163,7 +154,7 @@ def measured_effects(contrasts: Iterable[Contrast]) -> list[Effect]:
     sides = [int(np.sign(found.difference)) * (p < ERROR_RATE) * _has_sets(found)
              for (_, found), p in zip(compared, p_values, strict=True)]
     return [Effect(contrast.name, found.difference, side, found.low, found.high, rival=contrast.rival,
-                   counts=found.counts) for (contrast, found), side in zip(compared, sides, strict=True)]
+                   counts=count_runs(found)) for (contrast, found), side in zip(compared, sides, strict=True)]
 
 
 def _has_sets(comparison: Comparison) -> bool:

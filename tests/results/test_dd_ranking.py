@@ -31,9 +31,9 @@ def test_scores_stay_between_zero_and_one_and_rise_with_accuracy(a, b, c, d):
     assert 0 <= label_robust_score(a, b, c, d) <= 1
     assert label_robust_score(a, b, 1.0, d) >= label_robust_score(a, b, c, d)
     assert augmentation_robust_score(a, b, c, d) <= augmentation_robust_score(1.0, b, c, d)
-    alpha = 0.7 * (a - b) + 0.3 * (c - d)
+    alpha = 0.5 * (a - b) + 0.5 * (c - d)
     expected = (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))
-    assert augmentation_robust_score(a, b, c, d, weight=0.7) == pytest.approx(expected, abs=1e-12)
+    assert augmentation_robust_score(a, b, c, d) == pytest.approx(expected, abs=1e-12)
 
 
 def test_percent_is_refused_where_fractions_are_wanted():
