@@ -24,10 +24,8 @@ def _with_ends(summary: pd.DataFrame) -> pd.DataFrame:
 
 def accuracy_by_method(results: pd.DataFrame) -> Figure:
     """Show the best top-1 accuracy of each series, a panel a condition: points are means with 95 % intervals (t, over
-    the outermost repeated source of noise), small dots single runs, whose range is that of the panel.
-
-    Args:
-        results: rows with series and condition (`results.rows.fill_columns`).
+    the outermost repeated source of noise), small dots single runs, whose range is that of the panel. ``results`` have
+    series and condition (`results.rows.fill_columns`).
     """
     summary = _with_ends(sort_rows(summarise(results), SET_KEYS))
     order = list(summary["series"].unique())
@@ -63,13 +61,8 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
     """Show mean best accuracy against images per class, with 95 % intervals (t), a panel a condition with several IPCs.
 
     Series are dodged so that none hides another. The scale follows the means, as the intervals of two repeats would
-    flatten everything else. A dotted line is the full set.
-
-    Args:
-        summary: of `results.summaries.summarise`.
-
-    Returns:
-        The figure, or None if no condition has several.
+    flatten everything else. A dotted line is the full set. ``summary`` is of `results.summaries.summarise`; None if no
+    condition has several.
     """
     sized = summary[summary["ipc"] != 0].groupby("condition")["ipc"].nunique()
     summary = summary[summary["condition"].isin(sized[sized > 1].index)]
@@ -90,10 +83,8 @@ def accuracy_by_ipc(summary: pd.DataFrame) -> Figure | None:
 
 
 def accuracy_curves(curves: pd.DataFrame) -> Figure:
-    """Plot test accuracy over epochs, a line a training, with a star at the reported test.
-
-    Args:
-        curves: epoch, top1 (%), training_seed, and counts (whether the protocol may report the test).
+    """Plot test accuracy over epochs, a line a training, with a star at the reported test: ``curves`` have epoch, top1
+    (%), training_seed, and counts (whether the protocol may report the test).
     """
     figure, axis = plt.subplots(figsize=(4.2, 2.8))
     seeds = "seed " + curves["training_seed"].astype(str)

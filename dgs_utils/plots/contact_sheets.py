@@ -24,10 +24,8 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray | None]],
 
     Args:
         rows: images by row name: paths, or arrays (H, W) or (H, W, 3), uint8 or float in [0, 1]; None for a blank.
-        captions: texts under the images, by row name.
-        note: text below the figure.
+        captions, heads, note: texts under the images, by row name; above the names and each column; below the figure.
         cell: side of an image, inches.
-        heads: texts above the names and above each column.
     """
     width = max(map(len, rows.values()))
     name_width = max(1.2, 0.15 + 0.08 * max(len(line) for name in rows for line in name.splitlines() or [""]))
@@ -58,10 +56,9 @@ def contact_sheet(rows: Mapping[str, Sequence[Path | np.ndarray | None]],
     return figure
 
 
-def class_sheet(images: ImageSet, titles: Mapping[str, str] = {}, columns: int = 12, lines: int = 10) -> Figure:
-    """Show the first images of the first classes, a row a class; ``titles`` are their readable names."""
-    return contact_sheet({titles.get(name, name): images.of_class(name).paths[:columns]
-                          for name in images.classes[:lines]})
+def class_sheet(images: ImageSet, titles: Mapping[str, str] = {}) -> Figure:
+    """Show the first images of the first ten classes, a row a class; ``titles`` are their readable names."""
+    return contact_sheet({titles.get(name, name): images.of_class(name).paths[:12] for name in images.classes[:10]})
 
 
 def rows_by_set(shown: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -72,11 +69,8 @@ def rows_by_set(shown: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def gallery(rows: Mapping[str, pd.DataFrame], columns: int = 12, hardest: bool = False, title: str = "") -> Figure:
     """Show images by difficulty, a row a set, easiest left and hardest right, at even steps of rank.
 
-    Args:
-        rows: by row name, a line an image: path, and optionally score in [0, 1], and generator, shown as a letter.
-        columns: images per row.
-        hardest: show only the hardest, in descending order, with their text (class → prediction).
-        title: above the rows.
+    ``rows`` have path, and optionally score in [0, 1], and generator, shown as a letter. With ``hardest`` only these
+    are shown, in descending order, with their text (class → prediction).
     """
     parts = {}
     for name, part in rows.items():
@@ -96,11 +90,15 @@ def gallery(rows: Mapping[str, pd.DataFrame], columns: int = 12, hardest: bool =
     return figure
 
 
-def hardest_mistakes(shown: pd.DataFrame) -> Figure | None:
-    """Show what the scorer takes for another class, the hardest first; None, with a sentence, where there is nothing.
+def _caption(row: Mapping, letters: Mapping[str, str]) -> str:
+    score = row.get("score")
+    short = "" if score is None else f"{score:.2f}".removeprefix("0") if score < 0.995 else "1.0"
+    return f"{row.get('text', '')}\n{short} {letters.get(row.get('generator', ''), '')}".strip()
 
-    Args:
-        shown: of `difficulty.images_to_show`.
+
+def hardest_mistakes(shown: pd.DataFrame) -> Figure | None:
+    """Show which of `difficulty.images_to_show` the scorer takes for another class, the hardest first; None, with a
+    sentence, where there is nothing.
     """
     wrong = shown[shown["correct"].eq(False)] if "correct" in shown else shown.head(0)
     if wrong.empty:
@@ -110,27 +108,23 @@ def hardest_mistakes(shown: pd.DataFrame) -> Figure | None:
     return gallery(rows_by_set(wrong), hardest=True)
 
 
-def set_gallery(table: pd.DataFrame, folder: Path, titles: Mapping[str, str] = {}, columns: int = 20,
-                lines: int = 10) -> Figure:
-    """Show a set, a row a class, from the easiest to the hardest where scores are known.
+def scored_images(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return a table of images with their paths, for `gallery`, from their file_name in a folder."""
+    return table.assign(path=[folder / file for file in table["file_name"]])
 
-    Args:
-        table: class, file_name, and score where it is known: one row an image.
-        folder: that file names start from.
-        titles: readable names of classes.
-        columns: images per row.
-        lines: number of classes, the first ones.
+
+def set_gallery(table: pd.DataFrame, folder: Path, titles: Mapping[str, str] = {}, columns: int = 20) -> Figure:
+    """Show the first ten classes of a set, a row a class, from the easiest to the hardest where scores are known.
+
+    ``table`` has class, file_name (below ``folder``), and score where it is known; ``titles`` are readable names.
     """
-    parts = list(table.groupby("class", sort=False))[:lines]
+    parts = list(table.groupby("class", sort=False))[:10]
     return gallery({titles.get(name, name): scored_images(part, folder) for name, part in parts}, columns)
 
 
 def rule_strips(choices: Mapping[str, pd.DataFrame], folder: Path, titles: Mapping[str, str] = {}) -> Figure | None:
-    """Show what several rules select of one class, a row a rule; None, with a sentence, where there is no rule.
-
-    Args:
-        choices: by rule, the images as `set_gallery` takes them (`sample.choices_by_rule`).
-        folder, titles: see `set_gallery`.
+    """Show what several rules select of one class (`sample.choices_by_rule`), a row a rule, as `set_gallery`; None,
+    with a sentence, where there is no rule.
     """
     if not choices:
         print("not drawn: the candidates have no scores that a rule could look at")
@@ -138,17 +132,6 @@ def rule_strips(choices: Mapping[str, pd.DataFrame], folder: Path, titles: Mappi
     name = next(iter(choices.values()))["class"].iloc[0]
     return gallery({rule: scored_images(part, folder) for rule, part in choices.items()}, 20,
                    title=f"class {titles.get(name, name)}")
-
-
-def _caption(row: Mapping, letters: Mapping[str, str]) -> str:
-    score = row.get("score")
-    short = "" if score is None else f"{score:.2f}".removeprefix("0") if score < 0.995 else "1.0"
-    return f"{row.get('text', '')}\n{short} {letters.get(row.get('generator', ''), '')}".strip()
-
-
-def scored_images(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return a table of images with their paths, for `gallery`, from their file_name in a folder."""
-    return table.assign(path=[folder / file for file in table["file_name"]])
 
 
 def gallery_slider(rows: Mapping[str, pd.DataFrame], columns: int = 8):

@@ -9,7 +9,7 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 from dgs_utils.plots.heatmaps import annotated_heatmap
 from dgs_utils.plots.interval_panels import interval_panels
 from dgs_utils.plots.style import wrap_labels, wrap_text
-from dgs_utils.results.comparisons import MARGIN
+from dgs_utils.results.comparisons import MARGIN, signed
 from dgs_utils.results.gain_vs_shift import gains_by_bias
 from dgs_utils.results.reports import verdict_words
 
@@ -29,13 +29,8 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
 
     To the right of zero the one arm is better. Thin lines are 95 % intervals, thick ones the 90 % intervals of
     equivalence; colours are the verdicts of the table, and the grey band holds differences that do not matter. A point
-    outside of the frame is an arrow head at its edge, with its value.
-
-    Args:
-        comparisons: rows of `results.comparisons.compare_with_others`, of one arm (``first``).
-
-    Returns:
-        The figure, or None without comparisons.
+    outside of the frame is an arrow head at its edge, with its value. ``comparisons`` are rows of
+    `results.comparisons.compare_with_others`, of one arm; None without any.
     """
     if comparisons.empty:
         return None
@@ -57,7 +52,7 @@ def differences_to(comparisons: pd.DataFrame) -> Figure | None:
             if abs(row.difference) > limit:
                 edge, head, side = (limit, CARETRIGHT, "right") if row.difference > 0 else (-limit, CARETLEFT, "left")
                 axis.scatter(edge, line, s=25, color=color, marker=head, zorder=3, clip_on=False)
-                axis.annotate(f"{row.difference:+.0f}".replace("-", "−"), (edge, line), va="center", ha=side,
+                axis.annotate(signed(row.difference, 0), (edge, line), va="center", ha=side,
                               xytext=(-6 if side == "right" else 6, 0), textcoords="offset points", fontsize="small",
                               zorder=2.4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     label = f"accuracy of {first} minus that of the method (points; grey: within ± {margin:g})"
@@ -72,9 +67,8 @@ def rule_heatmap(gains: pd.DataFrame, margin: float = MARGIN) -> Figure:
     difference is the half-width of its 95 % interval, with a star if zero is outside. Blue is better than random
     images, red worse; cells without runs are grey.
 
-    Args:
-        gains: rows of `results.baselines.gains_over_random`, one or more.
-        margin: percentage points; smaller differences do not matter; the colours reach at least three times as far.
+    ``gains`` are rows of `results.baselines.gains_over_random`; differences below ``margin`` points do not matter, and
+    the colours reach at least three times as far.
     """
     gains = gains.assign(
         text=[_cell(row.difference, row.low, row.high) for row in gains.itertuples()],
@@ -111,11 +105,8 @@ def _cell(value: float, low: float, high: float) -> str:
 def rule_curves(gains: pd.DataFrame, x: str) -> Figure:
     """Show the gain of each rule over random images against IPC or training steps, with 95 % intervals.
 
-    The scale follows the points of a source; rules are dodged.
-
-    Args:
-        gains: rows of `results.baselines.with_several_ipcs` or `with_several_lengths`, one or more.
-        x: "ipc" or "steps".
+    The scale follows the points of a source; rules are dodged. ``gains`` are rows of `results.baselines`'
+    `with_several_ipcs` (``x`` "ipc") or `with_several_lengths` ("steps").
     """
     several = gains.loc[gains["score"] != "", "score"].nunique() > 1
     panels = gains["setting"] + ", IPC " + gains["ipc"].astype(str) if x == "steps" else gains["condition"]
@@ -135,12 +126,8 @@ def rule_curves(gains: pd.DataFrame, x: str) -> Figure:
 
 
 def gain_over_shift(gains: pd.DataFrame, margin: float = MARGIN) -> Figure:
-    """Show the gain of each rule against the difficulty shift of pools: a panel a rule, a dot a pool, and the means of
-    each bias with 95 % intervals over pools. Grey band: differences that do not matter.
-
-    Args:
-        gains: rows of `results.gain_vs_shift.pool_gains`, one or more, with or without `add_differences_to_dgs`.
-        margin: percentage points; smaller differences do not matter.
+    """Show the gain of each rule against the difficulty shift of pools (`results.gain_vs_shift.pool_gains`): a panel a
+    rule, a dot a pool, and the means of each bias with 95 % intervals over pools. Grey band: ± ``margin`` points.
     """
     several = gains.groupby(["condition", "ipc"]).ngroups > 1
     scores = gains.loc[gains["score"] != "", "score"].nunique() > 1

@@ -28,12 +28,8 @@ def annotated_heatmap(axis: Axes, values: pd.DataFrame, **style: Any) -> None:
 
 def objective_map(surfaces: Mapping[str, np.ndarray], chosen: Mapping[str, tuple[int, int]],
                   titles: Mapping[str, str] = {}) -> Figure:
-    """Show the objective of Eq. 9 over (bottom, top), a panel a class; infinite values are grey, a cross is the choice.
-
-    Args:
-        surfaces: by class name, shape (limit, limit), indexed [bottom, top].
-        chosen: by class name, (bottom, top).
-        titles: readable names of classes.
+    """Show the objective of Eq. 9, (limit, limit) and indexed [bottom, top], a panel a class; infinite values are grey,
+    a cross is the chosen (bottom, top). ``titles`` are readable names of classes.
     """
     figure, axes = panel_grid(len(surfaces), 2.5, 2.2)
     for axis, (name, surface) in zip(axes, surfaces.items(), strict=True):
@@ -50,13 +46,8 @@ def objective_map(surfaces: Mapping[str, np.ndarray], chosen: Mapping[str, tuple
 
 def table_heatmaps(tables: Mapping[str, pd.DataFrame], xlabel: str = "difficulty bin, from easy (0) to hard",
                    content: str = "images per bin", column: float = 0.24) -> Figure:
-    """Show tables side by side as colours of one scale with numbers.
-
-    Args:
-        tables: by title, frames with the same lines.
-        xlabel: of the columns.
-        content: of the cells, in the title.
-        column: width of a column, inches.
+    """Show tables with the same lines side by side, by title, as colours of one scale with numbers; ``content`` of the
+    cells is part of the title, ``column`` the width of one in inches.
     """
     frames = list(tables.values())
     _, room, high = wrap_labels(frames[0].index)
@@ -72,11 +63,8 @@ def confusion_matrix(errors: pd.DataFrame, title: str = "", runs: pd.DataFrame |
                      titles: Mapping[str, str] = {}) -> Figure:
     """Show the accuracy of each class as bars, beside the confusion matrix in percent of the class.
 
-    Args:
-        errors: true, predicted, images: each pair of names once (see `figures.scorer_confusion`) or once a training.
-        title: of the figure.
-        runs: class and top1 (%) of each class in each training, drawn as dots; in the order of the lines.
-        titles: readable names of classes.
+    ``errors`` are counts of each pair of names (`figures.scorer_confusion`), once or once a training; ``runs`` have
+    class and top1 (%) of each class in each training, drawn as dots, in the order of the lines.
     """
     matrix = errors.pivot_table("images", "true", "predicted", "sum", fill_value=0, sort=False)
     if runs is not None:

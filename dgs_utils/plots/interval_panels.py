@@ -21,15 +21,12 @@ def interval_panels(rows: pd.DataFrame, value: str, category: str, limits: Mappi
 
     Args:
         rows: panel, ``value``, low, high (NaN: no interval), ``category``, and hue if there are several.
-        value, category: columns of the axes; with ``order`` the categories are lines of names, else along x.
+        value, category: columns of the axes; the categories are along x, or with ``order`` lines, from the top.
         limits: of the axis of values, by panel (its title).
         size: inches of a panel; with ``order`` the height is that of a line.
-        hues: colour of each hue, in the order of the legend; None for seaborn's.
-        order: names of the lines, from the top.
-        columns: largest number of panels in a line.
-        title: of the legend.
+        hues, title: colour of each hue, in the order of the legend (None for seaborn's), and its title.
         margin: half-width of a grey band of differences that do not matter, with a line at zero; None for neither.
-        style: of `seaborn.pointplot`.
+        style: of `seaborn.pointplot`; there are so many ``columns`` of panels at the most.
     """
     hue_names = rows["hue"].unique() if "hue" in rows else []
     hues = dict(hues or zip(hue_names, sns.color_palette(n_colors=len(hue_names)), strict=True))

@@ -36,12 +36,7 @@ def show(figure: Figure) -> None:
 
 
 class LiveFigure:
-    """A figure that is redrawn from time to time, in at most `MAX_DRAW_FRACTION` of it.
-
-    Args:
-        draw: returns the figure of a content.
-        seconds: minimum time between two drawings.
-    """
+    """A figure that ``draw`` makes of a content from time to time, in at most `MAX_DRAW_FRACTION` of it."""
 
     def __init__(self, draw: Callable[[Any], Figure], seconds: float = 5.0):
         self.draw, self.seconds = draw, seconds

@@ -28,10 +28,8 @@ MIN_SHARED_HEIGHT = 0.15  # fraction of the tallest bar that the tallest of ever
 
 
 def figure1(texts: Mapping[str, str]) -> Figure:
-    """Draw the pipeline in green, with the generation of the pool in blue and sampling in orange (Fig. 1).
-
-    Args:
-        texts: by title of `BOXES`, such as "1,297 images"; boxes without a text are left out.
+    """Draw the pipeline in green, with the generation of the pool in blue and sampling in orange (Fig. 1); boxes of
+    `BOXES` without a text, such as "1,297 images", are left out.
     """
     figure, axis = plt.subplots(figsize=(10.4, 3.9))
     boxes = {}
@@ -57,12 +55,8 @@ def figure2(panels: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], ipc: i
             share: str = "auto") -> Figure:
     """Show the difficulty distributions of original, pool and distilled set, without and with transform (Fig. 2).
 
-    Args:
-        panels: by class name, by row name ("without transform", "with transform"), by set name (original, pool,
-            distilled): scores in [0, 1].
-        ipc: images per class of the distilled set.
-        bins: number of equal intervals.
-        share: "on": the panels of a class have one scale; "off": each has its own; "auto": on where all can be read.
+    ``panels`` are of `score_tables.sampling_panels`: scores in [0, 1] by class, row and set. With ``share`` "on" the
+    panels of a class have one scale, with "off" each its own, with "auto" one where all can be read.
     """
     rows = list(next(iter(panels.values())))
     figure = plt.figure(figsize=(0.4 + 4.6 * len(panels), 0.9 + 1.75 * len(rows)))
@@ -93,10 +87,7 @@ def figure3(rows: Mapping[str, pd.DataFrame], columns: int = 10, depth: int = 2)
     the same number of images, all sets together, and show up to ``depth`` images of each set, those nearest to the
     middle.
 
-    Args:
-        rows: by row name, path and score in [0, 1], a line an image.
-        columns: largest number of intervals; with many equal scores there are fewer.
-        depth: largest number of images of a set in an interval.
+    ``rows`` have path and score in [0, 1], a line an image, by name; with many equal scores there are fewer columns.
     """
     levels = np.linspace(0, 1, 101)
     together = pd.concat([part["score"].quantile(levels) for part in rows.values()])  # each set counts alike
@@ -118,11 +109,7 @@ def figure3(rows: Mapping[str, pd.DataFrame], columns: int = 10, depth: int = 2)
 
 
 def figure4(counts: Mapping[str, Mapping[int, np.ndarray]]) -> Figure:
-    """Show predefined sampling distributions, a column a shape and a row an IPC (Fig. 4).
-
-    Args:
-        counts: by name of the shape, by IPC: images per bin.
-    """
+    """Show predefined sampling distributions, a column a shape and a row an IPC (Fig. 4): images per bin by both."""
     table = pd.DataFrame([(name.capitalize(), ipc, interval, count) for name, by_ipc in counts.items()
                           for ipc, shares in by_ipc.items() for interval, count in enumerate(shares)],
                          columns=["shape", "IPC", "interval", "count"])

@@ -15,30 +15,23 @@ SET_COLORS = {"original": "C0", "pool": "C1", "distilled": "C2"}
 HISTOGRAM_STYLE = {"binrange": (0, 1), "edgecolor": "black", "linewidth": 0.5}
 
 
-def score_histograms(scores: pd.DataFrame, bins: int = 10) -> Figure:
-    """Show histograms of difficulty as fractions of each set, a panel a class.
-
-    Args:
-        scores: columns class, set ("original", "pool"), score in [0, 1], and optionally name, the class in words.
-        bins: number of equal intervals.
+def score_histograms(scores: pd.DataFrame) -> Figure:
+    """Show histograms of difficulty as fractions of each set, a panel a class: ``scores`` have class, set ("original",
+    "pool"), score in [0, 1], and optionally name, the class in words.
     """
     column = "name" if "name" in scores else "class"
     sets = [which for which in SET_COLORS if which in set(scores["set"])]
     with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn lays out its grid
         grid = sns.displot(scores, x="score", hue="set", hue_order=sets, palette=SET_COLORS, col=column,
-                           col_wrap=min(5, scores[column].nunique()), height=1.9, aspect=1.2, bins=bins,
+                           col_wrap=min(5, scores[column].nunique()), height=1.9, aspect=1.2, bins=10,
                            stat="proportion", common_norm=False, multiple="dodge", **HISTOGRAM_STYLE)
     return grid.set_titles("{col_name}").set_axis_labels("difficulty", "fraction of the set").figure
 
 
 def in_sample_shift(scores: pd.DataFrame) -> Figure | None:
-    """Show how much easier originals look to a scorer that was trained on them: shares of images up to each score.
-
-    Args:
-        scores: one row an original: score, by a scorer that was trained without it, and seen, by one trained with it.
-
-    Returns:
-        The figure; None, with a printed sentence, where one scorer alone has scored the images.
+    """Show how much easier originals look to a scorer that was trained on them: shares of images up to each score, by a
+    scorer that was trained without the image, and up to seen, by one trained with it. None, with a printed sentence,
+    where one scorer alone has scored the images.
     """
     if "seen" not in scores:
         print("not drawn: it needs source = \"originals\" and prepare.folds, and so scorers that left images out")
@@ -51,21 +44,14 @@ def in_sample_shift(scores: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def target_bars(report: pd.DataFrame, titles: Mapping[str, str] = {}, panels: int = 10) -> Figure | None:
-    """Show how many images of each bin a distilled set has, beside the target, a panel a class.
-
-    Args:
-        report: of `sample.report`: class, and found and target as texts of counts per bin.
-        titles: readable names of classes.
-        panels: number of classes shown, the first ones.
-
-    Returns:
-        The figure; None, with a printed sentence, where the method follows no target.
+def target_bars(report: pd.DataFrame, titles: Mapping[str, str] = {}) -> Figure | None:
+    """Show how many images of each bin a distilled set has, beside the target, a panel for each of the first ten
+    classes of `sample.report`; None, with a printed sentence, where the method follows no target.
     """
     if "target" not in report:
         print("not drawn: this method follows no target")
         return None
-    report = report.head(panels)
+    report = report.head(10)
     figure, axes = panel_grid(len(report), 2.1, 1.6, sharex=True, sharey=True)
     for axis, name, target, found in zip(axes, report["class"], counts_of(report["target"]), counts_of(report["found"]),
                                          strict=True):

@@ -22,48 +22,36 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # λ in the static twin
 
 
 class Preview(NamedTuple):
-    """What a pair of thresholds leads to.
+    """What a pair of thresholds leads to."""
 
-    Attributes:
-        sets: scores of original, pool and distilled set by name.
-        fitting: number of drawn images that come from the bins that are asked for.
-        notes: warnings.
-    """
-
-    sets: dict[str, np.ndarray]
-    fitting: int
-    notes: list[str]
+    sets: dict[str, np.ndarray]  # scores of original, pool and distilled set
+    fitting: int  # drawn images that come from the bins that are asked for
+    notes: list[str]  # warnings
 
 
 @dataclass(frozen=True)
 class ClassPreview:
-    """One class, transformed and sampled with any thresholds.
-
-    Attributes:
-        name: class.
-        pool, originals: its difficulties, each in [0, 1].
-        params: those of stage 04.
-    """
+    """One class, with difficulties of pool and originals in [0, 1], transformed and sampled with any thresholds."""
 
     name: str
+    title: str
     pool: np.ndarray
     originals: np.ndarray
     params: TransformParams
 
     @property
-    def searched(self) -> np.ndarray:
-        """The difficulties on which thresholds are searched."""
-        return self.pool if self.params.search_on == "pool" else self.originals
-
-    @property
     def most(self) -> int:
         """The largest number of images that either threshold may clip."""
-        return max(min(default_limit(self.params.ipc), len(self.searched) // 2) - 1, 0)
+        return max(min(default_limit(self.params.ipc), len(self._searched) // 2) - 1, 0)
+
+    @property
+    def _searched(self) -> np.ndarray:
+        return self.pool if self.params.search_on == "pool" else self.originals
 
     def search(self, weight: float) -> tuple[int, int]:
         """Return the best thresholds for a λ."""
         with prefix_warnings("", lambda _: None):
-            best = search_thresholds(self.searched, default_limit(self.params.ipc), weight, self.params.objective,
+            best = search_thresholds(self._searched, default_limit(self.params.ipc), weight, self.params.objective,
                                      self.params.bins)
         return min(best.bottom, self.most), min(best.top, self.most)
 
@@ -73,10 +61,15 @@ class ClassPreview:
         with prefix_warnings(self.name, notes.append):
             _, _, pool, originals = apply_thresholds(self.pool, self.originals, Thresholds(bottom, top, np.empty(0)),
                                                      params.objective, params.search_on, params.shared_scale)
-        counts = scale_counts(originals, params.ipc, params.bins)
-        drawn = draw(pool, counts, numpy_rng("transform", "figure 2", self.name))
+        drawn = draw(pool, scale_counts(originals, params.ipc, params.bins),
+                     numpy_rng("transform", "figure 2", self.name))
         return Preview({"original": originals, "pool": pool, "distilled": pool[drawn.indices]},
                        params.ipc - int(drawn.shortage.sum()), notes)
+
+    def draw(self, rows: Mapping[str, Preview]) -> Figure:
+        """Return Figure 2 of this class, with a row a preview."""
+        return figure2({self.title: {row: shown.sets for row, shown in rows.items()}}, self.params.ipc,
+                       self.params.bins)
 
 
 def explore_thresholds(pool: pd.DataFrame, originals: pd.DataFrame, params: TransformParams,
@@ -84,13 +77,8 @@ def explore_thresholds(pool: pd.DataFrame, originals: pd.DataFrame, params: Tran
     """Return sliders for bottom, top and λ of any class; every change draws both transformed sets and a sample.
 
     In a batch run no widget is made. Its static twin shows the class whose pool is farthest from its originals, without
-    clipping and with the thresholds that were chosen, and a table says what another λ would choose.
-
-    Args:
-        pool: class and score, one row an image of the pool.
-        originals: the same of the originals.
-        params: those of stage 04.
-        titles: readable names of classes.
+    clipping and with the thresholds that were chosen, and a table says what another λ would choose. ``pool`` and
+    ``originals`` have class and score.
 
     Returns:
         The widget; in a batch run the table; None where there are no thresholds (objective "none").
@@ -99,54 +87,48 @@ def explore_thresholds(pool: pd.DataFrame, originals: pd.DataFrame, params: Tran
         print("objective is none: difficulties stay as they are, and there are no thresholds to turn")
         return None
     real = dict(list(originals.groupby("class", sort=False)["score"]))
-    classes = {name: ClassPreview(name, part.to_numpy(), real[name].to_numpy(), params)
+    classes = {name: ClassPreview(name, titles.get(name, name), part.to_numpy(), real[name].to_numpy(), params)
                for name, part in pool.groupby("class", sort=False)["score"]}
     first = max(classes.values(), key=lambda one: abs(difficulty_shift(one.pool, one.originals)))
-    if BATCH in os.environ:
-        return _static_twin(first, titles.get(first.name, first.name))
-    return _sliders(classes, first.name, titles)
-
-
-def _draw(title: str, rows: Mapping[str, Preview], params: TransformParams) -> Figure:
-    return figure2({title: {row: preview.sets for row, preview in rows.items()}}, params.ipc, params.bins)
+    return _static_twin(first) if BATCH in os.environ else _sliders(classes, first)
 
 
 def _pair(bottom: int, top: int) -> str:
     return f"bottom {bottom}, top {top}"
 
 
-def _static_twin(shown: ClassPreview, title: str) -> pd.DataFrame:
+def _static_twin(shown: ClassPreview) -> pd.DataFrame:
     weights = sorted({*WEIGHTS, shown.params.weight})
     pairs = [shown.search(weight) for weight in weights]
     chosen = pairs[weights.index(shown.params.weight)]
-    _draw(title, {"no clipping": shown.preview(0, 0), _pair(*chosen): shown.preview(*chosen)}, shown.params)
-    changes = ["same thresholds" if pair == before else "" for before, pair in zip([None, *pairs], pairs, strict=False)]
-    return pd.DataFrame({"class": title, "λ": weights, "bottom": [bottom for bottom, _ in pairs],
-                         "top": [top for _, top in pairs], "compared with the line above": changes,
-                         "images from the bins asked for": [shown.preview(*pair).fitting for pair in pairs]})
+    shown.draw({"no clipping": shown.preview(0, 0), _pair(*chosen): shown.preview(*chosen)})
+    table = pd.DataFrame(pairs, columns=["bottom", "top"])
+    same = (table == table.shift()).all(axis=1)
+    table.insert(0, "λ", weights)
+    table.insert(0, "class", shown.title)
+    return table.assign(**{"compared with the line above": np.where(same, "same thresholds", ""),
+                           "images from the bins asked for": [shown.preview(*pair).fitting for pair in pairs]})
 
 
-def _sliders(classes: Mapping[str, ClassPreview], first: str, titles: Mapping[str, str]):
+def _sliders(classes: Mapping[str, ClassPreview], first: ClassPreview):
     import ipywidgets as widgets
 
-    names = [(titles.get(name, name), name) for name in classes]
-    shown = classes[first]
-    picked = widgets.Dropdown(options=names, value=first, description="class")
-    pair = [widgets.IntSlider(value, 0, shown.most, description=name)
-            for name, value in zip(("bottom", "top"), shown.search(shown.params.weight), strict=True)]
-    weight = widgets.FloatSlider(shown.params.weight, min=0, max=1, step=0.05, description="λ")
+    picked = widgets.Dropdown(options=[(one.title, name) for name, one in classes.items()], value=first.name,
+                              description="class")
+    pair = [widgets.IntSlider(value, 0, first.most, description=name)
+            for name, value in zip(("bottom", "top"), first.search(first.params.weight), strict=True)]
+    weight = widgets.FloatSlider(first.params.weight, min=0, max=1, step=0.05, description="λ")
     message, output = widgets.Label(), widgets.Output()
     searching = False
 
-    def redraw(found: str = "") -> None:
-        one = classes[picked.value]
-        preview = one.preview(*(slider.value for slider in pair))
+    def redraw(result: str = "") -> None:
+        one, thresholds = classes[picked.value], [slider.value for slider in pair]
+        preview = one.preview(*thresholds)
         sentence = f"{preview.fitting} of {one.params.ipc} images come from the bins that are asked for"
-        message.value = "; ".join(filter(None, [found, sentence, *preview.notes]))
+        message.value = "; ".join(filter(None, [result, sentence, *preview.notes]))
         with output:
             output.clear_output(wait=True)
-            row = _pair(*(slider.value for slider in pair))
-            show(_draw(titles.get(one.name, one.name), {row: preview}, one.params))
+            show(one.draw({_pair(*thresholds): preview}))
 
     def search(change: Mapping) -> None:
         nonlocal searching

@@ -34,7 +34,7 @@ def of_class(table: pd.DataFrame, name: str) -> np.ndarray:
 @pytest.mark.parametrize("settings", [{}, {"shared_scale": True}, {"search_on": "originals"}, {"objective": "paper"}])
 def test_a_preview_of_the_chosen_thresholds_is_the_stage_s_result(settings):
     params = TransformParams(ipc=10, **settings)
-    shown = thresholds.ClassPreview("b", of_class(POOL, "b"), of_class(ORIGINALS, "b"), params)
+    shown = thresholds.ClassPreview("b", "b", of_class(POOL, "b"), of_class(ORIGINALS, "b"), params)
     expected = transform_class(shown.pool, shown.originals, 5, objective=params.objective, search_on=params.search_on,
                                shared_scale=params.shared_scale)
     assert shown.search(0.5) == expected.thresholds[:2]
@@ -62,7 +62,7 @@ def test_sliders_search_redraw_and_say_when_nothing_changes():
     picked.value = "a"
     assert (bottom.value, top.value) == search_thresholds(of_class(POOL, "a"), 5, 1.0)[:2]
     bottom.value = 0
-    shown = thresholds.ClassPreview("a", of_class(POOL, "a"), of_class(ORIGINALS, "a"), PARAMS)
+    shown = thresholds.ClassPreview("a", "a", of_class(POOL, "a"), of_class(ORIGINALS, "a"), PARAMS)
     fitting = shown.preview(0, top.value).fitting
     assert message.value == f"{fitting} of 10 images come from the bins that are asked for"
 
