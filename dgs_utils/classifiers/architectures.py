@@ -77,12 +77,8 @@ class _SkipInit(TorchFunctionMode):
 def build(name: str, num_classes: int = 0, size: int = 0, norm: str = "batch", **arguments: Any) -> nn.Module:
     """Return a network in evaluation mode whose weights are to be overwritten: those of libraries are not drawn.
 
-    Args:
-        name: with its library.
-        num_classes: outputs; 0 = the library's default.
-        size: side of the images in pixels, for ours.
-        norm: of ours.
-        arguments: further ones of the library's function for the network.
+    ``name`` has its library; 0 outputs are the library's default; ``size`` of the images and ``norm`` are for ours,
+    further ``arguments`` of the library's function.
     """
     library, _, plain = name.partition(":")
     outputs = {"num_classes": num_classes} if num_classes else {}
@@ -99,10 +95,7 @@ def build(name: str, num_classes: int = 0, size: int = 0, norm: str = "batch", *
 
 def output_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Return name and module of the output layer: timm's configuration has it; else the last linear layer, or the
-    last convolution.
-
-    Raises:
-        ValueError: the network has neither.
+    last convolution, or an error.
     """
     modules = dict(network.named_modules())
     for name in reversed(_timm_heads(network)):
@@ -157,17 +150,14 @@ def timm_class_names(network: nn.Module) -> tuple[str, ...]:
     """Return the names of a timm classifier's outputs: its own, else WordNet ids by timm's lists, or ()."""
     data, names = import_timm().data, network.pretrained_cfg.get("label_names") or ()
     if names:
-        return tuple(names.values() if isinstance(names, dict) else names)
+        by_number = isinstance(names, dict) and all(str(key).isdecimal() for key in names)
+        return tuple(str(names[key]) for key in sorted(names, key=int)) if by_number else tuple(map(str, names))
     subset = data.infer_imagenet_subset(network)
     return tuple(data.ImageNetInfo(subset).label_names()) if subset else ()
 
 
 def import_timm() -> Any:
-    """Return timm.
-
-    Raises:
-        ValueError: it is not installed.
-    """
+    """Return timm, or raise ValueError if it is not installed."""
     try:
         import timm
         import timm.data

@@ -35,25 +35,15 @@ def normalise(images: Tensor) -> Tensor:
 
 
 class Draws(NamedTuple):
-    """Random numbers of the transforms of N images: one row an image; no columns if a transform is off.
+    """Random numbers of the transforms of N images: one row an image; no columns, (N, 0), if a transform is off."""
 
-    Attributes:
-        tiles: (N, 2, tiles) int64, the order of a mosaic's rows and columns; (N, 0) without mosaics.
-        boxes: (N, 4) int64, see `crop_boxes`; (N, 0) without crops and mirrors.
-        mirrored: (N,) bool.
-        orders: (N, 3) int64, see `jitter_map`.
-        alphas: (N, 3) float32, of the colour jitter.
-        light: (N, 3) float32, of the PCA lighting.
-        partner: (N,) int64, the image of the batch whose box is pasted by CutMix; (N, 0) without.
-    """
-
-    tiles: Tensor
-    boxes: Tensor
-    mirrored: Tensor
-    orders: Tensor
-    alphas: Tensor
-    light: Tensor
-    partner: Tensor
+    tiles: Tensor  # (N, 2, tiles) int64, the order of a mosaic's rows and columns
+    boxes: Tensor  # (N, 4) int64, see `crop_boxes`
+    mirrored: Tensor  # (N,) bool
+    orders: Tensor  # (N, 3) int64, see `jitter_map`
+    alphas: Tensor  # (N, 3) float32, of the colour jitter
+    light: Tensor  # (N, 3) float32, of the PCA lighting
+    partner: Tensor  # (N,) int64, the image of the batch whose box is pasted by CutMix
 
     def to(self, device: torch.device) -> "Draws":
         """Return the draws on a device, by one copy."""
@@ -81,25 +71,12 @@ def draw_augmentation(n: int, size: int, settings: Augmentation, rng: torch.Gene
 
 
 def augment(images: Tensor, settings: Augmentation, rng: torch.Generator) -> Tensor:
-    """Draw and transform a batch for training (see `apply_augmentation`).
-
-    Args:
-        images: (N, 3, S, S) uint8.
-        settings: see `Augmentation`.
-        rng: `torch.Generator` on the CPU, source of every draw.
-    """
+    """Draw, by a generator on the CPU, and transform a batch for training (see `apply_augmentation`)."""
     return apply_augmentation(images, draw_augmentation(len(images), images.shape[-1], settings, rng).to(images.device))
 
 
 def apply_augmentation(images: Tensor, draws: Draws) -> Tensor:
-    """Transform a batch for training.
-
-    Args:
-        images: (N, 3, S, S) uint8.
-        draws: on the images' device.
-
-    Returns:
-        (N, 3, S, S) float32, normalised.
+    """Return a batch (N, 3, S, S) uint8, transformed for training by draws on its device: float32, normalised.
 
     Raises:
         ValueError: the images cannot be cut into as many tiles as were drawn.
@@ -135,14 +112,8 @@ def constants(device: torch.device, dtype: torch.dtype) -> Constants:
 
 
 def shuffle_tiles(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Shuffle the columns of tiles, and the rows, of each image of a batch (N, C, S, S), as RDED does [B §3.1].
-
-    Args:
-        images: (N, C, S, S).
-        rows, columns: (N, tiles) int64, the new order of the mosaic's rows and columns.
-
-    Raises:
-        ValueError: S is not a multiple of the number of tiles.
+    """Shuffle the columns of tiles, and the rows, of each image of a batch (N, C, S, S), as RDED does [B §3.1], to the
+    orders (N, tiles) int64; raise ValueError if S is not a multiple of the number of tiles.
     """
     n, tiles = rows.shape
     side = images.shape[-1] // tiles
@@ -155,10 +126,8 @@ def shuffle_tiles(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def crop_boxes(n: int, size: int, least: float, ratio: float, rng: torch.Generator) -> Tensor:
-    """Draw crop boxes as torchvision's RandomResizedCrop does: up to ten tries each, else the whole image.
-
-    Returns:
-        (N, 4) int64: top, left, height, width.
+    """Draw crop boxes as torchvision's RandomResizedCrop does: up to ten tries each, else the whole image. They are
+    (N, 4) int64: top, left, height, width.
     """
     tries = 10
     area = size**2 * (least + (1 - least) * torch.rand(n, tries, generator=rng, dtype=torch.float64))
@@ -176,14 +145,9 @@ def crop_boxes(n: int, size: int, least: float, ratio: float, rng: torch.Generat
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
-    """Cut a box out of each image, scale it to full size (bilinear) and mirror it if drawn.
+    """Cut a box out of each image (N, C, S, S), scale it to full size (bilinear) and mirror it if drawn.
 
     A box is never larger than the image, so it is only ever enlarged, and antialiasing makes no difference.
-
-    Args:
-        images: (N, C, S, S) float.
-        boxes: (N, 4) top, left, height, width.
-        mirrored: (N,) bool.
     """
     size = images.shape[-1]
     top, left, height, width = boxes.to(images.dtype).unbind(1)
@@ -206,13 +170,8 @@ def jitter_map(mean: Tensor, orders: Tensor, alphas: Tensor) -> tuple[Tensor, Te
     Each operation blends the image with a reference, x + α·(reference − x): black for brightness, the mean luminance
     for contrast, the pixel's own luminance for saturation. Nothing is clamped.
 
-    Args:
-        mean: (N, 3) mean colour of each image.
-        orders: (N, 3) int64, the operations (0 brightness, 1 contrast, 2 saturation) in the order of application.
-        alphas: (N, 3), α of each step of that order.
-
-    Returns:
-        matrix (N, 3, 3) and offset (N, 3).
+    Of N images with these mean colours (N, 3), ``orders`` (N, 3) int64 are the operations (0 brightness, 1 contrast, 2
+    saturation) in the order of application, ``alphas`` (N, 3) the α of each step; (N, 3, 3) and (N, 3) are returned.
     """
     _, _, weights, _, _, identity = constants(mean.device, mean.dtype)
     matrix, offset = identity.expand(len(mean), 3, 3), torch.zeros_like(mean)
@@ -237,14 +196,8 @@ def apply_map(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def cutmix(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Draw and paste one box of a permuted batch into the batch, in place (see `paste`).
-
-    Args:
-        images: (N, C, H, W).
-        rng: `torch.Generator` on the CPU.
-
-    Returns:
-        The images, the permutation (N,) behind the box, and the share of each image that is still its own.
+    """Draw and paste one box of a permuted batch (N, C, H, W) into the batch, in place (see `paste`); return the
+    images, the permutation (N,) behind the box, and the share of each image that is still its own.
     """
     partner = torch.randperm(len(images), generator=rng)
     height, width = images.shape[-2:]

@@ -26,17 +26,11 @@ DUAL_MAX = 3 * 3**0.5 / 16  # of std · (1 − mean), where a quarter of the win
 
 
 class Dynamics(NamedTuple):
-    """Training dynamics of scorers: float16 arrays of shape (scorers, epochs, images).
+    """Training dynamics of scorers: float16 arrays of shape (scorers, epochs, images)."""
 
-    Attributes:
-        p_true: probability of the image's class.
-        p_second: the largest other probability; the image is recognised if it is smaller than ``p_true``.
-        error: ‖p − one-hot‖₂ / √2.
-    """
-
-    p_true: np.ndarray
-    p_second: np.ndarray
-    error: np.ndarray
+    p_true: np.ndarray  # probability of the image's class
+    p_second: np.ndarray  # the largest other one; the image is recognised if it is smaller than ``p_true``
+    error: np.ndarray  # ‖p − one-hot‖₂ / √2
 
     def of_images(self, indices: np.ndarray) -> "Dynamics":
         """Return those of some images."""
@@ -48,14 +42,8 @@ class Dynamics(NamedTuple):
 
 
 def dynamics_of_epoch(logits: ArrayLike, target: ArrayLike) -> Dynamics:
-    """Return the dynamics of one scorer after one epoch: arrays of shape (1, 1, N).
-
-    Args:
-        logits: shape (N, classes); NumPy or torch, any float type.
-        target: index of the true class among the logits: one for all, or shape (N,).
-
-    Raises:
-        ValueError: logits that are not finite, or a target out of range.
+    """Return the dynamics of one scorer after one epoch, arrays of shape (1, 1, N), of logits and targets as
+    `measures.difficulty_scores` takes them.
     """
     p, target = probabilities(logits, target, from_="logits")
     p_true = np.take_along_axis(p, target[:, None], axis=1)[:, 0]
@@ -128,11 +116,7 @@ def write_dynamics(path: Path, dynamics: Dynamics, names: Sequence[str] = ()) ->
 
 
 def read_dynamics(path: Path) -> tuple[Dynamics, list[str]]:
-    """Return the dynamics of a file that `write_dynamics` wrote, and the names of the images.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+    """Return the dynamics of a file that `write_dynamics` wrote, and the names of the images."""
     try:
         with safe_open(path, framework="numpy") as file:
             return Dynamics(*map(file.get_tensor, ARRAYS)), json.loads(file.metadata()["file_name"])
@@ -142,11 +126,7 @@ def read_dynamics(path: Path) -> tuple[Dynamics, list[str]]:
 
 
 def reorder_images(wanted: Sequence[str], dynamics: Dynamics, names: Sequence[str], path: Path) -> Dynamics:
-    """Return the dynamics of the ``wanted`` images, in their order, of those of ``names``.
-
-    Raises:
-        ValueError: an image is not among them.
-    """
+    """Return the dynamics of the ``wanted`` images, in their order, of those of ``names``, or raise ValueError."""
     indices = {name: index for index, name in enumerate(names)}
     missing = [name for name in wanted if name not in indices]
     if missing:

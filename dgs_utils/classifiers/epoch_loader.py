@@ -18,30 +18,17 @@ from dgs_utils.runtime.devices import to_device_packed
 
 
 class TrainingBatch(NamedTuple):
-    """Input of a training step.
+    """Input of a training step."""
 
-    Attributes:
-        images: (N, 3, S, S) float32, normalised.
-        labels: (N,) int64.
-        mixed_labels: (N,) int64, labels of the images from which CutMix pasted a box; None without CutMix.
-        lam: CutMix's λ, the share of each image that is its own.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mixed_labels: Tensor | None = None
-    lam: float = 1.0
+    images: Tensor  # (N, 3, S, S) float32, normalised
+    labels: Tensor  # (N,) int64
+    mixed_labels: Tensor | None = None  # (N,) int64, of the images from which CutMix pasted a box
+    lam: float = 1.0  # CutMix's λ, the share of each image that is its own
 
 
 class EpochLoader:
-    """A pass over labelled images in random order, whose last, smaller batch is kept.
-
-    Args:
-        images: (N, 3, S, S) uint8, on the device to train on.
-        labels: (N,) int64, there too.
-        settings: the transforms.
-        batch_size: images a step.
-        rng: `torch.Generator` on the CPU, source of every draw, batch after batch.
+    """A pass over labelled images, (N, 3, S, S) uint8 on the device to train on, in random order, whose last, smaller
+    batch is kept; a generator on the CPU is the source of every draw, batch after batch.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, settings: Augmentation, batch_size: int, rng: torch.Generator):

@@ -14,13 +14,8 @@ from dgs_utils.runtime.seeds import numpy_rng
 def assign_folds(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
     """Divide the images of every class at random into folds whose sizes differ by one image at most.
 
-    Args:
-        table: one row an image: file_name, class.
-        folds: number of folds, ≥ 2.
-        seed: of the division.
-
     Returns:
-        int64 array (N,): the fold, from 0, of each row. It does not depend on the order of rows.
+        int64 array (N,): the fold, from 0, of each row of ``table`` (file_name, class), whose order does not matter.
 
     Raises:
         ValueError: a class has fewer images than folds.

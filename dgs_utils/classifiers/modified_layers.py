@@ -11,18 +11,11 @@ CIFAR_STEM = {"kernel_size": 3, "stride": 1, "max_pool": False}  # of ResNets fo
 
 
 class ModifiedLayers(NamedTuple):
-    """What differs from the library's network.
+    """What differs from the library's network."""
 
-    Attributes:
-        channels: of the images: 3, or 1 for grey.
-        stem: kernel_size, stride and max_pool of the first convolution of a ResNet; {} as the library has it.
-        head: name of the module that a single linear layer replaces; "" as the library has it.
-        outputs: number of outputs.
-    """
-
-    channels: int
-    stem: dict[str, Any]
-    head: str
+    channels: int  # of the images: 3, or 1 for grey
+    stem: dict[str, Any]  # kernel_size, stride and max_pool of the first convolution of a ResNet; {} as it is
+    head: str  # name of the module that a single linear layer replaces; "" as the library has it
     outputs: int
 
 
@@ -41,14 +34,8 @@ def modify(network: nn.Module, channels: int, stem: dict[str, Any], head: str, o
 
 
 def detect_modifications(network: nn.Module, state: StateDict) -> tuple[ModifiedLayers, StateDict]:
-    """Return the modifications of the network that weights come from, and the weights under its names.
-
-    Args:
-        network: as the library builds it.
-        state: the weights.
-
-    Raises:
-        ValueError: the weights have no output layer, or several in its place.
+    """Return how the network that weights come from differs from the library's, and the weights under its names; raise
+    ValueError for weights without an output layer, or with several in its place.
     """
     channels, stem = _stem_in(network, state)
     head, outputs, state = _head_in(network, state)

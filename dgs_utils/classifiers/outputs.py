@@ -35,12 +35,18 @@ def log_probabilities(outputs: ArrayLike, target: ArrayLike,
     """
     if from_ not in SCALES:
         raise ValueError(f"from_ is {from_!r}{did_you_mean(str(from_), SCALES)}")
-    values, target = _numbers(outputs), _indices(target)
+    problem = "the classifier's outputs are no array of numbers; give (images, classes)"
+    numbers = _as_array(outputs, problem)
+    target = _as_array(target, "the targets are no array; give one class index an image")
+    try:
+        values = numbers.astype(np.float64)
+    except (ValueError, TypeError):
+        raise ValueError(problem) from None
     if values.ndim not in (1, 2) or not values.shape[-1]:
         raise ValueError(f"the classifier's outputs have the shape {values.shape}; give (images, classes), or "
                          f"(classes,) for one image")
     binary = (values.ndim == 1 and target.ndim == 1) or values.shape[1:] == (1,)
-    if binary and values.size and _is_whole(outputs):
+    if binary and values.size and numbers.dtype.kind in "biu":
         raise ValueError("the classifier's one output an image is a whole number, so it may be the class that it "
                          "predicts, of which no difficulty is known; give its logits or probabilities, as floats")
     values = values.reshape(-1) if binary else values
@@ -59,29 +65,17 @@ def log_probabilities(outputs: ArrayLike, target: ArrayLike,
     return log_p, np.broadcast_to(target.astype(np.int64), log_p.shape[:-1])
 
 
-def _numbers(outputs: Any) -> np.ndarray:
-    if isinstance(outputs, torch.Tensor):
-        outputs = outputs.detach().double().cpu().numpy()
+def _as_array(values: Any, problem: str) -> np.ndarray:
+    """Return numbers of any library as an array."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bf16
     try:
-        return np.asarray(outputs, dtype=np.float64)
-    except (ValueError, TypeError):
-        raise ValueError("the classifier's outputs are no array of numbers; give (images, classes)") from None
-
-
-def _is_whole(outputs: Any) -> bool:
-    """Return whether outputs are of a type of whole numbers, as predicted labels are."""
-    if isinstance(outputs, torch.Tensor):
-        return not (outputs.is_floating_point() or outputs.is_complex())
-    return np.asarray(outputs).dtype.kind in "biu"
-
-
-def _indices(target: Any) -> np.ndarray:
-    try:
-        indices = np.asarray(target.detach().cpu() if isinstance(target, torch.Tensor) else target)
+        array = np.asarray(values)
     except ValueError:
-        raise ValueError("the targets are no array; give one class index an image") from None
-    whole = indices.dtype == object and all(isinstance(value, int | np.integer) for value in indices.flat)
-    return indices.astype(np.int64) if whole else indices
+        raise ValueError(problem) from None
+    whole = array.dtype == object and all(isinstance(value, int | np.integer) for value in array.flat)
+    return array.astype(np.int64) if whole else array
 
 
 def _check_targets(target: np.ndarray, images: tuple[int, ...], classes: int) -> None:

@@ -21,21 +21,13 @@ from dgs_utils.classifiers.augmentation import MEAN, STD
 
 @dataclass(frozen=True)
 class ResizeCrop:
-    """Scale the shorter side and take the centre: `ImageClassification` of torchvision, and of networks trained here.
+    """Scale the shorter side and take the centre: torchvision's `ImageClassification`, and of networks trained here."""
 
-    Attributes:
-        resize: shorter side in pixels to which images are scaled, antialiased.
-        crop: side in pixels of the central square that the network sees; smaller images get black borders.
-        mean: subtracted from values in [0, 1], per channel: 3 for RGB, 1 for grey.
-        std: by which the difference is divided.
-        interpolation: a value of `torchvision.transforms.InterpolationMode`.
-    """
-
-    resize: int
-    crop: int
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
-    interpolation: str = "bilinear"
+    resize: int  # shorter side in pixels to which images are scaled, antialiased
+    crop: int  # side in pixels of the central square that the network sees; smaller images get black borders
+    mean: tuple[float, ...] = MEAN  # subtracted from values in [0, 1], per channel: 3 for RGB, 1 for grey
+    std: tuple[float, ...] = STD  # by which the difference is divided
+    interpolation: str = "bilinear"  # a value of `torchvision.transforms.InterpolationMode`
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return an RGB image as the network sees it, but for mean and std: uint8 tensor (channels, crop, crop)."""
@@ -124,11 +116,7 @@ def transform_to_json(transform: Transform) -> dict[str, Any]:
 
 
 def transform_from_json(values: dict[str, Any]) -> Transform:
-    """Return the transform of the values that `transform_to_json` returned.
-
-    Raises:
-        TypeError: an unknown name, or one that is missing.
-    """
+    """Return the transform of the values of `transform_to_json`; raise TypeError for an unknown or missing name."""
     if values.get("library") == "timm":
         return TimmTransform({name: value for name, value in values.items() if name != "library"})
     plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

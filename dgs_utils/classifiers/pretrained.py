@@ -153,14 +153,7 @@ def _timm_folder(folder: Path, values: dict[str, Any], warn: Warn) -> Classifier
            if name not in ("file", "source", "state_dict", "url", "hf_hub_id", "hf_hub_filename")}
     arguments = {name: value for name, value in values.get("model_args", {}).items() if name != "num_classes"}
     config = ClassifierConfig(f"{TIMM}{values['architecture']}", network.num_classes, timm_transform(cfg), "batch",
-                              classes=_class_names(cfg.get("label_names")) or architectures.timm_class_names(network),
+                              classes=architectures.timm_class_names(network),
                               arguments=arguments | {"pretrained_cfg": json.loads(json.dumps(cfg))})
     state = select_state_dict(read_tensors(path), network.state_dict().keys(), path, warn)
     return Classifier(build_with_weights(config, state, path, may_resize=True), config)
-
-
-def _class_names(label_names: Any) -> tuple[str, ...]:
-    """Return timm's names of outputs, which are a list, or a dictionary by number."""
-    if isinstance(label_names, dict) and all(str(key).isdecimal() for key in label_names):
-        return tuple(str(label_names[key]) for key in sorted(label_names, key=int))
-    return tuple(map(str, label_names or ()))

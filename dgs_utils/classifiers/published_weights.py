@@ -18,25 +18,15 @@ HASH = re.compile(r"(?<![0-9a-f])([0-9a-f]{8,10})(?![0-9a-f])")  # the beginning
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """Weights that a library publishes.
+    """Weights that a library publishes."""
 
-    Attributes:
-        network: with its library; timm's includes the tag.
-        name: such as IMAGENET1K_V2, or a1_in1k; "" for timm's defaults of a network without weights.
-        url: of the file; "" if only a hub has it.
-        transform: how images are prepared.
-        arguments: with which the library builds the network for these weights.
-        classes: names of the outputs.
-        aliases: all names that the library accepts.
-    """
-
-    network: str
-    name: str
-    url: str
+    network: str  # with its library; timm's includes the tag
+    name: str  # such as IMAGENET1K_V2, or a1_in1k; "" for timm's defaults of a network without weights
+    url: str  # of the file; "" if only a hub has it
     transform: Transform
-    arguments: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
+    arguments: dict[str, Any] = field(default_factory=dict)  # with which the library builds the network for them
+    classes: tuple[str, ...] = ()  # names of the outputs
+    aliases: tuple[str, ...] = ()  # all names that the library accepts
 
     @property
     def file(self) -> str:
@@ -87,15 +77,8 @@ def _of_timm(name: str, is_default: bool) -> PublishedWeights:
 
 def find_published(published: list[PublishedWeights], name: str, title: str) -> PublishedWeights:
     """Return published weights by any name that their library accepts: ``IMAGENET1K_V2``, ``DEFAULT``,
-    ``ResNet50_Weights.DEFAULT``, ``a1_in1k``, ``resnet50.a1_in1k``, or ``pretrained`` for timm's default.
-
-    Args:
-        published: those of a network.
-        name: of the weights.
-        title: of the network, for messages.
-
-    Raises:
-        ValueError: none has that name.
+    ``ResNet50_Weights.DEFAULT``, ``a1_in1k``, ``resnet50.a1_in1k``, or ``pretrained`` for timm's default; raise
+    ValueError where none of the network called ``title`` has that name.
     """
     for weights in published:
         if name and name in weights.aliases:

@@ -42,22 +42,15 @@ class Recipe:
 def recipe_of(protocol: str, ipc: int, *, classes: int = 10, epochs: int = 0, epoch_factor: float = 1.0,
               batch_size: int = 0, learning_rate: float = 0.0, evaluations: int = 100, augment: bool = True,
               flip: bool = True, tiles: int = 1, precision: str = "fp32", compile: str = "auto") -> Recipe:
-    """Return a protocol's recipe, changed by the settings.
+    """Return the `Recipe` of a protocol of `protocols.PROTOCOLS`, changed by the settings; 0 is the protocol's own.
 
     Args:
-        protocol: a name of `protocols.PROTOCOLS`.
+        protocol, classes: its name, and how many classes there are.
         ipc: images per class; 0: the full set, which is tested every epoch where others are 100 times [F §9.1].
-        classes: how many there are.
-        epochs: 0 = the protocol's for ``ipc``, times ``epoch_factor``.
-        epoch_factor: scales the protocol's epochs.
-        batch_size: 0 = the protocol's.
-        learning_rate: 0 = the protocol's.
-        evaluations: tests during training.
+        epochs, epoch_factor: in place of the protocol's for ``ipc``, and by which these are scaled.
         augment: whether to use the protocol's transforms and CutMix.
-        flip: whether a mirrored image still shows its class.
-        tiles: the images are mosaics of tiles × tiles crops.
-        precision: "fp32" or "bf16".
-        compile: "on", "off", or "auto", which compiles the steps of long trainings (`training.should_compile_steps`).
+        flip, tiles: whether a mirrored image still shows its class; the images are mosaics of tiles × tiles crops.
+        batch_size, learning_rate, evaluations, precision, compile: see `Recipe`.
 
     Raises:
         ValueError: an unknown protocol.

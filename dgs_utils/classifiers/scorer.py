@@ -32,11 +32,8 @@ IMAGES_PER_TASK = 16  # of a reading thread
 
 
 class Classifier(nn.Module):
-    """A network with its preprocessing, for evaluation only.
-
-    Args:
-        network: maps normalised images (N, channels, crop, crop) to its outputs.
-        config: its description.
+    """A network, which maps normalised images (N, channels, crop, crop) to outputs, with its preprocessing, for
+    evaluation only.
     """
 
     def __init__(self, network: nn.Module, config: ClassifierConfig):
@@ -103,11 +100,7 @@ class Classifier(nn.Module):
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Open a classifier that `Classifier.save` wrote.
-
-    Raises:
-        ValueError: no such folder, or its files do not belong together.
-    """
+    """Open a classifier that `Classifier.save` wrote, or raise ValueError."""
     path, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
     try:
         config = ClassifierConfig.from_json(json.loads(path.read_text()))
@@ -143,17 +136,8 @@ def build_from_config(config: ClassifierConfig) -> nn.Module:
 
 def read_batches(root: Path, names: Sequence[str], scorers: Sequence[Classifier], batch_size: int,
                  workers: int = 0) -> Iterator[list[Tensor]]:
-    """Yield batches of prepared images, read ahead in threads: memory does not grow with their number.
-
-    Args:
-        root: folder that the names start from.
-        names: file names.
-        scorers: classifiers; those with the same preprocessing share one tensor.
-        batch_size: images per batch.
-        workers: threads; 0 = one per core.
-
-    Yields:
-        One uint8 tensor (n, channels, crop, crop) per classifier.
+    """Yield batches of prepared images, one uint8 tensor (n, channels, crop, crop) per classifier; those with the same
+    preprocessing share one. Files are read ahead in threads, by default one per core: memory does not grow.
     """
     transforms = [scorer.config.transform for scorer in scorers]
     first = [transforms.index(transform) for transform in transforms]  # scorer with the same transform

@@ -16,34 +16,18 @@ SIDECAR_FIELDS = ("norm", "tensorflow_padding", "classes", "arguments", "stem", 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Description of a classifier without its weights.
+    """Description of a classifier without its weights; raises ValueError for another number of names than outputs."""
 
-    Attributes:
-        network: ``dgs:<name>`` of `dgs_utils.classifiers.networks`, ``torchvision:<name>`` or ``timm:<name>``.
-        num_classes: outputs.
-        transform: how images are prepared: the library's own transform.
-        norm: "instance" or "batch", for our own networks.
-        tensorflow_padding: strided convolutions pad right and below first, as weights converted from TensorFlow expect.
-        classes: names of the outputs, in their order; () if unknown. Those of ImageNet's classifiers are WordNet ids.
-        arguments: of the library's function for the network: attributes that are no weights.
-        stem: of a modified first layer; see `modified_layers.ModifiedLayers`. Its channels are the transform's.
-        head: of a modified last layer; see there.
-        sigmoid: the network has one output, the log-odds of the second of two classes against the first.
-
-    Raises:
-        ValueError: another number of names than outputs.
-    """
-
-    network: str
-    num_classes: int
-    transform: Transform
-    norm: str = "instance"
-    tensorflow_padding: bool = False
-    classes: tuple[str, ...] = ()
-    arguments: dict[str, Any] = field(default_factory=dict)
-    stem: dict[str, Any] = field(default_factory=dict)
-    head: str = ""
-    sigmoid: bool = False
+    network: str  # ``dgs:<name>`` of `dgs_utils.classifiers.networks`, ``torchvision:<name>`` or ``timm:<name>``
+    num_classes: int  # outputs
+    transform: Transform  # how images are prepared: the library's own transform
+    norm: str = "instance"  # or "batch", for our own networks
+    tensorflow_padding: bool = False  # strided convolutions pad right and below first, as weights of TensorFlow expect
+    classes: tuple[str, ...] = ()  # names of the outputs, in their order: WordNet ids of ImageNet's; () if unknown
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the library's function: what is no weight
+    stem: dict[str, Any] = field(default_factory=dict)  # of a modified first layer; see `modified_layers`
+    head: str = ""  # of a modified last layer; see there
+    sigmoid: bool = False  # the network has one output, the log-odds of the second of two classes against the first
 
     def __post_init__(self):
         if self.classes and len(self.classes) != self.num_classes:
@@ -75,11 +59,7 @@ class ClassifierConfig:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read the ``.json`` beside a file of weights; {} if there is none.
-
-    Raises:
-        ValueError: it is no JSON object.
-    """
+    """Read the ``.json`` beside a file of weights, which must be an object; {} if there is none."""
     if not path.is_file():
         return {}
     try:

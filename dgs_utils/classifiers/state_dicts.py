@@ -47,12 +47,8 @@ def select_state_dict(tensors: StateDict, names: Collection[str], path: Path, wa
                       prefer_average: bool = False) -> StateDict:
     """Return the state dict of one network, under the network's own names.
 
-    Args:
-        tensors: what `read_tensors` returned.
-        names: of the network's weights; a few that are sure to be there are enough.
-        path: of the file, for messages.
-        warn: called with a sentence that lists what was stripped and what is left out.
-        prefer_average: of several networks take the moving average, instead of the others.
+    ``names`` are those of the network's weights, or a few that are sure to be there; ``warn`` is called with a sentence
+    on what was stripped and what is left out. Of several networks, ``prefer_average`` takes the moving average.
 
     Raises:
         ValueError: the file has several such networks.
@@ -90,13 +86,8 @@ def count_matching(tensors: StateDict, names: Collection[str]) -> int:
 
 
 def load_checked(network: nn.Module, state: StateDict, path: Path, title: str = "this network") -> None:
-    """Load a state dict into a network; only the counters of batch norm may be missing from it.
-
-    Args:
-        network: takes the weights. Names of its older versions that it converts itself count as its own.
-        state: the weights.
-        path: of the file, for messages.
-        title: of the network, for messages.
+    """Load a state dict into a network, which may convert names of its older versions itself; only the counters of
+    batch norm may be missing.
 
     Raises:
         ValueError: a missing or unknown name, another shape, or a value that is not finite.

@@ -46,10 +46,7 @@ def unpack_all(archives: list[Path], target: Path) -> None:
     """Unpack some archives into one folder.
 
     One of several that has the name of a split, such as ``val.zip``, and holds no folder of a split is unpacked into a
-    folder of its name.
-
-    Raises:
-        ValueError: as `unpack`.
+    folder of its name. Errors are those of `unpack`.
     """
     for archive in archives:
         name = archive.name.partition(".")[0]

@@ -108,10 +108,8 @@ def model_indices(model: str, classes: Sequence[str], count: int, known: Sequenc
     Args:
         model: its name in an error.
         classes: names of folders.
-        count: number of its classes; 0 = not yet known, and not checked.
-        known: their names, in its order; () for none.
-        column: of `COLUMNS`, in which the user can give the index.
-        given: the user's indices by class.
+        count, known: number of its classes (0 = not yet known, and not checked) and their names, if it has any.
+        column, given: of `COLUMNS`, in which the user can give the index; his indices by class.
         cure: end of the sentence about an unknown class; "" where the user can give a table.
 
     Raises:
@@ -146,15 +144,8 @@ def match_class_names(classes: Sequence[str], known: Sequence[str], apart: Itera
     """Return the index of each class among a model's names, of those that match.
 
     Names match if they are the same, alike (see `imagenet_index`; also one of several, as in "tench, Tinca tinca"), or
-    mean the same class of ImageNet. A name that two of the model's classes have matches neither.
-
-    Args:
-        classes: names to match.
-        known: the model's names.
-        apart: names that need not match.
-
-    Raises:
-        ValueError: two of ImageNet's classes have that name.
+    mean the same class of ImageNet. A name that two of the model's classes have matches neither; one that two of
+    ImageNet's have is an error, unless it is among those that need not match (``apart``).
     """
     exact = _unique((to_nfc(name), index) for index, name in enumerate(known))
     parts = [(part, index) for index, name in enumerate(known) for part in {name, *name.split(",")}]
@@ -182,11 +173,8 @@ def _unique(pairs: Iterable[tuple[Any, int]]) -> dict[Any, int]:
 # ---- The class table of a stage folder -------------------------------------------------------------------------------
 
 def read_classes(prepare: Path) -> pd.DataFrame:
-    """Return a 00 folder's class table: label, class (folder name), index (in the difficulty classifier's output),
-    condition (label of the diffusion model), name.
-
-    Raises:
-        ValueError: a class's name cannot be that of a folder.
+    """Return a 00 folder's class table: label, class (whose name can be that of a folder), index (in the scorer's
+    output), condition (label of the diffusion model), name.
     """
     table = read_table(prepare / "classes.csv")
     for name in table["class"]:
@@ -220,12 +208,8 @@ def class_titles(run: Run) -> dict[str, str]:
 
 
 def pick_figure_classes(asked: Sequence[str], titles: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, str]:
-    """Return which classes figures show, with their readable names: those asked for, or the first two.
-
-    Args:
-        asked: classes, by folder or by readable name; empty for the first two.
-        titles: of `display_names`.
-        warn: receives a sentence about unknown classes; if none is left, the first two are shown.
+    """Return which classes figures show, with their readable names (``titles``): those asked for, by folder or by
+    readable name, or the first two; ``warn`` receives a sentence about unknown ones.
     """
     known = {title: name for name, title in titles.items()} | {name: name for name in titles}
     missing = [name for name in asked if name not in known]

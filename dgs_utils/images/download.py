@@ -17,12 +17,8 @@ def fetch(url: str, known_hash: str | None = None, progress: Callable = no_progr
     """Fetch a file once into the user's cache folder and return its path.
 
     A partial file of a broken connection stays in the cache, and the next attempt requests the rest only. Connections
-    are retried as long as each brings more.
-
-    Args:
-        url: http or https address; its last part is the file's name.
-        known_hash: such as "md5:…" or "sha256:…"; a cached file with another one is downloaded again.
-        progress: wraps the received blocks of 1 MiB.
+    are retried as long as each brings more. A cached file with another hash than known ("md5:…" or "sha256:…") is
+    downloaded again; ``progress`` wraps the received blocks of 1 MiB.
 
     Raises:
         ValueError: no network, no space, or another hash than the known one; the sentence gives the manual steps.

@@ -22,12 +22,9 @@ from dgs_utils.runtime.table_io import natural_key
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Image files with their classes.
-
-    Attributes:
-        root: folder that file names start from.
-        table: one row an image, with at least ``file_name`` (relative, posix), ``class`` (folder name) and ``label``
-            (int, from 0); ordered by label, then naturally by file name.
+    """Image files with their classes: the folder that file names start from, and a table with one row an image, at
+    least ``file_name`` (relative, posix), ``class`` (folder name) and ``label`` (int, from 0), ordered by label, then
+    naturally by file name.
     """
 
     root: Path
@@ -62,8 +59,7 @@ class ImageSet:
 
         Args:
             folder: the folder.
-            split: images to keep, "train" or "val"; "" for all of a stage folder, and for all but val and test images
-                of any other.
+            split: images to keep, "train" or "val"; "" for all of a stage folder, and all but val and test of others.
             classes: class names in label order; others are left out. None takes the folder's own labels, or the
                 class names in the order of their characters, as torchvision and `datasets` do, where it has none.
             warn: receives a sentence for images that were skipped, and for links to images elsewhere.
@@ -92,14 +88,8 @@ class ImageSet:
         return cls(listing.root, table).with_classes(names, folder)
 
     def with_classes(self, names: list[str], folder: Path | None = None) -> "ImageSet":
-        """Return the images of some classes, with labels in their order.
-
-        Args:
-            names: class names.
-            folder: the folder that an error names; None for the root.
-
-        Raises:
-            ValueError: a class has no images.
+        """Return the images of some classes, with labels in their order; raise ValueError, which names ``folder`` or
+        else the root, for a class without images.
         """
         for name in names:
             if not (self.table["class"] == name).any():
@@ -109,20 +99,16 @@ class ImageSet:
         return ImageSet(self.root, in_order(table.assign(label=labels)))
 
     def side(self, most: int) -> int:
-        """Return the median of the images' shorter sides in pixels, ``most`` at the most.
-
-        Raises:
-            ValueError: one cannot be read; the sentence names its class and file.
+        """Return the median of the images' shorter sides in pixels, ``most`` at the most; raise ValueError, which names
+        class and file, for one that cannot be read.
         """
         with self.naming_class():
             sides = [header.side for header in map_files(read_header, self.paths)]
         return min(int(np.median(sides)), most)
 
     def check_headers(self, progress: Callable = no_progress) -> list[str]:
-        """Read every image's header; return a sentence about those with several frames, if there are any.
-
-        Raises:
-            ValueError: one cannot be read; the sentence names its class and file.
+        """Read every image's header; return a sentence about those with several frames, if there are any; raise
+        ValueError, which names class and file, for one that cannot be read.
         """
         with self.naming_class():
             headers = list(progress(map_files(read_header, self.paths), label="headers", total=len(self)))

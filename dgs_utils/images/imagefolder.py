@@ -31,27 +31,19 @@ SOFT_LABELS = [soft_labels_file(kind) for kind in SOFT_LABEL_KINDS]  # beside a 
 
 @dataclass(frozen=True)
 class ImageListing:
-    """What an image folder holds.
+    """What an image folder holds."""
 
-    Attributes:
-        root: folder that file names start from.
-        table: file_name (relative, ``/`` between parts) and class, one row an image; also split (train, val or test)
-            and label (int, from 0) where the folder has them, and further columns of a labels file.
-        notes: sentences about skipped files and links to images elsewhere.
-    """
-
-    root: Path
+    root: Path  # folder that file names start from
+    # file_name (relative, ``/`` between parts) and class, one row an image; also split (train, val or test) and label
+    # (int, from 0) where the folder has them, and further columns of a labels file.
     table: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences about skipped files and links to images elsewhere
 
 
 def find_images(folder: Path, classes: list[str] | None = None) -> ImageListing:
     """Return what a stage folder or any image folder holds, in no particular order.
 
-    Args:
-        folder: the folder.
-        classes: class folders to scan, so that ten of a thousand are quick to list; None or [] for all. Labels files
-            are returned whole.
+    Of class folders only ``classes`` are scanned, if any are given, so that ten of a thousand are quick to list.
 
     Raises:
         ValueError: no folder, no images, several meanings, a labels file that is wrong, or a class or file whose name
@@ -105,11 +97,7 @@ def _read_stage(folder: Path) -> ImageListing:
 
 
 def _checked(root: Path, table: pd.DataFrame, source: Path, notes: list[str] | None = None) -> ImageListing:
-    """Return a listing whose classes and files have names that later stages can write as paths.
-
-    Raises:
-        ValueError: one has not; data sets come from outside.
-    """
+    """Return a listing whose classes and files have names that later stages can write as paths, or raise ValueError."""
     for name in table["class"].unique():
         check_name(name, f"{source}: a class")
     files = table["file_name"].tolist()

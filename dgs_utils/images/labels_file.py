@@ -101,13 +101,12 @@ def add_class(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _with_labels(table: pd.DataFrame, labels: pd.Series, path: Path) -> pd.DataFrame:
     """Return a table with its labels as numbers, after checking that they and the classes go one to one."""
-    label_of: dict[str, int] = {}
-    class_of: dict[int, str] = {}
-    for row, (name, label) in enumerate(zip(table["class"], labels, strict=True)):
-        if label_of.setdefault(name, label) != label or class_of.setdefault(label, name) != name:
-            raise ValueError(f"{row_label(path, row)}: class {name} has the label {table['label'][row]}, but other "
-                             f"rows say otherwise; give every class one label of its own, or leave out the labels")
-    return table.assign(label=labels)
+    table = table.assign(number=labels)
+    pairs = table.drop_duplicates(["class", "number"])
+    for row in pairs.index[pairs["class"].duplicated() | pairs["number"].duplicated()][:1]:
+        raise ValueError(f"{row_label(path, row)}: class {table['class'][row]} has the label {table['label'][row]}, "
+                         f"but other rows say otherwise; give every class one label of its own, or leave them out")
+    return table.drop(columns="number").assign(label=labels)
 
 
 def _check_single_labels(table: pd.DataFrame, path: Path) -> None:

@@ -47,11 +47,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnreadableImage(ValueError):
-    """An image file that cannot be read; the sentence names it and the cure.
-
-    Attributes:
-        path: the file.
-    """
+    """An image file (``path``) that cannot be read; the sentence names it and the cure."""
 
     def __init__(self, path: Path, sentence: str):
         super().__init__(sentence)
@@ -63,19 +59,12 @@ class UnreadableImage(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """The header of an image file.
+    """The header of an image file."""
 
-    Attributes:
-        format: Pillow's name of the format, such as "JPEG".
-        mode: Pillow's mode, such as "RGB".
-        side: shorter side in pixels.
-        animated: it has more than one frame, of which only the first is used.
-    """
-
-    format: str
-    mode: str
-    side: int
-    animated: bool
+    format: str  # Pillow's name of the format, such as "JPEG"
+    mode: str  # Pillow's mode, such as "RGB"
+    side: int  # shorter side in pixels
+    animated: bool  # it has more than one frame, of which only the first is used
 
 
 @cache
@@ -102,11 +91,7 @@ def is_image(path: Path) -> bool:
 
 
 def read_header(path: Path) -> Header:
-    """Return the header of an image file.
-
-    Raises:
-        UnreadableImage: as `load_rgb`, as far as that shows without decoding.
-    """
+    """Return the header of an image file; errors are those of `load_rgb`, as far as they show without decoding."""
     return _from_file(path, _header)
 
 
@@ -153,15 +138,8 @@ def copy_image(source: Path, target: Path) -> Path:
     """Copy an image so that any viewer and training code shows what `load_rgb` reads; return the copy's path.
 
     A file that a plain reader shows alike already (JPEG, PNG; one frame; upright, opaque, 8 bits) stays byte for byte;
-    any other is written as an RGB PNG.
-
-    Args:
-        source: the image.
-        target: path of the copy; if its suffix is not that of the written format, the right one is
-            added, as in "scan.tif.png".
-
-    Raises:
-        UnreadableImage: as `load_rgb`.
+    any other is written as an RGB PNG. If the suffix of ``target`` is not that of the written format, the right one is
+    added, as in "scan.tif.png". Errors are those of `load_rgb`.
     """
     header, rgb, plain = _from_file(source, _as_stored)
     if not plain:

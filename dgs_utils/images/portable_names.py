@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dgs_utils.store.atomic import atomic
 
 SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
@@ -21,15 +23,8 @@ _WORD = re.compile(rf"(?<![^-._ 0-9])(?:{'|'.join(sorted(SPLIT_WORDS, key=len, r
 # Which files the hub's reader reads as images; without it, the most frequent kind of file in a folder.
 CONFIGS: list[dict[str, Any]] = [{"config_name": "default",
                                   "data_files": [{"split": "train", "path": ["metadata.csv", "images/**"]}]}]
-NOTES = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path:
-    - metadata.csv
-    - images/**
----
+NOTES = f"""---
+{yaml.safe_dump({"configs": CONFIGS}, sort_keys=False)}---
 
 A distilled set: `metadata.csv` has class, label and origin of each image below `images`. `datasets` reads this
 folder, by `load_dataset(FOLDER)`, torchvision's `ImageFolder` and timm read `FOLDER/images`, with the same labels.
@@ -63,14 +58,9 @@ def portable_filename(name: str) -> str:
 
 
 def class_folders(classes: list[str]) -> dict[str, str]:
-    """Return a folder name for each class, such that every reader counts the folders in label order.
-
-    Args:
-        classes: in label order.
-
-    Returns:
-        By class its own name, without split words; with the label before it, in as many digits as the last one has,
-        where readers would sort those otherwise.
+    """Return a folder name for each class, in label order, such that every reader counts the folders in that order: its
+    own name, without split words; where readers would sort those otherwise, after the label in as many digits as the
+    last one has.
     """
     names = [portable_name(name) for name in classes]
     if not all(one < other and _natural(one) < _natural(other) for one, other in pairwise(names)):

@@ -28,21 +28,13 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 @dataclass
 class FolderScan:
-    """The files below a folder, as sorted paths relative to it with ``/`` between parts.
-
-    Attributes:
-        root: the folder.
-        images: visible image files.
-        others: other visible files.
-        folders: names of the visible folders directly in each folder; "" is the root.
-        skipped: counts of hidden files, broken links, and links in a circle.
-    """
+    """The files below a folder, as sorted paths relative to it with ``/`` between parts."""
 
     root: Path
-    images: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    folders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    skipped: Counter = field(default_factory=Counter)
+    images: list[str] = field(default_factory=list)  # visible image files
+    others: list[str] = field(default_factory=list)  # other visible files
+    folders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # visible ones in each; "": root
+    skipped: Counter = field(default_factory=Counter)  # hidden files, broken links, and links in a circle
 
     def below(self, folder: str) -> "FolderScan":
         """Return the part below one of the folders, relative to that; skipped files are still those of the whole."""
@@ -57,14 +49,9 @@ class FolderScan:
 
 
 def scan_folder(root: Path, classes: Collection[str] = ()) -> FolderScan:
-    """Scan a folder.
+    """Scan a folder; folders beside those of ``classes``, if any, are not, so that ten of a thousand are quick.
 
     Links to folders are followed, unless they lead to a folder above.
-
-    Args:
-        root: the folder.
-        classes: names of class folders; other folders beside them are not
-            scanned, so that ten of a thousand classes are quick.
     """
     scan = FolderScan(root)
     _scan(scan, "", (os.path.realpath(root),), frozenset(classes))

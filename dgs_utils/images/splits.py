@@ -51,11 +51,7 @@ def split_table(table: pd.DataFrame, params: PrepareParams, root: Path) -> pd.Da
 
 
 def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
-    """Return the published number of images of each class of a subset, or None where it is not known.
-
-    Returns:
-        class names -> train (NaN where not known), val.
-    """
+    """Return the published numbers of images of each class of a subset, train (NaN: not known) and val, if known."""
     known = {"imagenet": IMAGENET_TRAIN, "fastai": FASTAI_TRAIN}.get(split, {})
     if dataset not in known:
         return None
@@ -65,12 +61,7 @@ def published_counts(dataset: str, split: str) -> pd.DataFrame | None:
 
 
 def count_warnings(params: PrepareParams, table: pd.DataFrame) -> list[str]:
-    """Return a sentence where a published data set has other numbers of images than published; else [].
-
-    Args:
-        params: with data set and split.
-        table: class and split, one row an image.
-    """
+    """Return a sentence where a published data set has other numbers of images than published; else []."""
     expected = published_counts(params.dataset, params.split)
     if expected is None:
         return []

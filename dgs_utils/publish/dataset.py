@@ -61,12 +61,8 @@ class Publication:
 
 
 def publish(folder: Path, destination: str, licence: str) -> str:
-    """Write a finished set or pool as a dataset of its own; return a sentence with its location.
-
-    Args:
-        folder: a finished folder of stage 05 or 08; or of 03 or 02, for a pool with its scores.
-        destination: a folder that is new or empty.
-        licence: of the images, such as "cc-by-nc-4.0".
+    """Write a finished set (05, 08), or a pool with its scores (03, 02), as a dataset of its own into a folder that is
+    new or empty, with the licence of the images, such as "cc-by-nc-4.0"; return a sentence with its location.
 
     Raises:
         ValueError: no licence, an unfinished or changed folder, or a destination that is in use.
@@ -137,11 +133,7 @@ def _soft_labels(manifest: dict[str, Any]) -> dict[str, Path]:
 
 
 def check_bytes(folder: Path) -> None:
-    """Compare every byte of a finished folder with its manifest.
-
-    Raises:
-        ValueError: one differs; the sentence names the file.
-    """
+    """Compare every byte of a finished folder with its manifest; raise ValueError for a file that differs."""
     if wrong := corrupt_files(folder):
         raise ValueError(f"{folder / wrong[0]} is missing or changed since its stage finished; "
                          f"{repair_hint(read_manifest(folder))}")
@@ -196,13 +188,7 @@ def _recognised(table: pd.DataFrame, scores: Path, prepare: Path) -> pd.Series |
 
 
 def _with_origin(table: pd.DataFrame, manifests: dict[str, dict[str, Any]], indices: pd.Series | None) -> pd.DataFrame:
-    """Add generator, seed, source and index of each image.
-
-    Args:
-        table: the images.
-        manifests: of all that they were made from.
-        indices: of the pool's images, by file name.
-    """
+    """Add generator, seed, source and index of each image; ``indices`` are those of the pool's images by file name."""
     made = manifests.get("02_pool", manifests.get("08_condense"))
     params = made["params"] if made else {}
     method = manifests.get("05_sample", {}).get("params", {}).get("method", "pool_random")

@@ -41,7 +41,7 @@ def write_report(folder: Path) -> Path:
     else:
         notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
         found = folder / FINDINGS
-        title = found.read_text().splitlines()[0].lstrip("# ") if found.exists() else manifest["label"]
+        title = found.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") if found.exists() else manifest["label"]
     exporter = HTMLExporter(Config({"NbConvertBase": {"display_data_priority": FORMATS}}), template_name="report",
                             extra_template_basedirs=[str(files("dgs_utils.publish") / "templates")],
                             exclude_input=True, exclude_markdown=True, exclude_input_prompt=True,

@@ -6,16 +6,7 @@ from dgs_utils.classifiers.networks.layers import NORMS, Network
 
 
 class ConvNet(Network):
-    """Plain convolutional network.
-
-    Args:
-        depth: number of blocks; each halves the image.
-        num_classes: outputs.
-        image_size: side of the images in pixels.
-        norm: "instance" or "batch".
-        channels: of the images.
-        width: channels of every block.
-    """
+    """Plain convolutional network of ``depth`` blocks with ``width`` channels, each of which halves the image."""
 
     def __init__(self, depth: int, num_classes: int, image_size: int, norm: str = "instance", channels: int = 3,
                  width: int = 128):

@@ -10,13 +10,8 @@ from dgs_utils.classifiers.networks.layers import NORMS, Network, initialise, st
 
 
 class ResidualBlock(Fusible):
-    """Basic block; it reduces the image by strided convolutions.
-
-    Args:
-        inputs, outputs: channels.
-        factor: by which the side of the image is reduced, 1 or 2.
-        norm: returns a normalisation layer for a number of channels.
-        average_pool: reduce by an average pool after the first ReLU, and one after the shortcut's convolution.
+    """Basic block; it reduces the side of the image by ``factor`` 1 or 2, by strided convolutions, or by an average
+    pool after the first ReLU, and one after the shortcut's convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, factor: int, norm: Callable[[int], nn.Module], average_pool: bool):
@@ -39,17 +34,10 @@ class ResidualBlock(Fusible):
 
 
 class ResNet(Network):
-    """ResNet of basic blocks.
+    """ResNet of basic ``blocks`` in each of four stages.
 
     The stem is a 7 × 7 convolution of stride 2 with a 3/2 max pool for large images, a 3 × 3 convolution of stride 1
     with that pool for mid-sized ones, and the same without a pool for small ones, all as published.
-
-    Args:
-        blocks: blocks in each of the four stages.
-        num_classes: outputs.
-        image_size: side of the images in pixels.
-        norm: "instance" or "batch".
-        channels: of the images.
     """
 
     average_pool = False  # of the blocks
