@@ -21,7 +21,7 @@ BESIDE = {"a", "align", "celeba", "crop", "cropped", "full", "raw", "resized", "
 UNREAD = (((".json",), "COCO's and others' annotations in JSON"), ((".xml",), "VOC's boxes in XML"),
           ((".txt",), "YOLO's boxes, or lists in text"), ((".mat",), "labels in a .mat file"),
           ((".cls",), "labels of a webdataset"),
-          (TABLE_SUFFIXES, "a table of another name or other headings"))
+          (TABLE_SUFFIXES, "a table that has no columns file_name and class"))
 
 
 def is_role(name: str) -> bool:
@@ -38,17 +38,22 @@ def is_role(name: str) -> bool:
     return bool(words) and words <= {*ROLES, *ALONE, *PARTS, *SPLITS, *BESIDE} and bool(marks or numbered)
 
 
+def show_no_class(images: list[str]) -> bool:
+    """Return whether the folders of images are no classes: there is only one, or those at the top are roles."""
+    return len({name.rpartition("/")[0] for name in images}) == 1 or (
+        bool(images) and all(is_role(name.split("/")[0]) for name in images if "/" in name))
+
+
 def check_class_names(names: Iterable[str], scan: FolderScan) -> None:
-    """Raise ValueError for class folders whose names are roles, splits only, or alike but for a number, and for a
-    single one beside a table.
-    """
+    """Raise ValueError for class folders whose names are roles, splits only, or alike but for a number."""
     names = sorted(names)
-    wrong, splits = [name for name in names if is_role(name)], {SPLITS.get(name.lower()) for name in names}
+    wrong = [name for name in names if is_role(name)]
+    if not wrong and all(name.lower() in SPLITS for name in names):
+        wrong = names if "train" in {SPLITS[name.lower()] for name in names} else []
     bare = {re.sub(r"[\d_.-]+", " ", name.lower()).strip() for name in names}
-    numbered = len(names) > 1 == len(bare) and set(min(bare).split()) & {*ROLES, *PARTS}
-    listed = len(names) == 1 and any("/" not in name and suffix_of(name) in TABLE_SUFFIXES for name in scan.others)
-    if wrong or numbered or listed or ("train" in splits and None not in splits):
-        wrong = wrong or names
+    if not wrong and len(names) > 1 and len(bare) == 1 and set(bare.pop().split()) & {*ROLES, *PARTS}:
+        wrong = names
+    if wrong:
         some = f"{', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}"
         many = "which are no classes" if len(wrong) > 1 else "which is no class"
         raise ValueError(f"{scan.root} holds images in {some}, {many}{_unread_labels(scan)}; it needs "

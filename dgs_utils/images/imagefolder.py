@@ -3,21 +3,28 @@
 Read are, also below folders that hold nothing else:
 
 * class folders, each with its images at any depth, as torchvision's ``ImageFolder`` takes them;
-* a labels file ``metadata`` (.csv, .tsv, .jsonl or .parquet) with file_name and class or label, beside the images or
-  above them, as Hugging Face's image folders have it;
+* a labels file (``metadata`` or another .csv, .tsv, .jsonl or .parquet) with file_name and class or label, beside the
+  images or above them, as Hugging Face's image folders have it; of another name only where folders are no classes;
 * any of these in ``train`` with ``val``, ``validation`` or ``test`` beside it.
 
 Without a meaning, or with several, an error of one sentence names the folder's content and the layouts that work.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.images.folder_roles import SPLITS, check_class_names, is_role, no_classes_error
-from dgs_utils.images.labels_file import add_class, read_labels_file
+from dgs_utils.images.folder_roles import SPLITS, check_class_names, is_role, no_classes_error, show_no_class
+from dgs_utils.images.labels_file import (
+    add_class,
+    check_unread_table,
+    find_labels_file,
+    joined_labels_warning,
+    read_labels_file,
+)
 from dgs_utils.images.scan import ARCHIVES, FolderScan, format_counts, scan_folder, suffix_of, to_nfc
 from dgs_utils.params.types import SOFT_LABEL_KINDS, soft_labels_file
 from dgs_utils.runtime.table_io import TABLE_SUFFIXES, read_table
@@ -116,12 +123,14 @@ def _read_any(folder: Path, classes: list[str]) -> ImageListing:
     top = _find_top(scan, classes)
     splits = _find_splits(scan, top)
     labels_file = _metadata_file(scan, top)
+    if not labels_file and splits and not any(_has_classes(scan, part) for part in splits):
+        labels_file = find_labels_file(scan.below(top))  # of all splits at once
     parts = splits if splits and not labels_file else {top: ""}
-    unlabelled = [part for part, split in parts.items() if split == "test" and not _has_classes(scan, part)]
+    unlabelled = [part for part, split in parts.items() if split == "test" and not _has_classes(scan, part)
+                  and not find_labels_file(scan.below(part))]  # as in competitions
     tables, labels_files = [], set()
     for part in (part for part in parts if part not in unlabelled):
-        used = labels_file or _metadata_file(scan, part)
-        table = _read_part(scan.below(part), classes, used)
+        table, used = _read_part(scan.below(part), classes, labels_file or _metadata_file(scan, part))
         table = table.assign(file_name=f"{part}/" + table["file_name"]) if part else table
         tables.append(table.assign(split=parts[part]) if parts[part] else table)
         labels_files |= {_join(part, used)} if used else set()
@@ -131,8 +140,10 @@ def _read_any(folder: Path, classes: list[str]) -> ImageListing:
     elif splits:
         folders = table["file_name"].map(lambda name: next((p for p in splits if name.startswith(f"{p}/")), ""))
         table = table.assign(split=folders.map(splits)) if (folders != "").all() else table
-    notes = [] if labels_file or classes else _empty_folders(
-        scan, [part for part, split in splits.items() if split == "train"] or [top], table)
+    notes = [] if "split" in table else _unread_splits(scan, top)
+    if not (labels_file or classes):
+        notes += _empty_folders(scan, [part for part, split in splits.items() if split == "train"] or [top], table)
+    notes += joined_labels_warning(table)
     if "label" in table:  # from 0 on, whatever the numbers were
         known = table["label"].notna().all()
         table = table.assign(label=table["label"].rank(method="dense").astype(int) - 1) if known else table.drop(
@@ -164,8 +175,12 @@ def _find_top(scan: FolderScan, classes: list[str], folder: str = "") -> str:
     [name] = candidates
     child, inner = _join(folder, name), _find_top(scan, classes, _join(folder, name))
     if len(folders) == 1:
-        return inner if scan.folders[child] or _metadata_file(scan, child) else folder
-    return inner if _has_train(scan.folders[inner]) or (is_role(name) and scan.folders[inner]) else folder
+        if not (scan.folders[child] or _metadata_file(scan, child)):
+            return folder
+        return folder if is_role(name) and find_labels_file(part) else inner
+    if _has_train(scan.folders[inner]):
+        return inner
+    return inner if is_role(name) and scan.folders[inner] and not find_labels_file(part) else folder
 
 
 def _find_splits(scan: FolderScan, top: str) -> dict[str, str]:
@@ -195,15 +210,19 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _read_part(scan: FolderScan, classes: list[str], labels_file: str) -> pd.DataFrame:
-    """Return the table of a whole data set or of one split."""
+def _read_part(scan: FolderScan, classes: list[str], labels_file: str) -> tuple[pd.DataFrame, str]:
+    """Return the table of a whole data set or of one split, and the labels file that was used, or ""."""
+    if not labels_file and any(to_nfc(name) in classes for name in scan.folders[""]):
+        return _by_folder(scan, 0), ""
+    if not labels_file and show_no_class(scan.images):
+        labels_file = find_labels_file(scan)
     if labels_file:
-        return read_labels_file(labels_file, scan)
-    if any(to_nfc(name) in classes for name in scan.folders[""]):
-        return _by_folder(scan, 0)
+        return read_labels_file(labels_file, scan), labels_file
     depth = _class_depth(scan, classes)
-    check_class_names({name.split("/")[depth] for name in scan.images if name.count("/") > depth}, scan)
-    return _by_folder(scan, depth)
+    names = {name.split("/")[depth] for name in scan.images if name.count("/") > depth}
+    check_class_names(names, scan)
+    check_unread_table(names, scan)
+    return _by_folder(scan, depth), ""
 
 
 def _class_depth(scan: FolderScan, classes: list[str]) -> int:
@@ -247,6 +266,17 @@ def _check_shared_classes(folder: Path, table: pd.DataFrame) -> None:
             raise ValueError(f"the {split} images of {folder}, such as {example}, are of classes such as "
                              f"{part['class'].iloc[0]}, which no training image has, but {min(train)}; name classes "
                              f"alike in both, or take those images away")
+
+
+def _unread_splits(scan: FolderScan, top: str) -> list[str]:
+    """Return a sentence about files outside the class folders that seem to list a split, which is not read."""
+    files = [name for name in scan.others if suffix_of(name) in (*TABLE_SUFFIXES, ".txt", ".json")
+             and (name.rpartition("/")[0] == top or not name.startswith(_join(top, "")))
+             and set(re.findall(r"[a-z]+", Path(name).stem.lower())) & {"split", *SPLITS}]
+    if not files:
+        return []
+    return [f"{scan.root}: {', '.join(files[:4])}{' …' if len(files) > 4 else ''} may list a split, which is not read: "
+            f"all images are of one split; sort them into folders train and val, or set prepare.split to holdout"]
 
 
 def _empty_folders(scan: FolderScan, tops: list[str], table: pd.DataFrame) -> list[str]:

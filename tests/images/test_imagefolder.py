@@ -36,6 +36,10 @@ def lines(text: str) -> str:
     ({**FLAT, "metadata.csv": TEXT}, CATS),
     ({**FLAT, "metadata.jsonl": lines(TEXT)}, CATS),
     ({**FLAT, "metadata.csv": NUMBERS}, {"1.png": "1", "2.png": "0", "3.png": "1"}),
+    ({**FLAT, "labels.csv": TEXT}, CATS),
+    ({**FLAT, "labels.csv": "filename,class\n1,cat\n2,ant\n3,cat\n"}, CATS),
+    ({**{f"images/{name}": i for name, i in FLAT.items()}, "labels.csv": TEXT},
+     {f"images/{name}": kind for name, kind in CATS.items()}),
     ({f"pets/{name}": i for name, i in {**FLAT, "metadata.csv": TEXT}.items()},
      {f"pets/{name}": kind for name, kind in CATS.items()}),
     ({"cat/images/1.png": 1, "ant/images/2.png": 2}, {"cat/images/1.png": "cat", "ant/images/2.png": "ant"}),
@@ -47,8 +51,8 @@ def lines(text: str) -> str:
     ({"train/cat/1.png": 1, "train/ant/2.png": 2, "test/cat/3.png": 3}, {"train/cat/1.png": "cat",
                                                                          "train/ant/2.png": "ant"}),
     ({**FLAT, "metadata.csv": "\ufeff" + TEXT.replace(",", ";").replace("\n", "\r\n")}, CATS),  # as Excel saves it
-    ({**FLAT, "metadata.tsv": TEXT.replace(",", "\t")}, CATS),
-    ({**FLAT, "metadata.csv": TEXT.replace("file_name,label", "File_Name,Label")}, CATS),
+    ({**FLAT, "labels.tsv": TEXT.replace(",", "\t")}, CATS),
+    ({**FLAT, "METADATA.CSV": TEXT.replace("file_name,label", "File_Name,Label")}, CATS),
     ({**FLAT, "metadata.csv": TEXT.replace("file_name,label", "file_name, label")}, CATS),
     ({"x/1.png": 1, "y/1.png": 2, "metadata.csv": "file_name,class\nx\\1.png,cat\ny\\1.png,ant\n"},
      {"x/1.png": "cat", "y/1.png": "ant"}),  # as pandas writes paths on Windows
@@ -59,7 +63,7 @@ def lines(text: str) -> str:
      {"ILSVRC/Data/CLS-LOC/train/cat/1.png": "cat", "ILSVRC/Data/CLS-LOC/train/ant/1.png": "ant"}),
     ({"train/cat/1.png": 1, "train/ant/2.png": 2, "test/3.png": 3, "test/4.png": 3},
      {"train/cat/1.png": "cat", "train/ant/2.png": "ant"}),  # as competitions have it
-], ids=range(17))
+], ids=range(20))
 def test_layouts_with_one_meaning(tmp_path, files, expected):
     assert read_folder(write_files(tmp_path, files))[0] == expected
 
@@ -180,10 +184,11 @@ def test_names_are_alike_however_their_accents_are_stored(tmp_path, outputs):
     ({**FLAT, "metadata.csv": "name;label\n1.png;cat\n"}, r"has no column file_name, but name, label; add one"),
     ({**FLAT, "metadata.csv": "file_name,class,split\n1.png,a,train\n2.png,a,fold2\n"},
      r"metadata.csv, row 3: the split of 2.png is 'fold2'; write train, val or test, or leave out"),
+    ({**FLAT, "1.jpg": 0, "labels.csv": "file,class\n1,a\n2,b\n"}, r"row 2 lists 1, which may be 1.jpg or 1.png in"),
     ({**FLAT, "metadata.csv": "file_name,class\n1.png,cat \n"}, r"a class is 'cat ', which begins or ends with"),
-    ({**FLAT, "labels.csv": TEXT}, r"no list of their classes among .* \(beside them labels.csv: a table of another"),
+    ({**FLAT, "a.csv": TEXT, "b.csv": TEXT}, r"holds several lists of images \(a.csv, b.csv\); keep one"),
     ({"1.png": 0, "1.cls": "a"}, r"among 1 other files \(.cls 1\) \(beside them 1.cls: labels of"),
-], ids=range(19))
+], ids=range(20))
 def test_what_has_no_meaning_is_told_with_the_way_out(tmp_path, files, sentence):
     write_files(tmp_path / "set", files)
     with pytest.raises(ValueError, match=sentence) as caught:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from image_files import encoded, read_folder, write_image
+from image_files import encoded, read_folder, write_image, write_images
 
+from dgs_utils.images.classes import imagenet_names
 from dgs_utils.images.image_set import ImageSet
+from dgs_utils.images.imagefolder import find_images
 
 
 def write_listing(folder: Path, kind: str, rows: list[dict]) -> None:
@@ -75,3 +77,25 @@ def test_images_inside_a_list_are_told(tmp_path):
     pd.DataFrame({"image": images, "label": [0, 1, 0]}).to_parquet(tmp_path / "metadata.parquet")
     with pytest.raises(ValueError, match=r"metadata.parquet holds the images themselves in its column image; write"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lion tree", "lion_tree", "lion and tree", "fox|sky", "(fox sky)"])
+def test_what_may_name_several_classes_is_told(tmp_path, name):
+    """It may be one class, as "tiger cat" is one of ImageNet's, so it is read; folders are no question."""
+    write_images(tmp_path, "1.png", "2.png", "3.png")
+    table = pd.DataFrame({"file_name": ["1.png", "2.png", "3.png"], "class": ["lion", "tree", name]})
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    assert ImageSet.read(tmp_path).classes == sorted(["lion", "tree", name])
+    assert f"the label {name!r} is taken for one class; if it names several" in " ".join(find_images(tmp_path).notes)
+    folders = write_images(tmp_path / "folders", *(f"{folder}/1.png" for folder in table["class"]))
+    assert not find_images(folders).notes
+
+
+def test_names_of_imagenet_are_labels_of_one_class(tmp_path):
+    names = sorted(set(imagenet_names().values()))
+    write_images(tmp_path, *(f"{place}.png" for place in range(len(names))))
+    long = [f"{name}, {name} of {place}" for place, name in enumerate(names)]
+    for found in (names, long, [name.replace(" ", "_") for name in names]):
+        table = pd.DataFrame({"file_name": [f"{place}.png" for place in range(len(names))], "class": found})
+        table.to_csv(tmp_path / "metadata.csv", index=False)
+        assert find_images(tmp_path).notes == []
