@@ -120,13 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     clean = commands.add_parser("clean", parents=[outputs],
                                 help="list the results that no experiment file plans, and remove them if asked")
     clean.add_argument("--yes", action="store_true", help="remove without asking")
-    clean.add_argument("--all", action="store_true", help="include results made by hand or by --set")
+    clean.add_argument("--all", action="store_true", help="include results made by hand, by --set, "
+                       "or from data that is missing now")
     clean.set_defaults(command=_clean)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dgs_utils.store.status import snapshot_cache
     from dgs_utils.store.verify import changed_since_finish, corrupt_lines, mark_corrupt_for_rebuild
     from dgs_utils.workflow.display import Display
     from dgs_utils.workflow.experiment import MAX_NODES
@@ -141,9 +141,8 @@ def _run(options: argparse.Namespace) -> int:
                          f"{MAX_NODES:,}")
     nodes = _selected_nodes(options)
     if options.dry_run:
-        with snapshot_cache():
-            lines = [*overview(nodes), *corrupt_lines(changed_since_finish(nodes))]
-        return _print(*lines, *(f"Missing yet: {sentence}" for sentence in options.missing_weights))
+        return _print(*overview(nodes), *corrupt_lines(changed_since_finish(nodes)),
+                      *(f"Missing yet: {sentence}" for sentence in options.missing_weights))
     remember_experiment(Path(options.file))
     _print(*mark_corrupt_for_rebuild(nodes))
     if options.sbatch is not None:
@@ -189,13 +188,9 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from dgs_utils.store.status import snapshot_cache
     from dgs_utils.workflow.overview import overview
 
-    nodes = _nodes(options)
-    with snapshot_cache():
-        lines = overview(nodes, disk=True)
-    return _print(*lines)
+    return _print(*overview(_nodes(options), disk=True))
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -240,14 +235,15 @@ def _clean(options: argparse.Namespace) -> int:
     from dgs_utils.workflow.known_experiments import wanted_nodes
     from dgs_utils.workflow.overview import folder_size
 
-    results = [(result, folder_size(result.folder)) for result in unreferenced(wanted_nodes())]
-    for result, size in results:
-        reason = f"  {result.reason}{'' if options.all else ', kept unless --all'}" if result.reason else ""
-        _print(f"{format_size(size):>9}  {display_path(result.folder)}{reason}")
-    removable = [(result, size) for result, size in results if options.all or not result.reason]
-    total = sum(size for _, size in removable)
-    kept = sum(size for _, size in results) - total
-    also = f", and {format_size(kept)} made by hand or by --set" if kept else ""
+    reasons = unreferenced(wanted_nodes())
+    sizes = {folder: folder_size(folder) for folder in reasons}
+    for folder, reason in reasons.items():
+        why = f"  {reason}{'' if options.all else ', kept unless --all'}" if reason else ""
+        _print(f"{format_size(sizes[folder]):>9}  {display_path(folder)}{why}")
+    removable = [folder for folder, reason in reasons.items() if options.all or not reason]
+    total = sum(map(sizes.__getitem__, removable))
+    kept = sum(sizes.values()) - total
+    also = f", and {format_size(kept)} that --all would include" if kept else ""
     yes = options.yes
     if removable and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         answer = input(f"Remove {len(removable)} folders, {format_size(total)}? [y/N] ")
@@ -255,10 +251,10 @@ def _clean(options: argparse.Namespace) -> int:
     if not yes:
         hint = f"; to remove them: dgs clean --yes{' --all' if options.all else ''}" if total else ""
         return _print(f"{format_size(total)} that no experiment file refers to{also}{hint}")
-    for result, size in removable:
-        if fault := remove(result.folder):
-            total -= size
-            _print(f"{display_path(result.folder)}  kept: {fault}")
+    for folder in removable:
+        if fault := remove(folder):
+            total -= sizes[folder]
+            _print(f"{display_path(folder)}  kept: {fault}")
     return _print(f"{format_size(total)} removed{also}")
 
 

@@ -56,7 +56,8 @@ def test_a_manifest_has_no_folder_walked_that_nobody_named(tmp_path, outputs, pa
     manifest = read_manifest(folder) | {"given": given}
     manifest["params"] |= params
     assert "private, which no experiment has named here" in check_listed_images(folder, "prepare", manifest)
-    assert check_listed_images(folder, "prepare", manifest | {"given": {"root": {"path": "~nobody-at-all/x"}}}) == ""
+    nobody = {"root": {"path": "~nobody-at-all/x", "content": "sha256:0"}}
+    assert check_listed_images(folder, "prepare", manifest | {"given": nobody}) == ""
     content_id(str(private))
     with pytest.raises(ValueError, match="holds another content now"):
         check_listed_images(folder, "prepare", manifest)

@@ -2,48 +2,49 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from dgs_utils.params import STAGES
 from dgs_utils.store.atomic import remove_path
-from dgs_utils.store.hashing import RESERVED_VALUES
 from dgs_utils.store.lock import LOCK, emptying_lock, runner_lock
 from dgs_utils.store.manifest import MANIFEST, VOLATILE, find_manifest, read_checksums
 from dgs_utils.store.node import Node, input_folders
-from dgs_utils.store.paths import outputs_root
-from dgs_utils.store.status import cached_manifest, finished_results, made_from, requested_by
+from dgs_utils.store.paths import outputs_root, resolve_path
+from dgs_utils.store.status import cached_manifest, requested_by
 
 RESULT_NAME = re.compile(r".+-[0-9a-f]{12}")
 MARKER_FILES = (MANIFEST, LOCK, "notebook.ipynb")  # a stage folder holds one of these at least
 
 
-@dataclass(frozen=True)
-class Unreferenced:
-    """A result that no experiment file refers to.
+def unreferenced(wanted: Iterable[Node]) -> dict[Path, str]:
+    """Return the stage folders that are neither of some nodes nor what these were made from.
 
-    Attributes:
-        folder: its folder.
-        asked: the command that asked for it: the file, and what --set changed; () for one that was made by hand.
+    Each comes with why it is kept without --all, as a phrase: no experiment file could ask for it again, or its data is
+    missing now, so that no file can ask for it just now; "" for all others.
     """
-
-    folder: Path
-    asked: tuple[str, ...]
-
-    @property
-    def reason(self) -> str:
-        """Why it is kept without --all: no experiment file could ask for it again; "" where one asked."""
-        if not self.asked:
-            return "made by hand"
-        return f"asked for by --set {' --set '.join(self.asked[1:])}" if self.asked[1:] else ""
-
-
-def unreferenced(wanted: Iterable[Node]) -> list[Unreferenced]:
-    """Return the stage folders that are neither of some nodes nor what these were made from."""
     kept = referenced(wanted)
-    return [Unreferenced(folder, requested_by(folder)) for folder in stage_folders() if folder not in kept]
+    return {folder: _reason(folder) for folder in stage_folders() if folder not in kept}
+
+
+def _reason(folder: Path) -> str:
+    file, *changes = requested_by(folder) or ("",)
+    if not file:
+        return "made by hand"
+    absent = _absent_data(folder)
+    return f"asked for by --set {' --set '.join(changes)}" if changes else absent and f"made from {absent}, now missing"
+
+
+def _absent_data(folder: Path) -> str:
+    """Return a file or folder of the user's that a result was made from and that does not exist now; "" for none."""
+    manifest = cached_manifest(folder) or {"given": {}, "inputs": []}
+    paths = [path for entry in manifest["given"].values() for path in
+             (entry["path"] if isinstance(entry["path"], list) else [entry["path"]])]
+    absent = [path for path in paths if not any(  # also of network:file and file@name
+        part and resolve_path(part).exists() for part in (path, path.rpartition(":")[2], path.rpartition("@")[0]))]
+    return next(chain(absent, filter(None, (_absent_data(outputs_root() / source["folder"])
+                                            for source in manifest["inputs"]))), "")
 
 
 def stage_folders() -> list[Path]:
@@ -55,18 +56,8 @@ def stage_folders() -> list[Path]:
 
 
 def referenced(wanted: Iterable[Node]) -> set[Path]:
-    """Return the folders of nodes, and of all that these were made from.
-
-    Where a node names data that does not exist now, what was made from it earlier is kept.
-    """
-    left: list[Path] = []
-    absent: set[tuple[str, str, str]] = set()
-    for node in wanted:
-        left += [node.folder, *input_folders(node)]
-        absent |= _absent_data(node)
-    if absent:
-        results = finished_results()
-        left += made_from([folder for folder, manifest in results.items() if _names(manifest, absent)], results)
+    """Return the folders of nodes, and of all that these were made from."""
+    left = [folder for node in wanted for folder in (node.folder, *input_folders(node))]
     kept: set[Path] = set()
     while left:
         folder = left.pop()
@@ -75,26 +66,6 @@ def referenced(wanted: Iterable[Node]) -> set[Path]:
             manifest = cached_manifest(folder) or {"inputs": []}
             left += [outputs_root() / source["folder"] for source in manifest["inputs"]]
     return kept
-
-
-def _absent_data(node: Node) -> set[tuple[str, str, str]]:
-    """Return stage, parameter and value of what a node names and no file is: a name, or data that has been moved.
-
-    Paths in ``params`` are returned in both ways that they can be written.
-    """
-    return {(node.stage, name, text) for name, content in node.external_content.items()
-            for value, now in zip(_as_list(getattr(node.params, name)), _as_list(content), strict=True)
-            if value == now and value not in RESERVED_VALUES for text in (value, value.removeprefix("params/"))}
-
-
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
-
-
-def _names(manifest: Mapping[str, Any], absent: set[tuple[str, str, str]]) -> bool:
-    """Return whether a result was made when there was a file of one of these names."""
-    return any((manifest["stage"], name, path) in absent for name, entry in manifest["given"].items()
-               if isinstance(entry, dict) for path in _as_list(entry.get("path")) if isinstance(path, str))
 
 
 def foreign_files(folder: Path) -> list[str]:

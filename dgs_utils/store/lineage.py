@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.store.hashing import hash_file, walk_files
-from dgs_utils.store.manifest import MANIFEST, find_manifest, prefix_hash, read_checksums, read_manifest
+from dgs_utils.store.integrity import RECORDS, damaged_files
+from dgs_utils.store.manifest import MANIFEST, entry_counts, find_manifest, prefix_hash, read_manifest
 from dgs_utils.store.paths import outputs_root
-
-REHASH_MAX_BYTES = 8 * 2**20  # a file of up to so many bytes is hashed whenever it is read as an input
+from dgs_utils.store.status import changed_inputs
 
 
 def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any]:
@@ -32,14 +31,12 @@ def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any
     if manifest["stage"] not in stages:
         raise ValueError(f"{what}: {folder} was written by {manifest['stage']}; "
                          f"give a folder that {' or '.join(stages)} wrote")
-    if lost := quick_check(folder, manifest):
+    if lost := [name for name in damaged_files(folder, entry_counts(manifest)) if name not in RECORDS]:
         raise ValueError(f"{what}: {folder / lost[0]} is missing or changed since its stage finished; "
                          f"{repair_hint(manifest)}")
-    for source in manifest["inputs"]:
-        upstream = find_manifest(outputs_root() / source["folder"])
-        if source["content"] and upstream and prefix_hash(upstream, source.get("count", 0)) != source["content"]:
-            raise ValueError(f"{what}: {folder} is stale, since its input {outputs_root() / source['folder']} was made "
-                             f"anew with another content; run {manifest['stage']} again")
+    for changed in changed_inputs(manifest):
+        raise ValueError(f"{what}: {folder} is stale, since its input {outputs_root() / changed} was made anew with "
+                         f"another content; run {manifest['stage']} again")
     return manifest
 
 
@@ -79,32 +76,3 @@ def lineage(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def input_folder(manifest: dict[str, Any], name: str) -> Path | None:
     """Return the folder of the input called ``name`` that a manifest records, or None."""
     return next((outputs_root() / source["folder"] for source in manifest["inputs"] if source["name"] == name), None)
-
-
-# ---- A quick look ----------------------------------------------------------------------------------------------------
-
-def quick_check(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the entries that a finished folder lost since its manifest was written, as sizes and small files show.
-
-    Files that were added do no harm. Where the hashes of a subfolder's files are known, those that differ are named.
-    """
-    lost = [name for name, entry in manifest["files"].items() if _is_changed(folder / name, entry)]
-    checksums = read_checksums(folder, manifest) if lost else {}
-    named = [f"{name}/{file}" for name in lost for file, entry in checksums.get(name, {}).items()
-             if _size(folder / name / file) != entry["bytes"]]
-    return [name for name in lost if not any(file.startswith(f"{name}/") for file in named)] + named
-
-
-def _is_changed(path: Path, entry: dict[str, Any]) -> bool:
-    try:
-        if "files" not in entry:
-            small = entry["bytes"] <= REHASH_MAX_BYTES
-            return _size(path) != entry["bytes"] or (small and hash_file(path)["sha256"] != entry["sha256"])
-        sizes = [status.st_size for _, status in walk_files(path)]
-    except OSError:  # missing, or unreadable
-        return True
-    return len(sizes) < entry["files"] or sum(sizes) < entry["bytes"]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1

@@ -60,6 +60,14 @@ class FileEntry(TypedDict):
 
 
 @with_config(STRICT)
+class GivenEntry(TypedDict):
+    """What a parameter names of the user's own files and folders, and what they held."""
+
+    path: Text | list[Text]
+    content: Text | list[Text]
+
+
+@with_config(STRICT)
 class RunInputs(TypedDict):
     """What a folder's work is made from, as its ``inputs.json`` says before any work."""
 
@@ -67,7 +75,7 @@ class RunInputs(TypedDict):
     key: Text
     identity: dict[str, Any]  # the parameters that decide the result (`Node.fingerprint`)
     inputs: list[InputEntry]
-    given: dict[str, Any]  # path and content of the user's own files and folders
+    given: dict[str, GivenEntry]
     code: dict[str, Text]
     later_code: list[dict[str, Text]]  # other versions of the code that went on with the work
 
@@ -161,6 +169,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error}); run its stage again, which writes a new "
                          f"one") from None
+
+
+def entry_counts(manifest: dict[str, Any]) -> dict[str, int]:
+    """Return the entries of a finished folder, each with the number of its files."""
+    return {name: entry.get("files", 1) for name, entry in manifest["files"].items()}
 
 
 def find_manifest(folder: Path) -> dict[str, Any] | None:

@@ -164,12 +164,11 @@ def image_root(manifest: dict[str, Any]) -> tuple[Path | None, Path | None]:
     Args:
         manifest: the stage's manifest, or its run inputs.
     """
-    given = manifest.get("given")
-    known = given.get("root") if isinstance(given, dict) else None
-    if not isinstance(known, dict) or not isinstance(known.get("path"), str) or not known.get("content"):
+    known = manifest.get("given", {}).get("root")
+    if not known or not isinstance(known["path"], str):
         return None, None
     former = resolve_path(known["path"])
-    return former, current_location(former, str(known["content"]), read_class_folders(manifest))
+    return former, current_location(former, known["content"], read_class_folders(manifest))
 
 
 def read_class_folders(manifest: dict[str, Any]) -> frozenset[str]:

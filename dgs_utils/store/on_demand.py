@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dgs_utils.params.base import Input
-from dgs_utils.store.manifest import find_manifest, is_done, read_manifest
-from dgs_utils.store.node import Node, default_node, input_nodes
+from dgs_utils.store.manifest import find_manifest, is_done
+from dgs_utils.store.node import Node, default_node
 from dgs_utils.store.paths import display_path, notebook_path, outputs_root, workspace
 
 
@@ -18,13 +18,12 @@ def default_folder(spec: Input) -> Path:
     So a change of ``ipc`` in notebook 05 alone works: the thresholds for it are searched on the way.
 
     Raises:
-        ValueError: that notebook failed, or its pool has fewer images of a class than it needs.
+        ValueError: that notebook failed.
     """
     node = default_node(spec.stage, spec.overrides)
     ready = all(isinstance(source, Node) and is_done(source.folder) for source in node.inputs.values())
     if not spec.on_demand or not ready or is_done(node.folder):
         return node.folder
-    _check_pool_size(node)
     print(f"{display_path(node.folder)} is missing; running {node.stage} with these parameters first", flush=True)
     executed = node.folder / "notebook.ipynb"
     node.folder.mkdir(parents=True, exist_ok=True)
@@ -32,29 +31,9 @@ def default_folder(spec: Input) -> Path:
                "--log-level", "ERROR", "--no-progress-bar", "-y", json.dumps(node.params.model_dump(mode="json"))]
     result = subprocess.run(command, capture_output=True, text=True, cwd=workspace())
     if result.returncode or not is_done(node.folder):
-        raise ValueError(f"{_error_in(executed)} ({node.stage}, which this stage needs, stopped there; see "
-                         f"{display_path(executed)})")
+        reason = (result.stderr.strip().splitlines() or ["it ended without a result"])[-1]  # the notebook's own error
+        raise ValueError(f"{node.stage}, which this stage needs, stopped: {reason}; see {display_path(executed)}")
     return node.folder
-
-
-def _check_pool_size(node: Node) -> None:
-    """Raise ValueError where a pool that is known to be too small would stop the notebook only after seconds."""
-    wanted = getattr(node.params, "ipc", 0)
-    for source in input_nodes(node):
-        count = read_manifest(source.folder)["count"]
-        if 0 < count < wanted:
-            raise ValueError(f"ipc is {wanted}, but the pool has {count} images of each class; generate a larger one "
-                             f"(notebook 02, images_per_class), or lower ipc")
-
-
-def _error_in(executed: Path) -> str:
-    """Return the message of the error that stopped an executed notebook."""
-    try:
-        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-        return next(str(output["evalue"]) for cell in cells for output in cell.get("outputs", ())
-                    if output["output_type"] == "error")
-    except (OSError, ValueError, LookupError, StopIteration):
-        return "it ended without a result"
 
 
 def default_folders(spec: Input, inputs: dict[str, Any]) -> list[Path]:

@@ -10,14 +10,15 @@ from typing import Any
 
 from dgs_utils.store.atomic import remove_path
 from dgs_utils.store.code_fingerprint import code_hashes
-from dgs_utils.store.lineage import input_unchanged, quick_check
+from dgs_utils.store.integrity import RECORDS, damaged_files
+from dgs_utils.store.lineage import input_unchanged
 from dgs_utils.store.lock import LOCK, LOCK_INFO, lock_owner, locked_shards, shard_of
 from dgs_utils.store.manifest import (
     MANIFEST,
     REQUEST,
     RUN_INPUTS,
     SHARDS,
-    damaged_records,
+    entry_counts,
     find_manifest,
     has_at_least,
     read_run_inputs,
@@ -55,12 +56,13 @@ def resume_or_reset(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any]
         empty(folder)
         print(f"{folder} held {reason}; it is removed, and {node.stage} starts over", flush=True)
         begun = manifest = None
-    elif manifest and (lost := quick_check(folder, manifest)):
-        remove_damaged(node, lost)
-        print(f"{folder}: {', '.join(lost)[:200]} is missing or damaged, and is made again", flush=True)
-        manifest = None
-    elif manifest and damaged_records(folder, manifest):
-        restore_records(folder, manifest)
+    elif manifest and (damaged := damaged_files(folder, entry_counts(manifest))):
+        if lost := [name for name in damaged if name not in RECORDS]:
+            remove_damaged(node, lost)
+            print(f"{folder}: {', '.join(lost)[:200]} is missing or damaged, and is made again", flush=True)
+            manifest = None
+        else:
+            restore_records(folder, manifest)
     code = begun["code"] if begun else now
     if manifest and has_at_least(manifest, node.count):
         how = ("and by the same code; it is used as it is" if code == now else "but by another version of the code; it "

@@ -8,8 +8,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from dgs_utils.store.manifest import (
     MANIFEST,
     REQUEST,
     SHARDS,
+    entry_counts,
     has_at_least,
     prefix_hash,
     read_manifest,
@@ -60,18 +60,6 @@ def node_status(node: Node) -> Status:
 # ---- Manifests -------------------------------------------------------------------------------------------------------
 
 _manifests: dict[str, tuple] = {}  # by path: what shows that it is the same, `CACHED_FIELDS` of it, what is wrong
-_snapshot: dict[str, dict[str, Any] | None] | None = None  # within `snapshot_cache`
-
-
-@contextmanager
-def snapshot_cache() -> Iterator[None]:
-    """Read each manifest once within the block, so that thousands of results are seen at one moment."""
-    global _snapshot
-    _snapshot = {}
-    try:
-        yield
-    finally:
-        _snapshot = None
 
 
 def node_manifest(node: Node) -> dict[str, Any] | None:
@@ -88,14 +76,6 @@ def cached_manifest(folder: Path | str) -> dict[str, Any] | None:
     the class folders that count; None where there is no readable one.
     """
     path = f"{folder}/{MANIFEST}"
-    if _snapshot is None:
-        return _manifest_at(path)
-    if path not in _snapshot:
-        _snapshot[path] = _manifest_at(path)
-    return _snapshot[path]
-
-
-def _manifest_at(path: str) -> dict[str, Any] | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -106,7 +86,7 @@ def _manifest_at(path: str) -> dict[str, Any] | None:
             manifest = read_manifest(Path(path).parent)
             kept = {name: manifest[name] for name in CACHED_FIELDS} | {
                 "size": size_key(manifest["identity"], manifest["params"]),
-                "entries": {name: entry.get("files", 1) for name, entry in manifest["files"].items()},
+                "entries": entry_counts(manifest),
                 "class_folders": read_class_folders(manifest) if manifest["given"] else frozenset()}
             _manifests[path] = signature, kept, ""
         except ValueError as error:
@@ -132,12 +112,9 @@ def manifest_fault(node: Node) -> str:
 def changed_inputs(manifest: dict[str, Any]) -> list[str]:
     """Return the input folders that hold another content now than a finished result was made from."""
     root = str(outputs_root())
-    changed = []
-    for source in manifest["inputs"]:
-        now = cached_manifest(os.path.join(root, source["folder"])) if source["content"] else None
-        if now and now["key"] == source["key"] and prefix_hash(now, source.get("count", 0)) != source["content"]:
-            changed.append(source["folder"])
-    return changed
+    return [source["folder"] for source in manifest["inputs"]
+            if source["content"] and (now := cached_manifest(os.path.join(root, source["folder"])))
+            and prefix_hash(now, source.get("count", 0)) != source["content"]]
 
 
 def made_by_other_code(node: Node) -> bool:
@@ -187,7 +164,7 @@ def notebook_dir(node: Node) -> Path:
 
 def format_stale(node: Node) -> str:
     """Return one sentence on why a stale node is made again, the same for all nodes with this reason."""
-    source = changed_inputs(node_manifest(node) or {"inputs": []})[0]
+    source = next(iter(changed_inputs(node_manifest(node) or {"inputs": []})), "an input")
     return (f"{display_path(outputs_root() / source)} holds another content than before; what was made from it is made "
             f"again")
 
@@ -244,51 +221,30 @@ def changed_external_data(missing: list[Node]) -> list[str]:
     Args:
         missing: the nodes that are to be run; their keys follow the content, so that earlier results stay beside them.
     """
-    wanted = {(node.stage, name, str(entry)): (entry, frozenset(node.params.class_folders())) for node in missing
-              if not node_manifest(node) for name, entry in node.external_files.items()}
-    results = finished_results() if wanted else {}
+    wanted = [(node, name, entry) for node in missing if not node_manifest(node)
+              for name, entry in node.external_files.items()]
+    results = {folder: manifest for path in sorted(outputs_root().glob(f"[0-9]*/*/{MANIFEST}"), key=_finished)
+               if (manifest := cached_manifest(folder := path.parent)) and manifest["given"]} if wanted else {}
     lines = []
-    for (stage, name, _), (entry, only) in wanted.items():
-        earlier = [folder for folder, manifest in results.items() if manifest["stage"] == stage
-                   and manifest["class_folders"] == only and _is_other(manifest["given"].get(name), entry)]
+    for node, name, entry in wanted:
+        earlier = [folder for folder, manifest in results.items()
+                   if manifest["stage"] == node.stage and (before := manifest["given"].get(name))
+                   and manifest["class_folders"] == frozenset(node.params.class_folders())
+                   and before["path"] == entry["path"] and before["content"] != entry["content"]]
         if earlier:
-            last = max(earlier, key=finished_at)
             paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-            lines.append(f"{stage[3:]}.{name} ({', '.join(paths)}) holds another content than when "
-                         f"{display_path(last)} was made; what depends on it is made again (took "
-                         f"{format_duration(_seconds_from(last, results))})")
+            lines.append(f"{node.stage[3:]}.{name} ({', '.join(paths)}) holds another content than when "
+                         f"{display_path(earlier[-1])} was made; what depends on it is made again")
     return list(dict.fromkeys(lines))
 
 
 def finished_at(folder: Path) -> float:
     """Return when a result was finished, as a time; 0 where another process has just removed it."""
+    return _finished(folder / MANIFEST)
+
+
+def _finished(manifest: Path) -> float:
     try:
-        return (folder / MANIFEST).stat().st_mtime
+        return manifest.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _is_other(before: Any, entry: dict[str, Any]) -> bool:
-    """Return whether a manifest names the same path with another content."""
-    return (isinstance(before, dict) and before.get("path") == entry["path"]
-            and before.get("content") != entry["content"])
-
-
-def finished_results() -> dict[Path, dict[str, Any]]:
-    """Return `cached_manifest` of all finished results below the outputs folder."""
-    folders = sorted(path.parent for path in outputs_root().glob(f"[0-9]*/*/{MANIFEST}"))
-    return {folder: manifest for folder in folders if (manifest := cached_manifest(folder))}
-
-
-def made_from(folders: Iterable[Path], results: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
-    """Return some finished results and all that were made from them, directly or by way of others."""
-    affected = set(folders)
-    while more := {folder for folder, manifest in results.items() if folder not in affected and any(
-            outputs_root() / source["folder"] in affected for source in manifest["inputs"])}:
-        affected |= more
-    return affected
-
-
-def _seconds_from(folder: Path, results: dict[Path, dict[str, Any]]) -> float:
-    """Return how long a result and all that was made from it took, whichever experiments asked for them."""
-    return sum(results[below]["seconds"] for below in made_from([folder], results))

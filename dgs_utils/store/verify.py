@@ -1,31 +1,27 @@
 """Verify: files of finished results compared with their manifests, and the repair of what differs.
 
-`verify_nodes` reads every byte. `changed_since_finish`, before each run, reads only what has changed since the stage
-finished, as the system's times of change show: the checksums of single files and the manifest are written last. (A disk
-that loses bits by itself changes no time.)
+`verify_nodes` reads every byte; before each run `changed_since_finish` reads only what has changed (see `integrity`).
 """
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Any
 
 from dgs_utils.params import STAGES
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.units import format_size
-from dgs_utils.store.hashing import hash_entry, walk_files
+from dgs_utils.store.integrity import RECORDS, checksums_of, damaged_files, hash_or_none
 from dgs_utils.store.lock import LOCK, LOCK_INFO, emptying_lock, runner_lock, shard_of
 from dgs_utils.store.manifest import (
     CHECKSUMS,
     MANIFEST,
     RUN_INPUTS,
     damaged_records,
-    read_checksums,
     read_manifest,
     restore_records,
 )
@@ -34,7 +30,6 @@ from dgs_utils.store.paths import display_path
 from dgs_utils.store.resume import empty, remove_damaged
 from dgs_utils.store.status import count_by_stage, dependents, finished_at, manifest_fault, node_manifest
 
-RECORDS = (CHECKSUMS, RUN_INPUTS, MANIFEST)  # in the order in which they are written
 MAX_SHOWN_FILES = 5  # damaged files of one folder that are named
 
 Entry = tuple[Path, str, set[str]]  # a folder, a name in it, the SHA-256 that are right for it
@@ -129,29 +124,19 @@ def _check(folders: Iterable[Path], report: VerifyReport, progress: Callable) ->
             continue
         if folder.absolute().parent.name in STAGES:
             report.add(folder, damaged_records(folder, manifest))
-            entries += _result_entries(folder, manifest)
+            entries += [(folder, name, {right}) for name, right in checksums_of(folder, manifest)]
         else:
             published = _published_entries(folder, manifest)
             entries += [entry for entry in published if (folder / entry[1]).exists()]
             report.unpublished += sum(not (folder / name).exists() for _, name, _ in published)
     with ThreadPoolExecutor(max(os.cpu_count() or 1, 4)) as pool:
-        hashes = pool.map(lambda entry: _hash(entry[0] / entry[1]), entries)
+        hashes = pool.map(lambda entry: hash_or_none(entry[0] / entry[1]), entries)
         for (folder, name, right), result in zip(entries, progress(hashes, label="files", total=len(entries)),
                                                  strict=True):
             report.files += result.get("files", 1)
             report.bytes += result["bytes"]
             report.add(folder, [] if result["sha256"] in right else [name])
     return report
-
-
-def _result_entries(folder: Path, manifest: dict[str, Any]) -> Iterator[Entry]:
-    """Yield what a manifest names, as single files where their hashes are known."""
-    checksums = read_checksums(folder, manifest)
-    for name, entry in manifest["files"].items():
-        if name in checksums:
-            yield from ((folder, f"{name}/{file}", {known["sha256"]}) for file, known in checksums[name].items())
-        else:
-            yield folder, name, {entry["sha256"]}
 
 
 def _published_entries(folder: Path, manifest: dict[str, Any]) -> list[Entry]:
@@ -165,71 +150,19 @@ def _published_entries(folder: Path, manifest: dict[str, Any]) -> list[Entry]:
     return [(folder, name, right) for name, right in hashes.items()]
 
 
-def _hash(path: Path) -> dict[str, Any]:
-    """Return SHA-256 and size of a file or a folder; no hash where it cannot be read."""
-    try:
-        return hash_entry(path)
-    except OSError:
-        return {"sha256": "", "bytes": 0}
-
-
 # ---- What has changed since it was finished --------------------------------------------------------------------------
 
-def changed_since_finish(nodes: list[Node], renew: bool = False) -> VerifyReport:
-    """Return which files of finished results, of a plan and of its inputs, are missing or not what they were.
-
-    Args:
-        nodes: the plan.
-        renew: whether what was read and is as it was, such as a copied result, need not be read again next time.
-    """
+def changed_since_finish(nodes: list[Node]) -> VerifyReport:
+    """Return which files of finished results, of a plan and of its inputs, are missing or not what they were."""
     report = VerifyReport()
     for node in _with_inputs(nodes):
-        if (manifest := node_manifest(node)) and (touched := _touched_entries(node.folder, manifest["entries"])):
-            report.add(node.folder, _damaged_among(node.folder, touched))
-            if renew and node.folder not in report.damaged:
-                for name in RECORDS:
-                    with suppress(OSError):  # another user's; the change time becomes now, and nothing else changes
-                        status = os.stat(node.folder / name)
-                        os.utime(node.folder / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if manifest := node_manifest(node):
+            report.add(node.folder, damaged_files(node.folder, manifest["entries"]))
     return report
 
 
 def _with_inputs(nodes: list[Node]) -> list[Node]:
     return list({node.key: node for one in nodes for node in (*input_nodes(one), one)}.values())
-
-
-def _touched_entries(folder: Path, entries: dict[str, int]) -> list[str]:
-    """Return the entries and records of a folder of which files are missing or were changed since it was finished.
-
-    Args:
-        folder: the stage folder.
-        entries: the entries of its manifest, each with the number of its files.
-    """
-    try:
-        times = {name: _change_times(f"{folder}/{name}") for name in (*entries, *RECORDS)}
-        finished, written = min(times[name][0] for name in RECORDS if times[name]), times[MANIFEST][0]
-    except (OSError, LookupError):  # while it is removed
-        return []
-    expected = dict.fromkeys(RECORDS, 1) | entries
-    return [name for name, changed in times.items() if len(changed) < expected.get(name, 0)
-            or max(changed, default=0) > (written if name in RECORDS else finished)]
-
-
-def _change_times(path: str) -> list[int]:
-    """Return when each file at or below a path was changed last, in ns."""
-    try:
-        status = os.stat(path)
-        return [file.st_ctime_ns for _, file in walk_files(path)] if S_ISDIR(status.st_mode) else [status.st_ctime_ns]
-    except OSError:  # it is missing, or a link to itself
-        return []
-
-
-def _damaged_among(folder: Path, names: list[str]) -> list[str]:
-    """Return what of some entries and records is not as the manifest says."""
-    manifest = read_manifest(folder)
-    damaged = damaged_records(folder, manifest) if set(RECORDS) & set(names) else []
-    return damaged + [name for _, name, right in _result_entries(folder, manifest)
-                      if name.partition("/")[0] in names and _hash(folder / name)["sha256"] not in right]
 
 
 def corrupt_lines(report: VerifyReport) -> list[str]:
@@ -241,7 +174,7 @@ def corrupt_lines(report: VerifyReport) -> list[str]:
 
 def mark_corrupt_for_rebuild(nodes: list[Node]) -> list[str]:
     """Make damaged results count as missing, so that this run makes them again; return a line for each."""
-    report = changed_since_finish(nodes, renew=True)
+    report = changed_since_finish(nodes)
     repaired = repair(_with_inputs(nodes), report) if report.damaged else []
     return corrupt_lines(report) + [line for line in repaired if "left as it is" in line]
 
@@ -251,35 +184,25 @@ def mark_corrupt_for_rebuild(nodes: list[Node]) -> list[str]:
 def repair(nodes: list[Node], report: VerifyReport) -> list[str]:
     """Make what is damaged, and what may have been made from it, count as missing, so that the next run makes it again.
 
-    Of a pool only the damaged images go. What was made from results before they were damaged stays. Records beside a
-    manifest are written anew.
+    Of a pool only the damaged images go. What was made from results before they were damaged stays: when that was is
+    the file's change time, which no program can set. Records beside a manifest are written anew.
+
+    Args:
+        nodes: the plan, inputs first.
+        report: of its verification.
 
     Returns:
         A line for each folder.
     """
-    by_folder = {node.folder: node for node in nodes}
-    marked = [(by_folder[folder], lost, "") for folder, lost in report.damaged.items()]
-    marked += [(node, [], ", since it was made after its input was damaged")
-               for node in possibly_affected(nodes, report)]
-    return [_mark_for_rebuild(node, lost, why) for node, lost, why in marked]
-
-
-def possibly_affected(nodes: list[Node], report: VerifyReport) -> list[Node]:
-    """Return those of the dependents that were finished after a file was damaged, and may have been made from it.
-
-    When that was is the file's change time, which no program can set.
-    """
     since = {folder: min(map(_last_change, (folder / name for name in lost if name not in RECORDS)),
                          default=float("inf")) for folder, lost in report.damaged.items()}
-    affected = []
+    lines = [_mark_for_rebuild(node, report.damaged[node.folder], "") for node in nodes if node.folder in since]
     for node in nodes:
-        sources = [since[source.folder] for source in input_nodes(node) if source.folder in since]
-        if node.folder not in since and node_manifest(node):
-            finished = finished_at(node.folder)
-            if any(time < finished for time in sources):
-                affected.append(node)
-                since[node.folder] = finished
-    return affected
+        begun = min((since.get(source.folder, float("inf")) for source in input_nodes(node)), default=float("inf"))
+        if node.folder not in since and begun < (finished := finished_at(node.folder)) and node_manifest(node):
+            since[node.folder] = finished
+            lines.append(_mark_for_rebuild(node, [], ", since it was made after its input was damaged"))
+    return lines
 
 
 def _last_change(path: Path) -> float:

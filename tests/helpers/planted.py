@@ -63,10 +63,11 @@ FAULTS = {
         ("store/records.py", "if hashlib.sha256(body).hexdigest() != end[1].decode():", "if False:"),)),
     "clean takes the inputs of what is wanted": Fault("hand", (
         ("store/gc.py", "left += [outputs_root() / source[\"folder\"] for source in manifest[\"inputs\"]]", "pass"),
-        ("store/gc.py", "left += [node.folder, *input_folders(node)]",
-         "left += [node.folder] if node.stage == '05_sample' else []"))),
-    "inputs are looked at by size alone": Fault("hand", (
-        ("store/lineage.py", "small = entry[\"bytes\"] <= REHASH_MAX_BYTES", "small = False"),)),
+        ("store/gc.py", "for folder in (node.folder, *input_folders(node))]",
+         "for folder in [node.folder] if node.stage == '05_sample']"))),
+    "changes of the same size are not looked at": Fault("hand", (
+        ("store/integrity.py", "\n            or max(changed, default=0) > (written if name in RECORDS else finished)]",
+         "]"),)),
     "the manifest is written before the records": Fault("hand", (
         ("store/session.py", "        write_record(self.folder / CHECKSUMS, {\"subfolders\": checksums})\n",
          "        write_record(self.folder / MANIFEST, manifest, durable=True)\n"
@@ -74,7 +75,7 @@ FAULTS = {
     "shards finish at the same time": Fault("hand", (
         ("store/session.py", "        if not shard_of(self.params):\n", "        if True:\n"),)),
     "damage is not made again": Fault("runs", (
-        ("store/verify.py", "    report = changed_since_finish(nodes, renew=True)\n", "    return []\n"),)),
+        ("store/verify.py", "    report = changed_since_finish(nodes)\n", "    return []\n"),)),
     "stale results are not made again": Fault("runs", (
         ("workflow/notebook.py", "if not manifest or changed_inputs(manifest) or is_forced(node, options):",
          "if not manifest or is_forced(node, options):"),)),

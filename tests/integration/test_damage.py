@@ -11,7 +11,7 @@ import small_grid
 from damage import KINDS, damage
 from small_grid import contents, dgs
 
-from dgs_utils.store import verify
+from dgs_utils.store import integrity
 from dgs_utils.store.hashing import hash_entry
 from dgs_utils.store.manifest import MANIFEST, hash_entries
 from dgs_utils.store.verify import mark_corrupt_for_rebuild
@@ -54,7 +54,7 @@ def test_copied_results_are_read_once(copy, monkeypatch):
         os.utime(file)  # as of now for the system, like copies, one after another
         time.sleep(0.02)  # more than its clock's tick
     nodes, read = expand(read_experiment(copy / FILE)), []
-    monkeypatch.setattr(verify, "hash_entry", lambda path: read.append(path) or hash_entry(path))
+    monkeypatch.setattr(integrity, "hash_entry", lambda path: read.append(path) or hash_entry(path))
     assert mark_corrupt_for_rebuild(nodes) == []
     assert read
     read.clear()

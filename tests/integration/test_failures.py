@@ -230,7 +230,7 @@ def test_a_manifest_that_lacks_something_counts_as_missing_in_one_line(copy, fau
     assert str(path) in lines[0]
     assert [node_status(node) for node in nodes].count("missing") == 1
     assert overview(nodes, disk=True)[9:] == lines
-    assert unreferenced(nodes) == []
+    assert unreferenced(nodes) == {}
     assert summary([Report(node, "done" if node_manifest(node) else "failed") for node in nodes])
 
 

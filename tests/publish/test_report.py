@@ -16,8 +16,8 @@ from small_world import make_world, open_stage
 from dgs_utils import sample
 from dgs_utils.figures import sets_by_method
 from dgs_utils.results.rows import SET_KEYS
-from dgs_utils.store.lineage import quick_check
-from dgs_utils.store.manifest import HTML_REPORT, read_manifest
+from dgs_utils.store.integrity import damaged_files
+from dgs_utils.store.manifest import HTML_REPORT, entry_counts, read_manifest
 from dgs_utils.store.paths import display_path
 from dgs_utils.workflow.notebook import Report
 from dgs_utils.workflow.summary import summary
@@ -108,7 +108,7 @@ def test_a_distilled_set_has_a_report_whose_path_a_run_prints_last(tmp_path, out
     assert text.count("data:image/png") == 3
     for title in ("The distilled set", "The pool, from easy to hard", "What the scorer recognises"):
         assert title in text
-    assert quick_check(run.folder, read_manifest(run.folder)) == []
+    assert damaged_files(run.folder, entry_counts(read_manifest(run.folder))) == []
     images, heads = sets_by_method([run.folder, world["pool"]], pd.DataFrame(
         {"distilled": [run.folder.name], "series": "DGS", **dict.fromkeys(SET_KEYS, "")}))
     assert {name: len(paths) for name, paths in images.items()} == {"DGS": 5 + 1 + 5}
