@@ -47,7 +47,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPT
     left = check_start(nodes, options)
     for line in changed_external_data(left):
         display.note(line)
-    display.start(left, len(nodes))
+    display.start(left, nodes)
     queue = NodeQueue(nodes, unaffected(nodes, left))
     if not left:
         return [queue.reports[node.key] for node in nodes]
