@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 MAX_NAME_BYTES = 200  # bytes of one name; file systems take 255, and temporary names are longer
@@ -91,32 +92,14 @@ def clean_name(text: str, longest: int = MAX_LABEL_BYTES) -> str:
 def links_outside(root: Path, names: Iterable[str]) -> list[str]:
     """Return those of some files below a folder that lead out of it, by a link of their own or of a folder above."""
     top = os.path.realpath(root)
-    links: dict[str, set[str] | None] = {}  # by folder the links in it; None where all of it may be outside
 
-    def stays(path: str) -> bool:
-        return os.path.commonpath([top, os.path.realpath(path)]) == top
+    @cache
+    def leaves(path: str) -> bool:
+        return os.path.commonpath([top, os.path.realpath(path)]) != top
 
-    found = []
-    for name in names:
-        inside, _, file = name.rpartition("/")
-        folder = os.path.join(root, inside)
-        if folder not in links:
-            links[folder] = _links_in(folder) if stays(folder) else None
-        known = links[folder]
-        if known is None or (file in known and not stays(f"{folder}/{file}")):
-            found.append(name)
-    return found
-
-
-def _links_in(folder: str) -> set[str] | None:
-    """Return the names of the links in a folder; None where it cannot be listed, so that any file may be one."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_symlink()}
-    except (FileNotFoundError, NotADirectoryError):  # an error where the files are opened
-        return set()
-    except PermissionError:
-        return None
+    files = {name: os.path.join(root, name) for name in names}
+    return [name for name, file in files.items()
+            if leaves(os.path.dirname(file)) or (os.path.islink(file) and leaves(file))]
 
 
 def _fault(name: str) -> str:

@@ -47,7 +47,7 @@ class NodeProgress:
         """Note which cell begins; what an earlier one counted is no longer shown."""
         with suppress(OSError):
             (self.node.folder / "progress.json").unlink(missing_ok=True)
-        self.now(f"cell {cell_index + 1}")
+        self.activity = f"cell {cell_index + 1}"
 
     def wait_for(self, sentence: str) -> None:
         """Note what the node waits for before it starts; "" when the wait is over."""

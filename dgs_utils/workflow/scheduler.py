@@ -1,6 +1,5 @@
 """The local scheduler: carries out a plan, one notebook or several at a time, and goes on after a failure or ends."""
 
-import heapq
 import signal
 import threading
 import time
@@ -90,8 +89,8 @@ class NodeQueue:
         self._order = TopologicalSorter({node.key: [source.key for source in self._planned_inputs(node)]
                                          for node in nodes if node.key not in reports})
         self._order.prepare()
-        self._ready: list[int] = []  # positions of nodes whose inputs are settled
-        self._held: list[tuple[float, int]] = []  # when to try again, and the position of a node that is held
+        self._ready: list[str] = []  # keys of nodes whose inputs are settled
+        self._held: dict[str, float] = {}  # keys of nodes that other processes hold, and when to try them again
 
     def is_active(self) -> bool:
         """Return whether a node is unsettled."""
@@ -103,14 +102,14 @@ class NodeQueue:
 
     def startable(self, count: int) -> list[Node]:
         """Return up to ``count`` nodes that can begin, the first ones of the plan."""
-        while self._held and self._held[0][0] <= time.monotonic():
-            heapq.heappush(self._ready, heapq.heappop(self._held)[1])
-        for key in self._order.get_ready():
-            if key in self.reports:
-                self._order.done(key)
-            else:
-                heapq.heappush(self._ready, self._positions[key])
-        return [self.nodes[heapq.heappop(self._ready)] for _ in range(min(count, len(self._ready)))]
+        due = [key for key, when in self._held.items() if when <= time.monotonic()]
+        ready = [*due, *self._order.get_ready()]
+        self._order.done(*(settled := [key for key in ready if key in self.reports]))
+        self._ready = sorted({*self._ready, *ready}.difference(settled), key=self._positions.__getitem__)
+        for key in due:
+            del self._held[key]
+        keys, self._ready = self._ready[:count], self._ready[count:]
+        return [self.nodes[self._positions[key]] for key in keys]
 
     def blocked(self, node: Node, options: Options) -> Report | None:
         """Return the report of a node with an input that failed; None where all went well."""
@@ -121,7 +120,7 @@ class NodeQueue:
     def settle(self, node: Node, report: Report | None, display: Display) -> None:
         """Note what became of a node; None where another process holds it, so that it is tried again."""
         if report is None:
-            heapq.heappush(self._held, (time.monotonic() + NODE_POLL_S, self._positions[node.key]))
+            self._held[node.key] = time.monotonic() + NODE_POLL_S
             return
         self.reports[node.key] = report
         self._order.done(node.key)
