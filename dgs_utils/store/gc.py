@@ -3,8 +3,8 @@
 import re
 import shutil
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from dgs_utils.params import STAGES
 from dgs_utils.store.atomic import remove_path
@@ -24,27 +24,32 @@ def unreferenced(wanted: Iterable[Node]) -> dict[Path, str]:
     Each comes with why it is kept without --all, as a phrase: no experiment file could ask for it again, or its data is
     missing now, so that no file can ask for it just now; "" for all others.
     """
-    kept = referenced(wanted)
+    kept = _sources(folder for node in wanted for folder in (node.folder, *input_folders(node)))
     return {folder: _reason(folder) for folder in stage_folders() if folder not in kept}
 
 
+def _sources(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """Return some folders, and all that they were made from, with their manifests (see `status.cached_manifest`)."""
+    left, sources = list(folders), dict[Path, dict[str, Any]]()
+    while left:
+        if (folder := left.pop()) not in sources:
+            sources[folder] = cached_manifest(folder) or {"given": {}, "inputs": []}
+            left += [outputs_root() / source["folder"] for source in sources[folder]["inputs"]]
+    return sources
+
+
 def _reason(folder: Path) -> str:
-    file, *changes = requested_by(folder) or ("",)
-    if not file:
+    if not (asked := requested_by(folder)):
         return "made by hand"
-    absent = _absent_data(folder)
-    return f"asked for by --set {' --set '.join(changes)}" if changes else absent and f"made from {absent}, now missing"
-
-
-def _absent_data(folder: Path) -> str:
-    """Return a file or folder of the user's that a result was made from and that does not exist now; "" for none."""
-    manifest = cached_manifest(folder) or {"given": {}, "inputs": []}
-    paths = [path for entry in manifest["given"].values() for path in
-             (entry["path"] if isinstance(entry["path"], list) else [entry["path"]])]
-    absent = [path for path in paths if not any(  # also of network:file and file@name
-        part and resolve_path(part).exists() for part in (path, path.rpartition(":")[2], path.rpartition("@")[0]))]
-    return next(chain(absent, filter(None, (_absent_data(outputs_root() / source["folder"])
-                                            for source in manifest["inputs"]))), "")
+    if changes := asked[1:]:
+        return f"asked for by --set {' --set '.join(changes)}"
+    for manifest in _sources([folder]).values():
+        for given in (entry["path"] for entry in manifest["given"].values()):
+            for path in [given] if isinstance(given, str) else given:
+                forms = (path, path.rpartition(":")[2], path.rpartition("@")[0])  # also network:file and file@name
+                if not any(form and resolve_path(form).exists() for form in forms):
+                    return f"made from {path}, now missing"
+    return ""
 
 
 def stage_folders() -> list[Path]:
@@ -53,19 +58,6 @@ def stage_folders() -> list[Path]:
     return [folder for stage in stages for folder in sorted(stage.glob("*"))
             if RESULT_NAME.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
             and any((folder / marker).exists() for marker in MARKER_FILES)]
-
-
-def referenced(wanted: Iterable[Node]) -> set[Path]:
-    """Return the folders of nodes, and of all that these were made from."""
-    left = [folder for node in wanted for folder in (node.folder, *input_folders(node))]
-    kept: set[Path] = set()
-    while left:
-        folder = left.pop()
-        if folder not in kept:
-            kept.add(folder)
-            manifest = cached_manifest(folder) or {"inputs": []}
-            left += [outputs_root() / source["folder"] for source in manifest["inputs"]]
-    return kept
 
 
 def foreign_files(folder: Path) -> list[str]:

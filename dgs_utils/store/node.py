@@ -1,6 +1,6 @@
 """Nodes: a stage with all its parameters resolved, its cache key and its folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,17 @@ class Node:
 def input_nodes(node: Node) -> Iterator[Node]:
     """Yield a node's direct inputs, without folders that the user named."""
     yield from (item for item in _input_list(node) if isinstance(item, Node))
+
+
+def downstream(nodes: Iterable[Node], folders: Iterable[Path]) -> list[Node]:
+    """Return the nodes of a plan, inputs first, that are made from some folders, directly or by way of others."""
+    begin = set(folders)
+    affected, below = set(begin), []
+    for node in nodes:
+        if node.folder not in begin and any(source.folder in affected for source in input_nodes(node)):
+            affected.add(node.folder)
+            below.append(node)
+    return below
 
 
 def input_folders(node: Node) -> Iterator[Path]:

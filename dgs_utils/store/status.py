@@ -7,7 +7,7 @@ them when these processes end, however they end.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from dgs_utils.store.manifest import (
     read_manifest,
     read_run_inputs,
 )
-from dgs_utils.store.node import Node, input_nodes, read_class_folders
+from dgs_utils.store.node import Node, downstream, read_class_folders
 from dgs_utils.store.paths import display_path, outputs_root
 
 FAILURE = "failure.json"
@@ -176,7 +176,7 @@ def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
             reasons[format_stale(node)].append(node)
     lines = []
     for reason, group in reasons.items():
-        below = [node for node in dependents(nodes, [node.folder for node in group])
+        below = [node for node in downstream(nodes, [node.folder for node in group])
                  if statuses[node.key] == Status.DONE]
         follows = f"; if it comes out different, {count_by_stage(below)} too" if below else ""
         lines.append(f"{reason} by the next run: {count_by_stage(group)}{follows}")
@@ -193,17 +193,6 @@ def count_by_stage(nodes: list[Node]) -> str:
     counts = Counter(node.stage for node in nodes)
     seconds = sum(manifest["seconds"] for node in nodes if (manifest := node_manifest(node)))
     return f"{', '.join(f'{count} of {stage}' for stage, count in counts.items())} (took {format_duration(seconds)})"
-
-
-def dependents(nodes: list[Node], folders: Iterable[Path]) -> list[Node]:
-    """Return the finished nodes of a plan that were made from some folders, directly or by way of others."""
-    affected, below = set(folders), []
-    for node in nodes:  # inputs come before what needs them
-        if node_manifest(node) and any(source.folder in affected for source in input_nodes(node)):
-            if node.folder not in affected:
-                below.append(node)
-            affected.add(node.folder)
-    return below
 
 
 def changed_external_data(missing: list[Node]) -> list[str]:

@@ -25,10 +25,10 @@ from dgs_utils.store.manifest import (
     read_manifest,
     restore_records,
 )
-from dgs_utils.store.node import Node, input_nodes
+from dgs_utils.store.node import Node, downstream, input_nodes
 from dgs_utils.store.paths import display_path
 from dgs_utils.store.resume import empty, remove_damaged
-from dgs_utils.store.status import count_by_stage, dependents, finished_at, manifest_fault, node_manifest
+from dgs_utils.store.status import count_by_stage, finished_at, manifest_fault, node_manifest
 
 MAX_SHOWN_FILES = 5  # damaged files of one folder that are named
 
@@ -236,7 +236,7 @@ def report_lines(report: VerifyReport, nodes: list[Node]) -> list[str]:
     for folder, lost in report.damaged.items():
         more = f", and {len(lost) - MAX_SHOWN_FILES} more" if len(lost) > MAX_SHOWN_FILES else ""
         lines.append(f"DAMAGED {display_path(folder)}: {', '.join(lost[:MAX_SHOWN_FILES])}{more}")
-    if below := dependents(nodes, report.damaged):
+    if below := [node for node in downstream(nodes, report.damaged) if node_manifest(node)]:
         lines.append(f"Made from it: {count_by_stage(below)}")
     for lacking, what in ((report.missing, "missing"), (report.unfinished, "not finished (no manifest)")):
         if lacking:

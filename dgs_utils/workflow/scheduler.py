@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from graphlib import TopologicalSorter
 
 from dgs_utils.runtime.threads import core_budget
-from dgs_utils.store.node import Node, input_nodes
+from dgs_utils.store.node import Node, downstream, input_nodes
 from dgs_utils.store.status import changed_external_data, node_status
 from dgs_utils.workflow.display import Display
 from dgs_utils.workflow.kernel import KernelPool
@@ -148,13 +148,8 @@ def check_start(nodes: list[Node], options: Options) -> list[Node]:
 
 def unaffected(nodes: list[Node], left: list[Node]) -> dict[str, Report]:
     """Return the reports of finished nodes that are made from nothing that is left to run."""
-    affected, reports = {node.key for node in left}, {}
-    for node in nodes:
-        if node.key in affected or any(source.key in affected for source in input_nodes(node)):
-            affected.add(node.key)
-        else:
-            reports[node.key] = Report(node, "skipped")
-    return reports
+    affected = {node.key for node in (*left, *downstream(nodes, [node.folder for node in left]))}
+    return {node.key: Report(node, "skipped") for node in nodes if node.key not in affected}
 
 
 @contextmanager

@@ -62,9 +62,10 @@ FAULTS = {
     "an edited manifest is believed": Fault("hand", (
         ("store/records.py", "if hashlib.sha256(body).hexdigest() != end[1].decode():", "if False:"),)),
     "clean takes the inputs of what is wanted": Fault("hand", (
-        ("store/gc.py", "left += [outputs_root() / source[\"folder\"] for source in manifest[\"inputs\"]]", "pass"),
-        ("store/gc.py", "for folder in (node.folder, *input_folders(node))]",
-         "for folder in [node.folder] if node.stage == '05_sample']"))),
+        ("store/gc.py", "left += [outputs_root() / source[\"folder\"] for source in sources[folder][\"inputs\"]]",
+         "pass"),
+        ("store/gc.py", "for folder in (node.folder, *input_folders(node)))",
+         "for folder in [node.folder] if node.stage == '05_sample')"))),
     "changes of the same size are not looked at": Fault("hand", (
         ("store/integrity.py", "\n            or max(changed, default=0) > (written if name in RECORDS else finished)]",
          "]"),)),
