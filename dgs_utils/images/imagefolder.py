@@ -81,15 +81,11 @@ def missing_class_error(name: str, folder: Path) -> ValueError:
 # ---- Folders of the kit ----------------------------------------------------------------------------------------------
 
 def _read_originals(folder: Path) -> ImageListing:
-    """Open a 00 folder: its images are in it, where its parameters say, or have moved since."""
+    """Open a 00 folder: its images are in it, or where its parameters say."""
     root, path = folder / json.loads((folder / "dataset.json").read_text())["root"], folder / "originals.csv"
     inside = root.absolute().is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(outputs_root())
-    former, current = image_root(read_run_inputs(folder) or {})
-    if root == former and current:
-        return _checked(current, read_table(path), path)
-    notes = [] if inside else [
-        f"the images that {path} lists are not in its folder, nor where its parameters say, but in {root}"]
-    return _checked(root, read_table(path), path, notes)
+    given = None if inside else image_root(read_run_inputs(folder) or {})
+    return _checked(given or root, read_table(path), path)
 
 
 def _read_stage(folder: Path) -> ImageListing:
@@ -99,7 +95,7 @@ def _read_stage(folder: Path) -> ImageListing:
     if "class" not in table:
         table = add_class(table, path)
     if manifest["stage"] == "02_pool" and params.get("generator") == "folder" and not (folder / "images").exists():
-        return _checked(image_root(manifest)[1] or resolve_path(params["root"]), table, path)
+        return _checked(image_root(manifest) or resolve_path(params["root"]), table, path)
     return _checked(folder, table, path)
 
 

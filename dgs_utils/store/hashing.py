@@ -26,7 +26,6 @@ TABLE = ("create table if not exists hashes (path text, signature text, hash tex
          "primary key (path, signature))")  # of files and folders; the checksum is of the other columns
 
 _cache: dict[tuple[str, frozenset[str]], str] | None = None
-_moved_folders: dict[tuple[str, str], Path] = {}  # by former path and content
 
 
 @contextmanager
@@ -188,32 +187,6 @@ def is_registered(folder: Path) -> bool:
     """Return whether an experiment or a notebook beside these results has named a folder before."""
     with _cached_hashes() as (select, _):
         return bool(select("path = ?", os.path.realpath(folder)))
-
-
-def current_location(folder: Path, content: str, only: Iterable[str] = ()) -> Path:
-    """Return where a folder with some content is now, which may have moved.
-
-    Args:
-        folder: where it was.
-        content: what it held, as `content_id` returns it.
-        only: class folders that count (see `walk_files`).
-
-    Returns:
-        That folder, if it exists and holds the content or was never registered; else another registered one that holds
-        it; else the former path.
-    """
-    known = _moved_folders.get((str(folder), content))
-    if known is not None and known.is_dir():
-        return known
-    if folder.is_dir() and (not is_registered(folder) or content_id(str(folder), only) == content):
-        return folder
-    with _cached_hashes() as (select, _):
-        rows = select("signature = '' or hash = ?", content.removeprefix("sha256:"))
-    for path in map(Path, dict.fromkeys(path for path, *_ in sorted(rows, key=lambda row: row[2] == ""))):
-        if path.is_dir() and f"sha256:{hash_path(path, only)}" == content:
-            _moved_folders[str(folder), content] = path
-            return path
-    return folder
 
 
 def _stat_signature(status: os.stat_result) -> tuple[int, int, int]:

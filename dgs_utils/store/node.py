@@ -9,7 +9,7 @@ from typing import Any
 from dgs_utils.params import STAGES, validate
 from dgs_utils.params.base import StageParams, hash_key
 from dgs_utils.store.filenames import clean_name
-from dgs_utils.store.hashing import content_id, current_location, hash_path, is_registered
+from dgs_utils.store.hashing import content_id, hash_path, is_registered
 from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.paths import outputs_root, resolve_path
 
@@ -151,35 +151,27 @@ def check_listed_images(folder: Path, what: str, manifest: dict[str, Any]) -> st
         manifest: its manifest.
 
     Returns:
-        A sentence where they were not checked, or have moved; else "". That they are missing is an error where they
-        are read.
+        A sentence where they were not checked; else "". That they are missing is an error where they are read.
 
     Raises:
         ValueError: they are others.
     """
-    former, root = image_root(manifest)
+    root = image_root(manifest)
     if root is None or not root.is_dir():
         return ""
     if not is_registered(root):
         return (f"{what}: {folder} lists images of {root}, which no experiment has named here; so it was not checked "
                 f"whether they are still the same")
-    if root == former and content_id(str(root), read_class_folders(manifest)) != manifest["given"]["root"]["content"]:
+    if content_id(str(root), read_class_folders(manifest)) != manifest["given"]["root"]["content"]:
         raise ValueError(f"{what}: {folder} lists images of {root}, which holds another content now; run "
-                         f"{manifest['stage']} again, which makes a folder of its own for it")
-    return "" if root == former else f"{what}: images that {folder} lists of {former} are read from {root} now"
+                         f"{manifest['stage']} again, which makes a folder of its own for it, or notes where they are")
+    return ""
 
 
-def image_root(manifest: dict[str, Any]) -> tuple[Path | None, Path | None]:
-    """Return the folder of images that a stage was given, and where it is now; None for both where it was not.
-
-    Args:
-        manifest: the stage's manifest, or its run inputs.
-    """
-    known = manifest.get("given", {}).get("root")
-    if not known or not isinstance(known["path"], str):
-        return None, None
-    former = resolve_path(known["path"])
-    return former, current_location(former, known["content"], read_class_folders(manifest))
+def image_root(manifest: dict[str, Any]) -> Path | None:
+    """Return the folder of images that a stage was given, as its manifest or its run inputs say; None for none."""
+    given = manifest.get("given", {}).get("root")
+    return resolve_path(given["path"]) if given and isinstance(given["path"], str) else None
 
 
 def read_class_folders(manifest: dict[str, Any]) -> frozenset[str]:

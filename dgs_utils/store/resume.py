@@ -21,11 +21,13 @@ from dgs_utils.store.manifest import (
     entry_counts,
     find_manifest,
     has_at_least,
+    read_manifest,
     read_run_inputs,
     restore_records,
 )
 from dgs_utils.store.node import Node
 from dgs_utils.store.records import write_record
+from dgs_utils.store.status import cached_manifest
 
 KEPT_FILES = {"notebook.ipynb", "log.txt", REQUEST, SHARDS}  # of the run that is just beginning
 
@@ -68,7 +70,8 @@ def resume_or_reset(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any]
         how = ("and by the same code; it is used as it is" if code == now else "but by another version of the code; it "
                f"is kept as it is. To make it anew, delete it or use dgs run --force {node.stage[3:]}")
         print(f"{folder} is finished already, from the same inputs {how}", flush=True)
-        return manifest
+        note_paths(node)
+        return find_manifest(folder)
     later = begun["later_code"] if begun else []
     if code != now:
         print(f"{folder} was begun by another version of the code, and goes on from there", flush=True)
@@ -76,6 +79,13 @@ def resume_or_reset(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any]
     remove_path(folder / MANIFEST)
     write_record(folder / RUN_INPUTS, run_inputs(node, sources, code, later), durable=True)
     return None
+
+
+def note_paths(node: Node) -> None:
+    """Note in a finished result where the user's files and folders are now; the caller has locked the folder."""
+    manifest = cached_manifest(node.folder)
+    if manifest and manifest["key"] == node.key and manifest["given"] != node.external_files:
+        restore_records(node.folder, read_manifest(node.folder) | {"given": node.external_files})
 
 
 def run_inputs(node: Node, sources: list[dict], code: dict[str, str], later: list[dict]) -> dict[str, Any]:

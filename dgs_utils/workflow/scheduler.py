@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 
 from dgs_utils.runtime.threads import core_budget
+from dgs_utils.store.lock import emptying_lock
 from dgs_utils.store.node import Node, downstream, input_nodes
-from dgs_utils.store.status import changed_external_data, node_status
+from dgs_utils.store.resume import note_paths
+from dgs_utils.store.status import changed_external_data, node_manifest, node_status
 from dgs_utils.workflow.display import Display
 from dgs_utils.workflow.kernel import KernelPool
 from dgs_utils.workflow.notebook import (
@@ -136,6 +138,11 @@ class NodeQueue:
 
 def check_start(nodes: list[Node], options: Options) -> list[Node]:
     """Return the nodes that are to be run, after checking that they can be (see `run_plan`)."""
+    for node in nodes:
+        if (manifest := node_manifest(node)) and manifest["given"] != node.external_files:
+            with suppress(OSError), emptying_lock(node.folder) as owner:  # another user's cannot be locked
+                if not owner:
+                    note_paths(node)
     planned = {node.key for node in nodes}
     left = [node for node in nodes if node_status(node) != "done" or is_forced(node, options)]
     for node in left:
