@@ -1,7 +1,6 @@
 """The workspace, the outputs folder, and relative paths."""
 
 import os
-from functools import lru_cache
 from pathlib import Path
 
 _workspaces: dict[str, Path] = {}  # by current folder; plans of many thousand nodes ask for each
@@ -33,12 +32,7 @@ def notebook_path(stage: str) -> Path:
 
 def outputs_root() -> Path:
     """Return the folder that holds every stage's results: ``$DGS_OUTPUTS``, or ``outputs`` in the workspace."""
-    return _absolute(os.environ.get("DGS_OUTPUTS") or f"{workspace()}/outputs", os.getcwd())
-
-
-@lru_cache(maxsize=64)
-def _absolute(path: str, here: str) -> Path:
-    return Path(here) / path
+    return Path(os.environ.get("DGS_OUTPUTS") or workspace() / "outputs").absolute()
 
 
 def display_path(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a finished stage shows: its main numbers, files worth opening, warnings, and the next notebook."""
+"""What a finished stage shows: its main numbers, warnings, and the next notebook."""
 
 import html
 from collections.abc import Callable
@@ -17,20 +17,6 @@ from dgs_utils.store.paths import display_path, notebook_path, outputs_root
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FILES = {  # worth opening, by stage
-    "00_prepare": {"classes.csv": "classes, in label order", "originals.csv": "images, with class and split"},
-    "01_fine_tune": {"losses.csv": "losses of each step", "difffit.safetensors": "the weights that were trained"},
-    "02_pool": {"images": "the pool, a folder for each class", "metadata.csv": "how each image was generated"},
-    "03_difficulty": {"scores.csv": "the difficulty of each image"},
-    "04_transform": {"thresholds.csv": "the thresholds of each class", "transformed.csv": "transformed difficulties"},
-    "05_sample": {"images": "the distilled set, a folder for each class", "metadata.csv": "source of each image",
-                  "report.csv": "images wanted and found in each bin of difficulty"},
-    "06_evaluate": {"results.csv": "a row for each training", "curves.csv": "accuracy during training",
-                    "per_class.csv": "accuracy of each class"},
-    "07_figures": {"findings.md": "what the results say", "differences.md": "each arm with its verdict",
-                   "summary.csv": "means and spreads"},
-    "08_condense": {"images": "the distilled set, a folder for each class", "losses.csv": "the loss of each iteration"},
-}
 NEXT = {"00_prepare": ("01_fine_tune", "prepare"), "01_fine_tune": ("02_pool", "fine_tune"),
         "02_pool": ("03_difficulty", "pool"), "03_difficulty": ("04_transform", "pool_scores"),
         "04_transform": ("05_sample", "transform"), "05_sample": ("06_evaluate", "distilled"),
@@ -63,9 +49,8 @@ class StageResult(dict):
         if not self:
             return [f"{stage} is not finished: other shards are still at work in {folder}",
                     "The shard that ends last finishes it; run this cell again when all have ended."]
-        found = [f"{name}: {text}" for name, text in FILES[stage].items() if (self.folder / name).exists()]
         return [f"{stage} is finished, in {format_duration(self['seconds'])}: {folder}",
-                *main_numbers(stage, self.folder), *found,
+                *main_numbers(stage, self.folder),
                 *(f"Warning: {sentence}" for sentence in group_warnings(self["warnings"], MANIFEST)),
                 *next_notebook(self.params, self.folder)]
 
@@ -110,19 +95,17 @@ def _table(folder: Path, name: str) -> "DataFrame":
 def _prepare(folder: Path) -> list[str]:
     images = _table(folder, "originals")
     counts = images["split"].value_counts()
-    lines = [f"{counts.get('train', 0):,} images to train on and {counts.get('val', 0):,} held out, of "
-             f"{images['class'].nunique()} classes"]
-    if (folder / "classifier_curve.csv").exists():
-        accuracy = _table(folder, "classifier_curve")["top1"].iloc[-1]
-        lines.append(f"scorer: {accuracy:.1f} % of the held-out images recognised")
-    return lines
+    scorer = [f"scorer: {_table(folder, 'classifier_curve')['top1'].iloc[-1]:.1f} % of the held-out images recognised"
+              ] if (folder / "classifier_curve.csv").exists() else []
+    return [f"{counts.get('train', 0):,} images to train on and {counts.get('val', 0):,} held out, of "
+            f"{images['class'].nunique()} classes", *scorer]
 
 
-def _fine_tune(folder: Path) -> list[str]:
-    losses = _table(folder, "losses")
-    last = losses.tail(max(len(losses) // 10, 1)).mean()
-    return [f"{len(losses):,} steps; mean of the last tenth: "
-            + ", ".join(f"{name} {last[name]:.4f}" for name in losses.columns if name != "step")]
+def _losses(folder: Path) -> list[str]:
+    losses = _table(folder, "losses").drop(columns=["step", "iteration", "class"], errors="ignore")
+    last = losses.select_dtypes("number").tail(max(len(losses) // 10, 1)).mean()
+    return [f"{len(losses):,} rows of losses; mean of the last tenth: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in last.items())]
 
 
 def _images(folder: Path) -> list[str]:
@@ -141,14 +124,6 @@ def _transform(folder: Path) -> list[str]:
             f"hardest images clipped (medians)"]
 
 
-def _sample(folder: Path) -> list[str]:
-    report, lines = _table(folder, "report"), _images(folder)
-    if "shortage" in report:
-        lacking = sum(int(count) for bins in report["shortage"] for count in str(bins).split())
-        lines.append(f"{lacking} images missing from the pool in the bins that the target asks for")
-    return lines
-
-
 def _evaluate(folder: Path) -> list[str]:
     rows = _table(folder, "results")
     spread = f" ± {rows['best'].std():.1f}" if len(rows) > 1 else ""
@@ -156,15 +131,8 @@ def _evaluate(folder: Path) -> list[str]:
             f"{len(rows)} trainings, {rows['n_test'].iloc[0]:,} test images"]
 
 
-def _figures(folder: Path) -> list[str]:
-    return [f"{len(list(folder.glob('*.png')))} figures, {len(list(folder.glob('*.md')))} tables"]
-
-
-def _condense(folder: Path) -> list[str]:
-    return [*_images(folder), f"last loss {_table(folder, 'losses')['loss'].iloc[-1]:.4g}"]
-
-
 NUMBERS: dict[str, Callable[[Path], list[str]]] = {
-    "00_prepare": _prepare, "01_fine_tune": _fine_tune, "02_pool": _images, "03_difficulty": _difficulty,
-    "04_transform": _transform, "05_sample": _sample, "06_evaluate": _evaluate, "07_figures": _figures,
-    "08_condense": _condense}
+    "00_prepare": _prepare, "01_fine_tune": _losses, "02_pool": _images, "03_difficulty": _difficulty,
+    "04_transform": _transform, "05_sample": _images, "06_evaluate": _evaluate,
+    "07_figures": lambda folder: [f"{len([*folder.glob('*.png')])} figures, {len([*folder.glob('*.md')])} tables"],
+    "08_condense": lambda folder: [*_images(folder), *_losses(folder)]}

@@ -134,7 +134,6 @@ def test_a_finished_stage_shows_what_it_holds(outputs, shell, tmp_path):
         assert "06_evaluate is finished, in 0:00: " in text
         assert str(result.folder) in text
         assert "top-1 75.0 ± 7.1 % (best test), 65.0 % (last test); 2 trainings, 1,500 test images" in text
-        assert "results.csv: a row for each training" in text
         assert f"07_figures.ipynb, with evaluations = ['outputs/06_evaluate/{result.folder.name}']" in text
     assert "Warning: a < b" in data["text/plain"]
     assert "Warning: a &lt; b" in data["text/markdown"]
