@@ -188,10 +188,18 @@ def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def seconds_by_stage(nodes: list[Node]) -> dict[str, list[float]]:
+    """Return the seconds that a plan's finished results took, by stage."""
+    seconds = defaultdict(list)
+    for node in nodes:
+        if manifest := node_manifest(node):
+            seconds[node.stage].append(manifest["seconds"])
+    return seconds
+
+
 def count_by_stage(nodes: list[Node]) -> str:
     """Return how many nodes of each stage there are, and how long they took when they were made."""
-    counts = Counter(node.stage for node in nodes)
-    seconds = sum(manifest["seconds"] for node in nodes if (manifest := node_manifest(node)))
+    counts, seconds = Counter(node.stage for node in nodes), sum(map(sum, seconds_by_stage(nodes).values()))
     return f"{', '.join(f'{count} of {stage}' for stage, count in counts.items())} (took {format_duration(seconds)})"
 
 

@@ -1,6 +1,7 @@
 """Live progress of a run: which notebooks, which step of each, how long left."""
 
 import json
+import statistics
 import sys
 import threading
 import time
@@ -15,8 +16,7 @@ from dgs_utils.runtime.units import format_duration
 from dgs_utils.store.grouped_warnings import group_warnings
 from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.node import Node
-from dgs_utils.store.status import manifest_fault
-from dgs_utils.workflow.durations import expected_seconds, seconds_by_stage
+from dgs_utils.store.status import manifest_fault, seconds_by_stage
 
 LINE_INTERVAL_S = 60.0  # seconds between the lines of a notebook that runs, where no terminal shows them
 WAIT_INTERVAL_S = 30.0  # the same of one whose first cell has not begun
@@ -62,7 +62,8 @@ class Display:
         self.live: Any = None  # rich's, on a terminal
         self.total = 0
         self.left: dict[str, Node] = {}
-        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()  # of what is left, by stage
+        self.seconds: dict[str, list[float]] = defaultdict(list)  # of what is finished, by stage
         self.running: dict[str, NodeProgress] = {}
         self.noted: dict[str, float] = {}
         self._lock = threading.RLock()
@@ -71,6 +72,7 @@ class Display:
     def start(self, left: list[Node], nodes: list[Node]) -> None:
         """Begin a run of a plan's nodes, of which some are left to do."""
         self.left, self.total = {node.key: node for node in left}, len(nodes)
+        self.counts = Counter(node.stage for node in left)
         self.seconds |= seconds_by_stage(nodes)
         for fault in filter(None, map(manifest_fault, left)):
             self._print(f"Made anew: {fault.rsplit('; ', 1)[0]}")
@@ -105,7 +107,8 @@ class Display:
     def drop(self, node: Node) -> None:
         """Count a node that need not or cannot be run any more."""
         with self._lock:
-            self.left.pop(node.key, None)
+            if self.left.pop(node.key, None):
+                self.counts[node.stage] -= 1
 
     def finished(self, report: Any) -> None:
         """Report the end of a node."""
@@ -176,12 +179,12 @@ class Display:
 
     def _time_left(self) -> str:
         """Return the time that is left, by the median of each stage, or the least that it can be."""
-        expected, complete = expected_seconds(Counter(node.stage for node in list(self.left.values())), self.seconds)
-        if not expected:
+        medians = {stage: statistics.median(seconds) for stage, seconds in self.seconds.items() if seconds}
+        if not (expected := sum(medians.get(stage, 0) * count for stage, count in self.counts.items())):
             return ""
         running = max(len(self.running), 1)
         elapsed = sum(time.monotonic() - progress.started for progress in list(self.running.values()))
-        amount = "about" if complete else "more than"
+        amount = "about" if all(stage in medians for stage in +self.counts) else "more than"
         return f" · {amount} {format_duration(max(expected - elapsed, 0) / running)} left"
 
     def _print(self, line: str) -> None:

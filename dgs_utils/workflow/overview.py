@@ -16,9 +16,9 @@ from dgs_utils.store.status import (
     failure,
     manifest_fault,
     node_status,
+    seconds_by_stage,
     stale_lines,
 )
-from dgs_utils.workflow.durations import seconds_by_stage
 from dgs_utils.workflow.notebook import format_failure
 
 

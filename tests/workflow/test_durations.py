@@ -2,13 +2,10 @@
 
 import re
 import shutil
-from collections import Counter
 
 import pytest
 import small_grid
 from small_grid import dgs
-
-from dgs_utils.workflow.durations import expected_seconds
 
 FILE = "params/small.yaml"
 
@@ -44,10 +41,3 @@ def test_a_run_tells_how_much_is_left_as_far_as_is_known(copy):
     printed = dgs(copy, "run", FILE).stdout
     assert re.match(r"3 of 11 notebooks to run · more than \d+:\d\d left", printed)
     assert re.search(r"\[9/11\] 06_evaluate .* done in .* · about ", printed)
-
-
-def test_the_median_of_each_kind_is_counted():
-    assert expected_seconds(Counter(a=2, b=1), {"a": [1.0, 3.0, 100.0]}) == (6.0, False)
-    assert expected_seconds(Counter(a=2, b=0), {"a": [2.0]}) == (4.0, True)
-    assert expected_seconds(Counter(a=1), {}) == (0, False)
-    assert expected_seconds(Counter(), {}) == (0, True)
