@@ -31,7 +31,7 @@ from dgs_utils.runtime.table_io import TABLE_SUFFIXES, read_table
 from dgs_utils.store.filenames import check_all_relative, check_name, links_outside
 from dgs_utils.store.manifest import MANIFEST, read_manifest, read_run_inputs
 from dgs_utils.store.node import image_root
-from dgs_utils.store.paths import outputs_root, resolve_path
+from dgs_utils.store.paths import resolve_path
 
 SOFT_LABELS = [soft_labels_file(kind) for kind in SOFT_LABEL_KINDS]  # beside a published set; stage 06 reads them
 
@@ -83,7 +83,7 @@ def missing_class_error(name: str, folder: Path) -> ValueError:
 def _read_originals(folder: Path) -> ImageListing:
     """Open a 00 folder: its images are in it, or where its parameters say."""
     root, path = folder / json.loads((folder / "dataset.json").read_text())["root"], folder / "originals.csv"
-    inside = root.absolute().is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(outputs_root())
+    inside = root.absolute().is_relative_to(folder.absolute())
     given = None if inside else image_root(read_run_inputs(folder) or {})
     return _checked(given or root, read_table(path), path)
 

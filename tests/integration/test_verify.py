@@ -384,7 +384,9 @@ def test_results_of_data_that_is_not_there_just_now_are_kept(tmp_path):
                                   "sample: {method: random}\n")
     assert dgs(workspace, "run", FILE).returncode == 0
     shutil.move(workspace / "disk", workspace / "unmounted")
-    assert dgs(workspace, "clean").stdout.startswith("0 B that no experiment file refers to")
+    printed = dgs(workspace, "clean").stdout
+    assert printed.count("made from disk, now missing, kept unless --all") == len(manifests(workspace)) == 4
+    assert printed.splitlines()[-1].startswith("0 B that no experiment file refers to")
 
 
 def test_a_manifest_says_nothing_of_who_asked(copy):

@@ -40,4 +40,4 @@ def test_a_run_tells_how_much_is_left_as_far_as_is_known(copy):
         shutil.rmtree(folder)
     printed = dgs(copy, "run", FILE).stdout
     assert re.match(r"3 of 11 notebooks to run · more than \d+:\d\d left", printed)
-    assert re.search(r"\[9/11\] 06_evaluate .* done in .* · about ", printed)
+    assert re.search(r"\[10/11\] 06_evaluate .* done in .* · about ", printed)
