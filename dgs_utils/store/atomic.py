@@ -86,10 +86,18 @@ def _replace_folder(new: Path, old: Path) -> None:
     remove_path(aside)
 
 
-def write_json(path: Path, value: Any, durable: bool = False) -> None:
-    """Write JSON atomically, indented, keys in the given order (``durable``: see `atomic`)."""
-    with atomic(path, durable) as partial:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the given order."""
+    with atomic(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; {} where it is missing or damaged, for notes that decide no result."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def write_csv(path: Path, frame) -> None:

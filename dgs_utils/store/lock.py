@@ -1,6 +1,5 @@
 """The lock of a stage folder: one session at a time, or one for each shard of a pool; freed when its process ends."""
 
-import json
 import os
 import time
 import weakref
@@ -11,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgs_utils.store.atomic import HOST_NAME, write_json
+from dgs_utils.store.atomic import HOST_NAME, read_json, write_json
 
 LOCK = ".lock"  # begins the names of all locks in a stage folder; a runner holds it, with the shard behind it
 WORK_LOCK = f"{LOCK}.work"  # held by the session, with the shard behind it
@@ -98,11 +97,10 @@ def locked_shards(folder: Path) -> list[str]:
 
 def lock_owner(folder: Path, shard: str = "") -> str:
     """Return who has locked a folder, as a phrase."""
-    try:
-        owner = json.loads((folder / f"{LOCK_INFO}{shard}").read_text())
-        return f"process {owner['process']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "another process"
+    match read_json(folder / f"{LOCK_INFO}{shard}"):
+        case {"process": process, "host": host, "since": since}:
+            return f"process {process} on {host} since {since}"
+    return "another process"
 
 
 def is_locked(file: Path) -> bool:

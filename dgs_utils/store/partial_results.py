@@ -4,13 +4,12 @@ Checksums are recorded as partial results are written: of a single one in a hidd
 list. One that was cut, changed or replaced is named, removed and made again.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.store.atomic import atomic, remove_path, write_csv, write_json
+from dgs_utils.store.atomic import atomic, read_json, remove_path, write_csv, write_json
 from dgs_utils.store.hashing import hash_entry, hash_file
 from dgs_utils.store.manifest import PARTIAL_CHECKSUMS, read_checksums
 
@@ -63,8 +62,9 @@ def known_checksums(folder: Path) -> dict[str, set[str]]:
     """
     known: dict[str, set[str]] = {}
     for record in sorted((folder / PARTIAL_CHECKSUMS).rglob("[!.]*.json")):
-        for name, checksum in _read_json(record, dict).items():
-            known.setdefault(name, set()).add(checksum)
+        if isinstance(checksums := read_json(record), dict):
+            for name, checksum in checksums.items():
+                known.setdefault(name, set()).add(str(checksum))
     for subfolder, files in read_checksums(folder).items():
         for name, entry in files.items():
             known.setdefault(f"{subfolder}/{name}", set()).add(entry["sha256"])
@@ -96,15 +96,6 @@ def _checksum_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.sums")
 
 
-def _read_checksums_of(path: Path) -> list[str]:
-    return _read_json(_checksum_file(path), list)
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    """Return a list or dictionary of strings from a JSON file; an empty one where it is missing or damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return kind()
-    values: Iterable[Any] = content.values() if isinstance(content, dict) else content
-    return content if isinstance(content, kind) and all(isinstance(value, str) for value in values) else kind()
+def _read_checksums_of(path: Path) -> list[Any]:
+    checksums = read_json(_checksum_file(path))
+    return checksums if isinstance(checksums, list) else []

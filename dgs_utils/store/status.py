@@ -4,7 +4,6 @@ A runner holds `LOCK` in the folder while it works, and the session a lock of it
 them when these processes end, however they end.
 """
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dgs_utils.runtime.units import format_duration
+from dgs_utils.store.atomic import read_json
 from dgs_utils.store.code_fingerprint import code_hashes
 from dgs_utils.store.lock import LOCK, is_locked, shard_of
 from dgs_utils.store.manifest import (
@@ -125,30 +125,23 @@ def _current_code(stage: str) -> dict[str, str]:
 def failure(node: Node) -> str:
     """Return the error of a node's last, failed run; "" where there is none."""
     path = node.folder / FAILURE
-    try:
-        return str(json.loads(path.read_bytes())["error"])
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return f"{path} is damaged, so that the reason is lost; run again"
+    match read_json(path):
+        case {"error": str(error)}:
+            return error
+    return f"{path} is damaged, so that the reason is lost; run again" if path.exists() else ""
 
 
 def requested_by(folder: Path) -> tuple[str, ...]:
     """Return the command that asked for a result: the experiment file, and what --set changed; () for one by hand."""
-    try:
-        return tuple(map(str, json.loads((folder / REQUEST).read_bytes())["command"]))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # unknown where it is damaged
-        return ()
-
-
-def shard(node: Node) -> str:
-    """Return which shard of a pool a node generates, as "1-4"; "" for all of it, and for all other stages."""
-    return shard_of(node.params)
+    match read_json(folder / REQUEST):
+        case {"command": [*words]}:
+            return tuple(map(str, words))
+    return ()  # also where it is damaged
 
 
 def notebook_dir(node: Node) -> Path:
     """Return where the executed notebook and its log are."""
-    return node.folder / SHARDS / shard(node) if shard(node) else node.folder
+    return node.folder / SHARDS / shard_of(node.params) if shard_of(node.params) else node.folder
 
 
 # ---- Reasons and costs -----------------------------------------------------------------------------------------------

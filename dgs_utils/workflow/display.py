@@ -1,6 +1,5 @@
 """Live progress of a run: which notebooks, which step of each, how long left."""
 
-import json
 import statistics
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 
 from dgs_utils.runtime.terminal import printable
 from dgs_utils.runtime.units import format_duration
+from dgs_utils.store.atomic import read_json
 from dgs_utils.store.grouped_warnings import group_warnings
 from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.node import Node
@@ -171,11 +171,10 @@ class Display:
 
     @staticmethod
     def _step(node: Node) -> str:
-        try:
-            state = json.loads((node.folder / "progress.json").read_text())
-            return f" · {state['label']} {state['step']}/{state['total'] or '?'}"
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            return ""  # missing yet, or damaged
+        match read_json(node.folder / "progress.json"):
+            case {"label": label, "step": step, "total": total}:
+                return f" · {label} {step}/{total or '?'}"
+        return ""  # missing yet, or damaged
 
     def _time_left(self) -> str:
         """Return the time that is left, by the median of each stage, or the least that it can be."""

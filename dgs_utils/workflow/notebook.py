@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from dgs_utils.store.atomic import remove_path, write_json
-from dgs_utils.store.lock import emptying_lock, runner_lock
+from dgs_utils.store.lock import emptying_lock, runner_lock, shard_of
 from dgs_utils.store.manifest import MANIFEST, REQUEST
 from dgs_utils.store.node import Node
 from dgs_utils.store.paths import display_path, notebook_path, outputs_root
@@ -27,7 +27,6 @@ from dgs_utils.store.status import (
     made_by_other_code,
     node_manifest,
     notebook_dir,
-    shard,
 )
 from dgs_utils.workflow.display import WAIT_INTERVAL_S, Display, NodeProgress
 from dgs_utils.workflow.forkserver import imports_of_notebook
@@ -92,13 +91,13 @@ def run_node(node: Node, display: Display, kernels: KernelPool, options: Options
     """
     if report := finished_report(node, options):
         return report
-    folder = node.folder
+    folder, part = node.folder, shard_of(node.params)
     folder.mkdir(parents=True, exist_ok=True)
-    with runner_lock(folder, shard(node)) as owner:
+    with runner_lock(folder, part) as owner:
         if report := finished_report(node, options):  # by another process, just now
             return report
         if not owner:
-            with emptying_lock(folder, shard(node)) as owner:  # a notebook by hand that opens now finds it cleared
+            with emptying_lock(folder, part) as owner:  # a notebook by hand that opens now finds it cleared
                 if not owner and is_forced(node, options):
                     empty(folder, keep=set())
                 elif not owner and node_manifest(node):
@@ -137,7 +136,7 @@ def _clear_leftovers(node: Node) -> None:
     """Remove what the last run said, and what a notebook that was killed left half written."""
     for name in (FAILURE, "progress.json"):
         (node.folder / name).unlink(missing_ok=True)
-    if not shard(node):  # else they may be another's that is at work
+    if not shard_of(node.params):  # else they may be another's that is at work
         for unfinished in list(node.folder.rglob(".*.partial")):
             remove_path(unfinished)
 
@@ -225,7 +224,7 @@ def execute(node: Node, progress: NodeProgress, kernels: KernelPool, environment
     except Exception as error:  # a missing notebook, a kernel that was killed, a full disk: the siblings go on
         return _describe(error, limit)
     # Of a pool in shards, the one that ends last leaves the manifest.
-    done = shard(node) or (node_manifest(node) and manifest_identity(node) != before)
+    done = shard_of(node.params) or (node_manifest(node) and manifest_identity(node) != before)
     return "" if done else (f"the notebook ended without a manifest; one cell must call dgs.stage({node.stage!r}), and "
                             f"the last one run.finish()")
 

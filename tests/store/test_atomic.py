@@ -82,7 +82,8 @@ def test_durable_files_are_on_disk_before_they_have_their_name(tmp_path, monkeyp
     order, flush, rename = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (order.append("flush"), flush(handle)))
     monkeypatch.setattr(os, "replace", lambda *names: (order.append("rename"), rename(*names)))
-    write_json(tmp_path / "manifest.json", {}, durable=True)
+    with atomic(tmp_path / "manifest.json", durable=True) as partial:
+        partial.write_text("{}")
     assert order == ["flush", "rename", "flush"]
     write_json(tmp_path / "progress.json", {})
     assert order[3:] == ["rename"]
