@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,17 +156,15 @@ def _hash_folder(folder: Path, only: frozenset[str]) -> str:
     top = os.path.realpath(folder)
     signatures = {f"{top}/{name}": _stat_signature(status) for name, status in walk_files(top, only)}
     signature = hashlib.sha256(json.dumps(sorted(signatures.items())).encode()).hexdigest()
-    with _cached_hashes() as (select, insert):
-        rows = select("path = ?", top)
-        if content := next((value for _, other, value in rows if other == signature), ""):
-            return content
-        if not rows:
-            insert([(top, "", "")])  # so that it is registered, whatever becomes of its hash
+    rows = _select("path = ?", top)
+    if content := next((value for _, other, value in rows if other == signature), ""):
+        return content
+    if not rows:
+        _insert([(top, "", "")])  # so that it is registered, whatever becomes of its hash
     hashes = _hash_cached(signatures)
     content = _hash_listing({path[len(top) + 1:]: value for path, value in hashes.items()})
     if all(map(_is_stable, signatures.values())):
-        with _cached_hashes() as (_, insert):
-            insert([(top, signature, content)])
+        _insert([(top, signature, content)])
     return content
 
 
@@ -173,20 +172,18 @@ def _hash_cached(signatures: dict[str, tuple[int, int, int]]) -> dict[str, str]:
     """Return the hashes of files by path, reading those that are not cached with their signature."""
     above = os.path.commonpath(map(os.path.dirname, signatures)) if signatures else ""
     wanted = {path: json.dumps(signature) for path, signature in signatures.items()}
-    with _cached_hashes() as (select, insert):
-        rows = select("path >= ? and path < ?", f"{above}/", f"{above}0")  # "0" follows "/"
-        hashes = {path: value for path, signature, value in rows if wanted.get(path) == signature}
-        missing = [path for path in wanted if path not in hashes]
-        with ThreadPoolExecutor(4) as pool:
-            hashes |= zip(missing, pool.map(_read_hash, missing), strict=True)
-        insert([(path, wanted[path], hashes[path]) for path in missing if _is_stable(signatures[path])])
+    rows = _select("path >= ? and path < ?", f"{above}/", f"{above}0")  # "0" follows "/"
+    hashes = {path: value for path, signature, value in rows if wanted.get(path) == signature}
+    missing = [path for path in wanted if path not in hashes]
+    with ThreadPoolExecutor(4) as pool:
+        hashes |= zip(missing, pool.map(_read_hash, missing), strict=True)
+    _insert([(path, wanted[path], hashes[path]) for path in missing if _is_stable(signatures[path])])
     return hashes
 
 
 def is_registered(folder: Path) -> bool:
     """Return whether an experiment or a notebook beside these results has named a folder before."""
-    with _cached_hashes() as (select, _):
-        return bool(select("path = ?", os.path.realpath(folder)))
+    return bool(_select("path = ?", os.path.realpath(folder)))
 
 
 def _stat_signature(status: os.stat_result) -> tuple[int, int, int]:
@@ -204,31 +201,23 @@ def _row_checksum(path: str, signature: str, content: str) -> str:
     return hashlib.sha256(json.dumps([path, signature, content]).encode()).hexdigest()[:16]
 
 
-@contextmanager
-def _cached_hashes() -> Iterator[tuple[Callable[..., list[tuple[str, str, str]]], Callable[[list[tuple]], None]]]:
-    """Yield functions that select and insert rows (path, signature, hash) of the SQLite file.
+def _database() -> sqlite3.Connection:
+    outputs_root().mkdir(parents=True, exist_ok=True)
+    base = sqlite3.connect(outputs_root() / STORE_NAME, timeout=60)  # any number of processes may use it
+    base.execute(TABLE)
+    return base
 
-    Any number of processes may use it. A row whose checksum is wrong counts as absent, and so does a file that cannot
-    be read or written.
-    """
-    import sqlite3
 
-    def select(condition: str, *values: str) -> list[tuple[str, str, str]]:
-        with suppress(sqlite3.Error, AttributeError):
-            rows = base.execute(f"select * from hashes where {condition}", values).fetchall()
-            return [tuple(row[:3]) for row in rows if row[3] == _row_checksum(*row[:3])]
-        return []
+def _select(condition: str, *values: str) -> list[tuple[str, str, str]]:
+    """Return rows of the SQLite file: path, signature, hash. None is there where it cannot be read, or is damaged."""
+    with suppress(sqlite3.Error, OSError), closing(_database()) as base:
+        rows = base.execute(f"select * from hashes where {condition}", values).fetchall()
+        return [tuple(row[:3]) for row in rows if row[3] == _row_checksum(*row[:3])]
+    return []
 
-    def insert(rows: list[tuple]) -> None:
-        if base is not None:
-            with suppress(sqlite3.Error), base:
-                base.executemany("insert or replace into hashes values (?, ?, ?, ?)",
-                                 [(*row, _row_checksum(*row)) for row in rows])
 
-    base: Any = None  # a connection, where one can be opened
-    with ExitStack() as stack:
-        with suppress(sqlite3.Error, OSError):
-            outputs_root().mkdir(parents=True, exist_ok=True)
-            base = stack.enter_context(closing(sqlite3.connect(outputs_root() / STORE_NAME, timeout=60)))
-            base.execute(TABLE)
-        yield select, insert
+def _insert(rows: list[tuple[str, str, str]]) -> None:
+    """Write rows to the SQLite file, if that can be written."""
+    with suppress(sqlite3.Error, OSError), closing(_database()) as base, base:
+        base.executemany("insert or replace into hashes values (?, ?, ?, ?)",
+                         [(*row, _row_checksum(*row)) for row in rows])

@@ -32,9 +32,6 @@ class KernelPool:
         folder: of the kernels' sockets.
         server: the process that kernels are forks of; None where the system is not Linux.
         stopping: set when no more kernel may start.
-
-    Raises:
-        ValueError: the names of all temporary folders are too long for sockets.
     """
 
     def __init__(self, environment: Mapping[str, str] = MappingProxyType({})):
@@ -104,17 +101,10 @@ def socket_folder() -> TemporaryDirectory:
     """Return a private folder for sockets: in the temporary one, or in ``/tmp`` where its path is too long for them.
 
     Where this process is killed, the fork server removes it.
-
-    Raises:
-        ValueError: neither can be used.
     """
-    parents, prefix = [tempfile.gettempdir(), "/tmp"], "dgs-kernel-"
-    longest = MAX_SOCKET_DIR_BYTES - len(f"/{prefix}12345678")
-    for parent in parents:
-        if len(os.fsencode(parent)) <= longest and os.access(parent, os.W_OK):
-            return TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
-    raise ValueError(f"the temporary folder {parents[0]} has too long a path for sockets, and /tmp cannot be written; "
-                     f"set TMPDIR to a folder whose path has at most {longest} bytes")
+    parent, prefix = tempfile.gettempdir(), "dgs-kernel-"
+    too_long = len(os.fsencode(parent)) > MAX_SOCKET_DIR_BYTES - len(f"/{prefix}12345678")
+    return TemporaryDirectory(prefix=prefix, dir="/tmp" if too_long else parent, ignore_cleanup_errors=True)
 
 
 def serve() -> None:
