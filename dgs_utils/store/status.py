@@ -202,12 +202,12 @@ def changed_external_data(missing: list[Node]) -> list[str]:
     Args:
         missing: the nodes that are to be run; their keys follow the content, so that earlier results stay beside them.
     """
-    wanted = [(node, name, entry) for node in missing if not node_manifest(node)
-              for name, entry in node.external_files.items()]
+    wanted = {(node.stage, name, str(entry)): (node, entry) for node in missing if not node_manifest(node)
+              for name, entry in node.external_files.items()}
     results = {folder: manifest for path in sorted(outputs_root().glob(f"[0-9]*/*/{MANIFEST}"), key=_finished)
                if (manifest := cached_manifest(folder := path.parent)) and manifest["given"]} if wanted else {}
     lines = []
-    for node, name, entry in wanted:
+    for (_, name, _), (node, entry) in wanted.items():
         earlier = [folder for folder, manifest in results.items()
                    if manifest["stage"] == node.stage and (before := manifest["given"].get(name))
                    and manifest["class_folders"] == frozenset(node.params.class_folders())
