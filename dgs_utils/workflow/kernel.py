@@ -102,7 +102,7 @@ def socket_folder() -> TemporaryDirectory:
 
     Where this process is killed, the fork server removes it.
     """
-    parent, prefix = tempfile.gettempdir(), "dgs-kernel-"
+    parent, prefix = tempfile.gettempdir(), "dgs-sockets-"
     too_long = len(os.fsencode(parent)) > MAX_SOCKET_DIR_BYTES - len(f"/{prefix}12345678")
     return TemporaryDirectory(prefix=prefix, dir="/tmp" if too_long else parent, ignore_cleanup_errors=True)
 
