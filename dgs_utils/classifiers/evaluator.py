@@ -21,7 +21,7 @@ class Evaluator:
     Args:
         network: a name that `networks.build_network` takes.
         train, test: images on the device to train on.
-        recipe: see `training.Recipe`.
+        recipe: see `recipes.Recipe`.
         classes: outputs.
         norm: "instance" or "batch".
         teacher: for protocols with soft labels; or the stored labels of one.
