@@ -61,7 +61,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         seeds: of the trainings; each names the initial weights and every draw.
         image_size: side in pixels that files are brought to; tensors have theirs.
         norm: "instance" or "batch"; networks of libraries have their own.
-        ipc: images per class that the protocol goes by; −1 = those of the largest class, 0 = the full set.
+        ipc: images per class that the protocol goes by; −1 = their mean, so that a set of unequal classes is trained
+            for as many steps as one of equal classes with as many images; 0 = the full set.
         teacher: gives soft labels, for protocols that want them (see `teacher_of`); or `soft_labels.SoftLabels`.
         method, pool_seed, selection_seed: what made the set, for `results.comparisons`; "" where there is no such seed.
         device: where the training runs.
@@ -88,7 +89,7 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
                              f"read both with the same list of classes")
         check_overlap(train, test)
     labels, classes = _labels(train), int(max(_labels(train).max(), _labels(test).max())) + 1
-    planned = int(np.bincount(labels).max()) if ipc < 0 else ipc
+    planned = mean_ipc(len(labels), len(np.unique(labels))) if ipc < 0 else ipc
     recipe = recipe_of(protocol, planned, classes=classes, **settings)
     if recipe.protocol.temperature and teacher is None:
         raise ValueError(f"protocol {protocol} trains on soft labels; give a teacher, such as teacher_of(scorer)")
@@ -104,6 +105,11 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
             "steps": recipe.epochs * -(-len(labels) // recipe.batch_size)}
     evaluator = Evaluator(network, train_tensors, test_tensors, recipe, classes, norm, teacher)
     return pd.DataFrame([row | outcome_columns(seed, evaluator.train(seed, progress)) for seed in seeds])
+
+
+def mean_ipc(images: int, classes: int) -> int:
+    """Return the mean number of images of a class, a whole number of at least 1, half rounded up."""
+    return max((2 * images + classes) // (2 * classes), 1)
 
 
 def _common_size(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, image_size: int) -> int:
@@ -242,7 +248,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     if run.cached:
         return read_table(run.folder / "results.csv")
     params, device = run.params, resolve_device()
-    row, ipc = describe(run), int(train.table.groupby("class").size().max())
+    row, ipc = describe(run), mean_ipc(len(train), train.table["class"].nunique())
     method = find_method(row["method"])
     planned = 0 if method.whole else ipc
     recipe = run_recipe(run, planned, method.tiles, len(test.classes))
@@ -261,7 +267,7 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
         for seed in seeds:
             if not _is_done(run, seed):
                 _train_once(run, seed, evaluator)
-    row |= {"ipc": row["ipc"] or planned}
+    row |= {"ipc": planned if row["budget"] else row["ipc"] or planned}
     row |= training_columns(recipe, params.protocol, params.network, params.norm, params.image_size, planned,
                             len(test.classes))
     row |= {"flip": parameter(run.inputs["prepare"], "flip"), "precision": params.precision, "key": run.key,

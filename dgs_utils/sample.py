@@ -18,6 +18,7 @@ from dgs_utils.methods import Method
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import read_table
+from dgs_utils.selection.budgets import class_budgets
 from dgs_utils.selection.candidate_rows import (  # noqa: F401  (two of them are notebook 05's)
     Source,
     choices_by_rule,
@@ -62,20 +63,33 @@ def read_source(run: Run) -> Source:
         if "scores" in run.inputs:
             scores = with_score(read_scores(run.inputs["scores"]), method.score, run.inputs["scores"])
             columns = ["score", "prediction", "confidence", "mean_probability"]
-            images = _prune_candidates(run, _with_columns(images, scores, columns), params.ipc)
-        return Source(images, {}, {})
+            images = _prune_candidates(run, _with_columns(images, scores, columns), _least(run))
+        return Source(images, {}, {}, _budgets(run, images))
     folder = run.inputs["transform"]
     scores = read_table(folder / "transformed.csv")
     bins = parameter(folder, "bins")
     pool, real = (scores[scores["set"] == set_name] for set_name in ("pool", "original"))
-    columns = ["score", "transformed", *(["prediction"] if params.cut_errors else [])]
-    images = _prune_candidates(run, _with_columns(images, pool, columns), params.ipc)
+    columns = ["score", "transformed", *(["prediction"] if "prediction" in params.needs else [])]
+    images = _prune_candidates(run, _with_columns(images, pool, columns), _least(run))
+    budgets = _budgets(run, images)
     real = _prune_candidates(run, ImageSet(folder, real.reset_index(drop=True)), 1).table  # the target is pruned, too
-    targets = {name: class_target(part.to_numpy(), params.ipc, params.distribution, bins)
+    targets = {name: class_target(part.to_numpy(), budgets.get(name, params.ipc), params.distribution, bins)
                for name, part in real.groupby("class", sort=False)["transformed"]}
     thresholds = read_table(folder / "thresholds.csv")
     notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
-    return Source(images, targets, notes)
+    return Source(images, targets, notes, budgets)
+
+
+def _least(run: Run) -> int:
+    """Return how many images ``cut`` leaves of a class at the least."""
+    return 1 if run.params.has_budgets else run.params.ipc
+
+
+def _budgets(run: Run, images: ImageSet) -> dict[str, int]:
+    """Return how many images are taken of each class, {} where that is IPC."""
+    params = run.params
+    return class_budgets(images.table, params.ipc, params.total, params.class_weights,
+                         params.short_classes == "take_all", run.warn) if params.has_budgets else {}
 
 
 def _check_prefix(pool: Path, count: int) -> None:
@@ -136,8 +150,8 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
         return _choose_crops(run, source.images, method.tiles)
     features, real = _features(run, source.images, method) if "features" in params.needs else (None, None)
     options = {"compute": params.compute} if "compute" in method.uses else {}
-    return select_rows(source.images.table, name, params.ipc, params.seed, targets=source.targets, features=features,
-                       real_features=real, cut=0.0 if params.cut else None, **options)
+    return select_rows(source.images.table, name, source.budgets or params.ipc, params.seed, targets=source.targets,
+                       features=features, real_features=real, cut=0.0 if params.cut else None, **options)
 
 
 def _choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:

@@ -188,9 +188,8 @@ def read_sets(run: Run) -> Sets:
     sizes = pool["class"].value_counts()
     for name in labels.index:
         size = int(sizes.get(name, 0))
-        if size < params.ipc:
-            raise ValueError(f"class {name} has {size} images in the pool for ipc {params.ipc}; "
-                             f"generate a larger pool or lower the ipc")
+        if size == 0:
+            raise ValueError(f"class {name} has no images in the pool; generate some, or leave the class out")
         if size < params.ipc * params.pool_factor:
             run.warn(f"class {name} has {size} images in the pool, fewer than ipc × pool_factor = "
                      f"{params.ipc * params.pool_factor}; all of them are used")

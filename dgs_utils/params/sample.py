@@ -1,7 +1,7 @@
 """Parameters of stage 05."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from dgs_utils.params.base import (
 from dgs_utils.params.prepare import classifier_only
 from dgs_utils.params.types import NetworkName, PoolImages, Score, Shape, min_nonzero
 
+BUDGETS = ("total", "class_weights", "short_classes")  # which mean nothing, and are in no key, while they are usual
 Cut = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -58,6 +59,11 @@ class SampleParams(StageParams):
     features_epochs: Count = Field(0, description="epochs of that training; 0 = 300 as published")
     trained: Folder = Field("", description="stage 00 with the network that features names")
     pool_images: PoolImages = Field(0, description="at most so many images of each class of the pool; 0 = all")
+    total: Count = Field(0, description="images of all classes together, shared by class_weights; 0 = ipc for each")
+    class_weights: ExternalFile = Field(
+        "equal", description="equal, difficulty or confusion (of the candidates), or a table with class and weight")
+    short_classes: Literal["stop", "take_all"] = Field(
+        "stop", description="where a class has fewer images than its share: stop, or take_all it has")
     seed: Count = Field(0, description="selection seed")
 
     @model_validator(mode="after")
@@ -71,6 +77,9 @@ class SampleParams(StageParams):
         if (self.cut or self.cut_errors) and not method.chooses:
             raise ValueError(f"sample.cut and sample.cut_errors need a rule that chooses, and {self.method} has none; "
                              f"leave them out")
+        if self.has_budgets and (not method.chooses or method.rule.whole_set):
+            raise ValueError(f"sample.total, class_weights and short_classes need a rule that chooses class by class, "
+                             f"and {self.method} has none; leave them out")
         if self.trained and self.features and not self.trains_features:
             raise ValueError(f"sample.features is {self.features!r}, and sample.trained is another classifier; give "
                              f"one of the two")
@@ -86,11 +95,21 @@ class SampleParams(StageParams):
         """The preset that method, score and rule come to, and its parts."""
         return resolve_method(self.method, self.score, self.rule)
 
+    def unused(self) -> tuple[str, ...]:
+        return tuple(name for name in BUDGETS if getattr(self, name) == type(self).model_fields[name].default)
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether classes may have different numbers of images."""
+        return self.unused() != BUDGETS
+
     @property
     def needs(self) -> set[str]:
         """What rule and cut look at: "score", "target", "prediction", "dynamics", "features" (see `methods.Rule`)."""
         _, method = self.preset
-        more = {"score": self.cut > 0, "prediction": self.cut_errors, "dynamics": method.score in DYNAMICS_SCORES}
+        more = {"score": self.cut > 0 or self.class_weights == "difficulty",
+                "prediction": self.cut_errors or self.class_weights == "confusion",
+                "dynamics": method.score in DYNAMICS_SCORES}
         return {*method.rule.needs, *(need for need, given in more.items() if given)}
 
     @property
@@ -111,6 +130,7 @@ class SampleParams(StageParams):
         known |= {"features"} if "features" in self.needs else set()
         known |= {"features_epochs"} if "features" in self.needs and self.trains_features else set()
         known |= {"pool_images"} if "pool_factor" in known else set()
+        known |= set(BUDGETS)
         found = {parameter: value for parameter, value in super().cache_params().items() if parameter in known}
         return {"method": name} | ({"score": self.scored} if self.scored else {}) | found
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from dgs_utils.store.node import input_key
 Manifests = list[tuple[Path, dict[str, Any]]]  # of a folder and of all stages behind it, the last stage first
 
 EXCLUDED_FROM_VARIANT = {"method", "distribution", "pool_factor", "ipc", "objective", "shared_scale", "measure",
-                         "score", "cut", "cut_errors", "compute", "bias", "seed"}  # columns of their own
+                         "score", "cut", "cut_errors", "compute", "bias", "total",
+                         "class_weights", "short_classes", "seed"}  # columns of their own
 SCORER_PARAMS = {"classifier", "classifier_weights", "classifier_size", "classifier_epochs", "classifier_protocol",
                  "folds", "dynamics", "class_index"}  # of stage 00
 
@@ -33,7 +34,8 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
     Returns:
         Choices: method, distribution, pool_factor, ipc (0 for all images), objective (of 04, with "shared scale"),
         measure (score of rule or cut), judge (`scorer_name`), rule, cut ("errors" and the fraction of the hardest that
-        were removed), compute, bias (β of a pool of originals), features (of its rule).
+        were removed), compute, budget (how images are shared among classes), bias (β of a pool of originals), features
+        (of its rule).
         Seeds: pool_seed, selection_seed, prepare_seed, fine_tune_seed.
         Images: pool (hash of what decided them), generator, generation (`describe_generation`), shift (mean difficulty
         shift of the pool against the originals), dataset, split, distilled (folder), originals and per_class (training
@@ -64,6 +66,7 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
         "measure": chosen.get("score", "") or preset or scoring.get("measure", ""),
         "judge": scorer_name(images, scoring) if uses_scorer else "", "rule": find_method(method).rule_name,
         "cut": ", ".join(filter(None, cuts)), "compute": str(chosen.get("compute", "")),
+        "budget": _budget_of(chosen),
         "bias": f"{pool['bias']:g}" if pool.get("generator") == "originals" else "",
         "pool": _hash(_identities(list(lineage(pool_folder)))) if pool_folder else "",  # seeds included
         "generator": pool_generator(pool_folder) if pool_folder else "",
@@ -73,6 +76,15 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
         "dataset": source["dataset"], "split": source["split"], "distilled": folder.name,
         "variant": _hash(["" if made else input_key(folder), _identities(behind, EXCLUDED_FROM_VARIANT, uses_scorer)]),
     }
+
+
+def _budget_of(chosen: Mapping[str, Any]) -> str:
+    """Return how a set's images are shared among classes, such as "150 images, by difficulty"; "" for IPC of each."""
+    kind, _, content = chosen.get("class_weights", "").partition(":")  # of a table of one's own, its hash
+    parts = {f"{chosen.get('total')} images": chosen.get("total"),
+             f"by {f'weights {content[:8]}' if content else kind}": kind,
+             "short classes whole": chosen.get("short_classes")}
+    return ", ".join(text for text, is_so in parts.items() if is_so)
 
 
 def find_method(name: str) -> Method:

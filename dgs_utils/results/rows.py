@@ -21,7 +21,7 @@ CONDITION_KEYS = ["protocol", "dataset", "split", "test_list", "prepare_seed", "
 IPC_DEPENDENT = ("epoch_factor", "batch_size", "evaluations")  # epochs are whole; the full set is tested every epoch
 # How the images of a set were made.
 SET_KEYS = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "judge", "cut", "compute",
-            "bias", "features", "fine_tune_seed", "variant"]
+            "budget", "bias", "features", "fine_tune_seed", "variant"]
 CELL_KEYS = [*CONDITION_KEYS, *SET_KEYS]  # runs that agree in all of these are averaged
 
 NETWORK_TITLES = {
@@ -35,9 +35,10 @@ METHOD_LABELS = {name: method.label for name, method in METHODS.items()}
 PAPER_METHOD_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First files"}  # [F §9.4]
 SHAPES = ["hill", "ground", "slope", "cliff", "uniform", "scale"]  # in the order of the paper's Table 3
 
-TEXT_COLUMNS = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "bias", "variant",
-                "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed",
-                "selection_seed", "pool", "generator", "generation", "features", "teacher", "soft_labels")
+TEXT_COLUMNS = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "budget", "bias",
+                "variant", "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed",
+                "selection_seed", "pool", "generator", "generation", "features", "teacher",
+                "soft_labels")
 # Neutral values of columns that rows from elsewhere lack.
 COLUMN_DEFAULTS = {**dict.fromkeys(TEXT_COLUMNS, ""), "evaluations": 0, "augment": True, "steps": 0, "originals": 0,
                    "per_class": 0.0}
@@ -139,7 +140,7 @@ def series_names(rows: pd.DataFrame) -> np.ndarray:
     rows = rows.reset_index(drop=True)
     names = np.empty(len(rows), dtype=object)
     for method, part in rows.groupby("method", sort=False):
-        keys = [name for name in SET_KEYS[1:-1] if part[name].nunique() > 1]
+        keys = [name for name in SET_KEYS[1:-1] if part[name].nunique() > 1 or (name == "budget" and part[name].any())]
         if part.groupby(keys or "method")["variant"].nunique().max() > 1:
             keys.append("variant")
         keys = [name for name in keys if name not in _redundant_with_cut(part, keys)]

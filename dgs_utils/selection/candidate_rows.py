@@ -1,6 +1,7 @@
 """Frames of candidates: choosing rows by a method, what each rule would take, and reports of what was chosen."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from dgs_utils.selection.targets import Target, counts_of, counts_to_text, targe
 COMPARED_CLASSES = 20  # among which is the one that shows how rules differ
 
 
-def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
+def select_rows(table: pd.DataFrame, method: str, ipc: int | Mapping[str, int], seed: int = 0, *,
                 targets: Mapping[str, Target] | None = None, features: ArrayLike | None = None,
                 real_features: Mapping[str, np.ndarray] | None = None, cut: float | None = None,
                 **options) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
         table: one row an image, in the order in which rule "first" takes them: class, and what the rule looks at of
             score, transformed (preferred to score), confidence, correct and mean_probability.
         method: a name of `dgs_utils.methods.METHODS`.
-        ipc: images per class.
+        ipc: images per class, or by class name.
         seed: of the draw: each image has a number by seed, class and name of its file (`permanent_numbers`), whatever
             the method.
         targets: by class name, for methods that follow one.
@@ -56,7 +57,8 @@ def select_rows(table: pd.DataFrame, method: str, ipc: int, seed: int = 0, *,
         keys = permanent_numbers(seed, name, identities_of(part))
         candidates.append(Candidates(name, len(part), selection_rng(seed, name), keys, **values))
         indices.append(rows)
-    chosen = select(METHODS[method].rule_name, candidates, ipc, cut, **options)
+    counts = [ipc[one.name] for one in candidates] if isinstance(ipc, Mapping) else ipc
+    chosen = select(METHODS[method].rule_name, candidates, counts, cut, **options)
     return table.iloc[np.concatenate([rows[picked] for rows, picked in zip(indices, chosen, strict=True)])]
 
 
@@ -79,7 +81,7 @@ def choices_by_rule(source: "Source", ipc: int, seed: int = 0, name: str = "") -
     if not name:
         compared = [choices_by_rule(source, ipc, seed, other) for other in source.images.classes[:COMPARED_CLASSES]]
         return max(compared, key=lambda rules: np.ptp([rows["score"].mean() for rows in rules.values()]))
-    table = table[table["class"] == name]
+    table, ipc = table[table["class"] == name], source.budgets.get(name, ipc)
     available = {"score": True, "prediction": {"correct", "confidence"} <= set(table),
                  "target": name in source.targets, "dynamics": "mean_probability" in table}
     choices = {}
@@ -101,11 +103,13 @@ class Source(NamedTuple):
             the method needs (score, transformed, prediction, confidence).
         targets: by class name; empty where the method follows no target.
         notes: warnings of stage 04, by class name.
+        budgets: images to take, by class name; empty where that is IPC for each.
     """
 
     images: ImageSet
     targets: dict[str, Target]
     notes: dict[str, str]
+    budgets: Mapping[str, int] = MappingProxyType({})
 
 
 def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:

@@ -16,13 +16,14 @@ def selection_rng(seed: int, name: str) -> np.random.Generator:
     return numpy_rng("sample", seed, name)
 
 
-def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float | None = None, **options) -> list[np.ndarray]:
+def select(name: str, classes: Sequence[Candidates], ipc: int | Sequence[int], cut: float | None = None,
+           **options) -> list[np.ndarray]:
     """Choose ``ipc`` images of every class by a rule.
 
     Args:
         name: a key of `RULE_FUNCTIONS`.
         classes: the candidates, one entry a class.
-        ipc: images per class.
+        ipc: images per class, or how many of each one.
         cut: share of the hardest candidates of a class that is removed before the rule (`prune_hardest`), of which
             IPC stay; None = the rule's own share, which is 0 for all but CCS.
         options: further arguments of the rule.
@@ -41,20 +42,23 @@ def select(name: str, classes: Sequence[Candidates], ipc: int, cut: float | None
     """
     if name not in RULE_FUNCTIONS:
         raise ValueError(f"there is no selection rule {name!r}; choose one of {', '.join(sorted(RULE_FUNCTIONS))}")
-    for candidates in classes:
-        if candidates.size < ipc:
-            raise ValueError(f"class {candidates.name} has {candidates.size} images for ipc {ipc}; "
+    counts = list(ipc) if isinstance(ipc, Sequence) else [ipc] * len(classes)
+    for candidates, count in zip(classes, counts, strict=True):
+        if candidates.size < count:
+            raise ValueError(f"class {candidates.name} has {candidates.size} images for ipc {count}; "
                              f"generate a larger pool or lower the ipc")
     rule, function = RULES.get(name, Rule(name)), RULE_FUNCTIONS[name]
     share = rule.cut if cut is None else cut
-    kept = [prune_hardest(c.scores, share, ipc) if share else np.arange(c.size) for c in classes]
+    kept = [prune_hardest(c.scores, share, count) if share else np.arange(c.size)
+            for c, count in zip(classes, counts, strict=True)]
     if name in RULES and "features" not in rule.needs:  # which are large, and would be copied
         classes = [replace(c, features=None) for c in classes]
     left = [c.subset(k) if share else c for c, k in zip(classes, kept, strict=True)]
-    chosen = function(left, ipc, **options) if rule.whole_set else [function(c, ipc, **options) for c in left]
+    chosen = function(left, ipc, **options) if rule.whole_set else [
+        function(c, count, **options) for c, count in zip(left, counts, strict=True)]
     chosen = [np.asarray(indices, dtype=np.int64) for indices in chosen]
-    for candidates, indices in zip(left, chosen, strict=True):
-        wanted = candidates.size if name == "all" else ipc
+    for candidates, indices, count in zip(left, chosen, counts, strict=True):
+        wanted = candidates.size if name == "all" else count
         distinct = np.unique(indices[(indices >= 0) & (indices < candidates.size)]).size
         if len(indices) != wanted or distinct != wanted:
             raise ValueError(f"selection rule {name!r} returned {len(indices)} indices of class {candidates.name}, of "

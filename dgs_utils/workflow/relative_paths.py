@@ -11,7 +11,8 @@ from typing import Any
 from dgs_utils.params import STAGES
 from dgs_utils.store.paths import REPO_ROOT, resolve_path, workspace
 
-MAYBE_PATH = {"base_model", "classifier", "classifier_weights", "scorers", "features"}  # or a name, or both
+# A name, or a path, or both.
+MAYBE_PATH = {"base_model", "classifier", "classifier_weights", "scorers", "features", "class_weights"}
 
 
 def resolve_file(text: str) -> Path:

@@ -12,7 +12,8 @@ BASE = {"protocol": "idc", "dataset": "imagewoof", "split": "imagenet", "image_s
         "batch_size": 64, "learning_rate": 0.01, "augment": True, "flip": True, "precision": "fp32",
         "evaluations": 100, "norm": "instance", "label": "H-A", "objective": "code", "measure": "difficulty",
         "judge": "", "variant": "a1", "test_list": "", "prepare_seed": "", "fine_tune_seed": "", "pool": "",
-        "teacher": "", "soft_labels": "", "features": "", "generator": "", "cut": "", "compute": "", "bias": "",
+        "teacher": "", "soft_labels": "", "features": "", "generator": "", "cut": "", "compute": "",
+        "budget": "", "bias": "",
         "generation": "DiT-XL/2, 12000 fine-tuning steps, 50 steps, guidance 4",
         "network": "resnet_ap10", "ipc": 10, "method": "dgs", "distribution": "scale", "pool_factor": 5, "pool_seed": 0,
         "selection_seed": 0, "training_seed": 0, "distilled": "a", "best": 50.0, "last": 49.0, "n_test": 500}

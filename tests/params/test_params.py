@@ -32,7 +32,7 @@ def other_value(model: type[StageParams], name: str, **others: Any) -> Any:
     candidates = {str: ["idc", "dm", "x", "bf16", "originals", "pool", "paper", "320", "given", "taesd", "batch", "dit",
                         "random", "cross_entropy", "ddim", "fashion", "resnet18", "tensorboard", "rded",
                         "DiT-S/2", "1/2", "on", "cpu", "hill", "convnet4", "none", "plain", "taylorseer", True,
-                        "diffusers", "task", "fit", "image"],
+                        "diffusers", "task", "fit", "image", "take_all"],
                   bool: [not default], int: [default + 1, 3, 5] if isinstance(default, int) else [],
                   float: [0.25, 0.75], list: [["a"], ["table1"], [0.25, 0.5], [1]]}
     for value in candidates[type(default)]:
@@ -71,9 +71,9 @@ def test_a_misspelt_name_brings_the_right_one(stage, name):
 
 
 def test_a_name_like_no_other_brings_the_whole_list():
-    with pytest.raises(ValueError, match="qqq is not a parameter of 05_sample; valid names are ") as caught:
-        validate("05_sample", {"qqq": 1})
-    assert all(name in str(caught.value) for name in STAGES["05_sample"].model_fields)
+    with pytest.raises(ValueError, match="qqq is not a parameter of 04_transform; valid names are ") as caught:
+        validate("04_transform", {"qqq": 1})
+    assert all(name in str(caught.value) for name in STAGES["04_transform"].model_fields)
 
 
 @pytest.mark.parametrize(("stage", "name", "value", "sentence"), [

@@ -50,11 +50,13 @@ def test_no_folders_is_an_error():
 
 def test_series_name_what_tells_sets_of_a_method_apart():
     plain = {"method": "random", "distribution": "", "pool_factor": 0, "objective": "", "measure": "", "judge": "",
-             "cut": "", "compute": "", "bias": "", "variant": "x"}
+             "cut": "", "compute": "", "budget": "", "bias": "", "variant": "x"}
     results = pd.concat([runs([40]), runs([50], objective="paper"), runs([30], distribution="hill"),
                          runs([20], **plain)])
     assert series_names(results).tolist() == ["DGS (scale, code)", "DGS (scale, paper)", "DGS (hill, code)", "Random"]
     assert main_series(results.assign(series=series_names(results))) == "DGS (scale, code)"
+    shared = pd.concat([runs([40], budget="150 images, by difficulty")])
+    assert series_names(shared).tolist() == ["DGS (150 images, by difficulty)"]  # alone, too
     cuts = {"": "DGS", "errors": "DGS (cut errors)", "errors, 0.3": "DGS (cut errors, 0.3)"}
     assert series_names(pd.concat([runs([40], cut=cut) for cut in cuts])).tolist() == list(cuts.values())
     looked = {**plain, "method": "pool_random"}  # a cut looks at a scorer's score, where chance does not

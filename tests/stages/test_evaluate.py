@@ -92,6 +92,18 @@ def test_a_row_tells_everything_that_sets_it_apart(prepare, distilled):
     assert {name: row[name] for name in expected} == expected
 
 
+def test_unequal_classes_are_trained_for_as_many_steps_as_equal_ones_with_as_many_images(prepare, distilled):
+    equal = evaluated(open_run(prepare, distilled, epochs=0, epoch_factor=0.001)).iloc[0]
+    images = sorted(distilled.glob("0/*")), sorted(distilled.glob("2/*"))
+    for path in images[0][:3]:
+        path.rename(distilled / "2" / f"more-{path.name}")
+    assert sorted(len(list(folder.iterdir())) for folder in distilled.iterdir()) == [1, 4, 7]
+    unequal = evaluated(open_run(prepare, distilled, epochs=0, epoch_factor=0.001)).iloc[0]
+    for name in ("ipc", "epochs", "steps", "batch_size"):
+        assert unequal[name] == equal[name]
+    assert [evaluate.mean_ipc(*pair) for pair in ((12, 3), (13, 2), (1, 3), (25, 10))] == [4, 7, 1, 3]
+
+
 def test_seeds_of_pool_and_selection_come_from_the_stages_that_drew(tmp_path, prepare):
     pool = make_pool(write_digits(tmp_path / "pool", 40, 60), prepare)
     run = open_stage("05_sample", prepare=str(prepare), pool=str(pool), method="pool_random", ipc=3, pool_factor=4,

@@ -1,5 +1,6 @@
 """Stage 05: every method makes an image folder with the same bytes for the same seed, and a report of its target."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from small_world import CLASSES, make_world, open_stage, outputs_below, small_cl
 from dgs_utils.classifiers.scorer import extract_features, load_classifier
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.methods import METHODS
+from dgs_utils.results.provenance_columns import provenance_row
 from dgs_utils.sample import choices_by_rule, read_source, report, select_images, shown_columns, write_set
+from dgs_utils.selection.budgets import share_images
 from dgs_utils.selection.coresets import herding
 from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.targets import (
@@ -282,6 +285,38 @@ def test_scores_that_a_folder_lacks_are_named(sampled, world, tmp_path):
         sampled("hardest", score="margin", scores=str(folder))
     with pytest.raises(ValueError, match=r"sample.method confidence needs the classifier's predictions"):
         sampled("confidence", scores=str(folder))
+
+
+def test_classes_share_a_total_by_weights_and_follow_targets_of_their_size(sampled, world, tmp_path):
+    own = tmp_path / "weights.csv"
+    own.write_text("class,weight\n0,1\n1,2\n2,4\n")
+    run, metadata, found = sampled("dgs", total=21, class_weights=str(own))
+    assert metadata["class"].value_counts().to_dict() == {"2": 12, "1": 6, "0": 3}
+    assert counts_of(found["target"]).sum(axis=1).tolist() == [3, 6, 12]
+    assert found["images"].tolist() == [3, 6, 12]
+    source = read_source(run)
+    run.finish()
+    row = provenance_row(run.folder, world["prepare"])
+    assert re.fullmatch(r"21 images, by weights [0-9a-f]{8}", row["budget"])
+    assert set(choices_by_rule(source, 5, name="2")["DGS"]["file_name"]) == set(
+        metadata[metadata["class"] == "2"]["source"])
+    scores = scores_of(world).groupby("class").head(25)
+    _, metadata, _ = sampled("hardest", class_weights="difficulty")  # 5 a class on average
+    assert len(metadata) == 15
+    counts = metadata["class"].value_counts().reindex(list(CLASSES))
+    assert counts.tolist() == share_images(15, scores.groupby("class")["score"].mean(), [25] * 3).tolist()
+    _, metadata, _ = sampled("dgs", class_weights="confusion")
+    assert len(metadata) == 15
+
+
+def test_short_classes_give_all_they_have_where_asked(sampled):
+    run, metadata, _ = sampled("pool_random", ipc=31, pool_factor=0, short_classes="take_all")
+    assert (metadata["class"].value_counts() == 30).all()
+    assert "class 0 has 30 images, fewer than its share of 31; all of them are taken" in run.warnings
+    with pytest.raises(ValueError, match="class 0 is to have 40 images and has 30"):
+        sampled("pool_random", total=120, pool_factor=0)
+    with pytest.raises(ValueError, match="need a rule that chooses class by class, and s3 has none"):
+        sampled("s3", total=21)
 
 
 def test_too_large_an_ipc_is_named(sampled):

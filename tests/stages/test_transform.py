@@ -131,9 +131,14 @@ def test_class_that_the_originals_lack_is_left_out_with_a_warning(outputs):
     assert any("class b" in sentence for sentence in run.warnings)
 
 
+def test_a_class_with_fewer_images_than_ipc_is_for_stage_05_to_judge(outputs):
+    run = open_transform(outputs, {"a": beta(9)}, {"a": beta(90)})
+    assert len(read_sets(run).pool) == 9
+    assert any("class a has 9 images in the pool, fewer than" in sentence for sentence in run.warnings)
+
+
 @pytest.mark.parametrize(("pool", "originals", "message"), [
-    ({"a": beta(50)}, {"a": beta(90), "b": beta(90)}, "class b has 0 images in the pool for ipc 10"),
-    ({"a": beta(9)}, {"a": beta(90)}, "class a has 9 images in the pool for ipc 10"),
+    ({"a": beta(50)}, {"a": beta(90), "b": beta(90)}, "class b has no images in the pool"),
     ({"a": [*beta(49), float("nan")]}, {"a": beta(90)}, r"class a: the score of a/49\.png is nan"),
     ({"a": beta(50)}, {"a": [*beta(49), 1.5]}, r"class a: the score of a/49\.png is 1.5"),
 ])
