@@ -30,7 +30,7 @@ from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import read_header
 from dgs_utils.params.dataset_defaults import MAX_SIDE
 from dgs_utils.params.types import OWN_NORM, is_library_network
-from dgs_utils.results.confusion import count_confusions
+from dgs_utils.results.correctness import count_confusions
 from dgs_utils.results.provenance_columns import find_method, provenance_row
 from dgs_utils.results.tracking import check_tracker, track_evaluation
 from dgs_utils.runtime.compiling import compile_switch

@@ -21,21 +21,13 @@ BINS = 15  # of confidence, as in Guo et al. (2017)
 
 
 class Temperature(NamedTuple):
-    """A fitted temperature.
+    """A fitted temperature."""
 
-    Attributes:
-        value: to divide logits by: the end of the interval that is nearest to 1, or 1 where the interval holds 1.
-        estimate: the temperature of the least log loss.
-        low: lower end of the interval; the least of `BOUNDS` where the images do not bound it.
-        high: upper end, the same.
-        images: number of images that it was fitted to.
-    """
-
-    value: float
-    estimate: float
-    low: float
-    high: float
-    images: int
+    value: float  # to divide logits by: the end of the interval that is nearest to 1, or 1 where the interval holds 1
+    estimate: float  # the temperature of the least log loss
+    low: float  # lower end of the interval; the least of `BOUNDS` where the images do not bound it
+    high: float  # upper end, the same
+    images: int  # number of images that it was fitted to
 
 
 def fit_temperature(logits: ArrayLike, target: ArrayLike, level: float = 0.95) -> Temperature:

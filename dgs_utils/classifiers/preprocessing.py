@@ -48,12 +48,9 @@ class ResizeCrop:
 
 @dataclass(frozen=True)
 class TimmTransform:
-    """`timm.data.create_transform` with the configuration of `timm.data.resolve_model_data_config`.
+    """`timm.data.create_transform` with the configuration of `timm.data.resolve_model_data_config`."""
 
-    Attributes:
-        data: that configuration: input_size (channels, height, width), interpolation, mean, std, crop_pct, crop_mode.
-    """
-
+    # That configuration: input_size (channels, height, width), interpolation, mean, std, crop_pct, crop_mode.
     data: dict[str, Any] = field(hash=False)
 
     @property

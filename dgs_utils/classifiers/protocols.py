@@ -11,62 +11,37 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths of the training transforms.
+    """Strengths of the training transforms."""
 
-    Attributes:
-        crop: smallest share of the image that a random resized crop keeps; 1 switches cropping off.
-        ratio: largest aspect ratio of a crop; the smallest is its inverse.
-        flip: probability of mirroring.
-        jitter: largest α of brightness, contrast and saturation.
-        lighting: standard deviation of the PCA lighting's α.
-        cutmix: mix every batch.
-        tiles: the image is a mosaic of tiles × tiles parts, whose columns and rows are shuffled before the crop.
-    """
-
-    crop: float = 0.5
-    ratio: float = 4 / 3
-    flip: float = 0.5
-    jitter: float = 0.4
-    lighting: float = 0.1
-    cutmix: bool = True
-    tiles: int = 1
+    crop: float = 0.5  # smallest share of the image that a random resized crop keeps; 1 switches cropping off
+    ratio: float = 4 / 3  # largest aspect ratio of a crop; the smallest is its inverse
+    flip: float = 0.5  # probability of mirroring
+    jitter: float = 0.4  # largest α of brightness, contrast and saturation
+    lighting: float = 0.1  # standard deviation of the PCA lighting's α
+    cutmix: bool = True  # mix every batch
+    tiles: int = 1  # the image is a mosaic of tiles × tiles parts, whose columns and rows are shuffled before the crop
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A published way of training and testing.
+    """A published way of training and testing."""
 
-    Attributes:
-        label: the family of published numbers that it belongs to [B §1].
-        epochs_by_ipc: (IPC, epochs) pairs; the first whose IPC is not exceeded holds.
-        full_epochs: epochs for more images per class than that, and for the full set.
-        batch_by_ipc: (IPC, batch size) pairs, as above.
-        full_batch: batch size for more.
-        learning_rate: at the start.
-        optimiser: an entry of `optimisers.OPTIMISERS`.
-        rate: factor on the learning rate during an epoch (from 1), given the number of epochs.
-        augmentation: training transforms.
-        temperature: of a teacher's soft labels; 0 for hard labels.
-        extra_pass: a second forward pass of each batch, which only moves the running statistics of batch norm.
-        test_zoom: test images are scaled to this many times their size before the centre crop.
-        counted_after: share of the epochs after which tests count towards the best.
-        hundred_classes: factor on the epochs of sets with 100 classes or more.
-    """
-
-    label: str
-    epochs_by_ipc: tuple[tuple[int, int], ...]
-    full_epochs: int
-    batch_by_ipc: tuple[tuple[int, int], ...]
-    full_batch: int
-    learning_rate: float
-    optimiser: str
+    label: str  # the family of published numbers that it belongs to [B §1]
+    epochs_by_ipc: tuple[tuple[int, int], ...]  # (IPC, epochs) pairs; the first whose IPC is not exceeded holds
+    full_epochs: int  # epochs for more images per class than that, and for the full set
+    batch_by_ipc: tuple[tuple[int, int], ...]  # (IPC, batch size) pairs, as above
+    full_batch: int  # batch size for more
+    learning_rate: float  # at the start
+    optimiser: str  # an entry of `optimisers.OPTIMISERS`
+    # Factor on the learning rate during an epoch (from 1), given the number of epochs.
     rate: Callable[[int, int], float]
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    temperature: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)  # training transforms
+    temperature: float = 0.0  # of a teacher's soft labels; 0 for hard labels
+    # A second forward pass of each batch, which only moves the running statistics of batch norm.
     extra_pass: bool = False
-    test_zoom: float = 1.0
-    counted_after: float = 0.0
-    hundred_classes: float = 1.0
+    test_zoom: float = 1.0  # test images are scaled to this many times their size before the centre crop
+    counted_after: float = 0.0  # share of the epochs after which tests count towards the best
+    hundred_classes: float = 1.0  # factor on the epochs of sets with 100 classes or more
 
     def epochs(self, ipc: int, factor: float = 1.0, classes: int = 10) -> int:
         """Return the number of epochs for ``ipc`` images per class (0: the full set), scaled by ``factor``."""

@@ -15,27 +15,17 @@ from dgs_utils.params.base import did_you_mean
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained.
+    """How a classifier is trained."""
 
-    Attributes:
-        epochs: passes over the set.
-        batch_size: the last, smaller batch of an epoch is kept.
-        learning_rate: at the start.
-        evaluations: tests during training, evenly spread.
-        augmentation: training transforms.
-        precision: "fp32" or "bf16".
-        protocol: optimiser, schedule, labels, and which tests count.
-        compile: "auto", "on" or "off": whether steps are compiled: by `torch.compile`, as CUDA graphs on a GPU,
-            or with the layers of `networks.fused` (`should_compile_steps`).
-    """
-
-    epochs: int
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    evaluations: int = 100
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: str = "fp32"
-    protocol: Protocol = IDC
+    epochs: int  # passes over the set
+    batch_size: int = 64  # the last, smaller batch of an epoch is kept
+    learning_rate: float = 0.01  # at the start
+    evaluations: int = 100  # tests during training, evenly spread
+    augmentation: Augmentation = field(default_factory=Augmentation)  # training transforms
+    precision: str = "fp32"  # "fp32" or "bf16"
+    protocol: Protocol = IDC  # optimiser, schedule, labels, and which tests count
+    # "auto", "on" or "off": whether steps are compiled: by `torch.compile`, as CUDA graphs on a GPU, or with the layers
+    # of `networks.fused` (`should_compile_steps`).
     compile: str = "off"
 
 

@@ -30,23 +30,14 @@ Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """A teacher's logits for the images of a set.
+    """A teacher's logits for the images of a set."""
 
-    Attributes:
-        kind: "image" or "crop".
-        logits: float16 (N, classes), or (epochs, N, classes) per crop.
-        names: of the image files, in the order of the rows.
-        recipe: what the draws of crops depend on (`draws_of`); {} per image.
-        seed: of these draws.
-        teacher: its name; top1: its accuracy in percent, NaN if unknown.
-    """
-
-    kind: Kind
-    logits: Tensor
-    names: tuple[str, ...]
-    recipe: dict[str, Any]
-    seed: int = 0
-    teacher: str = ""
+    kind: Kind  # "image" or "crop"
+    logits: Tensor  # float16 (N, classes), or (epochs, N, classes) per crop
+    names: tuple[str, ...]  # of the image files, in the order of the rows
+    recipe: dict[str, Any]  # what the draws of crops depend on (`draws_of`); {} per image
+    seed: int = 0  # of these draws
+    teacher: str = ""  # its name; top1: its accuracy in percent, NaN if unknown
     top1: float = float("nan")
 
     def save(self, path: Path) -> None:

@@ -13,20 +13,15 @@ OVERS: tuple[Over, Over] = ("all", "task")
 class Softmax:
     """The outputs and the temperature that a scorer's probabilities are taken at.
 
-    Attributes:
-        outputs: int array (labels,), the scorer's output of each label of the task.
-        over: "all" outputs of the scorer (Eq. 6, as published), or those of the "task".
-        temperature: that logits are divided by, > 0.
-
     >>> softmax = Softmax(np.array([2, 0]), "task")
     >>> logits = np.array([[0.5, 9.0, 2.0]])
     >>> softmax.logits(logits), softmax.targets(np.array([1])), softmax.predictions(logits)
     (array([[2. , 0.5]]), array([1]), array([2]))
     """
 
-    outputs: np.ndarray
-    over: Over = "all"
-    temperature: float = 1.0
+    outputs: np.ndarray  # int array (labels,), the scorer's output of each label of the task
+    over: Over = "all"  # "all" outputs of the scorer (Eq. 6, as published), or those of the "task".
+    temperature: float = 1.0  # that logits are divided by, > 0
 
     def logits(self, outputs: np.ndarray) -> np.ndarray:
         """Return what softmax is taken of, (N, K), of a scorer's outputs (N, all)."""

@@ -53,20 +53,14 @@ def evaluation_epochs(epochs: int, evaluations: int) -> set[int]:
 
 @dataclass
 class Outcome:
-    """Result of a training.
+    """Result of a training."""
 
-    Attributes:
-        curve: one row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent), counts (whether
-            the protocol lets this test compete for the best).
-        predictions: (test images,) int64, of the last epoch.
-        best_predictions: the same of the best epoch.
-        compiled: whether the steps were compiled, which rounds differently.
-    """
-
+    # One row a test: epoch, learning_rate, loss (training, mean of the epoch), top1 (percent), counts (whether the
+    # protocol lets this test compete for the best).
     curve: pd.DataFrame
-    predictions: np.ndarray
-    best_predictions: np.ndarray
-    compiled: bool = False
+    predictions: np.ndarray  # (test images,) int64, of the last epoch
+    best_predictions: np.ndarray  # the same of the best epoch
+    compiled: bool = False  # whether the steps were compiled, which rounds differently
 
     @property
     def best(self) -> float:

@@ -14,7 +14,7 @@ from dgs_utils.results.baselines import (
     with_several_lengths,
 )
 from dgs_utils.results.comparisons import MARGIN, compare_with_others
-from dgs_utils.results.confusion import count_confusions
+from dgs_utils.results.correctness import count_confusions
 from dgs_utils.results.gain_vs_shift import gains_by_bias, pool_gains
 from dgs_utils.results.result_tables import bytes_table, layout_table
 from dgs_utils.results.rows import fill_columns, main_series
@@ -32,17 +32,17 @@ def tables_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, pd.DataFr
         By name: "comparison", text of mean ± standard deviation (for several protocols one each: "comparison-idc");
         "bytes" of images and stored soft labels beside accuracy (`result_tables.bytes_table`);
         "summary" (`baselines.add_baseline_differences`); "differences" of difficulty-guided sampling to each other
-        series (`comparisons.compare_with_others`); "rules" (`baselines.gains_over_random`); "gains" of rules by the
-        bias of pools (`gain_vs_shift.gains_by_bias`).
+        series (`comparisons.compare_with_others`); "rules" (`baselines.gains_over_random`); "pool_gains" of rules on
+        each pool of known bias (`gain_vs_shift.pool_gains`), and "gains" by the bias (`gain_vs_shift.gains_by_bias`).
     """
     rows = fill_columns(rows)
-    summary = summarise(rows)
+    summary, gains = summarise(rows), pool_gains(rows)
     protocols = list(summary["protocol"].unique())
     tables = {"comparison" if len(protocols) == 1 else f"comparison-{protocol}":
              layout_table(summary[summary["protocol"] == protocol], "comparison") for protocol in protocols}
     return tables | {"bytes": bytes_table(summary), "summary": add_baseline_differences(rows),
-                    "rules": gains_over_random(rows),
-                    "gains": gains_by_bias(pool_gains(rows)), "differences": compare_series(rows, margin=margin)}
+                    "rules": gains_over_random(rows), "pool_gains": gains, "gains": gains_by_bias(gains),
+                    "differences": compare_series(rows, margin=margin)}
 
 
 def compare_series(rows: pd.DataFrame, **options) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def figures_of(rows: pd.DataFrame, margin: float = MARGIN) -> dict[str, Figure]:
 def drawings(rows: pd.DataFrame, margin: float,
              tables: Mapping[str, pd.DataFrame]) -> dict[str, Callable[[], Figure | None]]:
     """Return what draws each figure of `figures_of`, or returns None; ``tables`` are those of the rows."""
-    gains, rules = pool_gains(rows), tables["rules"]
+    gains, rules = tables["pool_gains"], tables["rules"]
     by_ipc, by_steps = (select(rules) for select in (with_several_ipcs, with_several_lengths))
     return {"accuracy": lambda: plots.accuracy_by_method(rows),
             "differences": lambda: plots.differences_to(tables["differences"]),

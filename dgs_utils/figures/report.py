@@ -15,7 +15,7 @@ from dgs_utils.plots.live import show
 from dgs_utils.results import anova, claims, correctness, dd_ranking, reports
 from dgs_utils.results.figure1_texts import figure1_texts
 from dgs_utils.results.findings import find
-from dgs_utils.results.gain_vs_shift import add_differences_to_dgs, pool_gains
+from dgs_utils.results.gain_vs_shift import add_differences_to_dgs
 from dgs_utils.results.result_tables import FILE_STEMS, markdown, write_table
 from dgs_utils.results.rows import column_title, main_series, read_folders, read_results
 from dgs_utils.results.summaries import ablated_columns
@@ -133,7 +133,7 @@ class Report:
         return _text(sources, 2)
 
     def _gains(self) -> str:
-        gains = pool_gains(self.rows)
+        gains = self.tables["pool_gains"]
         if gains.empty:
             return ""
         write_csv(self.folder / "gains_of_pools.csv", gains)

@@ -38,26 +38,16 @@ PATH = re.compile(r"(?<![\w:/.<~])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:<>|]+[/\\
 
 @dataclass(frozen=True)
 class Publication:
-    """The contents of a published set.
+    """The contents of a published set."""
 
-    Attributes:
-        images: the images, whose table has the columns `COLUMNS` as far as they are known.
-        manifests: of the folder itself and of all that it was made from, by stage name; from the second result of a
-            stage on by stage name and key.
-        thresholds: stage 04's table, or None.
-        results: one row a training on this set; may be empty.
-        titles: the readable name of each class, where it is known.
-        recognised: by class, the fraction of its images that the scorer assigns to it; None if that is not known.
-        soft_labels: by kind, a file of stored soft labels of the images.
-    """
-
-    images: ImageSet
+    images: ImageSet  # whose table has the columns `COLUMNS` as far as they are known
+    # Of the folder itself and of all that it was made from, by stage; from a stage's second result on with its key.
     manifests: dict[str, dict[str, Any]]
-    thresholds: pd.DataFrame | None
-    results: pd.DataFrame
-    titles: dict[str, str]
-    recognised: pd.Series | None
-    soft_labels: dict[str, Path] = field(default_factory=dict)
+    thresholds: pd.DataFrame | None  # stage 04's table
+    results: pd.DataFrame  # one row a training on this set; may be empty
+    titles: dict[str, str]  # the readable name of each class, where it is known
+    recognised: pd.Series | None  # by class, the fraction of its images that the scorer assigns to it, if known
+    soft_labels: dict[str, Path] = field(default_factory=dict)  # by kind, a file of stored ones
 
 
 def publish(folder: Path, destination: str, licence: str) -> str:

@@ -1,5 +1,6 @@
-"""Per-image correctness of trainings, and McNemar's test."""
+"""What classifiers take for what: counts, per-image correctness of trainings, and McNemar's test."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +56,21 @@ def mcnemar(by_image: np.ndarray) -> float:
     """
     squares = float((by_image**2).sum())
     return float(chdtrc(1, by_image.sum() ** 2 / squares)) if squares > 0 else 1.0
+
+
+def count_confusions(true: Sequence[str], predicted: Sequence[str], order: Sequence[str]) -> pd.DataFrame:
+    """Count each pair of true and predicted class that occurs: true, predicted, images, in the ``order`` of all names.
+
+    Names are in cells only, since a class may be called "true", too.
+
+    >>> count_confusions(["cat", "dog", "cat"], ["cat", "dog", "dog"], ["dog", "cat"])
+      true predicted  images
+    0  dog       dog       1
+    1  cat       dog       1
+    2  cat       cat       1
+    """
+    pairs = pd.DataFrame({"true": list(true), "predicted": list(predicted)}, dtype=object)
+    ranks = {name: rank for rank, name in enumerate(order)}
+    return pairs.value_counts(sort=False).reset_index(name="images").sort_values(
+        ["true", "predicted"], key=lambda column: column.map(ranks).fillna(len(ranks)), kind="stable",
+        ignore_index=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.plots import confusion_matrix
-from dgs_utils.results.confusion import count_confusions
+from dgs_utils.results.correctness import count_confusions
 from dgs_utils.runtime.table_io import natural_key, read_table, row_label
 
 ROOT = Path(__file__).resolve().parents[2]
