@@ -40,19 +40,13 @@ CLEAN = ("cross-fitted", "training")  # kinds of images that a temperature may b
 
 
 class HeldOut(NamedTuple):
-    """What scorers answer for held-out originals.
+    """What scorers answer for held-out originals."""
 
-    Attributes:
-        kind: "cross-fitted" or "training" images, or "test" images; "seen" where there are no others.
-        labels: int64 (N,).
-        outputs: of each scorer its logits, float32 (N, its outputs); with folds of the one that left the image out.
-        targets: of each scorer the output of each label, int64 (labels,).
-    """
-
-    kind: str
-    labels: np.ndarray
+    kind: str  # "cross-fitted" or "training" images, or "test" images; "seen" where there are no others
+    labels: np.ndarray  # int64 (N,)
+    # Of each scorer its logits, float32 (N, its outputs); with folds of the one that left the image out.
     outputs: list[np.ndarray]
-    targets: list[np.ndarray]
+    targets: list[np.ndarray]  # of each scorer the output of each label, int64 (labels,)
 
 
 def held_out_outputs(run: Run, own: Sequence[Classifier], others: Sequence[Classifier],

@@ -22,17 +22,11 @@ from dgs_utils.store.partial_results import write_verified
 
 @dataclass
 class Latents:
-    """Posterior of every training image.
+    """Posterior of every training image."""
 
-    Attributes:
-        mean: (N, M, C, H, W) float32, scaled as the diffusion model sees it; M is 2 with mirror images, else 1.
-        std: same shape, or (0,) for an autoencoder without noise.
-        labels: (N,) int64 of the data set's own classes.
-    """
-
-    mean: Tensor
-    std: Tensor
-    labels: Tensor
+    mean: Tensor  # (N, M, C, H, W) float32, scaled as the diffusion model sees it; M is 2 with mirror images, else 1
+    std: Tensor  # same shape, or (0,) for an autoencoder without noise
+    labels: Tensor  # (N,) int64 of the data set's own classes
 
     def __len__(self) -> int:
         return len(self.mean)

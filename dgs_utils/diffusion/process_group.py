@@ -19,16 +19,12 @@ from torch import Tensor
 class ProcessGroup:
     """The processes that train together; a single one gets its own tensors back, untouched.
 
-    Attributes:
-        index: this process, from 0.
-        count: of the processes.
-
     >>> ProcessGroup(index=1, count=3).rows(10)
     slice(3, 6, None)
     """
 
-    index: int = 0
-    count: int = 1
+    index: int = 0  # this process, from 0
+    count: int = 1  # of the processes
 
     @property
     def is_main(self) -> bool:

@@ -21,16 +21,11 @@ FULL_STEPS = 1000  # of the full process
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance.
+    """Classifier-free guidance."""
 
-    Attributes:
-        scale: 1 is none.
-        channels: guided noise channels; 0 as published (see `DiT.forward_with_guidance`).
-        interval: part of the noise range, as fractions of its 1,000 steps, in which guidance acts.
-    """
-
-    scale: float = 4.0
-    channels: int = 0
+    scale: float = 4.0  # 1 is none
+    channels: int = 0  # guided noise channels; 0 as published (see `DiT.forward_with_guidance`)
+    # Part of the noise range, as fractions of its 1,000 steps, in which guidance acts.
     interval: tuple[float, float] = (0.0, 1.0)
 
     def check(self, width: int) -> None:
@@ -52,17 +47,11 @@ class Guidance:
 
 @dataclass(frozen=True)
 class ModeGuidance:
-    """MGD3: pull each image towards a mode of the real data during the first, noisy steps [F §11].
+    """MGD3: pull each image towards a mode of the real data during the first, noisy steps [F §11]."""
 
-    Attributes:
-        modes: (N, C, H, W), one target latent an image.
-        scale: strength λ.
-        stop: step index at and below which the pull ends.
-    """
-
-    modes: Tensor
-    scale: float = 0.1
-    stop: int = 25
+    modes: Tensor  # (N, C, H, W), one target latent an image
+    scale: float = 0.1  # strength λ
+    stop: int = 25  # step index at and below which the pull ends
 
 
 # Fast solvers beside the published ancestral steps. DDIM is DPM-Solver++ of first order (arXiv 2211.01095): unlike

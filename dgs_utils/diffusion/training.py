@@ -30,27 +30,16 @@ from dgs_utils.store.checkpoint import Checkpointer
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and settings of a training.
+    """Length and settings of a training."""
 
-    Attributes:
-        steps: optimiser steps.
-        batch_size: images a step; an incomplete last batch of an epoch is dropped.
-        learning_rate: of AdamW, constant, without weight decay.
-        ema_decay: of the exponential moving average, from the first step, without warm-up.
-        seed: of every draw.
-        precision: "fp32" or "bf16" for the network's forward pass.
-        checkpoint_every: steps between checkpoints.
-        stage: the stage that trains; it begins the names of the draws.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    ema_decay: float
-    seed: int = 0
-    precision: str = "fp32"
-    checkpoint_every: int = 1000
-    stage: str = "fine_tune"
+    steps: int  # optimiser steps
+    batch_size: int  # images a step; an incomplete last batch of an epoch is dropped
+    learning_rate: float  # of AdamW, constant, without weight decay
+    ema_decay: float  # of the exponential moving average, from the first step, without warm-up
+    seed: int = 0  # of every draw
+    precision: str = "fp32"  # "fp32" or "bf16" for the network's forward pass
+    checkpoint_every: int = 1000  # steps between checkpoints
+    stage: str = "fine_tune"  # the stage that trains; it begins the names of the draws
 
 
 def ema_warning(decay: float, steps: int) -> str:

@@ -17,19 +17,12 @@ OWN_IMAGES = {"dataset": "folder"}  # images of the user's own, as arrays are, t
 
 @dataclass(frozen=True)
 class ImageDefaults:
-    """How the images of a data set are seen.
+    """How the images of a data set are seen."""
 
-    Attributes:
-        generated: pixels that a diffusion model makes; 0 = only the user knows.
-        seen: pixels that a classifier sees; 0 = the size of the images, read from their headers.
-        channels: of the images that a diffusion model makes.
-        mirrored: whether a mirrored image still shows its class. One's own images are taken for photographs.
-    """
-
-    generated: int
-    seen: int
-    channels: int
-    mirrored: bool = True
+    generated: int  # pixels that a diffusion model makes; 0 = only the user knows
+    seen: int  # pixels that a classifier sees; 0 = the size of the images, read from their headers
+    channels: int  # of the images that a diffusion model makes
+    mirrored: bool = True  # whether a mirrored image still shows its class. One's own images are taken for photographs.
 
 
 DATASETS = {

@@ -131,19 +131,12 @@ def generate_images(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """A fixed run of one class's images that is generated at once.
+    """A fixed run of one class's images that is generated at once."""
 
-    Attributes:
-        name: class folder.
-        condition: the class's label in the diffusion model.
-        files: the images' paths.
-        start: index of the first.
-    """
-
-    name: str
-    condition: int
-    files: tuple[Path, ...]
-    start: int
+    name: str  # class folder
+    condition: int  # the class's label in the diffusion model
+    files: tuple[Path, ...]  # the images' paths
+    start: int  # index of the first
 
     @property
     def done(self) -> bool:

@@ -96,20 +96,14 @@ def choices_by_rule(source: "Source", ipc: int, seed: int = 0, name: str = "") -
 
 
 class Source(NamedTuple):
-    """The candidates of stage 05.
+    """The candidates of stage 05."""
 
-    Attributes:
-        images: the candidates, ordered by class and within a class as rule "first" takes them; the table has what
-            the method needs (score, transformed, prediction, confidence).
-        targets: by class name; empty where the method follows no target.
-        notes: warnings of stage 04, by class name.
-        budgets: images to take, by class name; empty where that is IPC for each.
-    """
-
+    # The candidates, ordered by class and within a class as rule "first" takes them; the table has what the method
+    # needs (score, transformed, prediction, confidence).
     images: ImageSet
-    targets: dict[str, Target]
-    notes: dict[str, str]
-    budgets: Mapping[str, int] = MappingProxyType({})
+    targets: dict[str, Target]  # by class name; empty where the method follows no target
+    notes: dict[str, str]  # warnings of stage 04, by class name
+    budgets: Mapping[str, int] = MappingProxyType({})  # images to take, by class name; empty where that is IPC for each
 
 
 def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:

@@ -13,20 +13,14 @@ from scipy.special import entr
 
 
 class Information(NamedTuple):
-    """Result of `mutual_information`, in bits.
+    """Result of `mutual_information`, in bits."""
 
-    Attributes:
-        class_entropy: H(Y) of the set's classes, at most log2 of their number.
-        cross_entropy: of the scorer's predictions, the mean over images; not below 0.
-        information: the difference: lower bound on I(T; Y), at most ``class_entropy``, and below 0 where the scorer
-            predicts the classes worse than their shares do.
-        error: standard error of ``cross_entropy``, and so of ``information``, over images; NaN for a single one.
-    """
-
-    class_entropy: float
-    cross_entropy: float
+    class_entropy: float  # H(Y) of the set's classes, at most log2 of their number
+    cross_entropy: float  # of the scorer's predictions, the mean over images; not below 0
+    # The difference: lower bound on I(T; Y), at most ``class_entropy``, and below 0 where the scorer predicts the
+    # classes worse than their shares do.
     information: float
-    error: float
+    error: float  # standard error of ``cross_entropy``, and so of ``information``, over images; NaN for a single one
 
 
 def mutual_information(measure: ArrayLike, classes: ArrayLike) -> Information:

@@ -38,35 +38,23 @@ class Candidates:
     """The images of one class that a rule chooses from, in natural order of their file names.
 
     Fields that the rule does not use (`dgs_utils.methods.Rule`) are None.
-
-    Attributes:
-        name: class name.
-        size: number of images N.
-        rng: `numpy.random.Generator` named after selection seed and class, for chance that is not about images.
-        keys: shape (N,), a random number of each image (`permanent_numbers`), from which `draw` takes the smallest;
-            None = drawn from ``rng``.
-        scores: shape (N,), in [0, 1], 0 the easiest; transformed if the rule follows a target.
-        confidence: shape (N,), the scorer's largest probability.
-        correct: shape (N,), bool, whether the scorer predicts the class.
-        counts: shape (bins,), target images per bin of ``scores``; for rules with a target.
-        quantiles: shape (ipc,), target difficulties, ascending; for rules with a target.
-        features: shape (N, D), of the scorer or of another classifier.
-        mean_probability: shape (N,), mean probability of the class over a training; for training dynamics.
-        real_features: shape (M, D), of real images of the class; for rules of the whole set.
     """
 
-    name: str
-    size: int
+    name: str  # class name
+    size: int  # number of images N
+    # `numpy.random.Generator` named after selection seed and class, for chance that is not about images.
     rng: np.random.Generator
+    # Shape (N,), a random number of each image (`permanent_numbers`), from which `draw` takes the smallest; None =
+    # drawn from ``rng``.
     keys: Array = None
-    scores: Array = None
-    confidence: Array = None
-    correct: Array = None
-    counts: Array = None
-    quantiles: Array = None
-    features: Array = None
-    mean_probability: Array = None
-    real_features: Array = None
+    scores: Array = None  # shape (N,), in [0, 1], 0 the easiest; transformed if the rule follows a target
+    confidence: Array = None  # shape (N,), the scorer's largest probability
+    correct: Array = None  # shape (N,), bool, whether the scorer predicts the class
+    counts: Array = None  # shape (bins,), target images per bin of ``scores``; for rules with a target
+    quantiles: Array = None  # shape (ipc,), target difficulties, ascending; for rules with a target
+    features: Array = None  # shape (N, D), of the scorer or of another classifier
+    mean_probability: Array = None  # shape (N,), mean probability of the class over a training; for training dynamics
+    real_features: Array = None  # shape (M, D), of real images of the class; for rules of the whole set
 
     def __post_init__(self) -> None:
         if self.keys is None:

@@ -28,15 +28,10 @@ PREDEFINED: dict[str, dict[int, tuple[int, ...]]] = {
 
 
 class Draw(NamedTuple):
-    """Result of `draw`.
+    """Result of `draw`."""
 
-    Attributes:
-        indices: int64 array of shape (IPC,), the drawn images, bin by bin from easy to hard, then the filler.
-        shortage: int64 array of shape (bins,), how many images each bin lacked.
-    """
-
-    indices: np.ndarray
-    shortage: np.ndarray
+    indices: np.ndarray  # int64 array of shape (IPC,), the drawn images, bin by bin from easy to hard, then the filler
+    shortage: np.ndarray  # int64 array of shape (bins,), how many images each bin lacked
 
 
 def scale_counts(transformed_scores: ArrayLike, ipc: int, bins: int = 10) -> np.ndarray:
@@ -131,15 +126,10 @@ def quantiles_of_counts(counts: ArrayLike) -> np.ndarray:
 
 
 class Target(NamedTuple):
-    """The difficulties that one class of the distilled set should have.
+    """The difficulties that one class of the distilled set should have."""
 
-    Attributes:
-        counts: images per bin of transformed difficulty, int64, summing to IPC.
-        quantiles: IPC difficulties, ascending.
-    """
-
-    counts: np.ndarray
-    quantiles: np.ndarray
+    counts: np.ndarray  # images per bin of transformed difficulty, int64, summing to IPC
+    quantiles: np.ndarray  # IPC difficulties, ascending
 
 
 def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[int] = "scale",

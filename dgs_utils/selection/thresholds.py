@@ -35,34 +35,22 @@ Objective = Literal["code", "paper", "none"]
 
 
 class Thresholds(NamedTuple):
-    """Result of `search_thresholds`.
+    """Result of `search_thresholds`."""
 
-    Attributes:
-        bottom: number of easiest scores clipped.
-        top: number of hardest scores clipped.
-        objective: float64 array of shape (limit, limit) in bits, indexed [bottom, top]; inf where the pair cannot be
-            used or the transformed histogram has an empty bin.
-    """
-
-    bottom: int
-    top: int
+    bottom: int  # number of easiest scores clipped
+    top: int  # number of hardest scores clipped
+    # Float64 array of shape (limit, limit) in bits, indexed [bottom, top]; inf where the pair cannot be used or the
+    # transformed histogram has an empty bin.
     objective: np.ndarray
 
 
 class Scale(NamedTuple):
-    """One logarithmic scale: what Eqs. 7–8 become once the thresholds have turned into bounds.
+    """One logarithmic scale: what Eqs. 7–8 become once the thresholds have turned into bounds."""
 
-    Attributes:
-        lo: smallest score inside the window; in objective "code" 1e-4 where that score is 0.
-        hi: largest score inside the window.
-        least: min P′ of Eq. 8, whose transformed value is 0.
-        objective: "code", "paper" or "none".
-    """
-
-    lo: float
-    hi: float
-    least: float
-    objective: Objective
+    lo: float  # smallest score inside the window; in objective "code" 1e-4 where that score is 0
+    hi: float  # largest score inside the window
+    least: float  # min P′ of Eq. 8, whose transformed value is 0.
+    objective: Objective  # "code", "paper" or "none"
 
 
 def log_transform(scores: ArrayLike, bottom: int, top: int, objective: Objective = "code") -> np.ndarray:

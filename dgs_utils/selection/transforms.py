@@ -16,19 +16,12 @@ from dgs_utils.selection.thresholds import Objective, Scale, Thresholds, apply_s
 
 
 class TransformedClass(NamedTuple):
-    """Result of `transform_class`.
+    """Result of `transform_class`."""
 
-    Attributes:
-        thresholds: of the set that was searched.
-        on_originals: (bottom, top) as applied to the originals.
-        pool: transformed scores, in the order of the argument.
-        originals: transformed scores, in the order of the argument.
-    """
-
-    thresholds: Thresholds
-    on_originals: tuple[int, int]
-    pool: np.ndarray
-    originals: np.ndarray
+    thresholds: Thresholds  # of the set that was searched
+    on_originals: tuple[int, int]  # (bottom, top) as applied to the originals
+    pool: np.ndarray  # transformed scores, in the order of the argument
+    originals: np.ndarray  # transformed scores, in the order of the argument
 
 
 def default_limit(ipc: int, limit: int = 0) -> int:

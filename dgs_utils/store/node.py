@@ -16,14 +16,10 @@ from dgs_utils.store.paths import outputs_root, resolve_path
 
 @dataclass(frozen=True)
 class Node:
-    """A stage with all its parameters resolved, whether or not its folder exists yet.
+    """A stage with all its parameters resolved, whether or not its folder exists yet."""
 
-    Attributes:
-        params: the parameters, of the stage's own model.
-        inputs: by parameter name a node, the path of a given folder, or a list of those.
-    """
-
-    params: StageParams
+    params: StageParams  # the parameters, of the stage's own model
+    # By parameter name a node, the path of a given folder, or a list of those.
     inputs: Mapping[str, "Node | Path | Sequence[Node | Path]"]
 
     @property

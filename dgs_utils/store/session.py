@@ -54,29 +54,19 @@ BATCH = "DGS_BATCH"  # set in the kernels of batch runs
 
 @dataclass
 class Run:
-    """A running stage.
+    """A running stage."""
 
-    Attributes:
-        node: the stage with its parameters and inputs.
-        inputs: input folders by parameter name (a list where the parameter takes several).
-        sources: the inputs as they are now: name, folder, key, content.
-        params: the validated parameters.
-        warnings: sentences that `finish` puts into the manifest.
-        decisive: those among them that put in question whatever is made from this result.
-        cached: the manifest of a folder that was finished before from the same inputs, and is used as it is; else None.
-        count: images a class, or trainings, of a result that can grow.
-        chain: hashes of its beginnings (see `manifest.prefix_hashes`).
-    """
-
-    node: Node
-    inputs: dict[str, Any]
-    sources: list[dict[str, Any]]
-    params: Any
-    warnings: list[str] = field(default_factory=list)
+    node: Node  # the stage with its parameters and inputs
+    inputs: dict[str, Any]  # input folders by parameter name (a list where the parameter takes several)
+    sources: list[dict[str, Any]]  # the inputs as they are now: name, folder, key, content
+    params: Any  # the validated parameters
+    warnings: list[str] = field(default_factory=list)  # sentences that `finish` puts into the manifest
+    # Those among them that put in question whatever is made from this result.
     decisive: list[str] = field(default_factory=list)
+    # The manifest of a folder that was finished before from the same inputs, and is used as it is; else None.
     cached: dict[str, Any] | None = None
-    count: int = 0
-    chain: list[str] = field(default_factory=list)
+    count: int = 0  # images a class, or trainings, of a result that can grow
+    chain: list[str] = field(default_factory=list)  # hashes of its beginnings (see `manifest.prefix_hashes`)
     _lock: FileLock | None = None
     _closed: bool = False
     _complete: Callable[[], bool] = lambda: True

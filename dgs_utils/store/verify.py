@@ -37,25 +37,16 @@ Entry = tuple[Path, str, set[str]]  # a folder, a name in it, the SHA-256 that a
 
 @dataclass
 class VerifyReport:
-    """What was checked, and what is wrong with it.
+    """What was checked, and what is wrong with it."""
 
-    Attributes:
-        damaged: by folder the names of files, or of subfolders, that differ from its manifest.
-        missing: results of the plan without a folder, or with an empty one.
-        unfinished: results of the plan with files and without a manifest.
-        results: how many folders were checked.
-        files: how many files were read.
-        bytes: how large they are.
-        unpublished: files that a manifest names and a published folder does not have.
-    """
-
+    # By folder the names of files, or of subfolders, that differ from its manifest.
     damaged: dict[Path, list[str]] = field(default_factory=dict)
-    missing: list[Node] = field(default_factory=list)
-    unfinished: list[Node] = field(default_factory=list)
-    results: int = 0
-    files: int = 0
-    bytes: int = 0
-    unpublished: int = 0
+    missing: list[Node] = field(default_factory=list)  # results of the plan without a folder, or with an empty one
+    unfinished: list[Node] = field(default_factory=list)  # results of the plan with files and without a manifest
+    results: int = 0  # how many folders were checked
+    files: int = 0  # how many files were read
+    bytes: int = 0  # how large they are
+    unpublished: int = 0  # files that a manifest names and a published folder does not have
 
     @property
     def whole(self) -> bool:

@@ -25,19 +25,12 @@ REFRESH_S = 0.5
 
 @dataclass
 class NodeProgress:
-    """Where a running node is.
+    """Where a running node is."""
 
-    Attributes:
-        node: the node.
-        activity: what it does, such as "starting" or "cell 3".
-        started: when it began, by the monotonic clock.
-        next_line: when its next line is due.
-    """
-
-    node: Node
-    activity: str = "starting"
-    started: float = field(default_factory=time.monotonic)
-    next_line: float = 0.0
+    node: Node  # the node
+    activity: str = "starting"  # what it does, such as "starting" or "cell 3"
+    started: float = field(default_factory=time.monotonic)  # when it began, by the monotonic clock
+    next_line: float = 0.0  # when its next line is due
 
     def now(self, activity: str) -> None:
         """Note what the node does from now on."""

@@ -40,17 +40,11 @@ Grid = dict[Axis, list]
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment file that has been read and checked.
+    """An experiment file that has been read and checked."""
 
-    Attributes:
-        name: from the file, or the file's own name.
-        sections: parameters by stage.
-        grids: values by axis, one dictionary a grid.
-    """
-
-    name: str
-    sections: dict[str, dict[str, Any]]
-    grids: list[Grid]
+    name: str  # from the file, or the file's own name
+    sections: dict[str, dict[str, Any]]  # parameters by stage
+    grids: list[Grid]  # values by axis, one dictionary a grid
 
     @property
     def target(self) -> str:

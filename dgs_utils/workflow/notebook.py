@@ -43,22 +43,16 @@ STALE = "stale"  # what --force takes beside stages
 class Options:
     """How nodes are run.
 
-    Attributes:
-        force: stages that run again even if they are finished; `STALE` stands for what other code made, at any stage.
-        limit: minutes that one cell may take; 0 = any.
-        per_gpu: how many notebooks may share a GPU.
-        asked: the command: the experiment file, and each change by --set.
-        fail_fast: whether the first notebook that fails ends the run, as Ctrl-C does.
-
     Raises:
         ValueError: a limit that is negative or no number, or less than one or too many notebooks a GPU.
     """
 
+    # Stages that run again even if they are finished; `STALE` stands for what other code made, at any stage.
     force: frozenset[str] = frozenset()
-    limit: float = 0
-    per_gpu: int = 1
-    asked: tuple[str, ...] = ()
-    fail_fast: bool = False
+    limit: float = 0  # minutes that one cell may take; 0 = any
+    per_gpu: int = 1  # how many notebooks may share a GPU
+    asked: tuple[str, ...] = ()  # the command: the experiment file, and each change by --set
+    fail_fast: bool = False  # whether the first notebook that fails ends the run, as Ctrl-C does
 
     def __post_init__(self):
         if not 0 <= self.limit < math.inf:

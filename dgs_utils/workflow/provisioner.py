@@ -71,21 +71,13 @@ class ForkProvisioner(LocalProvisioner):
 
 
 class BatchKernelManager(AsyncKernelManager):
-    """Starts one kernel of a pool and talks to it through sockets in the pool's folder.
+    """Starts one kernel of a pool and talks to it through sockets in the pool's folder."""
 
-    Attributes:
-        pool: a `kernel.KernelPool`.
-        imports: program that loads what the kernel's notebook will.
-        kernel_spec: how it is started.
-        number: of the kernel in the pool.
-        on_wait: called with what is waited for.
-    """
-
-    pool: Any
-    imports: str
-    kernel_spec: KernelSpec
-    number: int
-    on_wait: Callable[[str], None]
+    pool: Any  # a `kernel.KernelPool`
+    imports: str  # program that loads what the kernel's notebook will
+    kernel_spec: KernelSpec  # how it is started
+    number: int  # of the kernel in the pool
+    on_wait: Callable[[str], None]  # called with what is waited for
 
     def __init__(self, **options: Any):
         super().__init__(**options)

@@ -56,7 +56,7 @@ def trained():
 def test_real_rows_without_folders_give_figures_and_tables(trained):
     tables, drawn = figures.tables_of(trained), figures.figures_of(trained)
     assert set(drawn) == {"accuracy", "accuracy_by_ipc", "rules", "rules_by_ipc", "rules_by_steps"}
-    assert set(tables) == {"comparison", "bytes", "summary", "differences", "rules", "gains"}
+    assert set(tables) == {"comparison", "bytes", "summary", "differences", "rules", "pool_gains", "gains"}
     best = trained.set_index(["method", "ipc", "steps", "training_seed"])["best"].sort_index()
     for row in tables["rules"].itertuples():
         arms = [best[name, row.ipc, row.steps].to_list() for name in (row.method, "pool_random")]
