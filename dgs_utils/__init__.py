@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "condense": ["condense_set"],
     "difficulty.pipeline": ["DGSPipeline"],
     "difficulty.scoring": ["score_images"],
+    "difficulty.set_scores": ["rank_sets", "score_set", "score_trust"],
     "classifiers.teachers": ["teacher_of"],
     "evaluate": ["evaluate_set"],
     "figures": ["figures_of", "tables_of"],
