@@ -1,5 +1,8 @@
 """Scores of a set without a training: against scikit-learn's ridge, planted sets, and τ's interval in simulation."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +14,7 @@ from sklearn.linear_model import RidgeClassifier
 import dgs_utils as dgs
 from dgs_utils.difficulty.set_scores import NEEDED, rank_sets, score_features, score_trust
 
+ROOT = Path(__file__).parents[2]
 IMAGES, LABELS = load_digits(return_X_y=True)
 
 
@@ -47,7 +51,7 @@ def test_planted_faults_lower_the_scores_and_copies_raise_the_redundancy():
 
 
 def test_digits_are_ranked_as_students_that_train_on_them_rank_them():
-    sets = [some_set(seed, (4, 8, 16)[seed % 3], wrong=(0, 0.25, 0.45)[seed // 3 % 3]) for seed in range(18)]
+    sets = [some_set(seed, (8, 12, 20)[seed % 3], wrong=(0, 0.2, 0.4)[seed // 3 % 3]) for seed in range(18)]
     students = [100 * RidgeClassifier().fit(*one).score(IMAGES[1000:1397], LABELS[1000:1397]) for one in sets]
     scores = pd.DataFrame([scored(*one) for one in sets])
     trust = score_trust(scores, students)
@@ -80,6 +84,32 @@ def test_what_is_not_known_to_rank_is_refused():
     assert (few["low"] == -1).all()
     with pytest.raises(ValueError, match="accuracies has shape"):
         score_trust(scores, [1.0])
+
+
+def trust_of(experiment, without=(), only=()):
+    """Trust of the scores in tests/data/set_scores.csv by the committed rows of students on the same sets."""
+    keys = ["method", "cut", "selection_seed"]
+    scores = pd.read_csv(ROOT / "tests/data/set_scores.csv", keep_default_na=False, dtype={"selection_seed": str})
+    scores = scores[(scores["experiment"] == experiment) & ~scores["method"].isin(["confidence", *without])]
+    scores = scores[scores["method"].isin(only) & (scores["cut"] == "")] if only else scores
+    rows = pd.read_csv(ROOT / f"outputs/evidence/{experiment}/results.csv", keep_default_na=False, dtype={
+        "selection_seed": str})
+    students = rows[rows["judge"].isin(["", "cifar10_resnet_ap10"])].groupby(keys)["best"].mean()
+    accuracies = [students[tuple(row)] for row in scores[keys].itertuples(index=False)]
+    return score_trust(scores[["kernel_ridge", "linear_probe", "redundancy", "recognised"]], accuracies)
+
+
+def test_the_page_tells_the_trust_that_follows_from_committed_rows():
+    page = (ROOT / "params/set_scores.md").read_text().replace("−", "-")
+    columns = [trust_of("cifar10_rules"), trust_of("cifar10_rules", ["hardest"]),
+               trust_of("cifar10_rules", only=["pool_random"]), trust_of("cifar10_pools"),
+               trust_of("cifar10_pools", ["hardest"])]
+    assert [int(column["sets"].iloc[0]) for column in columns] == [20, 19, 8, 9, 8]
+    for name in columns[0].index:
+        [line] = [line for line in page.split("\n") if line.startswith(f"| {name.replace('_', ' ')} |")]
+        stated = [[float(n) for n in re.findall(r"-?\.\d\d", cell)] for cell in line.split("|")[2:-1]]
+        for column, numbers in zip(columns, stated, strict=True):
+            assert numbers == column.loc[name, ["tau", "low", "high"]].astype(float).round(2).tolist()
 
 
 @pytest.mark.parametrize(("arrays", "message"), [
