@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=int, metavar="N", help="run N notebooks at the same time (default: 1)")
     run.add_argument("--profile", default="", metavar="NAME", help="submit the notebooks to a cluster by Snakemake; "
                      "NAME is slurm or a folder with a config.yaml")
+    run.add_argument("--rehearse", action="store_true", help="run the experiment at its real sizes with few images and "
+                     "steps, into outputs/rehearsal/NAME, and tell seconds, memory, and what the whole would take")
     run.add_argument("--sbatch", metavar="DIR", help="write array scripts for SLURM and a script that submits them "
                      "into DIR, and run nothing")
     run.add_argument("--fail-fast", action="store_true", help="end the run at the first notebook that fails, as Ctrl-C "
@@ -143,6 +145,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _print(*overview(nodes), *corrupt_lines(changed_since_finish(nodes)),
                       *(f"Missing yet: {sentence}" for sentence in options.missing_weights))
+    if options.rehearse:
+        from dgs_utils.workflow.rehearsal import rehearse
+
+        reports, lines = rehearse(options.experiment, nodes, how, options.jobs or 1)
+        return _print(*lines) or int(any(report.outcome not in ("done", "skipped") for report in reports))
     remember_experiment(Path(options.file))
     _print(*mark_corrupt_for_rebuild(nodes))
     if options.sbatch is not None:
@@ -288,8 +295,11 @@ def _nodes(options: argparse.Namespace) -> list:
 
     options.file = str(resolve_file(options.file))
     options.missing_weights = []
-    on_missing_weights = options.missing_weights.append if getattr(options, "dry_run", False) else None
-    return plan(read_experiment(options.file, options.changes), on_missing_weights)
+    shows = getattr(options, "dry_run", False) or getattr(options, "rehearse", False)
+    on_missing_weights = options.missing_weights.append if shows else None
+    experiment = read_experiment(options.file, options.changes)
+    options.experiment = experiment.name
+    return plan(experiment, on_missing_weights)
 
 
 def _selected_nodes(options: argparse.Namespace) -> list:

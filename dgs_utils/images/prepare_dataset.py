@@ -27,8 +27,8 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = no
     """Write a dataset's class table and split index into a stage folder, and its images where it has no files.
 
     Args:
-        params: parameters of stage 00; used are dataset, root, archive, split, val_per_class, classes, class_index,
-            channels and seed.
+        params: parameters of stage 00; used are dataset, root, archive, split, val_per_class, classes,
+            images_per_class, class_index, channels and seed.
         folder: the stage folder.
         progress: wraps iterables that take long, as `store.session.Run.progress`.
 
@@ -52,12 +52,16 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = no
     classes = class_table(params, table)
     images = ImageSet(root, table).with_classes(list(classes["class"]))
     table = split_table(images.table, params, root)
-    notes += images.check_headers(progress)
+    available = table["split"].value_counts().to_dict()
+    if params.images_per_class:
+        table = table[table.groupby(["split", "class"]).cumcount() < params.images_per_class]
+    notes += ImageSet(root, table).check_headers(progress)
     inside = root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
     write_csv(folder / "classes.csv", classes)
     write_csv(folder / "originals.csv", table[["file_name", "split", "class", "label"]])
     write_json(folder / "dataset.json", {"dataset": params.dataset, "root": inside, "split": params.split,
-                                         "channels": params.with_defaults({}).channels})
+                                         "channels": params.with_defaults({}).channels,
+                                         **({"available": available} if params.images_per_class else {})})
     if not (table["split"] == "val").any():
         notes.append(f"{root} has no images for tests, so a distilled set can be made but not evaluated: stage 06 "
                      f"needs a folder val or test there, or prepare.split holdout, which takes prepare.val_per_class "

@@ -52,6 +52,8 @@ class PrepareParams(StageParams):
         "holdout", description="held-out images: holdout (val_per_class), given (by folders), fastai, imagenet")
     val_per_class: Count = Field(50, description="held-out images of each class, for split holdout")
     classes: list[str] = Field([], description="class folders, in label order; [] = all")
+    images_per_class: Count = Field(
+        0, description="at most so many images of each class and split, the first ones by name; 0 = all")
     class_index: ExternalFile = Field(
         "", description="CSV with each class's index (output of the scorer), condition (label of the DiT), or both")
     image_size: Count = Field(
@@ -136,6 +138,10 @@ class PrepareParams(StageParams):
     def trains_classifier(self) -> bool:
         """Whether the classifier is trained here, and not one that exists already."""
         return self.classifier_weights == "train" and "/" not in self.classifier
+
+    def unused(self) -> tuple[str, ...]:
+        """Return the bound on the number of images where there is none."""
+        return () if self.images_per_class else ("images_per_class",)
 
     def with_defaults(self, originals: Mapping[str, Any]) -> Self:
         return super().with_defaults(self.model_dump())

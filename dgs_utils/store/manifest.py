@@ -25,9 +25,11 @@ CHECKSUMS = "checksums.json"  # of each file in the subfolders, so that a damage
 REQUEST = "asked.json"  # the command that asked for a result
 SHARDS = "shares"  # executed notebooks of several processes that fill one folder
 HTML_REPORT = "report.html"  # a finished stage 05 or 07 to read in a browser
+STEP_TIMES = "DGS_STEP_TIMES"  # environment variable: sessions write the seconds of the steps of each loop
+STEP_TIMES_FILE = "steps.json"
 FINDINGS = "findings.md"  # of stage 07: a headline, and what its rows show
 VOLATILE = {MANIFEST, RUN_INPUTS, CHECKSUMS, SHARDS, HTML_REPORT, REQUEST, "failure.json", "progress.json",
-            "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers"}
+            "notebook.ipynb", "log.txt", "timing.csv", "checkpoints", "trackers", STEP_TIMES_FILE}
 
 Text = Annotated[str, Field(max_length=10_000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

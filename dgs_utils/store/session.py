@@ -25,6 +25,8 @@ from dgs_utils.store.manifest import (
     MANIFEST,
     PARTIAL_CHECKSUMS,
     RUN_INPUTS,
+    STEP_TIMES,
+    STEP_TIMES_FILE,
     content_hash,
     find_manifest,
     hash_entries,
@@ -73,6 +75,7 @@ class Run:
     _started: float = field(default_factory=time.time)
     _reported: float = 0.0
     _kinds: dict[str, list[str]] = field(default_factory=dict)  # warnings by kind
+    _ticks: dict[str, list[float]] = field(default_factory=dict)  # seconds of a loop's first steps, by its label
 
     @property
     def folder(self) -> Path:
@@ -124,7 +127,10 @@ class Run:
             if time.time() - self._reported > 0.5:
                 self._reported = time.time()
                 write_json(self.folder / "progress.json", {"label": label, "step": step, "total": bar.total})
+            began = time.perf_counter()
             yield item
+            if STEP_TIMES in os.environ:
+                self._ticks.setdefault(label, []).append(time.perf_counter() - began)
 
     def record_prefixes(self, count: int, indices: Iterable[int], lines: Iterable[str]) -> None:
         """Record what the first n images of each class hold, for every n up to ``count``.
@@ -219,6 +225,8 @@ class Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         (self.folder / "progress.json").unlink(missing_ok=True)
+        if STEP_TIMES in os.environ:
+            write_json(self.folder / STEP_TIMES_FILE, self._ticks)
         write_record(self.folder / CHECKSUMS, {"subfolders": checksums})
         write_record(self.folder / RUN_INPUTS, made_from)
         sync_filesystem(self.folder)

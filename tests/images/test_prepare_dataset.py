@@ -1,5 +1,6 @@
 """The index of stage 00: class tables of any data set, missing roots, and images that cannot be used."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +51,22 @@ def test_some_classes_of_a_subset_keep_their_order(tmp_path):
     write_images(tmp_path / "y", f"{NETTE[0]}/1.JPEG", "z/1.JPEG")
     with pytest.raises(ValueError, match=rf"class {NETTE[1]} has no images in {tmp_path}/y, where"):
         index_table(tmp_path / "out", **{**values, "root": str(tmp_path / "y")})
+
+
+def test_a_bound_takes_the_first_images_of_each_class_and_split(tmp_path):
+    write_images(tmp_path / "x", *[f"{split}/{name}/{i}.png" for split in ("train", "val") for name in "ab"
+                                   for i in (10, 9, 8)[: 3 if split == "train" else 1]])
+    values = {"dataset": "folder", "split": "given", "root": str(tmp_path / "x")}
+    every = index_table(tmp_path / "out", **values)
+    assert "available" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
+    few = index_table(tmp_path / "out", images_per_class=2, **values)
+    assert set(few["file_name"]) < set(every["file_name"])
+    assert [Path(name).name for name in few.query("split == 'train' and `class` == 'b'")["file_name"]] == [
+        "8.png", "9.png"]  # natural order
+    assert few["split"].value_counts().to_dict() == {"train": 4, "val": 2}
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["available"] == {"train": 6, "val": 2}
+    plain, bound = (validate("00_prepare", values | more) for more in ({}, {"images_per_class": 2}))
+    assert bound.cache_params() == plain.cache_params() | {"images_per_class": 2}  # without a bound, keys are as before
 
 
 def test_given_classes_decide_the_order_of_any_other_set(tmp_path):

@@ -1,0 +1,71 @@
+"""Rehearsals: what is cut and what is not, and forecasts that follow from the steps that were timed."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dgs_utils.params import STAGES
+from dgs_utils.workflow.experiment import read_experiment
+from dgs_utils.workflow.plan_checks import check_plan
+from dgs_utils.workflow.planner import expand
+from dgs_utils.workflow.rehearsal import WORK, forecast, rehearsed_nodes
+
+PARAMS = Path(__file__).resolve().parents[2] / "params"
+COUNTS = {"seed", "classes", "images_per_class", "train_steps", "classifier_epochs", "folds", "steps", "shard", "ipc",
+          "pool_factor", "pool_images", "figure_classes", "cut_errors", "features_epochs", "distribution", "epochs",
+          "evaluations", "repeats", "teacher_epochs", "iterations", "inner_loops", "pretrain_epochs"}
+
+
+@pytest.mark.parametrize("name", ["quickstart", "fashion", "woof128", "nette64", "table1", "table4", "soft_labels",
+                                  "compute_fashion", "imageidc"])
+def test_only_counts_are_cut_and_every_notebook_has_its_rehearsal(name, outputs):
+    changes = ["prepare.root=params"] if name == "imageidc" else []
+    nodes = expand(read_experiment(PARAMS / f"{name}.yaml", changes))
+    made = rehearsed_nodes(nodes)
+    assert made.keys() == {node.key for node in nodes}
+    for node in nodes:
+        before, now = node.params.model_dump(), made[node.key].params.model_dump()
+        assert {field for field in before if before[field] != now[field]} <= COUNTS
+        assert node.inputs.keys() == made[node.key].inputs.keys()
+    rehearsed = {node.key: node for node in made.values()}
+    assert len(rehearsed) <= len(nodes)
+    for node in nodes:  # each image size, network, protocol, method and generator
+        kept = {field: value for field, value in node.params.model_dump().items() if field not in COUNTS}
+        assert any(node.stage == other.stage and kept.items() <= other.params.model_dump().items()
+                   for other in rehearsed.values())
+    check_plan(list(rehearsed.values()), lambda sentence: None)
+
+
+def test_batches_are_as_large_as_they_will_be(outputs):
+    made = rehearsed_nodes(expand(read_experiment(PARAMS / "woof128.yaml", [])))
+    by_stage = {node.stage: node.params for node in made.values()}
+    assert len(by_stage["00_prepare"].classes) == 2
+    assert 2 * by_stage["00_prepare"].images_per_class >= by_stage["00_prepare"].train_batch == 128
+    assert 2 * by_stage["05_sample"].ipc >= 64
+    assert by_stage["02_pool"].images_per_class >= by_stage["02_pool"].batch_size == 125
+
+
+def test_every_stage_has_its_work_but_figures():
+    assert {*WORK, "07_figures"} == {*STAGES}
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), st.floats(0, 30), st.integers(1, 10_000))
+def test_a_forecast_is_a_range_that_grows_with_the_work(times, outside, factor):
+    own = {"training": float(len(times))}
+    ranges = [forecast({"training": times}, outside + sum(times), own, {"training": len(times) * float(more)})
+              for more in (1, factor)]
+    for low, high in ranges:
+        assert 0 < low <= high * (1 + 1e-9) or low == pytest.approx(high)
+    assert ranges[0][0] <= sum(times) + outside + 1e-6
+    assert ranges[0][1] == pytest.approx(sum(times) + outside)
+    assert ranges[1][0] >= ranges[0][0]
+    steady = forecast({"training": [1.0] * 4}, 4.0, {"training": 4}, {"training": 4 * factor})
+    assert steady == pytest.approx((4.0 * factor, 4.0 * factor))
+
+
+def test_tests_within_a_training_grow_by_their_own_number():
+    """A last epoch that tests 10 images for 2 s means 200 s for a thousand, whatever the epochs are."""
+    own, whole = {"epochs": 3, "epochs rest": 10}, {"epochs": 300, "epochs rest": 1000}
+    assert forecast({"epochs": [1.0, 1.0, 3.0]}, 5.0, own, whole) == pytest.approx((500.0, 500.0))
