@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 BATCH = "DGS_BATCH"  # set in the kernels of batch runs
+
+_open_runs: "weakref.WeakValueDictionary[int, Run]" = weakref.WeakValueDictionary()  # not finished yet, by id
 
 
 @dataclass
@@ -238,6 +241,7 @@ class Run:
         return manifest
 
     def _close(self) -> None:
+        _open_runs.pop(id(self), None)
         release(self.folder, self._lock, shard_of(self.params))
         self._lock, self._closed = None, True
 
@@ -275,6 +279,11 @@ def stage(name: str, /, **parameters: Any) -> Run:
     return open_node(params)
 
 
+def finish_open_runs(name: str) -> list[StageResult]:
+    """Finish the runs of a stage that this process has opened and not finished (see `Run.finish`)."""
+    return [run.finish() for run in list(_open_runs.values()) if run.node.stage == name]
+
+
 def open_node(params: StageParams, alone: bool = True) -> Run:
     """Resolve and check the inputs of validated parameters and open the output folder (see `stage`).
 
@@ -302,6 +311,7 @@ def open_node(params: StageParams, alone: bool = True) -> Run:
         run._lock = acquire(run.folder, shard_of(params))
         with open_lock(run.folder):
             run.cached = resume_or_reset(run.node, sources)
+        _open_runs[id(run)] = run
     print(f"Output: {run.folder}")
     return run
 

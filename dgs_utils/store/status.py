@@ -4,6 +4,8 @@ A runner holds `LOCK` in the folder while it works, and the session a lock of it
 them when these processes end, however they end.
 """
 
+import hashlib
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -58,7 +60,7 @@ def node_status(node: Node) -> Status:
 
 # ---- Manifests -------------------------------------------------------------------------------------------------------
 
-_manifests: dict[str, tuple] = {}  # by path: what shows that it is the same, what is kept of it, what is wrong
+_manifests: dict[str, tuple] = {}  # by path: what shows that it is the same, `CACHED_FIELDS` of it, what is wrong
 
 
 def node_manifest(node: Node) -> dict[str, Any] | None:
@@ -71,8 +73,8 @@ def node_manifest(node: Node) -> dict[str, Any] | None:
 
 
 def cached_manifest(folder: Path | str) -> dict[str, Any] | None:
-    """Return `CACHED_FIELDS` of a folder's manifest, with the number of files of each entry and the class folders that
-    count; None where there is no readable one.
+    """Return `CACHED_FIELDS` of a folder's manifest, with its size (`size_key`), the number of files of each entry and
+    the class folders that count; None where there is no readable one.
     """
     path = f"{folder}/{MANIFEST}"
     try:
@@ -84,12 +86,20 @@ def cached_manifest(folder: Path | str) -> dict[str, Any] | None:
         try:
             manifest = read_manifest(Path(path).parent)
             kept = {name: manifest[name] for name in CACHED_FIELDS} | {
+                "size": size_key(manifest["identity"], manifest["params"]),
                 "entries": entry_counts(manifest),
                 "class_folders": read_class_folders(manifest) if manifest["given"] else frozenset()}
             _manifests[path] = signature, kept, ""
         except ValueError as error:
             _manifests[path] = signature, None, str(error)
     return _manifests[path][1]
+
+
+def size_key(identity: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may decide how long a result takes: what decides it, as a hash, its IPC, trainings or pool images."""
+    text = json.dumps({name: value for name, value in identity.items() if name != "seed"}, sort_keys=True)
+    return {"hash": hashlib.sha256(text.encode()).hexdigest()[:12], "ipc": identity.get("ipc", 0),
+            "count": params.get("repeats", params.get("images_per_class", 0))}
 
 
 def manifest_fault(node: Node) -> str:
@@ -181,18 +191,10 @@ def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def seconds_by_stage(nodes: list[Node]) -> dict[str, list[float]]:
-    """Return the seconds that a plan's finished results took, by stage."""
-    seconds = defaultdict(list)
-    for node in nodes:
-        if manifest := node_manifest(node):
-            seconds[node.stage].append(manifest["seconds"])
-    return seconds
-
-
 def count_by_stage(nodes: list[Node]) -> str:
     """Return how many nodes of each stage there are, and how long they took when they were made."""
-    counts, seconds = Counter(node.stage for node in nodes), sum(map(sum, seconds_by_stage(nodes).values()))
+    counts = Counter(node.stage for node in nodes)
+    seconds = sum(manifest["seconds"] for node in nodes if (manifest := node_manifest(node)))
     return f"{', '.join(f'{count} of {stage}' for stage, count in counts.items())} (took {format_duration(seconds)})"
 
 

@@ -59,7 +59,7 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
     left = check_start(nodes, options)
     for line in [*changed_external_data(left), *(format_stale(node) for node in left if node_status(node) == "stale")]:
         display.note(line)
-    display.start(left, nodes)
+    display.start(left, len(nodes))
     reports = unaffected(nodes, left)
     planned = [node for node in nodes if node.key not in reports]  # finished ones, too, whose inputs may come out anew
     if planned:

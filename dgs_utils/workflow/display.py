@@ -1,6 +1,5 @@
 """Live progress of a run: which notebooks, which step of each, how long left."""
 
-import statistics
 import sys
 import threading
 import time
@@ -16,7 +15,8 @@ from dgs_utils.store.atomic import read_json
 from dgs_utils.store.grouped_warnings import group_warnings
 from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.node import Node
-from dgs_utils.store.status import manifest_fault, seconds_by_stage
+from dgs_utils.store.status import manifest_fault
+from dgs_utils.workflow.durations import duration_group, expected_seconds, seconds_by_group
 
 LINE_INTERVAL_S = 60.0  # seconds between the lines of a notebook that runs, where no terminal shows them
 WAIT_INTERVAL_S = 30.0  # the same of one whose first cell has not begun
@@ -55,22 +55,24 @@ class Display:
         self.live: Any = None  # rich's, on a terminal
         self.total = 0
         self.left: dict[str, Node] = {}
-        self.counts: Counter[str] = Counter()  # of what is left, by stage
-        self.seconds: dict[str, list[float]] = defaultdict(list)  # of what is finished, by stage
+        self.groups: dict[str, str] = {}  # by key: nodes whose notebooks take as long
+        self.counts: Counter[str] = Counter()  # of what is left, by group
+        self.seconds: dict[str, list[float]] = defaultdict(list)
         self.running: dict[str, NodeProgress] = {}
         self.noted: dict[str, float] = {}
         self._lock = threading.RLock()
         self._idle = threading.Event()
 
-    def start(self, left: list[Node], nodes: list[Node]) -> None:
-        """Begin a run of a plan's nodes, of which some are left to do."""
-        self.left, self.total = {node.key: node for node in left}, len(nodes)
-        self.counts = Counter(node.stage for node in left)
-        self.seconds |= seconds_by_stage(nodes)
+    def start(self, left: list[Node], total: int) -> None:
+        """Begin a run of which ``left`` nodes out of ``total`` have to be done."""
+        self.left, self.total = {node.key: node for node in left}, total
+        self.groups = {node.key: duration_group(node) for node in left}
+        self.counts = Counter(self.groups.values())
+        self.seconds |= seconds_by_group(left)
         for fault in filter(None, map(manifest_fault, left)):
             self._print(f"Made anew: {fault.rsplit('; ', 1)[0]}")
         if left:
-            self._print(f"{len(left)} of {self.total} notebooks to run{self._time_left()}")
+            self._print(f"{len(left)} of {total} notebooks to run{self._time_left()}")
 
     @contextmanager
     def node(self, node: Node) -> Iterator[NodeProgress]:
@@ -101,7 +103,7 @@ class Display:
         """Count a node that need not or cannot be run any more."""
         with self._lock:
             if self.left.pop(node.key, None):
-                self.counts[node.stage] -= 1
+                self.counts[self.groups[node.key]] -= 1
 
     def finished(self, report: Any) -> None:
         """Report the end of a node."""
@@ -109,7 +111,7 @@ class Display:
             self.drop(report.node)
             outcome = "FAILED after"
             if report.outcome == "done":
-                self.seconds[report.node.stage].append(report.seconds)
+                self.seconds[self.groups.get(report.node.key, "")].append(report.seconds)
                 outcome = "done in"
             self._print(f"{self._counter(0)}{report.node.stage} {report.node.name}: {outcome} "
                         f"{format_duration(report.seconds)}{self._time_left()}")
@@ -170,13 +172,13 @@ class Display:
         return ""  # missing yet, or damaged
 
     def _time_left(self) -> str:
-        """Return the time that is left, by the median of each stage, or the least that it can be."""
-        medians = {stage: statistics.median(seconds) for stage, seconds in self.seconds.items() if seconds}
-        if not (expected := sum(medians.get(stage, 0) * count for stage, count in self.counts.items())):
+        """Return the time that is left, by the median time of earlier runs like these, or the least that it can be."""
+        expected, complete = expected_seconds(self.counts, self.seconds)
+        if not expected:
             return ""
         running = max(len(self.running), 1)
         elapsed = sum(time.monotonic() - progress.started for progress in list(self.running.values()))
-        amount = "about" if all(stage in medians for stage in +self.counts) else "more than"
+        amount = "about" if complete else "more than"
         return f" · {amount} {format_duration(max(expected - elapsed, 0) / running)} left"
 
     def _print(self, line: str) -> None:

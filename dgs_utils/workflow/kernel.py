@@ -3,13 +3,16 @@
 Run as a program, this module is a kernel.
 """
 
+import fcntl
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -32,6 +35,9 @@ class KernelPool:
         folder: of the kernels' sockets.
         server: the process that kernels are forks of; None where the system is not Linux.
         stopping: set when no more kernel may start.
+
+    Raises:
+        ValueError: the names of all temporary folders are too long for sockets.
     """
 
     def __init__(self, environment: Mapping[str, str] = MappingProxyType({})):
@@ -97,14 +103,53 @@ class KernelPool:
                 self.server.close()
 
 
+class _LockedDirectory(TemporaryDirectory):
+    """A temporary folder that is locked as long as this process has it."""
+
+    def __init__(self, **options: Any):
+        while True:  # until another process has not taken it for one that was left behind
+            super().__init__(**options)
+            with suppress(OSError):
+                self._lock = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(self._lock), os.stat(self.name)):
+                    return
+
+    def cleanup(self) -> None:
+        """Remove the folder, and free its lock."""
+        super().cleanup()
+        os.close(self._lock)
+
+
+def _remove_left_behind(parent: Path, prefix: str) -> None:
+    """Remove this user's folders that no process has locked any more: it was killed, and its fork server, too."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):  # another one's, no folder, in use, or just removed by another process
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(lock).st_uid == os.getuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
 def socket_folder() -> TemporaryDirectory:
     """Return a private folder for sockets: in the temporary one, or in ``/tmp`` where its path is too long for them.
 
-    Where this process is killed, the fork server removes it.
+    Where this process is killed, the fork server removes it; where both are killed, the next run does.
+
+    Raises:
+        ValueError: neither can be used.
     """
-    parent, prefix = tempfile.gettempdir(), "dgs-sockets-"
-    too_long = len(os.fsencode(parent)) > MAX_SOCKET_DIR_BYTES - len(f"/{prefix}12345678")
-    return TemporaryDirectory(prefix=prefix, dir="/tmp" if too_long else parent, ignore_cleanup_errors=True)
+    parents, prefix = [tempfile.gettempdir(), "/tmp"], "dgs-kernel-"
+    longest = MAX_SOCKET_DIR_BYTES - len(f"/{prefix}12345678")
+    for parent in parents:
+        if len(os.fsencode(parent)) <= longest and os.access(parent, os.W_OK):
+            _remove_left_behind(Path(parent), prefix)
+            return _LockedDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+    raise ValueError(f"the temporary folder {parents[0]} has too long a path for sockets, and /tmp cannot be written; "
+                     f"set TMPDIR to a folder whose path has at most {longest} bytes")
 
 
 def serve() -> None:

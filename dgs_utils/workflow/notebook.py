@@ -1,6 +1,7 @@
 """One node: a notebook in a fresh kernel, into its own folder. Calling it twice does no harm."""
 
 import importlib
+import json
 import logging
 import math
 import re
@@ -199,6 +200,7 @@ def execute(node: Node, progress: NodeProgress, kernels: KernelPool, environment
     before = manifest_identity(node)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        notebook = _with_last_cell(notebook, folder / "notebook.ipynb", node.stage)
         with (folder / "log.txt").open("w", encoding="utf-8", errors="replace") as log:
             try:
                 papermill.execute_notebook(
@@ -221,6 +223,19 @@ def execute(node: Node, progress: NodeProgress, kernels: KernelPool, environment
     done = shard_of(node.params) or (node_manifest(node) and manifest_identity(node) != before)
     return "" if done else (f"the notebook ended without a manifest; one cell must call dgs.stage({node.stage!r}), and "
                             f"the last one run.finish()")
+
+
+def _with_last_cell(notebook: Path, copy: Path, stage: str) -> Path:
+    """Return the notebook, or where none of its cells finishes its stage, a copy with one more cell that does."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    if any(re.search(r"^[^#\n]*\.finish\(", source, re.MULTILINE) for source in sources):
+        return notebook
+    last = f"from dgs_utils.store.session import finish_open_runs\n\nfinish_open_runs({stage!r})"
+    content["cells"].append({"cell_type": "code", "id": "finish", "metadata": {}, "execution_count": None,
+                             "outputs": [], "source": last})
+    copy.write_text(json.dumps(content), encoding="utf-8")
+    return copy
 
 
 def load_papermill() -> ModuleType:

@@ -1,13 +1,14 @@
 """The table of a plan: what is done, running, failed, stale or missing, and how long the rest will take."""
 
 import os
-import statistics
 from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dgs_utils.runtime.terminal import format_table
 from dgs_utils.runtime.units import format_duration, format_size
+from dgs_utils.store.manifest import read_manifest
 from dgs_utils.store.node import Node
 from dgs_utils.store.paths import display_path
 from dgs_utils.store.status import (
@@ -15,10 +16,11 @@ from dgs_utils.store.status import (
     cached_manifest,
     failure,
     manifest_fault,
+    node_manifest,
     node_status,
-    seconds_by_stage,
     stale_lines,
 )
+from dgs_utils.workflow.durations import duration_group, expected_seconds, seconds_by_group
 from dgs_utils.workflow.notebook import format_failure
 
 
@@ -33,16 +35,45 @@ def overview(nodes: list[Node], disk: bool = False) -> list[str]:
     stages: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
         stages[node.stage].append(node)
-    earlier = seconds_by_stage(nodes)
+    earlier = seconds_by_group([node for node in nodes if statuses[node.key] != "done"])
     rows = [["stage", "nodes", *Status, "spent", "to come", *(["disk"] if disk else [])]]
     for stage, group in stages.items():
         counts = Counter(statuses[node.key] for node in group)
+        spent = sum(manifest["seconds"] for node in group if (manifest := node_manifest(node)))
+        left = Counter(duration_group(node) for node in group if statuses[node.key] != "done")
         size = [format_size(sum(folder_size(node.folder) for node in group))] if disk else []
-        spent, to_come = format_duration(sum(earlier[stage])), _expected(len(group) - counts["done"], earlier[stage])
-        rows.append([stage, str(len(group)), *(str(counts[name] or "·") for name in Status), spent, to_come, *size])
+        rows.append([stage, str(len(group)), *(str(counts[name] or "·") for name in Status), format_duration(spent),
+                     _expected(left, earlier), *size])
     failed = [format_failure(node, failure(node)) for node in nodes if statuses[node.key] == "failed"]
     return [*format_table(rows, left=["stage"]), *failed, *fault_lines(nodes), *_incomplete_lines(nodes, statuses),
-            *stale_lines(nodes, statuses)]
+            *stale_lines(nodes, statuses), *_namesake_lines(nodes)]
+
+
+def _namesake_lines(nodes: list[Node]) -> list[str]:
+    """Return a line for each folder of figures with the name of a planned one: when it was finished, what differs."""
+    lines = []
+    for node in (node for node in nodes if node.stage == "07_figures"):
+        for folder in sorted(node.folder.parent.glob(f"{node.name}-*")):
+            with suppress(ValueError):  # damaged: reported elsewhere, if it is part of a plan
+                if cached_manifest(folder) and (manifest := read_manifest(folder))["label"] == node.label:
+                    finished = manifest["finished"][:16].replace("T", " ")
+                    lines.append((finished, f"{display_path(folder)} of {finished}: {_difference(node, manifest)}"))
+    return [line for _, line in sorted(lines)] if len(lines) > 1 else []
+
+
+def _difference(node: Node, manifest: dict[str, Any]) -> str:
+    """Return what an earlier result of a node's name was made from that the node is not."""
+    if manifest["key"] == node.key:
+        return "this plan's"
+    keys = {name: {source["key"] for source in manifest["inputs"] if source["name"] == name}
+            for name in {source["name"] for source in manifest["inputs"]} | set(node.input_keys)}
+    now = {name: {key} if isinstance(key, str) else set(key) for name, key in node.input_keys.items()}
+    others = [f"{len(keys[name] & now.get(name, set()))} of its {len(keys[name])} {name} are in this plan"
+              for name in sorted(keys) if keys[name] != now.get(name, set())]
+    identity, planned = manifest["identity"], node.fingerprint
+    others += [f"{name} = {identity.get(name)!r}" for name in sorted({*identity, *planned})
+               if identity.get(name) != planned.get(name)]
+    return ", ".join(others) or "made earlier"
 
 
 def fault_lines(nodes: list[Node]) -> list[str]:
@@ -58,9 +89,12 @@ def _incomplete_lines(nodes: list[Node], statuses: dict[str, str]) -> list[str]:
             f"made by the next run" for node, manifest in manifests if manifest and manifest["key"] == node.key]
 
 
-def _expected(left: int, earlier: list[float]) -> str:
-    """Return the time that so many runs of a stage take: "?" where that is unknown, "·" for none."""
-    return "·" if not left else format_duration(left * statistics.median(earlier)) if earlier else "?"
+def _expected(left: Counter[str], earlier: dict[str, list[float]]) -> str:
+    """Return the time that is left: ">1:02" where part of it is unknown, "?" where all of it is, "·" where none."""
+    if not left:
+        return "·"
+    seconds, complete = expected_seconds(left, earlier)
+    return format_duration(seconds) if complete else f">{format_duration(seconds)}" if seconds else "?"
 
 
 def folder_size(folder: Path | str) -> int:

@@ -48,7 +48,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPT
     left = check_start(nodes, options)
     for line in changed_external_data(left):
         display.note(line)
-    display.start(left, nodes)
+    display.start(left, len(nodes))
     queue = NodeQueue(nodes, unaffected(nodes, left))
     if not left:
         return [queue.reports[node.key] for node in nodes]

@@ -32,7 +32,7 @@ def test_where_no_terminal_is_a_line_a_minute_shows_each_notebook(tmp_path, monk
     counted = {"label": "images", "step": 30, "total": 90}
     (nodes[0].folder / "progress.json").write_text(json.dumps(counted))
     display = Display(stream)
-    display.start(nodes, [default_node("00_prepare"), default_node("01_fine_tune"), *nodes])
+    display.start(nodes, 4)
     with display.node(nodes[0]) as first, display.node(nodes[1]) as second:
         first.at_cell({}, 4)  # what an earlier cell counted is over
         assert not (nodes[0].folder / "progress.json").exists()

@@ -6,6 +6,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,7 +16,7 @@ from small_grid import contents
 from waits import HANG, wait_for
 
 from dgs_utils.workflow import forkserver
-from dgs_utils.workflow.kernel import KernelPool
+from dgs_utils.workflow.kernel import KernelPool, socket_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are never forks")
 FILE = "params/small.yaml"
@@ -148,6 +150,26 @@ def test_the_folder_of_sockets_is_private_and_temporary():
         assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IRWXU
     del kernels
     assert not folder.exists()
+
+
+def test_folders_that_killed_runs_left_behind_are_removed(monkeypatch, tmp_path):
+    """Those of running processes stay, and so does what only has such a name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, other = tmp_path / "dgs-kernel-left", tmp_path / "elsewhere"
+    left.mkdir()
+    (left / "k1-ipc-1").touch()
+    other.mkdir()
+    os.mkfifo(tmp_path / "dgs-kernel-pipe")
+    (tmp_path / "dgs-kernel-link").symlink_to(other)
+    (tmp_path / "dgs-kernel-dangling").symlink_to(tmp_path / "none")
+    first = socket_folder()
+    kept = {*tmp_path.iterdir()} - {left}
+    second = socket_folder()
+    assert {*tmp_path.iterdir()} == kept | {Path(second.name)}
+    first.cleanup()
+    second.cleanup()
+    assert {path.name for path in tmp_path.iterdir()} == {"dgs-kernel-pipe", "dgs-kernel-link", "dgs-kernel-dangling",
+                                                          "elsewhere"}
 
 
 def test_a_stopped_fork_server_is_woken_and_gives_its_kernel(monkeypatch, tmp_path):
