@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dgs_utils.images.scan import to_nfc
-from dgs_utils.params.subsets import SUBSETS
+from dgs_utils.params.subsets import IMAGENET, SUBSETS
 from dgs_utils.runtime.table_io import read_table, row_label
 from dgs_utils.store.atomic import write_csv
 from dgs_utils.store.filenames import check_name
@@ -18,7 +18,6 @@ from dgs_utils.store.lineage import input_folder
 from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.session import Run
 
-IMAGENET = Path(__file__).with_name("imagenet_classes.csv")  # wnid, index, name; indices are in the order of wnids
 COLUMNS = ("index", "condition")  # a class's number in the scorer's output, and in the diffusion model
 AMBIGUOUS = {"cardigan", "crane", "maillot"}  # dog and jacket, bird and machine, two bathing suits
 

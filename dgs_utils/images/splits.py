@@ -11,10 +11,9 @@ from dgs_utils.runtime.seeds import numpy_rng
 
 # Images of each class, in label order [F §1.2]: ImageNet's train split (its val split has 50 of each class; where
 # train counts are not known, 0), and the train folders of fastai's archives, which hold the same images in all.
-IMAGENET_TRAIN = {
+IMAGENET_TRAIN = {name: (0,) * len(rows) for name, rows in SUBSETS.items()} | {
     "imagewoof": (1300, 1300, 1300, 1300, 1300, 754, 1300, 1300, 1300, 1300),
     "imagenette": (1300, 1300, 1300, 1194, 1300, 1300, 1300, 1300, 1300, 1300),
-    "imageidc": (0,) * 10,
 }
 IMAGENET_VAL = 50
 FASTAI_TRAIN = {

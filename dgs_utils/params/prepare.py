@@ -42,8 +42,8 @@ class PrepareParams(StageParams):
         "machine and output folder": "precision output",
     }
 
-    dataset: Literal["digits", "fashion", "cifar10", "imagewoof", "imagenette", "imageidc", "folder"] = Field(
-        "digits", description="data set; folder = your own images")
+    dataset: Literal["digits", "fashion", "cifar10", "imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k",
+                     "folder"] = Field("digits", description="data set; folder = your own images")
     root: ExternalFile = Field(
         "", description='folder or archive (.zip, .tgz) with the images; "" = downloaded, or inside a package')
     archive: Literal["full", "320", "160"] = Field(

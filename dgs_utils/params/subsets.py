@@ -1,4 +1,9 @@
-"""The subsets of ImageNet that the published experiments use, as data."""
+"""ImageNet's 1,000 classes and the subsets of them that the published experiments use, as data."""
+
+import csv
+from pathlib import Path
+
+IMAGENET = Path(__file__).with_name("imagenet_classes.csv")  # its classes, and their labels in ImageNet-100
 
 # (wnid, index among ImageNet's 1,000 classes, name), in the label order of the published experiments [F §1.1].
 SUBSETS: dict[str, list[tuple[str, int, str]]] = {
@@ -39,3 +44,21 @@ SUBSETS: dict[str, list[tuple[str, int, str]]] = {
         ("n01773797", 74, "garden spider"),
     ],
 }
+
+
+def _read_imagenet() -> dict[str, list[tuple[str, int, str]]]:
+    """Return ImageNet-100 and ImageNet-1k, with the names above of the classes that are there.
+
+    ImageNet-100 is that of CMC (Tian et al. 2020; imagenet100.txt of HobbitLong/CMC at bc687a26), in its order, whose
+    first ten are ImageIDC. IDC has the same list as class100.txt (a copy is in orangenuinee/RDED at 8e1f298f), and
+    Minimax Diffusion's data.py reads it. RDED takes IDC's subset, too, but calls its folders 00000 to 00099.
+    """
+    with IMAGENET.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    names = {wnid: name for rows in SUBSETS.values() for wnid, _, name in rows}
+    rows = {row["wnid"]: (row["wnid"], int(row["index"]), names.get(row["wnid"], row["name"])) for row in table}
+    hundred = sorted((int(row["imagenet100"]), row["wnid"]) for row in table if row["imagenet100"])
+    return {"imagenet100": [rows[wnid] for _, wnid in hundred], "imagenet1k": list(rows.values())}
+
+
+SUBSETS |= _read_imagenet()

@@ -13,8 +13,8 @@ import yaml
 from dgs_utils.images.portable_names import CONFIGS
 from dgs_utils.methods import METHODS, MODE_GUIDED
 from dgs_utils.params import STAGES
+from dgs_utils.params.subsets import SUBSETS
 
-IMAGENET = ("imagewoof", "imagenette", "imageidc")
 NOTES = {
     "imagenet": "The classes, and the images that the generator and the classifiers were trained on, are ImageNet's, "
                 "whose terms of access allow non-commercial research and education only "
@@ -120,7 +120,7 @@ def licence_notes(manifests: dict[str, dict[str, Any]], table: pd.DataFrame) -> 
     prepare = manifests.get("00_prepare", {}).get("params", {})
     generators = set(table["generator"])
     pretrained = prepare.get("base_model") not in (None, "train", "none")
-    applies = {"imagenet": prepare.get("dataset") in IMAGENET,
+    applies = {"imagenet": prepare.get("dataset") in SUBSETS,
                "dit": pretrained and generators & {"dit", "plain", "minimax", *MODE_GUIDED},
                "originals": generators == {"originals"}}
     return [NOTES[name] for name, holds in applies.items() if holds]

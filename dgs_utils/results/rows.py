@@ -29,6 +29,7 @@ NETWORK_TITLES = {
     "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18",
 }
 DATASET_TITLES = {"imagewoof": "ImageWoof", "imagenette": "ImageNette", "imageidc": "ImageIDC",
+                  "imagenet100": "ImageNet-100", "imagenet1k": "ImageNet-1k",
                   "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 NUMBERS = ("ipc", "best", "last", "n_test")  # columns without which a row is no result
 METHOD_LABELS = {name: method.label for name, method in METHODS.items()}

@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 def test_subsets_are_the_published_ones_in_label_order():
-    found = {name: [(index, wnid) for wnid, index, _ in table] for name, table in SUBSETS.items()}
+    found = {name: [(index, wnid) for wnid, index, _ in SUBSETS[name]] for name in PUBLISHED}
     assert found == {name: list(table.items()) for name, table in PUBLISHED.items()}
 
 
@@ -46,10 +46,17 @@ def test_subsets_agree_with_torchvision_s_class_names():
 
 def test_indices_sort_as_their_wnids():
     """ImageNet's 1,000 classes are numbered in the order of their wnids."""
-    table = sorted((wnid, index) for rows in SUBSETS.values() for wnid, index, _ in rows)
-    indices = [index for _, index in table]
-    assert indices == sorted(indices)
-    assert len(set(indices)) == len(indices) == 30
+    assert [wnid for wnid, *_ in SUBSETS["imagenet1k"]] == timm.data.ImageNetInfo().label_names()
+    table = sorted({(wnid, index) for rows in SUBSETS.values() for wnid, index, _ in rows})
+    assert [index for _, index in table] == list(range(1000))
+
+
+def test_imagenet_100_is_cmc_s_in_its_order():
+    """Its first ten are ImageIDC, as in IDC's list of a hundred."""
+    wnids = [wnid for wnid, *_ in SUBSETS["imagenet100"]]
+    assert SUBSETS["imagenet100"][:10] == SUBSETS["imageidc"]
+    assert len(set(wnids)) == 100
+    assert (wnids[10], wnids[50], wnids[-1]) == ("n01735189", "n02259212", "n02090622")
 
 
 # ---- Both columns of a stage 00 --------------------------------------------------------------------------------------

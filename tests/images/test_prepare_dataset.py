@@ -90,7 +90,7 @@ def imagenet_root(root: Path, wnids: list[str], val: int = 50) -> Path:
 
 
 def test_any_subset_from_an_imagenet_root(tmp_path):
-    subsets = {name: [row[0] for row in rows] for name, rows in SUBSETS.items()}
+    subsets = {name: [row[0] for row in SUBSETS[name]] for name in ("imagewoof", "imagenette", "imageidc")}
     root = imagenet_root(tmp_path / "imagenet", [*sum(subsets.values(), []), "n00000001"])  # noqa: RUF017
     values = {"split": "imagenet", "root": str(root), "classifier_weights": "IMAGENET1K_V1", "base_model": "x.pt"}
     for name, wnids in subsets.items():
@@ -108,6 +108,19 @@ def test_any_subset_from_an_imagenet_root(tmp_path):
     assert warning == ("imageidc with split 'imagenet' has 20 train and 499 val images here, unknown train and 500 "
                        "val in the published protocol; the first class that differs is n02107142, with 2 train and 49 "
                        "val here and unknown train and 50 val there")
+
+
+def test_all_of_imagenet_and_its_hundred_from_an_imagenet_root(tmp_path):
+    root = imagenet_root(tmp_path / "imagenet", [row[0] for row in SUBSETS["imagenet1k"]], val=1)
+    values = {"split": "imagenet", "root": str(root), "classifier_weights": "IMAGENET1K_V1", "base_model": "x.pt"}
+    for name in ("imagenet100", "imagenet1k"):
+        (tmp_path / name).mkdir()
+        [warning] = index_originals(validate("00_prepare", {"dataset": name, **values}), tmp_path / name)
+        count = len(SUBSETS[name])
+        assert f"has {2 * count} train and {count} val images here, unknown train and {50 * count} val in" in warning
+        classes = classes_of(tmp_path / name)
+        assert list(classes[["class", "index", "name"]].itertuples(index=False, name=None)) == SUBSETS[name]
+        assert classes["condition"].tolist() == classes["index"].tolist()
 
 
 def test_any_wnids_from_an_imagenet_root(tmp_path):
