@@ -32,6 +32,7 @@ from dgs_utils.images.classes import (
     read_classes,
     write_model_indices,
 )
+from dgs_utils.images.hub_datasets import pinned
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import PrepareParams
 from dgs_utils.params.base import validated
@@ -113,6 +114,7 @@ def index_originals(run: Run) -> pd.DataFrame:
     """
     for warning in prepare_dataset.index_originals(run.params, run.folder, run.progress):
         run.warn(warning)
+    run.params = run.params.model_copy(update={"root": pinned(run.params.root, run.folder)})
     counts = read_table(run.folder / "originals.csv").pivot_table("file_name", "class", "split", "count", fill_value=0)
     return read_classes(run.folder)[["label", "class", "name"]].merge(counts, on="class").set_index("label")
 

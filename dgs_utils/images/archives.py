@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from dgs_utils.images.folder_roles import SPLITS
@@ -69,15 +69,7 @@ def unpack(archive: Path, target: Path) -> None:
     """
     limit, total = _max_bytes(archive), 0
     with _members(archive) as members:
-        if len(members) > MAX_FILES:
-            raise ValueError(f"{archive} holds more than {MAX_FILES:,} files; if you trust it, unpack it, and give the "
-                             f"folder")
-        for member in members:
-            path = check_relative(member.name, f"{archive}: a member")
-            if any(map(is_hidden, path.parts)):
-                continue
-            if member.is_link:
-                raise ValueError(f"{archive} holds {member.name}, which is a link or device; pack the files themselves")
+        for member, path in _checked(archive, members):
             output = target / path
             if output.exists():
                 if looks_like_image(output):
@@ -95,6 +87,31 @@ def unpack(archive: Path, target: Path) -> None:
                     if total > limit:
                         raise _too_large(archive)
                     file.write(block)
+
+
+def check_archive(archive: Path) -> None:
+    """Check the names and sizes of what is in an archive that another library reads, as `unpack` does.
+
+    Raises:
+        ValueError: as `unpack`.
+    """
+    with _members(archive) as members:
+        for _ in _checked(archive, members):
+            pass
+
+
+def _checked(archive: Path, members: list[Member]) -> Iterator[tuple[Member, PurePosixPath]]:
+    """Yield the visible members with their paths, after checking these."""
+    if len(members) > MAX_FILES:
+        raise ValueError(f"{archive} holds more than {MAX_FILES:,} files; if you trust it, unpack it, and give the "
+                         f"folder")
+    for member in members:
+        path = check_relative(member.name, f"{archive}: a member")
+        if any(map(is_hidden, path.parts)):
+            continue
+        if member.is_link:
+            raise ValueError(f"{archive} holds {member.name}, which is a link or device; pack the files themselves")
+        yield member, path
 
 
 def _max_bytes(archive: Path) -> int:

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dgs_utils.images import hub_datasets
 from dgs_utils.images.archives import is_archive, unpack_all
 from dgs_utils.images.download import fetch
 from dgs_utils.images.scan import count_images, list_folder
 from dgs_utils.params import PrepareParams
 from dgs_utils.store.atomic import atomic
 from dgs_utils.store.partial_results import verify_or_remove, write_verified
-from dgs_utils.store.paths import resolve_path
+from dgs_utils.store.paths import HUB_DATASETS, resolve_path
 
 DOWNLOADS = ".download"  # folder of what torchvision downloads, in a stage folder until it is written as images
 FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -29,8 +30,14 @@ FASTAI_ARCHIVES = {  # (data set, shorter side) -> address, checksum; those of I
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
-def open_dataset(params: PrepareParams, folder: Path, progress: Callable) -> Path:
+def open_dataset(params: PrepareParams, folder: Path, progress: Callable, warn: Callable[[str], None]) -> Path:
     """Return the folder with a data set's images, which are written into the stage folder if they are no files yet.
+
+    Args:
+        params: with dataset, root, archive and classes.
+        folder: the stage folder.
+        progress: wraps iterables that take long.
+        warn: receives a sentence for what is left out or assumed.
 
     Raises:
         ValueError: an unknown root, or a download or archive that failed.
@@ -42,7 +49,7 @@ def open_dataset(params: PrepareParams, folder: Path, progress: Callable) -> Pat
     if params.dataset == "cifar10" and not params.root:
         cure = "its images elsewhere and point prepare.root at a folder with train and val, or at train.zip and val.zip"
         return _write_torchvision("CIFAR10", "CIFAR-10", folder, progress, f"{cure} in one")
-    return _open_files(params, folder, progress)
+    return _open_files(params, folder, progress, warn)
 
 
 def _write_digits(folder: Path, progress: Callable) -> Path:
@@ -98,9 +105,15 @@ def _write_images(root: Path, images: np.ndarray, labels: np.ndarray, progress: 
     return root
 
 
-def _open_files(params: PrepareParams, folder: Path, progress: Callable) -> Path:
-    """Open a folder of images; an archive, or all of a folder that holds nothing else, is unpacked first."""
-    if params.root:
+def _open_files(params: PrepareParams, folder: Path, progress: Callable, warn: Callable[[str], None]) -> Path:
+    """Open a folder of images; an archive, or all of a folder that holds nothing else, is unpacked first.
+
+    Images of the hub, of parquet files and of webdataset archives are written as files.
+    """
+    target, column = folder / "images", ""
+    if params.root.startswith(HUB_DATASETS):
+        root, column = hub_datasets.download(params.root, folder)
+    elif params.root:
         root = resolve_path(params.root)
         if not root.exists():
             raise ValueError(f"prepare.root is {root}, which does not exist; give a folder, a .zip or a .tgz")
@@ -109,10 +122,14 @@ def _open_files(params: PrepareParams, folder: Path, progress: Callable) -> Path
     else:
         raise ValueError(f"prepare.root is empty and {params.dataset} cannot be downloaded; "
                          f"give the folder with its images")
+    if params.root.startswith(HUB_DATASETS) or hub_datasets.holds_packed_images(root):
+        if not verify_or_remove(target):
+            with write_verified(target) as partial:
+                hub_datasets.write_images(root, partial, params.class_folders(), column, progress, warn)
+        return target
     archives = [root] if root.is_file() else archives_in(root)
     if not archives or (root.is_dir() and count_images(root)):  # beside images, an archive is an old copy
         return root
-    target = folder / "images"
     if not verify_or_remove(target):
         with write_verified(target) as partial:
             partial.mkdir(parents=True)

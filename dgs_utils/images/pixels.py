@@ -11,6 +11,7 @@ What a file holds besides RGB is defined here and nowhere else:
 * several frames: the first; colour profiles: not applied, as in other training code.
 """
 
+import io
 import re
 import shutil
 import warnings
@@ -88,6 +89,16 @@ def is_image(path: Path) -> bool:
             return True
     except Exception:  # a decoder that chokes on a foreign file has its own kinds of errors
         return False
+
+
+def suffix_of_image(data: bytes | None) -> str:
+    """Return the suffix of the format of an image's bytes, such as ".png"; "" where they are none."""
+    try:
+        with Image.open(io.BytesIO(data or b""), formats=image_formats()) as image:
+            kind = image.format
+    except Exception:  # as in `is_image`
+        return ""
+    return COMMON.get(kind) or next(end for end, name in Image.registered_extensions().items() if name == kind)
 
 
 def read_header(path: Path) -> Header:

@@ -39,9 +39,10 @@ def index_originals(params: PrepareParams, folder: Path, progress: Callable = no
     Raises:
         ValueError: unknown root, a class without images, or a split that the images do not allow.
     """
-    root = open_dataset(params, folder, progress)
+    notes = list[str]()
+    root = open_dataset(params, folder, progress, notes.append)
     listing = find_images(root, _wanted(params))
-    table, notes = listing.table, list(listing.notes)
+    table, notes = listing.table, [*notes, *listing.notes]
     splits = set(table["split"]) if "split" in table else set()
     if splits >= {"val", "test"}:
         notes += [f"{root}: {(table['split'] == 'test').sum()} images of test are left out"]

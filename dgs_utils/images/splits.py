@@ -11,12 +11,12 @@ from dgs_utils.runtime.seeds import numpy_rng
 
 # Images of each class, in label order [F §1.2]: ImageNet's train split (its val split has 50 of each class; where
 # train counts are not known, 0), and the train folders of fastai's archives, which hold the same images in all.
-IMAGENET_TRAIN = {name: (0,) * len(rows) for name, rows in SUBSETS.items()} | {
+IMAGENET_TRAIN: dict[str, tuple[int, ...]] = {name: (0,) * len(rows) for name, rows in SUBSETS.items()} | {
     "imagewoof": (1300, 1300, 1300, 1300, 1300, 754, 1300, 1300, 1300, 1300),
     "imagenette": (1300, 1300, 1300, 1194, 1300, 1300, 1300, 1300, 1300, 1300),
 }
 IMAGENET_VAL = 50
-FASTAI_TRAIN = {
+FASTAI_TRAIN: dict[str, tuple[int, ...]] = {
     "imagewoof": (943, 949, 921, 932, 941, 580, 942, 940, 949, 928),
     "imagenette": (963, 955, 993, 858, 941, 956, 961, 931, 951, 960),
 }

@@ -1,5 +1,6 @@
 """Pools of images that exist already: a folder, or several folders and archives as one pool."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from dgs_utils.images.archives import unpack
+from dgs_utils.images.hub_datasets import download, holds_packed_images, pinned, write_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.store.atomic import atomic
-from dgs_utils.store.paths import resolve_path
+from dgs_utils.store.paths import HUB_DATASETS, resolve_path
 from dgs_utils.store.session import Run
 
 
@@ -21,8 +23,8 @@ def list_folder(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     ``index`` counts in natural file order.
     """
     roots = run.params.root
-    if isinstance(roots, list) or resolve_path(roots).is_file():
-        return merge_folders(run, list(map(resolve_path, [roots] if isinstance(roots, str) else roots)), classes)
+    if isinstance(roots, list) or _is_packed(roots):
+        return merge_folders(run, [roots] if isinstance(roots, str) else roots, classes)
     root = resolve_path(roots)
     images = _read_images(run, root, classes)
     table = images.table[["file_name", "class"]].copy()
@@ -36,11 +38,17 @@ def images_root(run: Run) -> Path:
     stage's own.
     """
     root = run.params.root
-    in_place = run.params.generator == "folder" and isinstance(root, str) and not resolve_path(root).is_file()
+    in_place = run.params.generator == "folder" and isinstance(root, str) and not _is_packed(root)
     return resolve_path(root) if in_place else run.folder
 
 
-def merge_folders(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.DataFrame:
+def _is_packed(root: str) -> bool:
+    """Return whether images are in an archive, in tables or on the hub, and so have to be written as files first."""
+    path = resolve_path(root)
+    return root.startswith(HUB_DATASETS) or path.is_file() or (path.is_dir() and holds_packed_images(path))
+
+
+def merge_folders(run: Run, roots: list[str], classes: pd.DataFrame) -> pd.DataFrame:
     """Copy several folders or archives of images into one pool, ``images/<class>/<index>-<generator>.<suffix>``.
 
     A generator has the name of its folder or archive. Generators take turns in each class, so that the first
@@ -52,17 +60,17 @@ def merge_folders(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.Data
     Raises:
         ValueError: no roots, two of the same name, or one without images of a class.
     """
-    names = [root.name.partition(".")[0] if root.is_file() else root.name for root in roots]
+    names = list(map(_generator_of, roots))
     if not roots or len(set(names)) < len(names):
         raise ValueError(f"pool.root is {run.params.root}; give folders or archives, each of a name of its own")
     parts = []
     for root, name in zip(roots, names, strict=True):
-        folder = root
-        if root.is_file():
+        folder = resolve_path(root)
+        if _is_packed(root):
             folder = run.folder / "unpacked" / name
             with atomic(folder) as partial:  # replaces what a killed run left
                 partial.mkdir(parents=True)
-                unpack(root, partial)
+                _unpack(run, root, partial, list(classes["class"]))
         images = _read_images(run, folder, classes)
         parts.append(images.table[["class"]].assign(generator=name, source=images.table["file_name"],
                                                     path=images.paths))
@@ -76,6 +84,25 @@ def merge_folders(run: Run, roots: list[Path], classes: pd.DataFrame) -> pd.Data
     table["file_name"] = copy_images(run, table["path"], names)
     shutil.rmtree(run.folder / "unpacked", ignore_errors=True)
     return table[["file_name", "class", "label", "index", "generator", "source"]]
+
+
+def _generator_of(root: str) -> str:
+    """Return the name of a folder, archive or data set of the hub, without suffixes and revision."""
+    if root.startswith(HUB_DATASETS):
+        return re.split("[@#]", root)[0].rpartition("/")[2]
+    path = resolve_path(root)
+    return path.name.partition(".")[0] if path.is_file() else path.name
+
+
+def _unpack(run: Run, root: str, target: Path, classes: list[str]) -> None:
+    """Write the images of an archive, of tables or of a data set of the hub into a folder."""
+    path, column = resolve_path(root), ""
+    if root.startswith(HUB_DATASETS):
+        path, column = download(root, run.folder)
+        run.params = run.params.model_copy(update={"root": pinned(run.params.root, run.folder)})
+    elif path.is_file() and not holds_packed_images(path):
+        return unpack(path, target)
+    write_images(path, target, classes, column, run.progress, run.warn)
 
 
 def _read_images(run: Run, root: Path, classes: pd.DataFrame) -> ImageSet:

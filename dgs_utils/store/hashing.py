@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dgs_utils.store.paths import outputs_root, resolve_path
+from dgs_utils.store.paths import HUB_DATASETS, outputs_root, resolve_path
 
 STORE_NAME = ".digests.sqlite"
 UNCACHED_MAX_BYTES = 2**20  # a file of up to so many bytes is read each time
@@ -110,7 +110,7 @@ def content_id(value: str, only: Iterable[str] = ()) -> str:
     Returns:
         "sha256:…" in place of a path that exists; the value itself where it names none.
     """
-    if value in RESERVED_VALUES:
+    if value in RESERVED_VALUES or value.startswith(HUB_DATASETS):
         return value
     path = resolve_path(value)
     if os.path.exists(path):

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+HUB_DATASETS = "hf://datasets/"  # how the address of a data set of the hub begins
 _workspaces: dict[str, Path] = {}  # by current folder; plans of many thousand nodes ask for each
 
 REPO_ROOT = Path(__file__).parents[2]  # the folder around the package: with notebooks and params in a checkout

@@ -19,7 +19,7 @@ from dgs_utils.params.difficulty import NOTHING_HELD_OUT
 from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.params.types import is_library_network
 from dgs_utils.store.node import Node
-from dgs_utils.store.paths import resolve_path
+from dgs_utils.store.paths import HUB_DATASETS, resolve_path
 
 
 def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | None = None) -> None:
@@ -197,6 +197,8 @@ def _count_images(what: str, text: str, classes: list[str], enough: int) -> dict
         ValueError: the folder is missing.
     """
     root = resolve_path(text)
+    if text.startswith(HUB_DATASETS):
+        return {}
     if not text or not root.exists():
         raise ValueError(f"{what} is {f'{root}, which does not exist' if text else 'empty'}; give the folder of "
                          f"the images")

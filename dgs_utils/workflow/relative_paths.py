@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dgs_utils.params import STAGES
-from dgs_utils.store.paths import REPO_ROOT, resolve_path, workspace
+from dgs_utils.store.paths import HUB_DATASETS, REPO_ROOT, resolve_path, workspace
 
 # A name, or a path, or both.
 MAYBE_PATH = {"base_model", "classifier", "classifier_weights", "scorers", "features", "class_weights"}
@@ -33,7 +33,7 @@ def resolve_parameter(stage: str, name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [resolve_parameter(stage, name, item, folder) for item in value]
     paths = {*STAGES[stage].fields_tagged("folder"), *STAGES[stage].fields_tagged("external")}
-    if not isinstance(value, str) or not value or name not in paths:
+    if not isinstance(value, str) or not value or name not in paths or value.startswith(HUB_DATASETS):
         return value
     if name in ("scorers", "features") and ":" in value:  # network:weights
         network, _, weights = value.rpartition(":")
