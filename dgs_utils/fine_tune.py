@@ -54,7 +54,8 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
     Args:
         base: the model; it is given DiffFit's scales, trained in place and moved to the device.
         latents: the training set, with labels from 0.
-        conditions: shape (classes,), the model's label of each class; None where they are the set's own.
+        conditions: shape (classes,), the model's label of each class; None where they are the set's own, for a model
+            of as many classes.
         device: where to train.
         progress: wraps the steps.
         settings: epochs, steps, batch_size, learning_rate, ema_decay, criteria, memory_size, weight_representative,
@@ -69,7 +70,11 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         FloatingPointError: the loss became NaN or infinite.
     """
     params = validated(FineTuneParams, settings).with_defaults(OWN_IMAGES)
-    known = range(int(latents.labels.max()) + 1) if conditions is None else conditions
+    classes = int(latents.labels.max()) + 1
+    if conditions is None and classes != base.config.num_classes:
+        raise ValueError(f"conditions is None, but the DiT has {base.config.num_classes:,} classes, and the latents "
+                         f"have {classes}; give the DiT's label of each class")
+    known = range(classes) if conditions is None else conditions
     model = with_difffit(base, params).to(resolve_device(device))
     trainer = trainer_of(model, latents, known, params)
     average = trainer.run(progress=progress)

@@ -22,6 +22,7 @@ from dgs_utils.classifiers.training import EpochCallback, predict_logits
 from dgs_utils.diffusion import dit_weights
 from dgs_utils.diffusion.autoencoder import Autoencoder, load_autoencoder, store_autoencoder
 from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.label_rows import add_new_labels, read_starts
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer, ema_warning
 from dgs_utils.images import prepare_dataset
@@ -47,8 +48,6 @@ from dgs_utils.store.checkpoint import Checkpointer
 from dgs_utils.store.partial_results import verify_or_remove, write_verified, write_verified_csv
 from dgs_utils.store.paths import resolve_path
 from dgs_utils.store.session import Run
-
-LABEL_DROPOUT = 0.1  # share of labels that a DiT trained here does not see, as published; guidance needs it
 
 # ---- Latents and diffusion models ------------------------------------------------------------------------------------
 
@@ -96,7 +95,7 @@ def _train_dit(latents: Latents, classes: int, params: PrepareParams, progress: 
 def fresh_dit(params: PrepareParams, channels: int, side: int, classes: int) -> DiT:
     """Return a DiT with initial weights from torch's global rng, for latents (channels, side, side)."""
     config = {"input_size": side, "in_channels": channels, "num_classes": classes,
-              "class_dropout": LABEL_DROPOUT}
+              "class_dropout": dit_weights.LABEL_DROPOUT}
     return DiT.from_size(params.dit_size, **config) if params.dit_size else DiT(**_own_size(params), **config)
 
 
@@ -249,12 +248,16 @@ def _open_classifier(run: Run) -> Classifier:
     return open_scorer_folder(folder if (folder / "config.json").is_file() else folder / "classifier", run.warn)
 
 
-def _write_indices(run: Run, column: str, model: str, count: int, names: Sequence[str]) -> None:
-    """Write the model's index of each class to the class table (see `classes.model_indices`)."""
+def _write_indices(run: Run, column: str, model: str, count: int, names: Sequence[str],
+                   new: Sequence[str] = ()) -> None:
+    """Write the model's index of each class to the class table: known ones (`classes.model_indices`), then new ones."""
     given = read_class_index(resolve_path(run.params.class_index)) if run.params.class_index else {}
-    numbers = model_indices(model, list(read_classes(run.folder)["class"]), count, list(names), column=column,
-                            given=given.get(column))
-    write_model_indices(run.folder, column, numbers)
+    classes = list(read_classes(run.folder)["class"])
+    known = [name for name in classes if name not in new]
+    numbers = dict(zip(known, model_indices(model, known, count, list(names), column=column, given=given.get(column)),
+                       strict=True))
+    numbers |= {name: count + place for place, name in enumerate(new)}
+    write_model_indices(run.folder, column, [numbers[name] for name in classes])
 
 
 def fetch_autoencoder(run: Run) -> Autoencoder:
@@ -281,14 +284,19 @@ def fetch_base_model(run: Run, autoencoder: Autoencoder) -> None:
             fresh_dit(params, autoencoder.channels, side, len(read_classes(run.folder)))
     if params.base_model in ("train", "none"):
         return
-    saved = verify_or_remove(target)
+    saved, starts = verify_or_remove(target), read_starts(run.folder, params.class_index)
     if not saved:
         model = dit_weights.load_dit(params.base_model, params.dit_size, _own_size(params),
-                                 frequencies=params.dit_frequencies, side=side, warn=run.warn)
-        dit_weights.check_fit(model, params.base_model, autoencoder.channels, side)
-    count = DiT.load_config(target)["num_classes"] if saved else model.config.num_classes
-    _write_indices(run, "condition", params.base_model, count, class_names_of_model(resolve_path(params.base_model)))
+                                     frequencies=params.dit_frequencies, side=side, warn=run.warn,
+                                     classes=len(read_classes(run.folder)) - len(starts))
+        dit_weights.check_fit(model, params.base_model, autoencoder.channels, side, autoencoder.factor)
+    names = class_names_of_model(resolve_path(params.base_model))
+    count = DiT.load_config(target)["num_classes"] - len(starts) if saved else model.config.num_classes
+    _write_indices(run, "condition", params.base_model, count, names, list(starts))
     if not saved:
+        print(f"{params.base_model}: a DiT of {count:,} classes for images of {params.image_size} pixels a side"
+              f"{'' if model.config.class_dropout else ', without a label for no class'}")
+        add_new_labels(run, model, starts, names)
         with write_verified(target) as partial:
             model.save_pretrained(partial)
 

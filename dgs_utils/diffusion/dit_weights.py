@@ -26,13 +26,15 @@ from dgs_utils.diffusion.published_dit import HUB_REPOSITORIES, download_hint, f
 
 # A name that every DiT has, by the original code and by diffusers.
 ORIGINAL, DIFFUSERS = "x_embedder.proj.weight", "transformer_blocks.0.norm1.linear.weight"
+LABEL_DROPOUT = 0.1  # share of labels that published DiTs, and those trained here, do not see; guidance needs it
+LABELS = "y_embedder.embedding_table.weight"
 OWN_EMBEDDER = "blocks.1.embedder.t_embedder.mlp.0.weight"  # of a model whose blocks have embedders of their own
 PROCESS = {"prediction_type": "epsilon", "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
            "num_train_timesteps": 1000}
 
 
 def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = None, *, frequencies: str = "",
-             side: int = 0, warn: Warn = warnings.warn) -> DiT:
+             side: int = 0, warn: Warn = warnings.warn, classes: int = 0) -> DiT:
     """Return a DiT with published weights, set to evaluation.
 
     Args:
@@ -45,6 +47,7 @@ def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = Non
         frequencies: of the timesteps, "original" or "diffusers"; "" if the format defines them.
         side: of the latents, for a checkpoint without a position table.
         warn: called with a sentence for each thing that was stripped or assumed.
+        classes: that need labels of the model's own; a checkpoint with as many rows has none for "no class".
 
     Raises:
         ValueError: no such file, no DiT, one of another size, or size, side or frequencies are unknown.
@@ -59,7 +62,7 @@ def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = Non
     elif source.is_dir():
         model = _load_folder(source, frequencies)
     else:
-        model = _load_file(source, size, own_size or {}, frequencies, side, warn)
+        model = _load_file(source, size, own_size or {}, frequencies, side, warn, classes)
     shape = {name: model.config[name] for name in ("patch_size", "hidden_size", "depth")}
     if size and DIT_SIZES[size] != shape | {"num_heads": model.config.num_heads}:
         raise ValueError(f"{path} is no {size}; {_size_hint(shape)}")
@@ -70,7 +73,7 @@ def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = Non
     return model.eval()
 
 
-def check_fit(model: DiT, path: str, channels: int, side: int) -> None:
+def check_fit(model: DiT, path: str, channels: int, side: int, factor: int = 1) -> None:
     """Raise ValueError if a model was not made for latents of so many channels and such a side.
 
     Args:
@@ -78,17 +81,21 @@ def check_fit(model: DiT, path: str, channels: int, side: int) -> None:
         path: of its weights, for messages.
         channels: of the latents.
         side: of the latents.
+        factor: pixels of an image a side for each of the latents'.
     """
     made_for = model.config.in_channels, model.config.input_size
     if made_for != (channels, side):
         theirs, ours = (f"{c} channels and side {s}" for c, s in (made_for, (channels, side)))
+        cure = (f"set prepare.image_size to {made_for[1] * factor}, the size of its images" if made_for[0] == channels
+                else "choose those that it was trained with")
         raise ValueError(f"{path} was made for latents of {theirs}, but prepare.autoencoder and prepare.image_size "
-                         f"lead to {ours}; choose those that it was trained with")
+                         f"lead to {ours}; {cure}")
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
-def _load_file(source: Path, size: str, own_size: Mapping[str, int], frequencies: str, side: int, warn: Warn) -> DiT:
+def _load_file(source: Path, size: str, own_size: Mapping[str, int], frequencies: str, side: int, warn: Warn,
+               classes: int) -> DiT:
     tensors = read_tensors(source)
     # Of several networks the moving average is sampled, as in the original.
     state = select_state_dict(tensors, {ORIGINAL, DIFFUSERS}, source, warn, prefer_average=True)
@@ -101,8 +108,8 @@ def _load_file(source: Path, size: str, own_size: Mapping[str, int], frequencies
         raise ValueError(f"{source} has no {ORIGINAL} and no {DIFFUSERS}, so it holds no DiT; it has "
                          f"{', '.join(list(tensors)[:3])} …; give DiT-XL-2-256x256.pt or alike")
     try:
-        patches, labels, inner, bias = (state[name] for name in (
-            ORIGINAL, "y_embedder.embedding_table.weight", "blocks.0.mlp.fc1.weight", "final_layer.linear.bias"))
+        patches, _, inner, bias = (state[name] for name in (
+            ORIGINAL, LABELS, "blocks.0.mlp.fc1.weight", "final_layer.linear.bias"))
     except KeyError as error:
         raise ValueError(f"{source} lacks {error.args[0]}; it is a part of a DiT, or one of another kind") from None
     if patches.dim() != 4 or inner.dim() != 2:
@@ -113,21 +120,36 @@ def _load_file(source: Path, size: str, own_size: Mapping[str, int], frequencies
     numbers = DIT_SIZES[size] if size else own_size
     if any(numbers.get(name) != number for name, number in shape.items()):
         raise ValueError(f"{source} is no {size or 'DiT of the size given'}; {_size_hint(shape)}")
-    if len(labels) == 1000:
-        raise ValueError(f"{source} has 1,000 rows of labels, as many as ImageNet has classes, and so none for no "
-                         f"class, which guidance needs; give a DiT that was trained with label dropout")
+    state, dropout = _with_null_row(state, classes, source, warn)
     channels, outputs = patches.shape[1], len(bias) / shape["patch_size"] ** 2
     if outputs not in (channels, 2 * channels):
         raise ValueError(f"{source} returns {outputs:g} channels for {channels}, which are neither noise alone nor "
                          f"noise and variance; it is a model of another kind")
     model = DiT(input_size=_latent_side(state, shape["patch_size"], side, source, warn), in_channels=channels,
-                num_classes=len(labels) - 1, mlp_ratio=len(inner) / len(patches), learn_sigma=outputs > channels,
+                num_classes=len(state[LABELS]) - 1, class_dropout=dropout,
+                mlp_ratio=len(inner) / len(patches), learn_sigma=outputs > channels,
                 frequency_shift=shift, norm_eps=norm_eps, own_embedders=OWN_EMBEDDER in state, **numbers)
     scaled_blocks = count_blocks({name: tensor for name, tensor in state.items() if "gamma" in name})
     try:
         return fold(add_difffit(model, scaled_blocks).load_original(state))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _with_null_row(state: dict[str, torch.Tensor], classes: int, source: Path, warn: Warn,
+                   ) -> tuple[dict[str, torch.Tensor], float]:
+    """Return weights that have a row for "no class", and the label dropout that they were trained with.
+
+    A model that was trained without label dropout has no such row; it gets one of zeros, which nothing reads.
+    """
+    rows = len(state[LABELS])
+    if rows not in (1000, classes):  # as many as ImageNet has classes, or as the data set's need
+        return state, LABEL_DROPOUT
+    warn(f"{source} has {rows:,} rows of labels, as many as there are classes, and so none for no class; set "
+         f"pool.guidance to 1, or give a DiT that was trained with label dropout")
+    tables = {name: torch.cat([table, torch.zeros_like(table[:1])]) for name, table in state.items()
+              if name.endswith(LABELS)}
+    return state | tables, 0.0
 
 
 def _latent_side(state: Mapping[str, torch.Tensor], patch: int, side: int, source: Path, warn: Warn) -> int:

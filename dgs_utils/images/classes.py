@@ -19,6 +19,10 @@ from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.session import Run
 
 COLUMNS = ("index", "condition")  # a class's number in the scorer's output, and in the diffusion model
+START = "start"  # what the row of a class begins with that the diffusion model does not know; see `read_class_index`
+NEAREST, NULL, SCRATCH = "nearest", "null", "scratch"  # beside names, joined by +
+NEW_ROWS = (": a number, or for a new label what it begins with: names of known classes joined by +, nearest, null, or "
+            "scratch")
 AMBIGUOUS = {"cardigan", "crane", "maillot"}  # dog and jacket, bird and machine, two bathing suits
 
 
@@ -57,14 +61,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().lower()
 
 
-def read_class_index(path: Path) -> dict[str, dict[str, int]]:
+def read_class_index(path: Path) -> dict[str, dict[str, Any]]:
     """Return the indices of classes in models from a user's table: by column (`COLUMNS`), by class.
 
-    The table has a column class, and index, condition or both; an empty cell gives no index.
+    The table has a column class, and index, condition or both; an empty cell gives no index. A condition in words
+    stands under `START`: it says what a new label of the diffusion model begins with, ``null``, ``scratch``,
+    ``nearest``, or names of its classes, joined by + (`diffusion.label_rows`).
 
     Raises:
-        ValueError: no such file, a missing column, a class or an index twice, or an index that is no whole number from
-            0; the sentence names the row and the value.
+        ValueError: no such file, a missing column, a class or an index twice, or an index that is neither a whole
+            number from 0 nor such words; the sentence names the row and the value.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -74,7 +80,7 @@ def read_class_index(path: Path) -> dict[str, dict[str, int]]:
     if "class" not in table or not columns:
         raise ValueError(f"{path} has the columns {', '.join(table.columns)}; it needs class and index (the output of "
                          f"the scorer), condition (the label of the diffusion model), or both")
-    indices: dict[str, dict[str, int]] = {column: {} for column in columns}
+    indices: dict[str, dict[str, Any]] = {column: {} for column in columns}
     first_rows: dict[str, int] = {}
     for row, name in enumerate(to_nfc(name.strip()) for name in table["class"]):
         where = row_label(path, row)
@@ -85,6 +91,9 @@ def read_class_index(path: Path) -> dict[str, dict[str, int]]:
                              f"{row_label(path, first_rows[name]).rpartition(', ')[2]}; keep one row")
         for column in columns:
             text = table[column][row].strip()
+            if column == "condition" and re.search(r"[^\W\d_]|\d\s*\+\s*\d", text):
+                indices.setdefault(START, {})[name] = to_nfc(text)
+                continue
             if text and not re.fullmatch(r"[0-9]{1,9}", text):
                 raise ValueError(f"{where}: the {column} of class {name} is {text!r}; give a whole number from 0")
             owner = next((other for other, index in indices[column].items() if text and index == int(text)), None)
@@ -122,7 +131,7 @@ def model_indices(model: str, classes: Sequence[str], count: int, known: Sequenc
         if number is None:
             some = f" (such as {', '.join(known[:3])})" if known else ""
             cure = cure or (f"give its {column} there in prepare.class_index, a CSV file with the columns class and "
-                            f"{column}")
+                            f"{column}{NEW_ROWS if column == 'condition' else ''}")
             raise ValueError(f"class {name} is not known by its name to {model}, which has {size}{some}; {cure}")
         if count and number >= count:
             raise ValueError(f"class {name} has {column} {number}, but {model} has only {size}; correct "

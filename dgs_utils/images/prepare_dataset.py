@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from dgs_utils.images.builtin_datasets import FASHION, archives_in, open_dataset
-from dgs_utils.images.classes import class_names_of_model, imagenet_names, model_indices, read_class_index
+from dgs_utils.images.classes import START, class_names_of_model, imagenet_names, model_indices, read_class_index
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.imagefolder import find_images
 from dgs_utils.images.scan import to_nfc
@@ -111,7 +111,9 @@ def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
         classes["index"] = _provisional_indices(scorer, names, given, "index", unnamed)
     if params.base_model not in ("train", "none"):
         unnamed = not class_names_of_model(resolve_path(params.base_model))
-        classes["condition"] = _provisional_indices(params.base_model, names, given, "condition", unnamed)
+        old = [name for name in names if name not in given.get(START, {})]
+        numbers = dict(zip(old, _provisional_indices(params.base_model, old, given, "condition", unnamed), strict=True))
+        classes["condition"] = [numbers.get(name, -1) for name in names]
     return classes
 
 

@@ -45,7 +45,7 @@ class PrepareParams(StageParams):
     dataset: Literal["digits", "fashion", "cifar10", "imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k",
                      "folder"] = Field("digits", description="data set; folder = your own images")
     root: ExternalFile = Field(
-        "", description='folder or archive (.zip, .tgz) with the images; "" = downloaded, or inside a package')
+        "", description='folder, archive or hf://datasets/OWNER/NAME with the images; "" = downloaded, or in a package')
     archive: Literal["full", "320", "160"] = Field(
         "full", description="archive of fastai that is downloaded: full size, or 320 or 160 pixels")
     split: Literal["holdout", "given", "fastai", "imagenet"] = Field(
@@ -55,7 +55,7 @@ class PrepareParams(StageParams):
     images_per_class: Count = Field(
         0, description="at most so many images of each class and split, the first ones by name; 0 = all")
     class_index: ExternalFile = Field(
-        "", description="CSV with each class's index (output of the scorer), condition (label of the DiT), or both")
+        "", description="CSV with each class's index (output of the scorer), condition (label of the DiT, or a new one)")
     image_size: Count = Field(
         0, description="pixels a side that the autoencoder sees; 0 = by data set: 8 for digits, 28, 32 or 256")
     channels: Literal[0, 1, 3] = Field(

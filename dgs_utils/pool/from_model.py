@@ -27,6 +27,7 @@ from dgs_utils.diffusion.autoencoder import Autoencoder, load_autoencoder
 from dgs_utils.diffusion.caching import enable_taylorseer
 from dgs_utils.diffusion.difffit import add_difffit, fold
 from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.label_rows import check_trained
 from dgs_utils.diffusion.latents import Latents
 from dgs_utils.diffusion.modes import kmeans_modes, stratified_modes
 from dgs_utils.diffusion.sampling import Guidance, ModeGuidance, sample
@@ -174,6 +175,8 @@ def blocks_of_shard(blocks: list[ImageBlock], shard: str) -> list[ImageBlock]:
 def _generate_blocks(run: Run, missing: list[ImageBlock]) -> None:
     """Sample block by block; decoding of one block, and encoding of its files, overlap with sampling of the next."""
     params = run.params
+    if "fine_tune" not in run.inputs:
+        check_trained(run.inputs["prepare"], params.generator)
     device, evaluations = resolve_device(), len(missing) * params.steps
     model = load_generator(run)
     guidance = Guidance(params.guidance, interval=tuple(params.guidance_interval))

@@ -125,9 +125,20 @@ def test_a_side_that_nothing_tells_is_asked_for(tmp_path, little):
         load_dit(str(tmp_path / "a.safetensors"), own_size=LITTLE)
 
 
+def test_a_table_without_a_row_for_no_class_gets_one_and_no_guidance(tmp_path, little):
+    """That of ImageNet's 1,000 classes, or of as many as the data set has; its labels are those of the checkpoint."""
+    state, told = little.state_dict(), []
+    state["y_embedder.embedding_table.weight"] = torch.randn(1000, 32)
+    torch.save(state, tmp_path / "a.pt")
+    found = load_dit(str(tmp_path / "a.pt"), own_size=LITTLE, warn=told.append)
+    assert (found.config.num_classes, found.config.class_dropout) == (1000, 0.0)
+    assert torch.equal(found.y_embedder.embedding_table.weight[:1000], state["y_embedder.embedding_table.weight"])
+    assert told == [f"{tmp_path}/a.pt has 1,000 rows of labels, as many as there are classes, and so none for no "
+                    f"class; set pool.guidance to 1, or give a DiT that was trained with label dropout"]
+
+
 @pytest.mark.parametrize(("change", "sentence"), [
     (lambda s: {"a": s, "b": s}, "holds such a network under 'a/' and under 'b/'; save one of them"),
-    (lambda s: s | {"y_embedder.embedding_table.weight": torch.zeros(1000, 32)}, "has 1,000 rows of labels, as many"),
     (lambda s: s | {"final_layer.linear.bias": torch.zeros(48)}, "returns 12 channels for 4, which are neither noise"),
     (lambda s: s | {"pos_embed": torch.zeros(1, 17, 32)}, "has 17 places in its pos_embed, which are no square"),
     (lambda s: s | {"mask_token": torch.zeros(1, 32)}, "holds mask_token, which this DiT does not have"),
@@ -139,7 +150,7 @@ def test_a_side_that_nothing_tells_is_asked_for(tmp_path, little):
     (lambda s: [1, 2], "holds no weights by name; save"),
     (lambda s: s | {"x_embedder.proj.weight": torch.zeros(32)}, r"weight of shape \(32,\), which embeds no patches of"),
     (lambda s: s | {"blocks.last.bias": torch.zeros(3)}, r"holds blocks\.last\.bias, which this DiT does not have"),
-], ids=["two", "no null class", "outputs", "places", "more", "norms", "NaN", "a part", "a block", "nothing", "a list",
+], ids=["two", "outputs", "places", "more", "norms", "NaN", "a part", "a block", "nothing", "a list",
         "no patches", "no number"])
 def test_what_is_no_dit_is_one_sentence(tmp_path, little, change, sentence):
     torch.save(change(little.state_dict()), tmp_path / "a.pt")
@@ -374,10 +385,10 @@ def test_models_for_other_latents_are_told(model):
     check_fit(model, "x.pt", channels=4, side=8)
     for values, sentence in (
             ({"side": 32}, r"x.pt was made for latents of 4 channels and side 8, but prepare.autoencoder and "
-                           r"prepare.image_size lead to 4 channels and side 32; choose those that it was trained with"),
+                           r"prepare.image_size lead to 4 channels and side 32; set prepare.image_size to 64, the"),
             ({"channels": 3}, r"lead to 3 channels and side 8")):
         with pytest.raises(ValueError, match=sentence):
-            check_fit(model, "x.pt", **{"channels": 4, "side": 8, **values})
+            check_fit(model, "x.pt", **{"channels": 4, "side": 8, "factor": 8, **values})
 
 
 def test_pickled_code_is_not_run(tmp_path, folder, model):

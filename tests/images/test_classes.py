@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import timm.data
+import torch
 import torchvision
 from oracle import draw_weights
 from safetensors.torch import save_file
@@ -102,6 +103,7 @@ def world(tmp_path, outputs):
         index_originals(run.params, run.folder)
         prepare.fetch_classifier(run)
         prepare.fetch_base_model(run, prepare.fetch_autoencoder(run))
+        opened.folder = run.folder
         table = read_table(run.folder / "classes.csv").set_index("class")
         return {name: tuple(table.loc[name, ["index", "condition"]]) for name in names.values()}
     return opened
@@ -143,6 +145,62 @@ def test_names_of_imagenet_fill_what_the_table_leaves_open(world):
 def test_what_a_model_does_not_know_is_one_sentence(world, models, table, sentence):
     with pytest.raises(ValueError, match=sentence):
         world(DOGS, table, **models)
+
+
+def test_new_labels_of_a_published_dit_begin_as_the_table_says(world):
+    """Here 10 classes that have no names: a mean of two, the model's "no class", and a random one."""
+    table = "class,condition\nbobtail,1 + 4\nspitz,null\nmops,scratch\n"
+    assert world(PETS, table, dit=10) == {"bobtail": (0, 10), "mops": (1, 11), "spitz": (2, 12)}
+    old = draw_weights(DiT(input_size=8, in_channels=1, num_classes=10, **OWN), seed=4).y_embedder
+    model = DiT.from_pretrained(world.folder / "dit")
+    before, rows = old.embedding_table.weight, model.y_embedder.embedding_table.weight
+    assert torch.equal(rows[:10], before[:10])
+    assert torch.equal(rows[13], before[10])  # "no class" stays the last
+    assert model.y_embedder.null == model.config.num_classes == 13
+    assert torch.equal(rows[10], (before[1] + before[4]) / 2)
+    assert torch.equal(rows[12], before[10])
+    assert 0.01 < rows[11].std() < 0.04
+    listed = read_table(world.folder / "new_labels.csv", ["labels"])
+    assert listed["labels"].tolist() == ["1 4", "", "10"]
+    assert world(PETS, table, dit=10) == {"bobtail": (0, 10), "mops": (1, 11), "spitz": (2, 12)}  # a run that resumes
+    assert torch.equal(DiT.from_pretrained(world.folder / "dit").y_embedder.embedding_table.weight, rows)
+
+
+def test_new_labels_by_names_of_imagenet_and_by_what_a_classifier_takes_the_originals_for(world, tmp_path):
+    network = torchvision.models.get_model(SCORER, weights=None, num_classes=1000)
+    with torch.no_grad():
+        network.classifier[-1].bias[321] = 1e3  # whatever it sees, it says 321
+    save_file(network.state_dict(), tmp_path / "knows.safetensors")
+    table = (f"class,condition\nbobtail,beagle + n02111889\nspitz,259\n"
+             f"mops,nearest {SCORER}:{tmp_path}/knows.safetensors\n")
+    assert world(PETS, table, dit=1000, scorer=0) == {"bobtail": (0, 1000), "mops": (1, 1001), "spitz": (2, 259)}
+    rows = DiT.from_pretrained(world.folder / "dit").y_embedder.embedding_table.weight
+    assert torch.equal(rows[1000], (rows[162] + rows[258]) / 2)
+    assert torch.equal(rows[1001], rows[321])
+    own = "class,index,condition\nbobtail,5,5\nspitz,259,259\nmops,254,nearest\n"
+    assert world(PETS, own, dit=1000, scorer=1000)["mops"] == (254, 1000)
+
+
+@pytest.mark.parametrize(("table", "sentence"), [
+    ("bobtail,beagle + colly", r"condition of class bobtail names 'colly', which is none of the 1,000 classes of .*"
+                               r"/dit.safetensors, such as n01440764, .*; name some of those, joined by \+, or write"),
+    ("bobtail,1 + 1000", "the condition of class bobtail names '1000', which is none of the 1,000 classes"),
+    ("bobtail,nearest", "asks for the nearest label of class bobtail, but the scorer is trained here and does not"),
+])
+def test_new_labels_that_begin_with_nothing_are_one_sentence(world, table, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        world(PETS, f"class,condition\n{table}\nmops,null\nspitz,null\n", dit=1000)
+
+
+def test_a_dit_that_has_no_label_for_no_class_says_so(world, capsys):
+    """Its table has as many rows as the data set classes, which its user has given all of."""
+    conditions = "class,condition\nbobtail,0\nmops,1\nspitz,2\n"
+    assert world(PETS, conditions, dit=2) == {"bobtail": (0, 0), "mops": (1, 1), "spitz": (2, 2)}
+    model = DiT.from_pretrained(world.folder / "dit")
+    assert (model.config.num_classes, model.config.class_dropout) == (3, 0.0)
+    printed = capsys.readouterr().out
+    assert "has 3 rows of labels, as many as there are classes, and so none for no class; set pool.guidance" in printed
+    assert "a DiT of 3 classes for images of 8 pixels a side, without a label for no class" in printed
 
 
 def test_models_that_are_trained_here_count_by_label(world):
