@@ -22,7 +22,7 @@ SYSTEM = {"__macosx", "__pycache__", "@eadir", "@tmp", "@recycle", "#recycle", "
           "lost+found", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 PUBLISHED = {"metadata.csv", "README.md", "manifests"}  # files by which a published set is recognised
 OWN = VOLATILE | {"manifests", "README.md", "thresholds.csv", "results.csv", "losses.csv", "report.csv",
-                  ".card"}
+                  "croissant.json", ".card"}
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 

@@ -55,7 +55,7 @@ class PrepareParams(StageParams):
     images_per_class: Count = Field(
         0, description="at most so many images of each class and split, the first ones by name; 0 = all")
     class_index: ExternalFile = Field(
-        "", description="CSV with each class's index (output of the scorer), condition (label of the DiT, or a new one)")
+        "", description="CSV with each class's index (output of the scorer), condition (label of the DiT), or both")
     image_size: Count = Field(
         0, description="pixels a side that the autoencoder sees; 0 = by data set: 8 for digits, 28, 32 or 256")
     channels: Literal[0, 1, 3] = Field(

@@ -1,8 +1,8 @@
 """A distilled set or a scored pool as a folder to publish, read alike by Hugging Face, torchvision, timm and this kit.
 
 Images are in ``images/<class folder>/<file>``, in label order (`dgs_utils.images.portable_names`), their list is
-``metadata.csv``. Beside them are thresholds, results, manifests and a dataset card with a picture, without
-paths of the maker's machine.
+``metadata.csv``. Beside them are thresholds, results, manifests, a dataset card with a picture and a Croissant file
+(`publish.croissant`), without paths of the maker's machine.
 """
 
 import os
@@ -22,6 +22,7 @@ from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
 from dgs_utils.params.types import SOFT_LABEL_KINDS, soft_labels_file
 from dgs_utils.publish.card import PICTURE, dataset_card
+from dgs_utils.publish.croissant import write_croissant
 from dgs_utils.results.rows import check_columns
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.runtime.terminal import printable
@@ -239,6 +240,10 @@ def write_dataset(target: Path, publication: Publication, licence: str) -> None:
     card = dataset_card(images.classes, table, results, manifests, licence, publication.titles, publication.recognised,
                         list(publication.soft_labels))
     (target / "README.md").write_text(card, encoding="utf-8")
+    last = next(iter(manifests.values()))
+    kind = "scored pool" if last["stage"] == "03_difficulty" else "distilled set"
+    write_croissant(target, table, last["label"], f"A {kind} of {len(table)} images of {len(images.classes)} classes, with "
+                    f"the origin and difficulty of each image", licence, last["finished"][:10])
 
 
 def _write_picture(target: Path, table: pd.DataFrame, titles: dict[str, str]) -> None:

@@ -199,6 +199,23 @@ def test_timm_reads_only_the_images(published):
 
 
 @pytest.mark.usefixtures("at_the_makers")
+def test_mlcroissant_finds_the_file_valid_and_reads_each_image_with_its_row(either, caplog):
+    croissant = pytest.importorskip("mlcroissant", reason="comes with the test extra")
+    data = croissant.Dataset(jsonld=str(either / "croissant.json"))  # which raises what is invalid
+    assert not data.metadata.ctx.issues.errors
+    [warning] = data.metadata.ctx.issues.warnings
+    assert "citeAs" in warning  # which only the maker knows
+    assert "not standard" not in caplog.text
+    table = read_table(either / "metadata.csv").set_index("file_name")
+    records = list(data.records("images"))
+    assert len(records) == len(table)
+    for record in records:
+        row = table.loc[record["images/file_name"].decode()]
+        assert (record["images/class"].decode(), record["images/label"]) == (row["class"], row["label"])
+        with Image.open(either / row.name) as image:
+            assert record["images/image"].convert("RGB").tobytes() == image.convert("RGB").tobytes()
+
+
 def test_a_pool_is_published_with_its_scores(world, tmp_path):
     for name in ("pool", "scores"):
         publish(world[name], str(tmp_path / name), "Our own terms")
