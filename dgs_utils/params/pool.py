@@ -44,7 +44,7 @@ class PoolParams(StageParams):
     base: Literal["dit", "plain", "minimax"] = Field(
         "dit", description="model that mgd3 and strata guide: dit, plain or minimax")
     root: Annotated[str | list[str], Field(json_schema_extra=EXTERNAL_FILE)] = Field(
-        "", description="your images, for generator folder: a folder, archive or hf://datasets/OWNER/NAME, or a list")
+        "", description="your images, for generator folder: folder, archive, hf://datasets/OWNER/NAME, or a list")
     images_per_class: Annotated[int, Field(ge=1, json_schema_extra=EXTENDABLE)] = Field(
         50, description="images of each class; a larger pool contains the smaller ones")
     bias: Annotated[float, Field(ge=-50, le=50)] = Field(

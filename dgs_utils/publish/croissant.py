@@ -16,9 +16,10 @@ from dgs_utils.store.hashing import hash_file
 
 CROISSANT = "croissant.json"
 VERSION = "http://mlcommons.org/croissant/1.0"
-TERMS = ("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet",
-         "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references",
-         "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform")
+TERMS = ("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty",
+         "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
+         "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source",
+         "subField", "transform")
 CONTEXT = {"@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
            "cr": "http://mlcommons.org/croissant/", "rai": "http://mlcommons.org/croissant/RAI/",
            "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",

@@ -242,8 +242,8 @@ def write_dataset(target: Path, publication: Publication, licence: str) -> None:
     (target / "README.md").write_text(card, encoding="utf-8")
     last = next(iter(manifests.values()))
     kind = "scored pool" if last["stage"] == "03_difficulty" else "distilled set"
-    write_croissant(target, table, last["label"], f"A {kind} of {len(table)} images of {len(images.classes)} classes, with "
-                    f"the origin and difficulty of each image", licence, last["finished"][:10])
+    what = f"A {kind} of {len(table)} images of {len(images.classes)} classes, with origin and difficulty of each image"
+    write_croissant(target, table, last["label"], what, licence, last["finished"][:10])
 
 
 def _write_picture(target: Path, table: pd.DataFrame, titles: dict[str, str]) -> None:
