@@ -5,6 +5,7 @@ labels and splits. Nothing is unpickled, and no script of a data set is fetched 
 """
 
 import json
+import os
 import re
 import tarfile
 import warnings
@@ -152,7 +153,7 @@ def write_images(source: Path, target: Path, wanted: Sequence[str] = (), column:
             continue
         found = _label_column(images, source, column)
         names = _names_of(found, source, wanted, warn)
-        for number, (data, value) in enumerate(progress(_pairs(images, found.name), label=f"{split} images")):
+        for number, (data, value) in enumerate(progress(_pairs(images, found.name, source), label=f"{split} images")):
             label = int(value) if re.fullmatch(r"\d{1,9}", str(value)) else -1
             name = names.get(label, "") if names else to_nfc(str(value).strip())
             if value in (None, -1, "") or not name or (wanted and name not in wanted):  # -1: of tests without labels
@@ -181,14 +182,29 @@ def _open_splits(source: Path) -> dict[str, Any]:
             check_archive(file)
     try:
         if source.is_file():
-            builder = "parquet" if source.suffix.lower() == ".parquet" else "webdataset"
-            return dict(datasets.load_dataset(builder, data_files=[str(source)], streaming=True))
-        return dict(datasets.load_dataset(str(source), streaming=True))
+            kind = "parquet" if source.suffix.lower() == ".parquet" else "webdataset"
+            return dict(datasets.load_dataset(kind, data_files=[str(source)], streaming=True))
+        builder = datasets.load_dataset_builder(str(source))
+        for file in (file for files in (builder.config.data_files or {}).values() for file in files):
+            _check_inside(str(file), source)  # a card can name others
+        return dict(builder.as_streaming_dataset())
     except Exception as error:  # each of its builders has errors of its own
         reason = " ".join(str(error).split())
         cure = ("add /FOLDER of one to the address" if "Config name is missing" in reason else
                 "write its images into one folder per class")
         raise ValueError(f"{source} cannot be read by datasets ({reason[:300]}); {cure}") from None
+
+
+def _check_inside(file: str, source: Path) -> str:
+    """Return the address of a file, also of one in an archive, after checking that it is one of the data set.
+
+    Raises:
+        ValueError: it is elsewhere.
+    """
+    outer = Path(os.path.normpath(file.rpartition("::")[2]))
+    if not outer.is_relative_to(os.path.abspath(source)):
+        raise ValueError(f"it names {file[:200]!r}, which is outside of {source}")
+    return file
 
 
 def _image_columns(images: Any) -> list[str]:
@@ -200,7 +216,7 @@ def _image_columns(images: Any) -> list[str]:
         isinstance(feature, dict) and "bytes" in feature) or plain_heading(name) in IMAGE_HEADINGS]
 
 
-def _pairs(images: Any, column: str) -> Iterator[tuple[bytes | None, Any]]:
+def _pairs(images: Any, column: str, source: Path) -> Iterator[tuple[bytes | None, Any]]:
     """Yield the bytes of each image, as they are stored, and what its column of classes holds."""
     import datasets
     import fsspec
@@ -213,7 +229,7 @@ def _pairs(images: Any, column: str) -> Iterator[tuple[bytes | None, Any]]:
         cell = next((row[name] for name in names if row[name] is not None), None)
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if data is None and isinstance(cell, dict) and cell.get("path"):
-            with fsspec.open(cell["path"]) as file:  # a file, also one inside an archive
+            with fsspec.open(_check_inside(cell["path"], source)) as file:
                 data = file.read()
         yield data, row[column]
 
