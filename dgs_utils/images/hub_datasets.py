@@ -19,7 +19,6 @@ import pandas as pd
 from dgs_utils.images.archives import DAMAGE, check_archive
 from dgs_utils.images.classes import imagenet_names, match_class_names
 from dgs_utils.images.folder_roles import SPLITS
-from dgs_utils.images.labels_file import CLASS_HEADINGS
 from dgs_utils.images.pixels import image_suffixes, suffix_of_image
 from dgs_utils.images.portable_names import portable_name
 from dgs_utils.images.scan import count_images, scan_folder, to_nfc
@@ -33,6 +32,7 @@ ADDRESS = re.compile(rf"{HUB_DATASETS}(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>
                      r"(?:#(?P<column>.+))?")
 CODE = ("*.py", "*.pkl", "*.pickle")  # of a hub's repository, not fetched
 PINNED = "hub.json"  # in a stage folder: addresses with the revisions that were read
+CLASS_HEADINGS = ("label", "cls", "class", "classname", "labels", "category", "target")
 IMAGE_HEADINGS = {"image", "img", "jpg", "png", "picture", "photo"}  # of columns that hold an image's bytes untyped
 
 
@@ -243,7 +243,7 @@ def _label_column(images: Any, source: Path, asked: str) -> Column:
         raise ValueError(f"{source} has the columns {', '.join(features) or 'of no kind'}, none of which holds images; "
                          f"give a data set of images")
     listed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    headed = [name for heading in ("label", "cls", *CLASS_HEADINGS) for name in features
+    headed = [name for heading in CLASS_HEADINGS for name in features
               if plain_heading(name) == heading and isinstance(features[name], datasets.Value | datasets.ClassLabel)]
     choice = [asked] if asked else ["label"] if "label" in listed else listed or headed[:1]
     if len(choice) != 1 or choice[0] not in features:

@@ -3,7 +3,10 @@
 import pytest
 import torch
 from oracle import draw_weights
+from small_stages import fine_tuned, open_pool
+from small_world import open_stage, write_digits
 
+from dgs_utils import pool, prepare
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.diffusion.label_rows import NEW_LABELS, add_label_rows, check_trained
 from dgs_utils.diffusion.latents import Latents
@@ -63,3 +66,31 @@ def test_a_random_label_is_not_sampled_without_training(tmp_path):
     (tmp_path / NEW_LABELS).write_text("class,start,labels\ncat,beagle,162\ndog,scratch,\n")
     with pytest.raises(ValueError, match=r"the label of class dog is random \(scratch in prepare.class_index\) until"):
         check_trained(tmp_path, "dit")
+
+
+def test_own_classes_go_the_whole_road_on_a_checkpoint_of_others(tmp_path, outputs):
+    """A checkpoint in the original's format, of ten classes without names: a mean, and a label from nothing."""
+    originals = write_digits(tmp_path / "originals", 0, 8, classes=("0", "1"))
+    for old, new in (("0", "mops"), ("1", "spitz")):
+        (originals / old).rename(originals / new)
+    base = DiT(**TINY | {"input_size": 8}, num_classes=10)
+    torch.save({"ema": draw_weights(base, seed=1).state_dict()}, tmp_path / "dit.pt")
+    (tmp_path / "index.csv").write_text("class,condition\nmops,3 + 7\nspitz,scratch\n")
+    run = open_stage("00_prepare", dataset="folder", root=str(originals), split="given", image_size=8, channels=1,
+                     base_model=str(tmp_path / "dit.pt"), patch_size=2, hidden_size=16, depth=2, num_heads=2,
+                     class_index=str(tmp_path / "index.csv"), classifier_epochs=1, flip=False)
+    prepare.index_originals(run)
+    autoencoder = prepare.fetch_autoencoder(run)
+    prepare.fetch_base_model(run, autoencoder)
+    prepare.difficulty_classifier(run)
+    prepare.encode_originals(run, autoencoder)
+    run.finish()
+    with pytest.raises(ValueError, match="the label of class spitz is random"):
+        pool.generate(open_pool(run.folder, "raw"))
+    weights, _ = fine_tuned(run.folder, "tuned", criteria="none")
+    before = DiT.from_pretrained(run.folder / "dit").y_embedder.embedding_table.weight
+    after = weights["y_embedder.embedding_table.weight"]
+    assert after.shape == (13, 16)
+    assert (after[[10, 11]] != before[[10, 11]]).any(1).all()
+    assert torch.equal(after[:10], before[:10])
+    (tmp_path / "outputs" / "tuned").mkdir(parents=True, exist_ok=True)
