@@ -76,7 +76,7 @@ def test_own_classes_go_the_whole_road_on_a_checkpoint_of_others(tmp_path, outpu
     base = DiT(**TINY | {"input_size": 8}, num_classes=10)
     torch.save({"ema": draw_weights(base, seed=1).state_dict()}, tmp_path / "dit.pt")
     (tmp_path / "index.csv").write_text("class,condition\nmops,3 + 7\nspitz,scratch\n")
-    run = open_stage("00_prepare", dataset="folder", root=str(originals), split="given", image_size=8, channels=1,
+    run = open_stage("00_prepare", dataset="folder", root=str(originals), val_per_class=2, image_size=8, channels=1,
                      base_model=str(tmp_path / "dit.pt"), patch_size=2, hidden_size=16, depth=2, num_heads=2,
                      class_index=str(tmp_path / "index.csv"), classifier_epochs=1, flip=False)
     prepare.index_originals(run)
@@ -93,4 +93,3 @@ def test_own_classes_go_the_whole_road_on_a_checkpoint_of_others(tmp_path, outpu
     assert after.shape == (13, 16)
     assert (after[[10, 11]] != before[[10, 11]]).any(1).all()
     assert torch.equal(after[:10], before[:10])
-    (tmp_path / "outputs" / "tuned").mkdir(parents=True, exist_ok=True)
