@@ -138,17 +138,17 @@ def test_pickled_fields_of_a_webdataset_are_never_opened(tmp_path):
 
 def test_files_elsewhere_that_a_table_or_a_card_names_are_not_read(tmp_path):
     pd = pytest.importorskip("pandas")
-    secret = write_files(tmp_path / "home", {"secret.png": 7}) / "secret.png"
+    secret = write_files(tmp_path / "elsewhere", {"secret.png": 7}) / "secret.png"
     rows = pd.DataFrame({"image": [{"bytes": None, "path": str(secret)}], "label": ["a"]})
     (tmp_path / "set").mkdir()
     rows.to_parquet(tmp_path / "set" / "train.parquet")
     with pytest.raises(ValueError, match=r"it names '.*/secret.png', which is outside of .*/set"):
         index_folder(tmp_path / "out", tmp_path / "set")
-    tables(tmp_path / "home")
-    card = f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path}/home/data/*.parquet\n---\n"
+    tables(tmp_path / "elsewhere")
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path}/elsewhere/data/*.parquet\n---\n"
     source = write_files(tmp_path / "card", {"README.md": card, "train.parquet": (
-        tmp_path / "home" / "data" / "train-00000-of-00001.parquet").read_bytes()})
-    with pytest.raises(ValueError, match=r"it names '.*/home/data/.*', which is outside of .*/card"):
+        tmp_path / "elsewhere" / "data" / "train-00000-of-00001.parquet").read_bytes()})
+    with pytest.raises(ValueError, match=r"it names '.*/elsewhere/data/.*', which is outside of .*/card"):
         index_folder(tmp_path / "out2", source)
 
 
