@@ -75,13 +75,13 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         raise ValueError(f"conditions is None, but the DiT has {base.config.num_classes:,} classes, and the latents "
                          f"have {classes}; give the DiT's label of each class")
     known = range(classes) if conditions is None else conditions
-    model = with_difffit(base, params).to(resolve_device(device))
+    model = with_difffit(base).to(resolve_device(device))
     trainer = trainer_of(model, latents, known, params)
     average = trainer.run(progress=progress)
     return {name: tensor.contiguous().cpu() for name, tensor in average.items()}, trainer.loss_table()
 
 
-def with_difffit(base: DiT, params: FineTuneParams) -> DiT:
+def with_difffit(base: DiT) -> DiT:
     """Give a DiT the scales of DiffFit and freeze all but DiffFit's parameters, in place."""
     model = add_difffit(base)
     trainable_parameters(model)
@@ -178,7 +178,7 @@ def build_trainer(run: Run, group: ProcessGroup = SINGLE_PROCESS, device: str = 
 
 def build_model(run: Run) -> DiT:
     """Return the base DiT with DiffFit's scales, all but DiffFit's parameters frozen, on the CPU."""
-    return with_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"), run.params)
+    return with_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"))
 
 
 def checkpoint_of(run: Run) -> Path:
