@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import log_softmax
-from scipy.stats import chi2
+from scipy.special import gammaincinv, log_softmax
 
 from dgs_utils.classifiers.outputs import log_probabilities
 
@@ -60,7 +59,7 @@ def fit_temperature(logits: ArrayLike, target: ArrayLike, level: float = 0.95) -
 
     ends = np.log(BOUNDS)
     best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-7})
-    limit = best.fun + chi2.ppf(level, 1) / 2
+    limit = best.fun + gammaincinv(0.5, level)  # half of a quantile of χ² with one degree of freedom
     low, high = (_crossing(lambda log_t: loss(log_t) - limit, best.x, end) for end in ends)
     estimate, low, high = np.exp([best.x, low, high]).tolist()
     return Temperature(float(np.clip(1.0, low, high)), estimate, low, high, len(values))

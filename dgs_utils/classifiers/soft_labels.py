@@ -55,7 +55,8 @@ class SoftLabels:
         """
         try:
             with safe_open(path, "pt") as file:
-                about = {name: json.loads(text) for name, text in file.metadata().items()}
+                texts = file.metadata()
+                about = {name: json.loads(texts[name]) for name in texts}
                 labels = cls(logits=file.get_tensor("logits"), **about | {"names": tuple(about["names"])})
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no soft labels of this kit ({error}); restore it, or remove it and give a "
