@@ -78,7 +78,8 @@ def test_published_sets_are_read_alike(tmp_path, classes, files):
                           for path in sorted((root / str(label) / name).iterdir())],
                          columns=["file_name", "class", "label"])
     images = ImageSet(root, table.assign(generator="made", index=table.groupby("label").cumcount(), seed=""))
-    manifest = {"stage": "05_sample", "params": {"method": "dgs"}, "key": "0"}
+    manifest = {"stage": "05_sample", "params": {"method": "dgs"}, "key": "0", "label": "made",
+                "finished": "2026-01-01"}
     (tmp_path / "set").mkdir()
     publication = Publication(images, {"05_sample": manifest}, None, pd.DataFrame(), titles={}, recognised=None)
     write_dataset(tmp_path / "set", publication, "mit")
