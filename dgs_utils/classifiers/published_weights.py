@@ -39,6 +39,18 @@ class PublishedWeights:
         return (HASH.findall(self.file) or [""])[-1]
 
 
+def published_accuracy(network: str, weights: str) -> float:
+    """Return the share of ImageNet's validation images that torchvision says published weights recognise; 0 if unknown.
+
+    >>> round(published_accuracy("resnet50", "IMAGENET1K_V2"), 3), published_accuracy("resnet50", "best.pth")
+    (0.809, 0.0)
+    """
+    plain, name = network.removeprefix(TORCHVISION), weights.rpartition("@")[2].rpartition(".")[2]
+    known = torchvision.models.list_models(module=torchvision.models)
+    entry = torchvision.models.get_model_weights(plain).__members__.get(name) if plain in known else None
+    return entry.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1", 0.0) / 100 if entry else 0.0
+
+
 def list_published(network: str) -> list[PublishedWeights]:
     """Return all published weights of a network of torchvision or timm, timm's default first; of a timm name with a
     tag only those.

@@ -8,6 +8,7 @@ import pandas as pd
 from dgs_utils.classifiers.architectures import DGS
 from dgs_utils.classifiers.measures import MEASURES
 from dgs_utils.classifiers.pretrained import open_scorer
+from dgs_utils.classifiers.published_weights import published_accuracy
 from dgs_utils.classifiers.sanity_checks import scorer_sanity_checks
 from dgs_utils.classifiers.scorer import Classifier, load_classifier
 from dgs_utils.difficulty import held_out
@@ -16,6 +17,7 @@ from dgs_utils.difficulty.scoring import is_score_column, score_images
 from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, folds_in, scores_from_dynamics
 from dgs_utils.images.classes import (
     default_class_names,
+    imagenet_names,
     match_class_names,
     model_indices,
     output_names,
@@ -93,8 +95,7 @@ def _score_by_classifiers(run: Run, images: ImageSet, classes: pd.DataFrame) -> 
     index += [_outputs_of_classes(scorer, text, own[0], classes)
               for scorer, text in zip(others, params.scorers, strict=True)]
     if params.source == "originals":
-        answers = held_out.held_out_outputs(run, own, others, index)
-        held_out.calibrate(run, answers, ["scorer of 00", *params.scorers])
+        _check_scorers(run, own, others, index, classes)
     folder = run.folder if params.source == "originals" else run.inputs.get("originals", run.folder)
     fits = params.temperature == "fit"
     temperature = held_out.fitted_temperatures(folder, params.over) if fits else [1.0] * len(index)
@@ -107,10 +108,7 @@ def _score_by_classifiers(run: Run, images: ImageSet, classes: pd.DataFrame) -> 
     else:
         scores = score_new_images(run, images, scorers=own + others, index=index[:1] * len(own) + index[1:],
                                   temperature=temperature[:1] * len(own) + temperature[1:], folds=len(own), **options)
-    scores = scores.assign(**scores_from_dynamics(run, images, classes["index"]))
-    if params.source == "originals":
-        _check_scorers(run, scores, images.labels, [own[0], *others], index)
-    return scores
+    return scores.assign(**scores_from_dynamics(run, images, classes["index"]))
 
 
 def _outputs_of_classes(scorer: Classifier, text: str, own: Classifier, classes: pd.DataFrame) -> np.ndarray:
@@ -135,17 +133,24 @@ def _outputs_of_classes(scorer: Classifier, text: str, own: Classifier, classes:
                                   cure=f"write {NAMES}"))
 
 
-def _check_scorers(run: Run, scores: pd.DataFrame, labels: np.ndarray, scorers: list[Classifier],
-                   index: list[np.ndarray]) -> None:
-    """Warn of each scorer that does not recognise the originals."""
-    names = ["the scorer", *(f"scorer {text}" for text in run.params.scorers)]
-    if len(names) > 1:
-        names[0] = "the scorer of prepare.classifier"
-    for i, (name, scorer, outputs) in enumerate(zip(names, scorers, index, strict=True)):
-        correct = scores[f"prediction_{i + 1}" if i else "prediction"].to_numpy() == outputs[labels]
-        for warning in scorer_sanity_checks(scores.assign(correct=correct), scorer.config.num_classes, name,
-                                            NAMES if i else "prepare.class_index"):
-            run.warn(warning, decides=True)
+def _check_scorers(run: Run, own: list[Classifier], others: list[Classifier], index: list[np.ndarray],
+                   classes: pd.DataFrame) -> None:
+    """Calibrate scorers on held-out originals, and warn of each whose answers to them say that something is wrong."""
+    texts = run.params.scorers
+    names = ["the scorer of prepare.classifier" if texts else "the scorer", *(f"scorer {text}" for text in texts)]
+    answers = held_out.held_out_outputs(run, own, others, index, names)
+    held_out.calibrate(run, answers, ["scorer of 00", *texts])
+    known = [held_out.known_accuracy(run.inputs["prepare"], answers.kind)]
+    known += [(published_accuracy(*text.rpartition(":")[::2]), "published") for text in texts]
+    problems = list(answers.problems)
+    for i, scorer in enumerate((own[0], *others)):
+        outputs = scorer.config.classes or default_class_names(scorer.config.num_classes)
+        problems += scorer_sanity_checks(
+            answers.outputs[i], answers.labels, answers.targets[i], list(classes["class"]),
+            [imagenet_names().get(name, name) for name in outputs], scorer=names[i],
+            index_source=NAMES if i else "prepare.class_index", expected=known[i][0], expected_by=known[i][1])
+    for problem in problems:
+        run.warn(problem, decides=True)
 
 
 def information(run: Run, scores: pd.DataFrame) -> pd.DataFrame:

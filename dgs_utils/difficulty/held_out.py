@@ -19,6 +19,8 @@ from safetensors.numpy import save_file
 from dgs_utils.classifiers.architectures import DGS
 from dgs_utils.classifiers.calibration import calibration_error, fit_temperature, reliability
 from dgs_utils.classifiers.measures import difficulty_scores
+from dgs_utils.classifiers.published_weights import published_accuracy
+from dgs_utils.classifiers.sanity_checks import better_preparation, other_preparations
 from dgs_utils.classifiers.scorer import Classifier, read_batches
 from dgs_utils.classifiers.softmax import OVERS, Over, Softmax
 from dgs_utils.difficulty.snapshots import fold_of_originals
@@ -35,6 +37,7 @@ from dgs_utils.store.session import Run
 FILE = "held_out.safetensors"
 TABLE = "calibration.csv"
 MAX_IMAGES = 2000  # about
+MAX_PREPARED = 256  # of them are prepared in other ways, too
 BATCH_SIZE = 128
 CLEAN = ("cross-fitted", "training")  # kinds of images that a temperature may be fitted to
 
@@ -47,10 +50,11 @@ class HeldOut(NamedTuple):
     # Of each scorer its logits, float32 (N, its outputs); with folds of the one that left the image out.
     outputs: list[np.ndarray]
     targets: list[np.ndarray]  # of each scorer the output of each label, int64 (labels,)
+    problems: list[str]  # sentences on scorers that another preprocessing suits better
 
 
 def held_out_outputs(run: Run, own: Sequence[Classifier], others: Sequence[Classifier],
-                     index: Sequence[np.ndarray]) -> HeldOut:
+                     index: Sequence[np.ndarray], names: Sequence[str]) -> HeldOut:
     """Return what scorers answer for held-out originals, at most about `MAX_IMAGES`, drawn by name; kept in `FILE`.
 
     Args:
@@ -58,16 +62,20 @@ def held_out_outputs(run: Run, own: Sequence[Classifier], others: Sequence[Class
         own: the scorer of stage 00, or those of its folds.
         others: more scorers.
         index: the output of each label in the first of ``own`` and in each of ``others``.
+        names: of these, for sentences.
     """
     path = run.folder / FILE
     if not verify_or_remove(path):
         kind, images = _held_out_images(run.inputs["prepare"], own)
         fold = fold_of_originals(run.inputs["prepare"], images) if len(own) > 1 else np.zeros(len(images), dtype=int)
         outputs = _outputs(run, images, own, others, fold)
+        problems = [problem for scorer, name, targets in zip((own[0], *others), names, index, strict=True)
+                    if not scorer.config.network.startswith(DGS)
+                    for problem in _other_preparations(run, images, scorer, name, targets)]
         arrays = {"labels": images.labels} | {f"outputs_{i}": array for i, array in enumerate(outputs)}
         arrays |= {f"targets_{i}": np.ascontiguousarray(array, dtype=np.int64) for i, array in enumerate(index)}
         with write_verified(path) as partial:
-            save_file(arrays, partial, metadata={"kind": json.dumps(kind)})
+            save_file(arrays, partial, metadata={"kind": kind, "problems": json.dumps(problems)})
     return read_held_out(path)
 
 
@@ -75,8 +83,9 @@ def read_held_out(path: Path) -> HeldOut:
     """Read what `held_out_outputs` kept."""
     with safe_open(path, framework="numpy") as file:
         scorers = range(sum(name.startswith("targets_") for name in set(file.keys())))
-        return HeldOut(json.loads(file.metadata()["kind"]), file.get_tensor("labels"),
-                       *([file.get_tensor(f"{name}_{i}") for i in scorers] for name in ("outputs", "targets")))
+        outputs, targets = ([file.get_tensor(f"{name}_{i}") for i in scorers] for name in ("outputs", "targets"))
+        return HeldOut(file.metadata()["kind"], file.get_tensor("labels"), outputs, targets,
+                       json.loads(file.metadata()["problems"]))
 
 
 def _held_out_images(prepare: Path, own: Sequence[Classifier]) -> tuple[str, ImageSet]:
@@ -109,6 +118,31 @@ def _outputs(run: Run, images: ImageSet, own: Sequence[Classifier], others: Sequ
             parts.append([mine, *answers[len(own):]])
             start += len(rows)
     return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+
+@torch.inference_mode()
+def _other_preparations(run: Run, images: ImageSet, scorer: Classifier, name: str, index: np.ndarray) -> list[str]:
+    """Return the sentence on a preprocessing that suits a scorer better, from some images."""
+    rows = np.unique(np.linspace(0, len(images) - 1, MAX_PREPARED).round().astype(int))
+    some = ImageSet(images.root, images.table.iloc[rows].reset_index(drop=True))
+    parts = list[dict[str, np.ndarray]]()
+    for pixels, in read_batches(some.root, some.table["file_name"].to_numpy(), [scorer], BATCH_SIZE):
+        ways = {"": pixels} | other_preparations(scorer, pixels)
+        parts.append({way: scorer(scorer.send(seen)).float().cpu().numpy()
+                      for way, seen in run.progress(list(ways.items()), label="other preprocessing")})
+    outputs = {way: np.concatenate([part[way] for part in parts]) for way in parts[0]}
+    return better_preparation(outputs.pop(""), outputs, some.labels, index, name) if len(outputs) > 1 else []
+
+
+def known_accuracy(prepare: Path, kind: str) -> tuple[float, str]:
+    """Return the accuracy that is known of the scorer of a 00 folder and by whom, for `scorer_sanity_checks`."""
+    network, weights = (parameter(prepare, name) for name in ("classifier", "classifier_weights"))
+    if weights != "train":
+        return published_accuracy(network, weights), "published"
+    curves = sorted((prepare / "folds").glob("*.csv")) if kind == "cross-fitted" else [prepare / "classifier_curve.csv"]
+    tables = [read_table(file) for file in curves if kind in ("cross-fitted", "test") and file.is_file()]
+    last = [table["top1"].iloc[-1] / 100 for table in tables if len(table)]
+    return (float(np.mean(last)) if last else 0.0), "own"
 
 
 # ---- Calibration -----------------------------------------------------------------------------------------------------
