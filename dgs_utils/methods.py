@@ -14,6 +14,7 @@ SCORES: dict[str, str] = {  # columns of stage 03, each in [0, 1], 0 the easiest
     "difficulty": "1 − p(class)", "margin": "margin", "cross_entropy": "cross-entropy", "entropy": "entropy",
     "el2n": "EL2N", "confidence": "1 − confidence", "aum": "AUM", "forgetting": "forgetting", "dyn_unc": "Dyn-Unc",
     "dual": "DUAL", "el2n_early": "EL2N (early)",
+    "mean_rank": "mean rank",
 }
 DYNAMICS_SCORES = ("aum", "forgetting", "dyn_unc", "dual", "el2n_early")  # scores that need prepare.dynamics
 DYNAMICS_WINDOW = 10  # epochs that they look at together, the least that a training with dynamics has

@@ -12,6 +12,7 @@ from dgs_utils.classifiers.published_weights import published_accuracy
 from dgs_utils.classifiers.sanity_checks import scorer_sanity_checks
 from dgs_utils.classifiers.scorer import Classifier, load_classifier
 from dgs_utils.difficulty import held_out
+from dgs_utils.difficulty.agreement import agreement, difficulty_columns, mean_ranks
 from dgs_utils.difficulty.resumable import cross_fit_scores, read_exact, score_new_images, scores_of_sources
 from dgs_utils.difficulty.scoring import is_score_column, score_images
 from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, folds_in, scores_from_dynamics
@@ -24,6 +25,7 @@ from dgs_utils.images.classes import (
     read_classes,
 )
 from dgs_utils.images.image_set import ImageSet
+from dgs_utils.runtime.table_io import read_table
 from dgs_utils.selection.mutual_information import mutual_information
 from dgs_utils.selection.score_tables import (
     check_names,
@@ -36,7 +38,8 @@ from dgs_utils.store.manifest import parameter
 from dgs_utils.store.partial_results import write_verified_csv
 from dgs_utils.store.session import Run
 
-__all__ = ["images_to_show", "information", "score_images", "score_source"]
+__all__ = ["calibration", "compare_difficulties", "difficulty_columns", "images_to_show", "information",
+           "score_images", "score_source"]
 
 SHOWN_CLASSES = 4  # in figures of images
 
@@ -70,11 +73,15 @@ def score_source(run: Run) -> pd.DataFrame:
         scores = scores_of_sources(images, read_exact(run.inputs["originals"] / "scores.csv"))
     else:
         scores = _score_by_classifiers(run, images, classes)
+    if "difficulty_2" in scores and (params.source == "originals" or "originals" in run.inputs):
+        originals = scores if params.source == "originals" else read_scores(run.inputs["originals"])
+        scores = scores.assign(mean_rank=mean_ranks(scores, originals))
     if params.round_scores:
-        rounded = [name for name in scores if name in ("score", *MEASURES, *DYNAMICS_COLUMNS)
+        rounded = [name for name in scores if name in ("score", "mean_rank", *MEASURES, *DYNAMICS_COLUMNS)
                    or (is_score_column(name) and name.startswith("difficulty_"))]
         scores[rounded] = scores[rounded].round(params.round_scores)
-    columns = ["file_name", "class", "label", "score", *filter(is_score_column, scores), "seen", *DYNAMICS_COLUMNS]
+    columns = ["file_name", "class", "label", "score", *filter(is_score_column, scores), "seen", "mean_rank",
+               *DYNAMICS_COLUMNS]
     scores = scores[[name for name in columns if name in scores]]
     write_verified_csv(run.folder / "scores.csv", scores)
     pool = next((source for source in run.sources if source["name"] == "pool"), {})
@@ -151,6 +158,32 @@ def _check_scorers(run: Run, own: list[Classifier], others: list[Classifier], in
             index_source=NAMES if i else "prepare.class_index", expected=known[i][0], expected_by=known[i][1])
     for problem in problems:
         run.warn(problem, decides=True)
+
+
+def calibration(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return how far the scorers are calibrated on held-out originals (see `held_out.calibrate`), and the points of
+    their reliability diagrams; both empty, with a printed sentence, where no scorer was asked.
+    """
+    folder = run.folder if run.params.source == "originals" else run.inputs.get("originals", run.folder)
+    points = held_out.reliability_of(folder)
+    return (read_table(folder / held_out.TABLE).round(3) if len(points) else pd.DataFrame()), points
+
+
+def compare_difficulties(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare the difficulties that the scored images have, in pairs (see `agreement.agreement`).
+
+    Args:
+        run: the stage.
+        scores: what `score_source` returned.
+
+    Returns:
+        One row a pair; none, with a printed sentence, where there is one difficulty alone.
+    """
+    if len(difficulty_columns(scores)) < 2:
+        print("not known: there is one difficulty alone; difficulty.scorers names more scorers")
+        return pd.DataFrame()
+    originals = read_scores(run.inputs["originals"]) if "originals" in run.inputs else scores
+    return agreement(scores, originals).round(3)
 
 
 def information(run: Run, scores: pd.DataFrame) -> pd.DataFrame:

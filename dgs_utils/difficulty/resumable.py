@@ -124,4 +124,4 @@ def read_exact(path: Path) -> pd.DataFrame:
 
 
 def _is_number_column(column: str) -> bool:
-    return column in ("score", *DYNAMICS_COLUMNS) or is_score_column(column)
+    return column in ("score", "mean_rank", *DYNAMICS_COLUMNS) or is_score_column(column)

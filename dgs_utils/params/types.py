@@ -9,7 +9,7 @@ from dgs_utils.params.base import Input, did_you_mean
 PoolImages = Annotated[int, Field(ge=0)]  # no more images a class of the pool; 0 = all
 Shape = Literal["scale", "hill", "ground", "slope", "cliff", "uniform"]
 Score = Literal["", "difficulty", "margin", "cross_entropy", "entropy", "el2n", "confidence", "aum", "forgetting",
-                "dyn_unc", "dual", "el2n_early"]
+                "dyn_unc", "dual", "el2n_early", "mean_rank"]
 NetworkName = Literal["convnet3", "convnet4", "convnet5", "convnet6", "resnet_ap10", "resnet18"]
 LIBRARIES = ("torchvision:", "timm:")  # that students and teachers may come from, with random weights
 OWN_NORM = "own"  # their norm, in rows

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "paper_figures": ["figure1", "figure2", "figure3", "figure4"],
     "contact_sheets": ["class_sheet", "contact_sheet", "gallery", "gallery_slider", "hardest_mistakes", "rows_by_set",
                        "rule_strips", "scored_images", "set_gallery"],
+    "scorer_trust": ["difficulty_otherwise", "reliability_diagram"],
     "style": ["save", "use_style"],
     "thresholds": ["explore_thresholds"],
     "heatmaps": ["confusion_matrix", "objective_map", "table_heatmaps"],

@@ -77,6 +77,9 @@ def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
     if score not in table and score in DYNAMICS_SCORES:
         raise ValueError(f"{where} has no column {score}, since nothing was kept of the scorer's training; set "
                          f"prepare.dynamics to true and run notebooks 00 and 03 again, or choose another sample.score")
+    if score not in table and score == "mean_rank":
+        raise ValueError(f"{where} has no column mean_rank, since one scorer alone has scored the images; name more in "
+                         f"difficulty.scorers and run notebook 03 again, or choose another sample.score")
     if score not in table:
         raise ValueError(f"{where} has no column {score}, since its scores are published ones or older; run notebook "
                          f"03 again, with difficulty.published_scores off, or leave sample.score empty")

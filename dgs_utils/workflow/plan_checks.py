@@ -15,6 +15,7 @@ from dgs_utils.params import (
     SampleParams,
     TransformParams,
 )
+from dgs_utils.params.base import StageParams
 from dgs_utils.params.difficulty import NOTHING_HELD_OUT
 from dgs_utils.params.subsets import SUBSETS
 from dgs_utils.params.types import is_library_network
@@ -50,6 +51,7 @@ def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | No
             _check_held_out(_params_of(node.inputs["prepare"]))
         if isinstance(params, SampleParams):
             _check_dynamics(params, _params_of(node.inputs["prepare"]))
+    _check_scorers([node.params for node in nodes])
     stages = {node.stage for node in nodes}
     prepared = [node.params for node in nodes if isinstance(node.params, PrepareParams)]
     if "06_evaluate" in stages:
@@ -122,6 +124,14 @@ def _check_dynamics(params: SampleParams, prepare: Any) -> None:
         name = f"sample.score {method.score}" if by_score else f"sample.rule {method.rule_name}"
         raise ValueError(f"{name} needs what the scorer predicted after each epoch of its training, which is not "
                          f"kept; set prepare.dynamics to true")
+
+
+def _check_scorers(plan: list[StageParams]) -> None:
+    """Check that there are several scorers where the mean of their ranks is the score."""
+    scores = {params.score for params in plan if isinstance(params, TransformParams | SampleParams)}
+    if "mean_rank" in scores and not all(params.scorers for params in plan if isinstance(params, DifficultyParams)):
+        raise ValueError("sample.score is mean_rank, and one scorer alone scores the images; name more in "
+                         "difficulty.scorers, or choose another sample.score")
 
 
 def _check_held_out(prepare: Any) -> None:

@@ -11,16 +11,22 @@ from restamp import certify
 from scipy.special import softmax
 from small_world import make_pool, make_prepare, open_stage, small_classifier, write_digits
 
+from dgs_utils import plots
 from dgs_utils.classifiers.calibration import fit_temperature
 from dgs_utils.classifiers.folds import assign_folds
 from dgs_utils.classifiers.measures import MEASURES, all_measures
 from dgs_utils.classifiers.scorer import Classifier
-from dgs_utils.difficulty import held_out, score_images, score_source
+from dgs_utils.difficulty import calibration, compare_difficulties, held_out, score_images, score_source
+from dgs_utils.difficulty.agreement import agreement, difficulty_columns, mean_ranks
 from dgs_utils.difficulty.resumable import read_exact
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import validate
 from dgs_utils.params.base import cache_key
+from dgs_utils.selection.score_tables import read_scores, with_score
 from dgs_utils.store.node import default_node
+from dgs_utils.transform import read_sets
+from dgs_utils.workflow.experiment import read_experiment
+from dgs_utils.workflow.planner import plan
 
 INDEX = np.array([4, 0, 2])  # outputs of the digits 0, 1 and 2 among five
 
@@ -168,3 +174,69 @@ def test_a_temperature_is_fitted_to_cross_fitted_outputs_and_applied_to_original
 def test_reliability_is_not_known_of_published_scores(tmp_path, capsys):
     assert held_out.reliability_of(tmp_path).empty
     assert "not known" in capsys.readouterr().out
+
+
+# ---- Several scorers -------------------------------------------------------------------------------------------------
+
+def test_mean_ranks_are_shares_of_easier_originals():
+    rng = np.random.default_rng(0)
+    originals = pd.DataFrame({"class": ["a", "b"] * 40, "difficulty_1": rng.random(80), "difficulty_2": rng.random(80)})
+    originals.loc[:9, "difficulty_1"] = 0.25  # ties
+    scores = originals.sample(30, random_state=0).reset_index(drop=True)
+    expected = []
+    for row in scores.itertuples():
+        own = originals[originals["class"] == row[1]]
+        expected.append(np.mean([((own[name] < value).sum() + 0.5 * (own[name] == value).sum()) / len(own)
+                                 for name, value in zip(("difficulty_1", "difficulty_2"), row[2:], strict=True)]))
+    np.testing.assert_allclose(mean_ranks(scores, originals), expected, atol=1e-12)
+    np.testing.assert_allclose(mean_ranks(scores[:7], originals), expected[:7], atol=1e-12)  # of a smaller pool
+    bent = [frame.assign(difficulty_2=frame["difficulty_2"] ** 3) for frame in (scores, originals)]
+    np.testing.assert_allclose(mean_ranks(*bent), expected, atol=1e-12)  # how sure a scorer is plays no part
+    ends = pd.DataFrame({"class": "a", "difficulty_1": [0.0, 1.0, 1e-9], "difficulty_2": [0.0, 1.0, 1e-9]})
+    assert mean_ranks(ends, originals)[:2].tolist() == [0, 1]
+    assert 0 < mean_ranks(ends, originals)[2] < 0.01  # easier than every original, and still in order
+
+
+def test_agreement_is_one_with_itself_and_chance_with_noise():
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"file_name": [f"{i}.png" for i in range(2000)], "class": ["a", "b"] * 1000,
+                          "difficulty": rng.random(2000) ** 2})
+    table["difficulty_1"], table["difficulty_2"] = table["difficulty"], rng.random(2000) ** 2
+    found = agreement(table, table, ipc=100).set_index(["first", "second"])
+    same, other = found.loc[("in use", "scorer 1")], found.loc[("in use", "scorer 2")]
+    assert same[["rank correlation", "mean change", "overlap"]].tolist() == pytest.approx([1, 0, 1])
+    assert same["by chance"] < 0.9
+    assert abs(other["overlap"] - other["by chance"]) < 0.1
+    assert other["mean change"] == pytest.approx((table["difficulty_2"] - table["difficulty"]).mean())
+
+
+def test_several_scorers_have_a_mean_rank_that_later_stages_take(world, tmp_path):
+    prepare, scored = world
+    small_classifier(steps=12).save(tmp_path / "second")
+    folders = scored(scorers=[str(tmp_path / "second")])
+    pool, originals = (folders[f"{source} scores"] for source in ("pool", "originals"))
+    np.testing.assert_allclose(pool["mean_rank"], mean_ranks(pool, originals), atol=1e-12)
+    run = open_stage("04_transform", pool_scores=str(folders["pool"]), original_scores=str(folders["originals"]),
+                     ipc=5, score="mean_rank")
+    sets = read_sets(run)
+    expected = pool.set_index("file_name")["mean_rank"].loc[sets.pool["file_name"]]
+    np.testing.assert_allclose(sets.pool["score"], expected, atol=1e-9)
+    again = open_stage("03_difficulty", source="pool", prepare=str(prepare), scorers=[str(tmp_path / "second")],
+                       pool=str(next(folders["pool"].parents[1].glob("02_pool/*"))),
+                       originals=str(folders["originals"]))
+    table = compare_difficulties(again, read_scores(folders["pool"]))
+    assert len(table) == 3  # the mean and two scorers
+    figures = [plots.difficulty_otherwise(pool, difficulty_columns(pool)), plots.reliability_diagram(
+        calibration(again)[1])]
+    assert all(figure.axes for figure in figures)
+    with pytest.raises(ValueError, match=r"has no column mean_rank, since one scorer alone .* difficulty\.scorers"):
+        with_score(pool.drop(columns="mean_rank"), "mean_rank", tmp_path)
+
+
+def test_a_plan_without_several_scorers_or_held_out_images_is_refused(tmp_path):
+    (tmp_path / "trial.yaml").write_text("name: trial\n")
+    for changes, sentence in ((["sample.score=mean_rank"], "one scorer alone scores the images"),
+                              (["difficulty.temperature=fit"], r"set prepare\.folds to 2 or more")):
+        with pytest.raises(ValueError, match=sentence):
+            plan(read_experiment(tmp_path / "trial.yaml", changes))
+    assert plan(read_experiment(tmp_path / "trial.yaml", ["difficulty.temperature=fit", "prepare.folds=3"]))

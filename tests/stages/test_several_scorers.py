@@ -123,9 +123,9 @@ def test_a_second_scorer_that_recognises_nothing_is_doubted_by_its_name(world, t
     run, _ = world(folder)
     assert run.warnings
     for doubt in read_manifest(run.folder)["decisive"]:
-        assert doubt.startswith(f"scorer {folder} recognises ")
-        assert 'check "classes", the names of its outputs in their order, in config.json' in doubt or (
-            'check the class\'s index in "classes"' in doubt)
+        assert doubt.startswith(f"the images of 3 of 3 classes are answered by other outputs of scorer {folder} than "
+                                f'"classes", the names of its outputs in their order, in config.json')
+        assert "class 0 by output 1, not 0, class 1 by output 2, not 1, class 2 by output 0, not 2" in doubt
 
 
 def test_imagenets_outputs_are_found_beside_a_scorer_that_was_trained_here(tmp_path, outputs):
