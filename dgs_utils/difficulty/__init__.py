@@ -1,5 +1,6 @@
 """Stage 03: how difficult each image is for a classifier (Eq. 6)."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,9 @@ def _score_by_classifiers(run: Run, images: ImageSet, classes: pd.DataFrame) -> 
     folder = run.folder if params.source == "originals" else run.inputs.get("originals", run.folder)
     fits = params.temperature == "fit"
     temperature = held_out.fitted_temperatures(folder, params.over) if fits else [1.0] * len(index)
-    otherwise = len(classes) > 1 and any(scorer.config.num_classes != len(classes) for scorer in (*own, *others))
     options: dict[str, Any] = {"measure": params.measure, "precision": params.precision, "warn": run.warn,
-                               "over": params.over, "alternatives": otherwise or temperature != [1.0] * len(index)}
+                               "over": params.over, "alternatives": len(classes) > 1 and any(
+                                   scorer.config.num_classes != len(classes) for scorer in (*own, *others))}
     if fold_scorers and params.source == "originals":
         scores = cross_fit_scores(run, images, fold_scorers, others,
                                   options | {"index": index, "temperature": temperature})
@@ -146,7 +147,7 @@ def _check_scorers(run: Run, own: list[Classifier], others: list[Classifier], in
     texts = run.params.scorers
     names = ["the scorer of prepare.classifier" if texts else "the scorer", *(f"scorer {text}" for text in texts)]
     answers = held_out.held_out_outputs(run, own, others, index, names)
-    held_out.calibrate(run, answers, ["scorer of 00", *texts])
+    held_out.calibrate(run, answers, ["scorer of 00", *(Path(text).name for text in texts)])
     known = [held_out.known_accuracy(run.inputs["prepare"], answers.kind)]
     known += [(published_accuracy(*text.rpartition(":")[::2]), "published") for text in texts]
     problems = list(answers.problems)

@@ -175,7 +175,8 @@ def calibrate(run: Run, held_out: HeldOut, names: Sequence[str]) -> pd.DataFrame
                       for value in (1.0, fitted.value)]
             difficulty = difficulty_scores(softmax.logits(outputs), targets, from_="logits")
             right = softmax.predictions(outputs) == index[held_out.labels]
-            rows.append({"scorer": name, "over": over, "held_out": held_out.kind, "images": fitted.images,
+            kind = "training" if len(rows) and name != names[0] and held_out.kind in CLEAN else held_out.kind
+            rows.append({"scorer": name, "over": over, "held_out": kind, "images": fitted.images,
                          "recognised": right.mean(), "difficulty": difficulty.mean(), "ece": errors[0],
                          "temperature": fitted.value, "estimate": fitted.estimate, "low": fitted.low,
                          "high": fitted.high, "ece_fitted": errors[1]})

@@ -56,12 +56,13 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
         over: what probabilities are taken over: "all" outputs of a scorer (Eq. 6), or those of the "task": of index, or
             of the set's classes where it is None.
         temperature: that logits are divided by: of all scorers, or one each.
-        alternatives: also the difficulty otherwise; see `alternative_columns`.
+        alternatives: also the difficulty over the other outputs, difficulty_task or difficulty_all, and the prediction.
 
     Returns:
         ``images.table`` with score in [0, 1] (that of ``measure``), every measure under its own name, and the first
         scorer's prediction (output index) and confidence (its largest probability). With several scorers also the
-        difficulty by each, difficulty_1, difficulty_2 …, and what the others predict, prediction_2 ….
+        difficulty by each, difficulty_1, difficulty_2 …, and what the others predict, prediction_2 …; and with a
+        temperature that without, difficulty_raw.
 
     Raises:
         ValueError: an unknown measure, a class that a scorer has no output for, a task of one class, or an unreadable
@@ -152,8 +153,7 @@ def _score_batch(pixels: list[torch.Tensor], labels: np.ndarray, scorers: list[C
         columns += [mean["difficulty"] for mean in ensembles]
         columns += [softmax.predictions(logits) for softmax, logits in zip(softmaxes[folds:], outputs[folds:],
                                                                            strict=True)]
-    if alternatives:
-        columns += _alternatives(outputs, labels, softmaxes, folds)
+    columns += _alternatives(outputs, labels, softmaxes, folds, alternatives)
     return np.stack(columns, axis=1)
 
 
@@ -168,26 +168,27 @@ def _mean_measures(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: lis
 
 
 def _alternatives(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: list[Softmax],
-                  folds: int) -> list[np.ndarray]:
+                  folds: int, alternatives: bool) -> list[np.ndarray]:
     """Return the columns of `alternative_columns`."""
     def difficulty(changed: list[Softmax]) -> np.ndarray:
         return np.mean([mean["difficulty"] for mean in _mean_measures(outputs, labels, changed, folds)], axis=0)
 
     other = [replace(softmax, over=OTHER[softmax.over]) for softmax in softmaxes]
     plain = [replace(softmax, temperature=1.0) for softmax in softmaxes]
-    return [difficulty(other), other[0].predictions(outputs[0]), *([difficulty(plain)] if plain != softmaxes else [])]
+    pair = [difficulty(other), other[0].predictions(outputs[0])] if alternatives else []
+    return pair + ([difficulty(plain)] if any(softmax.temperature != 1 for softmax in softmaxes) else [])
 
 
 def alternative_columns(alternatives: bool = False, over: Over = "all", temperature: float | Sequence[float] = 1.0,
                         **_others: Any) -> list[str]:
     """Return the columns with the difficulty otherwise: over the other outputs, and without a temperature; arguments as
-    `score_images`.
+    those of `score_images`.
 
     >>> alternative_columns(True, "all", [0.8])
     ['difficulty_task', 'prediction_task', 'difficulty_raw']
     """
     raw = ["difficulty_raw"] if np.any(np.asarray(temperature) != 1) else []
-    return [f"difficulty_{OTHER[over]}", f"prediction_{OTHER[over]}", *raw] if alternatives else []
+    return ([f"difficulty_{OTHER[over]}", f"prediction_{OTHER[over]}"] if alternatives else []) + raw
 
 
 def score_columns(scorers: int, alternatives: Sequence[str] = ()) -> list[str]:
