@@ -1,0 +1,285 @@
+"""Pairs of images that show one picture: re-encoded, resized, mirrored, shifted or cropped by a tenth or so.
+
+Candidates are nearest neighbours by a descriptor of 64 numbers, in both orientations at once; each candidate is then laid
+over its partner (shift and scale of both axes by Gauss-Newton steps, as Lucas and Kanade) and counts where grey levels
+and edges correlate. Colours do not count: a picture in other colours is still the same.
+
+The descriptor is the strength of edges in eight directions and the colours, each in 3 × 3 fields without a rim of
+three pixels in 32, whitened: directions in which images differ little count as much as others. A mirrored image has
+the same even half of it, and the odd half with the other sign, so one product of each half compares both orientations.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dgs_utils.runtime.seeds import numpy_rng
+
+SIDE = 32  # pixels that images are compared at
+RIM = 3  # of these, on each side, that a shifted copy may have filled with anything
+FIELDS, DIRECTIONS = 3, 8
+DIMENSIONS = 64
+SAMPLE, PATTERNS = 10_000, 1_000  # images, and patterns of coloured noise, that whitening is fitted to
+SIMILARITY = 0.52  # cosine from which on a pair is a candidate
+NEIGHBOURS = 8  # candidates an image at the most
+LIKENESS = 0.91  # correlation of edges from which on two aligned images are one picture
+MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
+STEPS = ((0, 1, 0.5), (0, 1, 0.6), (0, 3, 0.9), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
+ROWS, COLUMNS, PAIRS = 1024, 8192, 512  # at once, so that they fit into a core's cache
+LUMA = (0.299, 0.587, 0.114)
+
+
+def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str = "cpu") -> pd.DataFrame:
+    """Find the pairs of images that show one picture, within a set or between two sets.
+
+    Args:
+        images: squares of one size, uint8 (N, S, S, 3).
+        others: squares of any one size, uint8 (M, T, T, 3); None compares ``images`` with each other.
+        device: where they are compared.
+
+    Returns:
+        One row a pair, ordered: first and second (indices; within a set first < second), mirrored (bool), likeness
+        (correlation of the aligned edges, from `LIKENESS` to 1). An image has at most `NEIGHBOURS` rows as first,
+        and of a set with itself also as second. Images of one colour have none.
+
+    >>> from sklearn.datasets import load_digits
+    >>> scans = np.repeat(load_digits().images[:20, :, :, None] * 15, 3, axis=3).astype(np.uint8)
+    >>> find_pairs(scans, scans[[3, 7], :, ::-1]).drop(columns="likeness")
+       first  second  mirrored
+    0      3       0      True
+    1      7       1      True
+    """
+    sets = [images] if others is None else [images, others]
+    levels, described = zip(*(_describe(squares, device) for squares in sets), strict=True)
+    codes = _whiten(described)
+    candidates = _candidates(codes[0], codes[-1], others is None)
+    frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS])
+              for start in range(0, len(candidates), PAIRS)]
+    columns = ["first", "second", "mirrored", "likeness"]
+    pairs = pd.DataFrame(np.concatenate([np.empty((0, 4)), *frames]), columns=columns)
+    pairs = pairs.astype({"first": int, "second": int, "mirrored": bool})
+    if others is None:
+        ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
+        pairs = pairs.assign(first=ends[:, 0], second=ends[:, 1])
+    pairs = pairs.sort_values(["first", "second", "likeness"], ascending=[True, True, False], kind="stable")
+    return pairs.drop_duplicates(["first", "second"], ignore_index=True)
+
+
+def group_pairs(pairs: pd.DataFrame, count: int) -> np.ndarray:
+    """Return the group of each of ``count`` images, int64 (count,): connected ones share the smallest of their indices.
+
+    >>> group_pairs(pd.DataFrame({"first": [1, 2], "second": [2, 4]}), 5).tolist()
+    [0, 1, 1, 3, 1]
+    """
+    groups = np.arange(count)
+    for first, second in pairs[["first", "second"]].sort_values(["first", "second"]).to_numpy():
+        low, high = sorted((groups[first], groups[second]))
+        if low != high:
+            groups[groups == high] = low
+    return groups
+
+
+def contrast(images: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the grey levels of each square, uint8 (N, S, S, 3): float64 (N,)."""
+    return np.concatenate([(images[start : start + ROWS] @ np.array(LUMA)).std((1, 2))
+                           for start in range(0, len(images), ROWS)])
+
+
+# ---- Candidates ------------------------------------------------------------------------------------------------------
+
+def _describe(images: np.ndarray, device: str) -> tuple[list[Tensor], Tensor]:
+    """Return grey levels at half and at full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), and descriptors (N, 99)."""
+    parts = [_describe_block(torch.from_numpy(np.ascontiguousarray(images[start : start + ROWS])).to(device))
+             for start in range(0, len(images), ROWS)]
+    half, full, described = (torch.cat(part) for part in zip(*parts, strict=True))
+    return [half, full], described
+
+
+def _describe_block(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    colours = block.permute(0, 3, 1, 2).float() / 255
+    if colours.shape[-1] != SIDE:
+        colours = F.interpolate(colours, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+    grey = torch.einsum("nchw,c->nhw", colours, colours.new_tensor(LUMA))
+    smooth = F.avg_pool2d(grey, 3, 1)[:, RIM - 2 : 2 - RIM, RIM - 2 : 2 - RIM]
+    across, down = smooth[:, 1:-1, 2:] - smooth[:, 1:-1, :-2], smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
+    strength = torch.hypot(across, down) + 1e-3
+    turns = [2 * math.pi * k / DIRECTIONS for k in range(DIRECTIONS)]
+    edges = torch.stack([(across * math.cos(a) + down * math.sin(a)).clamp(min=0) ** 2 / strength for a in turns], 1)
+    edges = _fields(edges).clamp(min=0).sqrt()
+    edges = edges / edges.flatten(1).norm(dim=1).clamp(min=1e-6)[:, None, None, None]
+    inner = colours[..., RIM:-RIM, RIM:-RIM]
+    mean = inner.mean(1, keepdim=True)
+    tints = _fields(torch.cat([inner[:, 2:] - mean, inner[:, :1] - mean, mean], 1))
+    full = grey[:, None] * 255
+    half = F.avg_pool2d(full, 2)
+    return half.round().to(torch.uint8), full.round().to(torch.uint8), torch.cat([edges, tints], 1).flatten(1)
+
+
+def _fields(maps: Tensor) -> Tensor:
+    """Return weighted means of maps (N, C, H, H) in fields (N, C, 3, 3) that overlap."""
+    side = maps.shape[-1]
+    position = (torch.arange(side, device=maps.device) + 0.5) / side * FIELDS - 0.5
+    weights = torch.exp(-2 * (position[None] - torch.arange(FIELDS, device=maps.device)[:, None]) ** 2)
+    weights = weights / weights.sum(1, keepdim=True)
+    return weights @ maps @ weights.T
+
+
+def _halves(described: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the parts of descriptors that stay, and that change sign, where images are mirrored."""
+    maps = described.view(len(described), -1, FIELDS, FIELDS)
+    order = [(DIRECTIONS // 2 - k) % DIRECTIONS for k in range(DIRECTIONS)] + list(range(DIRECTIONS, maps.shape[1]))
+    mirrored = maps[:, order].flip(-1).flatten(1)
+    return (described + mirrored) / 2, (described - mirrored) / 2
+
+
+def _whiten(described: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Return the even and odd halves of all sets' descriptors, whitened, each image's of length 1 together.
+
+    The patterns keep few images from being as different from each other as is possible.
+    """
+    sample = [part[np.unique(np.linspace(0, len(part) - 1, SAMPLE).astype(int))] for part in described]
+    fitted = torch.cat([*sample, _describe(_patterns(), str(described[0].device))[1]])
+    means, axes, values = [], [], []
+    for half in _halves(fitted):
+        means.append(half.mean(0))
+        centred = (half - means[-1]).double().cpu()
+        spread, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+        axes.append(directions.to(half))
+        values.append(spread.to(half))
+    least = torch.cat(values).sort(descending=True)[0][DIMENSIONS - 1]
+    codes = []
+    for part in described:
+        halves = [((half - mean) @ directions)[:, spread >= least] / spread[spread >= least].sqrt()
+                  for half, mean, directions, spread in zip(_halves(part), (means[0], 0), axes, values, strict=True)]
+        length = torch.cat(halves, 1).norm(dim=1, keepdim=True).clamp(min=1e-6)
+        codes.append((halves[0] / length, halves[1] / length))
+    return codes
+
+
+def _patterns() -> np.ndarray:
+    """Return patterns of coloured noise with the spectrum of photographs, uint8 (1000, 32, 32, 3)."""
+    rng, steps = numpy_rng("near duplicates", "patterns"), np.fft.fftfreq(SIDE)
+    noise = rng.normal(size=(PATTERNS, 3, SIDE, SIDE))
+    noise[:, 1:] = 0.9 * noise[:, :1] + 0.4 * noise[:, 1:]
+    falling = np.maximum(np.hypot(steps[:, None], steps), 1 / SIDE) ** -1.3
+    waves = np.fft.ifft2(np.fft.fft2(noise) * falling).real
+    waves = (waves - waves.mean((2, 3), keepdims=True)) / waves.std((2, 3), keepdims=True)
+    waves = waves * rng.uniform(25, 70, (PATTERNS, 1, 1, 1)) + rng.uniform(60, 200, (PATTERNS, 1, 1, 1))
+    return waves.clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _candidates(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], same: bool) -> Tensor:
+    """Return rows of first, second, mirrored, int64 (n, 3): the nearest neighbours, up to `NEIGHBOURS` an image."""
+    parts = []
+    for start in range(0, len(codes[0]), ROWS):
+        even, odd = (half[start : start + ROWS] for half in codes)
+        hits = []
+        for left in range(0, len(others[0]), COLUMNS):
+            straight, turned = (half @ other[left : left + COLUMNS].T for half, other in
+                                zip((even, odd), others, strict=True))
+            best = straight.add_(turned.abs())
+            row, column = (best >= SIMILARITY).nonzero(as_tuple=True)
+            sign, near = turned[row, column], best[row, column]
+            hits.append(torch.stack([row + start, column + left, sign < 0, near], 1).double())
+        block = torch.cat(hits)
+        block = block[block[:, 0] != block[:, 1]] if same else block
+        block = block[(-block[:, 3]).argsort(stable=True)]
+        block = block[block[:, 0].argsort(stable=True)]
+        counts = torch.bincount(block[:, 0].long() - start, minlength=1)
+        rank = torch.arange(len(block), device=block.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        parts.append(block[rank < NEIGHBOURS, :3].long())
+    return torch.cat(parts)
+
+
+# ---- Alignment -------------------------------------------------------------------------------------------------------
+
+def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor) -> np.ndarray:
+    """Return the candidates that show one picture with their likeness, float64 (n, 4)."""
+    fit = torch.tensor([1.0, 1, 0, 0], device=candidates.device).repeat(len(candidates), 1)
+    for level, steps, least in STEPS:
+        first, second = (_smooth(images[level][candidates[:, column]].float())
+                         for column, images in enumerate((levels, others)))
+        first = torch.where(candidates[:, 2, None, None, None] == 1, first.flip(-1), first)
+        fit, correlation, contrasts = _align(first, second, fit, steps)
+        kept = (correlation >= least) & (contrasts >= MIN_CONTRAST)
+        candidates, fit = candidates[kept], fit[kept]
+    likeness = _edge_correlation(first[kept], second[kept], fit)
+    rows = torch.cat([candidates.double(), likeness[:, None].double()], 1)
+    return rows[likeness >= LIKENESS].cpu().numpy()
+
+
+def _smooth(images: Tensor) -> Tensor:
+    kernel = images.new_tensor([1.0, 2.0, 1.0]) / 4
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), torch.outer(kernel, kernel)[None, None])
+
+
+def _slopes(images: Tensor) -> Tensor:
+    """Return the differences across and down of images (N, 1, S, S): (N, 2, S, S), 0 at the borders."""
+    across, down = images[..., 2:] - images[..., :-2], images[..., 2:, :] - images[..., :-2, :]
+    return torch.cat([F.pad(across, (1, 1)), F.pad(down, (0, 0, 1, 1))], 1) / 2
+
+
+def _inner(maps: Tensor) -> Tensor:
+    """Return the pixels of maps (N, C, S, S) within the rim: (N, C, P)."""
+    rim = -(-RIM * maps.shape[-1] // SIDE)
+    return maps[..., rim:-rim, rim:-rim].flatten(2)
+
+
+def _read(maps: Tensor, fit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what maps (N, C, S, S) have at the inner pixels after the fit, where it has any, and these pixels.
+
+    Returns:
+        values (N, C, P), inside (N, P) 0 or 1, and the inner pixels as x and y from -1 to 1, (2, P).
+    """
+    centre = (torch.arange(maps.shape[-1], device=maps.device) + 0.5) / maps.shape[-1] * 2 - 1
+    y, x = (_inner(axis[None, None])[0, 0] for axis in torch.meshgrid(centre, centre, indexing="ij"))
+    at = torch.stack([fit[:, :1] * x + fit[:, 2:3], fit[:, 1:2] * y + fit[:, 3:]], -1)
+    values = F.grid_sample(maps, at[:, None], align_corners=False, padding_mode="border")[:, :, 0]
+    return values, (at.abs() < 1).all(-1).to(maps), torch.stack([x, y])
+
+
+def _edge_correlation(first: Tensor, second: Tensor, fit: Tensor) -> Tensor:
+    """Return the correlation of edges of aligned images: what tells ships in front of one horizon apart, (N,)."""
+    ours, inside, _ = _read(_slopes(first), fit)
+    ours, theirs = ours * inside[:, None], _inner(_slopes(second)) * inside[:, None]
+    energies = ours.square().sum((1, 2)) * theirs.square().sum((1, 2))
+    return (ours * theirs).sum((1, 2)) / energies.sqrt().clamp(1e-6)
+
+
+def _align(first: Tensor, second: Tensor, fit: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay images over others by Gauss-Newton steps, and return the best fit with its correlation and contrast.
+
+    Args:
+        first, second: grey levels, (N, 1, S, S).
+        fit: scales of both axes and shifts in half images, (N, 4): second(x, y) is compared with
+            first(fit₀ x + fit₂, fit₁ y + fit₃), within the rim of second and where first has pixels.
+        steps: number of steps.
+
+    Returns:
+        Fit (N, 4), correlation (N,), -1 where less than half is covered, and the smaller contrast of both (N,).
+    """
+    maps, goal = torch.cat([first, _slopes(first)], 1), _inner(second)[:, 0]
+    best = [fit.clone(), first.new_full((len(first),), -1.0), first.new_zeros(len(first))]
+    for step in range(steps + 1):
+        values, inside, pixels = _read(maps, fit)
+        count = inside.sum(1, keepdim=True).clamp(min=1)
+        ours, theirs = ((v - (v * inside).sum(1, keepdim=True) / count) * inside for v in (values[:, 0], goal))
+        spreads = [v.square().sum(1, keepdim=True).div(count).sqrt() for v in (ours, theirs)]
+        correlation = (ours * theirs).sum(1) / (count * spreads[0] * spreads[1])[:, 0].clamp(1e-6)
+        correlation = torch.where(inside.mean(1) >= 0.5, correlation, -1)
+        better = correlation > best[1]
+        for part, new in zip(best, (fit, correlation, torch.minimum(*spreads)[:, 0]), strict=True):
+            part[better] = new[better]
+        if step == steps:
+            break
+        slopes = torch.cat([values[:, 1:] * pixels, values[:, 1:]], 1) * (second.shape[-1] / 2) * inside[:, None]
+        slopes = slopes - slopes.sum(2, keepdim=True) / count[..., None] * inside[:, None]
+        missing = theirs * spreads[0] / spreads[1].clamp(1e-6) - ours
+        normal = slopes @ slopes.transpose(1, 2)
+        ridge = 1e-3 * normal.diagonal(dim1=1, dim2=2).mean(1).clamp(1e-3)[:, None, None] * torch.eye(4).to(first)
+        fit = fit + torch.linalg.solve(normal + ridge, slopes @ missing[..., None])[..., 0].clamp(-0.15, 0.15)
+    return best[0], best[1], best[2]
