@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "selection.coresets": ["herding", "k_center"],
     "condense": ["condense_set"],
     "difficulty.pipeline": ["DGSPipeline"],
+    "checkup.report": ["check_pool"],
     "difficulty.scoring": ["score_images"],
     "difficulty.set_scores": ["rank_sets", "score_set", "score_trust"],
     "classifiers.teachers": ["teacher_of"],

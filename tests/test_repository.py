@@ -24,10 +24,10 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
            for path in PACKAGE.rglob("*.py")}
 TOP_MODULES = {"cli.py", "methods.py"}
 PACKAGES = {"images", "selection", "classifiers", "diffusion", "results", "plots", "store", "params", "runtime",
-         "publish", "workflow"}
+         "publish", "workflow", "checkup"}
 # From the lowest: a module imports only from its own package and from lower layers.
 LAYERS = [{"methods"}, {"runtime"}, {"params"}, {"store"}, {"images"}, {"classifiers"}, {"selection"},
-          {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"publish"}, {"workflow"}, {"cli"}]
+          {"diffusion"}, {"results"}, {"plots"}, STAGE_MODULES, {"checkup"}, {"publish"}, {"workflow"}, {"cli"}]
 
 
 def code_cells(path: Path) -> list[dict]:

@@ -92,7 +92,7 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
 def _softmaxes(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike | None, over: Over,
                temperature: float | Sequence[float]) -> tuple[list[Softmax], np.ndarray]:
     """Return how each scorer's probabilities are taken, and the images' labels (N,) among the classes of the task."""
-    outputs, labels = _outputs(images, scorers, index), images.labels
+    outputs, labels = outputs_of_labels(images, scorers, index), images.labels
     if index is None:
         present, labels = np.unique(labels, return_inverse=True)
         outputs = [row[present] for row in outputs]
@@ -103,7 +103,7 @@ def _softmaxes(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike
     return [Softmax(row, over, float(value)) for row, value in zip(outputs, temperatures, strict=True)], labels
 
 
-def _outputs(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike | None) -> list[np.ndarray]:
+def outputs_of_labels(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike | None) -> list[np.ndarray]:
     """Return the output of each label in each scorer, (labels,) int64; see `score_images`."""
     names = images.table.drop_duplicates("label").set_index("label")["class"]
     table = np.stack([_by_names(scorer, names) for scorer in scorers]) if index is None else np.asarray(index)

@@ -1,8 +1,10 @@
 """Pairs of images that show one picture: re-encoded, resized, mirrored, shifted or cropped by a tenth or so.
 
-Candidates are nearest neighbours by a descriptor of 64 numbers, in both orientations at once; each candidate is then laid
-over its partner (shift and scale of both axes by Gauss-Newton steps, as Lucas and Kanade) and counts where grey levels
-and edges correlate. Colours do not count: a picture in other colours is still the same.
+Candidates are nearest neighbours by a descriptor of 64 numbers, in both orientations at once; each candidate is then
+laid over its partner (shift and scale of both axes by Gauss-Newton steps, as Lucas and Kanade) and counts where grey
+levels and edges correlate. Colours do not count: a picture in other colours is still the same. Drawings, such as digits
+or clothes on black, are alike without being copies, so they need a higher correlation: copies of them are found where
+they are re-encoded, resized, mirrored or shifted, and mostly where they are cropped.
 
 The descriptor is the strength of edges in eight directions and the colours, each in 3 × 3 fields without a rim of
 three pixels in 32, whitened: directions in which images differ little count as much as others. A mirrored image has
@@ -26,7 +28,9 @@ DIMENSIONS = 64
 SAMPLE, PATTERNS = 10_000, 1_000  # images, and patterns of coloured noise, that whitening is fitted to
 SIMILARITY = 0.52  # cosine from which on a pair is a candidate
 NEIGHBOURS = 8  # candidates an image at the most
-LIKENESS = 0.91  # correlation of edges from which on two aligned images are one picture
+LIKENESS = 0.91  # correlation of edges from which on two aligned photographs are one picture
+LIKENESS_OF_DRAWINGS = 0.99  # the same where much is flat background: shapes on it, laid over each other, are much alike
+FLAT = 0.06  # share of flat pixels, in the median image, from which on images count as drawings
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
 STEPS = ((0, 1, 0.5), (0, 1, 0.6), (0, 3, 0.9), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
 ROWS, COLUMNS, PAIRS = 1024, 8192, 512  # at once, so that they fit into a core's cache
@@ -43,7 +47,7 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str
 
     Returns:
         One row a pair, ordered: first and second (indices; within a set first < second), mirrored (bool), likeness
-        (correlation of the aligned edges, from `LIKENESS` to 1). An image has at most `NEIGHBOURS` rows as first,
+        (correlation of the aligned edges, up to 1). An image has at most `NEIGHBOURS` rows as first,
         and of a set with itself also as second. Images of one colour have none.
 
     >>> from sklearn.datasets import load_digits
@@ -57,7 +61,8 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str
     levels, described = zip(*(_describe(squares, device) for squares in sets), strict=True)
     codes = _whiten(described)
     candidates = _candidates(codes[0], codes[-1], others is None)
-    frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS])
+    least = LIKENESS_OF_DRAWINGS if _are_drawings(levels[0][1]) else LIKENESS
+    frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS], least)
               for start in range(0, len(candidates), PAIRS)]
     columns = ["first", "second", "mirrored", "likeness"]
     pairs = pd.DataFrame(np.concatenate([np.empty((0, 4)), *frames]), columns=columns)
@@ -197,7 +202,13 @@ def _candidates(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], sam
 
 # ---- Alignment -------------------------------------------------------------------------------------------------------
 
-def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor) -> np.ndarray:
+def _are_drawings(grey: Tensor) -> bool:
+    """Return whether the median of at most `SAMPLE` images has so many flat pixels; grey levels, (N, 1, 32, 32)."""
+    slopes = _slopes(grey[np.unique(np.linspace(0, len(grey) - 1, SAMPLE).astype(int))].float())
+    return bool((_inner(slopes).abs().amax(1) < 1).float().mean(1).median() >= FLAT)
+
+
+def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor, least_likeness: float) -> np.ndarray:
     """Return the candidates that show one picture with their likeness, float64 (n, 4)."""
     fit = torch.tensor([1.0, 1, 0, 0], device=candidates.device).repeat(len(candidates), 1)
     for level, steps, least in STEPS:
@@ -209,7 +220,7 @@ def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor) -> n
         candidates, fit = candidates[kept], fit[kept]
     likeness = _edge_correlation(first[kept], second[kept], fit)
     rows = torch.cat([candidates.double(), likeness[:, None].double()], 1)
-    return rows[likeness >= LIKENESS].cpu().numpy()
+    return rows[likeness >= least_likeness].cpu().numpy()
 
 
 def _smooth(images: Tensor) -> Tensor:

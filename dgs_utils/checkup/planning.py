@@ -1,0 +1,117 @@
+"""How many images to generate until each interval of difficulty has those that a target asks for."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from dgs_utils.runtime.table_io import read_table
+from dgs_utils.selection.histograms import histogram
+from dgs_utils.selection.targets import check_counts, class_target
+from dgs_utils.store.manifest import parameter
+
+if TYPE_CHECKING:
+    from dgs_utils.store.node import Node
+
+CONFIDENCE = 0.95
+
+
+class Plan(NamedTuple):
+    """Images of one class to generate in all.
+
+    Attributes:
+        images: enough with 95 % probability, if the shares of the intervals are those of the pool.
+        low, high: the same for the ends of the 95 % interval of each share; ``high`` is infinite where the pool has no
+            image in an interval that is wanted.
+    """
+
+    images: float
+    low: float
+    high: float
+
+
+def images_to_generate(pool_counts: ArrayLike, target: ArrayLike, confidence: float = CONFIDENCE) -> Plan:
+    """Return how many images of a class fill its target.
+
+    Until n images have come that lie in an interval with share p of all, there are n plus a negative binomial number of
+    others. Each interval that is wanted gets the same part of the error probability, so that all are filled together
+    with at least ``confidence``. The shares are Jeffreys' estimates from the pool, (m + ½) / (M + 1), and the ends
+    their central interval.
+
+    Args:
+        pool_counts: images of the pool in each interval of difficulty, shape (K,).
+        target: images wanted in each, shape (K,).
+        confidence: probability that all are filled.
+
+    Returns:
+        `Plan`; 0 where nothing is wanted.
+
+    >>> images_to_generate([90, 10], [5, 5])
+    Plan(images=93, low=50, high=181)
+    """
+    counts, wanted = check_counts(pool_counts), check_counts(target)
+    if counts.shape != wanted.shape:
+        raise ValueError(f"the pool has {len(counts)} intervals and the target {len(wanted)}; count both in the same")
+    asked = wanted > 0
+    if not asked.any():
+        return Plan(0, 0, 0)
+    hits, misses, wanted = counts[asked] + 0.5, counts.sum() - counts[asked] + 0.5, wanted[asked]
+    enough = 1 - (1 - confidence) / len(wanted)
+    ends = stats.beta.ppf([[(1 - confidence) / 2], [(1 + confidence) / 2]], hits, misses)
+    ends[0, counts[asked] == 0] = 0.0  # Jeffreys' own convention
+    shares = (hits / (hits + misses), ends[1], ends[0])
+    return Plan(*(_most(wanted, share, enough) for share in shares))
+
+
+def _most(wanted: np.ndarray, shares: np.ndarray, enough: float) -> float:
+    """Return the largest of the quantiles of the numbers of images until each interval has what is wanted."""
+    if (shares <= 0).any():
+        return math.inf
+    return int((wanted + stats.nbinom.ppf(enough, wanted, np.minimum(shares, 1.0))).max())
+
+
+def plan_classes(transformed: pd.DataFrame, ipc: int, distribution: str | Sequence[int] = "scale",
+                 bins: int = 10) -> pd.DataFrame:
+    """Return how many images of each class fill its target.
+
+    Args:
+        transformed: class, set ("pool", "original") and transformed, in [0, 1], as in stage 04's ``transformed.csv``.
+        ipc: images per class of the distilled set.
+        distribution: the target, as ``sample.distribution``.
+        bins: equal intervals of difficulty.
+
+    Returns:
+        class, pool (images that it has), missing (images that its intervals lack), generate, low, high (see `Plan`).
+    """
+    rows = []
+    for name, part in transformed.groupby("class", sort=False):
+        pool, real = (part["transformed"][part["set"] == kind].to_numpy() for kind in ("pool", "original"))
+        target, counts = class_target(real, ipc, distribution, bins).counts, histogram(pool, bins)
+        plan = images_to_generate(counts, target)
+        rows.append({"class": name, "pool": len(pool), "missing": int(np.maximum(target - counts, 0).sum()),
+                     "generate": plan.images, "low": plan.low, "high": plan.high})
+    return pd.DataFrame(rows)
+
+
+def planning_lines(nodes: "Sequence[Node]") -> list[str]:
+    """Return a line for each finished stage 04 whose pool cannot fill the target of a stage 05 of the plan."""
+    lines = {}
+    for node in nodes:
+        path = node.inputs["transform"].folder if node.stage == "05_sample" and "transform" in node.inputs else None
+        if path is None or not (path / "manifest.json").exists():
+            continue
+        ipc, shape = node.params.ipc, node.params.distribution
+        table = plan_classes(read_table(path / "transformed.csv"), ipc, shape, parameter(path, "bins"))
+        short = table[table["missing"] > 0]
+        if len(short):
+            worst = short.loc[short["generate"].idxmax()]
+            high = "no bound" if math.isinf(worst["high"]) else f"{worst['high']:.0f}"
+            lines[path, ipc, str(shape)] = (
+                f"{node.label}: the pool cannot fill the target of {len(short)} of {len(table)} classes at IPC {ipc}; "
+                f"class {worst['class']}, the rarest, wants {worst['generate']:.0f} images ({worst['low']:.0f} to "
+                f"{high}) instead of {worst['pool']}")
+    return list(lines.values())

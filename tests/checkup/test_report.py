@@ -1,0 +1,78 @@
+"""The check-up of a pool of real scans with planted copies, by function and by command."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+from small_world import small_classifier, write_digits
+
+import dgs_utils as dgs
+from dgs_utils.cli import main
+from dgs_utils.images.image_set import ImageSet
+
+
+def enlarged(root):
+    for path in root.rglob("*.png"):
+        Image.open(path).resize((32, 32), Image.Resampling.BICUBIC).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Originals, test images, and a pool with two scans twice, one original mirrored, a test image, and a blank one."""
+    root = tmp_path_factory.mktemp("checkup")
+    sets = {name: enlarged(write_digits(root / name, *part))
+            for name, part in (("originals", (0, 60)), ("test", (60, 80)), ("pool", (80, 110)))}
+    pool = sets["pool"]
+    for number in (3, 4):
+        Image.open(pool / "0" / f"{number}.png").save(pool / "0" / f"copy{number}.jpg", quality=90)
+    ImageOps.mirror(Image.open(sets["originals"] / "1" / "5.png")).save(pool / "1" / "own.png")
+    Image.open(sets["test"] / "2" / "7.png").resize((48, 48)).save(pool / "2" / "own.png")
+    Image.new("L", (32, 32), 255).save(pool / "2" / "plain.png")
+    return sets
+
+
+def test_planted_copies_are_counted(folders):
+    checked = dgs.check_pool(folders["pool"], folders["originals"], folders["test"])
+    table = checked.table.set_index("class")
+    assert table.index.tolist() == ["0", "1", "2", "all"]
+    assert table.loc["0", "repeated"] == 2
+    assert table["blank"].tolist() == [0, 0, 1, 1]
+    pairs = checked.pairs.set_index(["other_set", "file_name"])
+    assert pairs.loc[("original", "1/own.png"), "other"].tolist() == ["1/5.png"]
+    assert pairs.loc[("original", "1/own.png"), "mirrored"].all()
+    assert pairs.loc[("test", "2/own.png"), "other"].tolist() == ["2/7.png"]
+    assert "1 of 95 images are of one colour" in checked.sentences
+    assert "copies" in checked.figures()
+    with pytest.raises(ValueError, match="has the classes 0, 1, 2 and"):
+        dgs.check_pool(folders["pool"], ImageSet.read(folders["originals"]).of_class("0"))
+
+
+def test_a_scorer_tells_what_a_pool_covers(folders, tmp_path, styled):
+    pool = dgs.ImageSet.read(folders["pool"])
+    checked = dgs.check_pool(pool, folders["originals"], scorer=small_classifier(), ipc=5, index=[0, 1, 2])
+    scored = dgs.score_images(pool, small_classifier(), index=[0, 1, 2])
+    right = scored["prediction"].to_numpy() == pool.labels
+    assert checked.table["recognised"].tolist() == [*(right[pool.labels == k].sum() for k in range(3)), right.sum()]
+    assert checked.confusion["images"].sum() == len(pool)
+    assert checked.coverage.groupby("class")["measure"].count().tolist() == [4, 4, 4]
+    assert (checked.effective["effective"] <= checked.effective["images"] + 1e-9).all()
+    assert checked.table["generate"].iloc[-1] == checked.table["generate"].iloc[:-1].max()
+    checked.write(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {f"{name}.png" for name in checked.figures()}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "confusion.csv", dtype={"true": str, "predicted": str}),
+                                  checked.confusion, check_dtype=False)
+    assert all(f"- {line}" in (tmp_path / "README.md").read_text() for line in checked.sentences)
+
+
+def test_the_command_writes_the_folder(folders, tmp_path, capsys):
+    scorer = tmp_path / "scorer"
+    small_classifier().save(scorer)
+    command = ["check", str(folders["pool"]), "--originals", str(folders["originals"]), "--test",
+               str(folders["test"]), "--output", str(tmp_path / "out")]
+    assert main([*command, "--scorer", str(scorer), "--ipc", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert "show a picture that the pool has already" in printed
+    assert np.isin(["table.csv", "pairs.csv", "copies.png", "coverage.png", "effective.png", "confusion.png"],
+                   [path.name for path in (tmp_path / "out").iterdir()]).all()
+    assert main(["check", str(folders["pool"]), "--originals", str(folders["originals"]), "--ipc", "0"]) == 2

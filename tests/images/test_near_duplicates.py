@@ -1,0 +1,102 @@
+"""Near duplicates: planted copies are found, and real images are not taken for each other."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+
+from dgs_utils.images.near_duplicates import contrast, find_pairs
+
+
+def jpeg(image: Image.Image, quality: int = 75) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def crop(image: Image.Image, left: float, top: float, share: float = 0.9) -> Image.Image:
+    side = round(image.size[0] * share)
+    x, y = (round((image.size[0] - side) * at) for at in (left, top))
+    return image.crop((x, y, x + side, y + side)).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def shift(image: Image.Image, right: int, down: int, mode: str) -> Image.Image:
+    pixels = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0)), mode=mode)
+    return Image.fromarray(pixels[4 - down : 36 - down, 4 - right : 36 - right])
+
+
+def rescale(image: Image.Image, side: int) -> Image.Image:
+    small = image.resize((side, side), Image.Resampling.BICUBIC)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
+
+
+PLANTED = {"JPEG 75": jpeg, "JPEG 50": lambda image: jpeg(image, 50), "scaled to 64": lambda image: rescale(image, 64),
+           "scaled to 24": lambda image: rescale(image, 24), "mirrored": ImageOps.mirror,
+           "grey": lambda image: image.convert("L").convert("RGB"),
+           "90 % crop, centre": lambda image: crop(image, 0.5, 0.5),
+           "90 % crop, corner": lambda image: crop(image, 0, 0),
+           "2 px right and down, edge": lambda image: shift(image, 2, 2, "edge"),
+           "2 px right and down, black": lambda image: shift(image, 2, 2, "constant"),
+           "2 px right, wrapped": lambda image: shift(image, 2, 0, "wrap"),
+           "corner crop, mirrored, JPEG 75": lambda image: jpeg(ImageOps.mirror(crop(image, 1, 0)))}
+
+
+def planted(images: list[Image.Image], kind: str) -> np.ndarray:
+    return np.stack([np.asarray(PLANTED[kind](image)) for image in images])
+
+
+@pytest.fixture(scope="module")
+def cifar(shared_data):
+    """1,000 test images of CIFAR-10."""
+    with zipfile.ZipFile(shared_data / "cifar10" / "val.zip") as members:
+        names = sorted(name for name in members.namelist() if not name.endswith("/"))
+        chosen = np.random.default_rng(0).permutation(len(names))[:1000]
+        return [Image.open(io.BytesIO(members.read(names[row]))).convert("RGB") for row in chosen]
+
+
+def share_found(copies: np.ndarray, known: np.ndarray) -> float:
+    pairs = find_pairs(copies, known)
+    return pairs[pairs["first"] == pairs["second"]]["first"].nunique() / len(copies)
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_planted_copies_of_photographs_are_found(cifar, kind):
+    known = np.stack([np.asarray(image) for image in cifar])
+    assert share_found(planted(cifar, kind), known) >= 0.985  # of 1,000, where 99 % of all are found
+    mirrored = find_pairs(planted(cifar[:50], kind), known)
+    assert mirrored["mirrored"].mean() > 0.9 if "mirrored" in kind else mirrored["mirrored"].mean() < 0.1
+
+
+def digits(count: int) -> list[Image.Image]:
+    scans = np.round(load_digits().images[:count] * 255 / 16).astype(np.uint8)
+    return [Image.fromarray(scan).resize((32, 32), Image.Resampling.BICUBIC).convert("RGB") for scan in scans]
+
+
+@pytest.mark.parametrize("kind", ["JPEG 75", "scaled to 64", "mirrored", "grey"])
+def test_planted_copies_of_digits_are_found(kind):
+    scans = digits(200)
+    assert share_found(planted(scans, kind), np.stack([np.asarray(scan) for scan in scans])) >= 0.97
+
+
+def test_different_digits_are_no_copies():
+    known = np.stack([np.asarray(scan) for scan in digits(600)])
+    pairs = find_pairs(known[:300], known[300:])
+    assert pairs["first"].nunique() <= 3
+    own = find_pairs(known[:300])
+    assert (own["first"] < own["second"]).all()
+
+
+def test_a_pair_does_not_depend_on_which_set_comes_first():
+    known = np.stack([np.asarray(scan) for scan in digits(60)])
+    there, back = find_pairs(known[:40], known[20:]), find_pairs(known[20:], known[:40])
+    assert set(zip(there["first"], there["second"], strict=True)) >= {(20 + i, i) for i in range(20)}
+    assert set(zip(back["first"], back["second"], strict=True)) >= {(i, 20 + i) for i in range(20)}
+
+
+def test_images_of_one_colour_are_no_copies_but_have_no_contrast():
+    plain = np.full((3, 32, 32, 3), 255, np.uint8)
+    assert find_pairs(plain).empty
+    assert contrast(plain).tolist() == [0, 0, 0]
