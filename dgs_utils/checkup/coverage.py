@@ -21,7 +21,7 @@ def coverage_measures(real: ArrayLike, pool: ArrayLike, nearest: int = NEAREST) 
     """Return precision, recall, density and coverage of real features by a pool's.
 
     A ball around each row reaches its ``nearest``-th neighbour among *different* rows of its set, so that doubled rows
-    do not shrink it to nothing.
+    do not shrink it to nothing; doubled real rows count once.
 
     Args:
         real: shape (N, D), more than ``nearest`` different rows.
@@ -39,11 +39,8 @@ def coverage_measures(real: ArrayLike, pool: ArrayLike, nearest: int = NEAREST) 
     >>> coverage_measures(real, real[::2] + 0.01, nearest=2)["coverage"]
     1.0
     """
-    real, pool = np.asarray(real, dtype=np.float64), np.asarray(pool, dtype=np.float64)
-    return _measures(cdist(real, pool), _radii(real, nearest, "real"), _radii(pool, nearest, "pool"), nearest)
-
-
-def _measures(between: np.ndarray, real_radii: np.ndarray, pool_radii: np.ndarray, nearest: int) -> dict[str, float]:
+    real, pool = np.unique(np.asarray(real, dtype=np.float64), axis=0), np.asarray(pool, dtype=np.float64)
+    between, real_radii, pool_radii = cdist(real, pool), _radii(real, nearest, "real"), _radii(pool, nearest, "pool")
     in_real = between < real_radii[:, None]
     return {"precision": float(in_real.any(0).mean()),
             "recall": float((between < pool_radii).any(1).mean()),

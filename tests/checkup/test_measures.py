@@ -26,7 +26,8 @@ def written_out(real, pool, nearest):
 
 
 def test_coverage_is_its_definition():
-    assert coverage_measures(DIGITS[:80], DIGITS[80:120], 3) == pytest.approx(written_out(DIGITS[:80], DIGITS[80:120], 3))
+    real, pool = DIGITS[:80], DIGITS[80:120]
+    assert coverage_measures(real, pool, 3) == pytest.approx(written_out(real, pool, 3))
 
 
 def test_coverage_is_that_of_prdc():
