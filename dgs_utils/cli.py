@@ -106,14 +106,13 @@ def _parser() -> argparse.ArgumentParser:
                          "cc-by-nc-4.0")
     publish.set_defaults(command=_publish)
 
-    check = commands.add_parser("check", help="tell what is in a pool: copies of training and test images, what it "
-                                "covers, how many different images it has")
+    check = commands.add_parser("check", help="tell what is in a pool: copies, what it covers, different images")
     check.add_argument("pool", help="folder of generated images, a folder for each class")
-    check.add_argument("--originals", required=True, metavar="FOLDER", help="training images, in the same classes")
+    check.add_argument("--originals", required=True, metavar="FOLDER", help="training images of the same classes")
     check.add_argument("--test", metavar="FOLDER", help="test images")
-    check.add_argument("--scorer", metavar="NAME", help="classifier of these classes: a folder, or name:weights as "
-                       "resnet50:IMAGENET1K_V1; without one, only copies are looked for")
-    check.add_argument("--ipc", type=int, default=10, help="images per class of the set that the pool is for")
+    check.add_argument("--scorer", metavar="NAME", help="classifier of the classes: a folder, or name:weights; without "
+                       "one, only copies are looked for")
+    check.add_argument("--ipc", type=int, default=10, help="images per class of the set to make (default: 10)")
     check.add_argument("--output", default="checkup", metavar="FOLDER", help="folder to write (default: checkup)")
     check.set_defaults(command=_check)
 
@@ -219,16 +218,11 @@ def _publish(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from dgs_utils.checkup.report import check_pool
-    from dgs_utils.plots.style import use_style
 
-    if options.ipc < 1:
-        raise ValueError(f"--ipc is {options.ipc}; give the images per class, 1 or more")
     checked = check_pool(options.pool, options.originals, options.test, options.scorer, options.ipc,
                          progress=_progress_bar)
-    use_style()
     checked.write(Path(options.output))
-    return _print(checked.table.to_string(index=False), "", *checked.sentences, "",
-                  f"Tables and figures are in {options.output}.")
+    return _print(checked.table.to_string(index=False), "", *checked.sentences, f"Tables, figures: {options.output}")
 
 
 def _verify(options: argparse.Namespace) -> int:

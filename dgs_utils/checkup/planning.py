@@ -2,20 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from dgs_utils.runtime.table_io import read_table
 from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.targets import check_counts, class_target
-from dgs_utils.store.manifest import parameter
-
-if TYPE_CHECKING:
-    from dgs_utils.store.node import Node
 
 CONFIDENCE = 0.95
 
@@ -95,23 +90,3 @@ def plan_classes(transformed: pd.DataFrame, ipc: int, distribution: str | Sequen
         rows.append({"class": name, "pool": len(pool), "missing": int(np.maximum(target - counts, 0).sum()),
                      "generate": plan.images, "low": plan.low, "high": plan.high})
     return pd.DataFrame(rows)
-
-
-def planning_lines(nodes: "Sequence[Node]") -> list[str]:
-    """Return a line for each finished stage 04 whose pool cannot fill the target of a stage 05 of the plan."""
-    lines = {}
-    for node in nodes:
-        path = node.inputs["transform"].folder if node.stage == "05_sample" and "transform" in node.inputs else None
-        if path is None or not (path / "manifest.json").exists():
-            continue
-        ipc, shape = node.params.ipc, node.params.distribution
-        table = plan_classes(read_table(path / "transformed.csv"), ipc, shape, parameter(path, "bins"))
-        short = table[table["missing"] > 0]
-        if len(short):
-            worst = short.loc[short["generate"].idxmax()]
-            high = "no bound" if math.isinf(worst["high"]) else f"{worst['high']:.0f}"
-            lines[path, ipc, str(shape)] = (
-                f"{node.label}: the pool cannot fill the target of {len(short)} of {len(table)} classes at IPC {ipc}; "
-                f"class {worst['class']}, the rarest, wants {worst['generate']:.0f} images ({worst['low']:.0f} to "
-                f"{high}) instead of {worst['pool']}")
-    return list(lines.values())

@@ -19,10 +19,11 @@ from dgs_utils.classifiers.scorer import Classifier, extract_features
 from dgs_utils.difficulty.scoring import outputs_of_labels, score_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.plots.heatmaps import confusion_matrix
-from dgs_utils.plots.style import save
+from dgs_utils.plots.style import save, use_style
 from dgs_utils.results.confusion import count_confusions
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.selection.targets import check_ipc
 from dgs_utils.selection.transforms import default_limit, transform_class
 from dgs_utils.store.atomic import write_csv
 
@@ -89,6 +90,7 @@ class PoolCheck:
         for name in ("table", "pairs", "coverage", "effective", "confusion"):
             if len(frame := getattr(self, name)):
                 write_csv(Path(folder) / f"{name}.csv", frame)
+        use_style()
         for name, figure in self.figures().items():
             save(figure, Path(folder), name)
         text = "\n".join(["# Check-up", "", *(f"- {line}" for line in self.sentences), ""])
@@ -116,6 +118,7 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     Raises:
         ValueError: a class that is not in both sets, or an image that cannot be read.
     """
+    check_ipc(ipc)
     pool, originals = (s if isinstance(s, ImageSet) else ImageSet.read(Path(s)) for s in (pool, originals))
     if pool.classes != originals.classes:
         raise ValueError(f"{pool.root} has the classes {', '.join(pool.classes)} and {originals.root} has "
