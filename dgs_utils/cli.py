@@ -110,9 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("pool", help="folder of generated images, a folder for each class")
     check.add_argument("--originals", required=True, metavar="FOLDER", help="training images of the same classes")
     check.add_argument("--test", metavar="FOLDER", help="test images")
-    check.add_argument("--scorer", metavar="NAME", help="classifier of the classes: a folder, or name:weights; without "
-                       "one, only copies are looked for")
-    check.add_argument("--ipc", type=int, default=10, help="images per class of the set to make (default: 10)")
+    check.add_argument("--scorer", metavar="NAME", help="classifier: a folder, or name:weights; without, copies only")
+    check.add_argument("--ipc", type=int, default=10, help="images per class of the set (default: 10)")
     check.add_argument("--output", default="checkup", metavar="FOLDER", help="folder to write (default: checkup)")
     check.set_defaults(command=_check)
 
@@ -219,10 +218,9 @@ def _publish(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from dgs_utils.checkup.report import check_pool
 
-    checked = check_pool(options.pool, options.originals, options.test, options.scorer, options.ipc,
-                         progress=_progress_bar)
+    checked = check_pool(*(vars(options)[name] for name in ("pool", "originals", "test", "scorer", "ipc")))
     checked.write(Path(options.output))
-    return _print(checked.table.to_string(index=False), "", *checked.sentences, f"Tables, figures: {options.output}")
+    return _print(checked.table.to_string(index=False), *checked.sentences, f"Tables, figures: {options.output}")
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from dgs_utils.difficulty.scoring import outputs_of_labels, score_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.plots.heatmaps import confusion_matrix
 from dgs_utils.plots.style import save, use_style
-from dgs_utils.results.confusion import count_confusions
+from dgs_utils.results.correctness import count_confusions
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.targets import check_ipc
@@ -179,5 +179,5 @@ def _plan(pool: pd.DataFrame, real: pd.DataFrame, ipc: int) -> pd.DataFrame:
 def _with_all(table: pd.DataFrame) -> pd.DataFrame:
     """Add a row "all": sums, and of what is to be generated the largest, as all classes get as many."""
     largest = [name for name in ("generate", "low", "high") if name in table]
-    total = table.drop(columns=["class", *largest]).sum() if len(table) else None
+    total = table.drop(columns=["class", *largest]).sum()
     return pd.concat([table, pd.DataFrame([{"class": "all", **total, **table[largest].max()}])], ignore_index=True)

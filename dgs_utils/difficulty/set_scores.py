@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dgs_utils.classifiers.scorer import Classifier, extract_features
-from dgs_utils.difficulty.scoring import _outputs, score_images
+from dgs_utils.difficulty.scoring import outputs_of_labels, score_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.runtime.seeds import numpy_rng
 
@@ -44,7 +44,7 @@ def score_set(images: ImageSet, real: ImageSet, scorer: Classifier, index: Array
                          f"both with the same list of classes")
     features = [extract_features(one, scorer, device, batch_size) for one in (images, real)]
     table = score_images(images, scorer, index, batch_size=batch_size, device=device)
-    wanted = _outputs(images, [scorer], index)[0][images.labels]
+    wanted = outputs_of_labels(images, [scorer], index)[0][images.labels]
     recognised = 100 * float((table["prediction"].to_numpy() == wanted).mean())
     return score_features(features[0], images.labels, features[1], real.labels, seed) | {"recognised": recognised}
 
