@@ -179,7 +179,7 @@ def _never(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray, classes: 
     chance = (1 - correct.mean()) ** count * len(classes)
     suspects = np.flatnonzero((hits == 0) & (count > 0) & (chance < ALPHA))
     own = log_softmax(outputs.astype(np.float64), axis=1)[:, index]
-    never = [classes[label] for label in suspects if separation(
+    never = [classes[int(label)] for label in suspects if separation(
         own[:, [label]], (labels == label).astype(int), 2)[0][1, 0] < BLIND]
     if not never:
         return []

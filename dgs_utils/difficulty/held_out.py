@@ -8,7 +8,7 @@ are: they may tell how far the scorer is calibrated, and nothing that is selecte
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -165,7 +165,7 @@ def calibrate(run: Run, held_out: HeldOut, names: Sequence[str]) -> pd.DataFrame
     """
     if run.params.temperature == "fit" and held_out.kind not in CLEAN:
         raise ValueError(NOTHING_HELD_OUT)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, outputs, index in zip(names, held_out.outputs, held_out.targets, strict=True):
         for over in OVERS if 1 < len(index) < outputs.shape[1] else OVERS[:1]:
             softmax = Softmax(index, over)
