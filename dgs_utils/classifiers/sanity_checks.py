@@ -6,10 +6,10 @@ A few lucky images say nothing: every check compares outputs over many images, a
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import bdtr, bdtrc, log_softmax
-from scipy.stats import rankdata
 from torch import Tensor
 
 from dgs_utils.classifiers.scorer import Classifier
@@ -75,7 +75,7 @@ def separation(scores: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np
     array([[1., 0.],
            [0., 1.]])
     """
-    ranks, total = rankdata(scores, axis=0), len(scores)
+    ranks, total = pd.DataFrame(scores).rank().to_numpy(), len(scores)
     count = np.bincount(labels, minlength=classes)
     sums = np.stack([ranks[labels == label].sum(axis=0) for label in range(classes)])
     areas = (sums - (count * (count + 1) / 2)[:, None]) / (count * (total - count))[:, None]

@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr
 
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.difficulty_guided_sampler import DifficultyGuidedSampler
@@ -41,7 +40,7 @@ def mean_ranks(scores: pd.DataFrame, originals: pd.DataFrame) -> np.ndarray:
         known = originals[originals["class"] == name]
         for i, column in enumerate(columns):
             values, first = np.unique(known[column], return_index=True)
-            shares = ((rankdata(known[column]) - 0.5) / len(known))[first]  # ties have their mean
+            shares = ((known[column].rank().to_numpy() - 0.5) / len(known))[first]  # ties have their mean
             inner = (values > 0) & (values < 1)
             points = np.concatenate([[0.0], values[inner], [1.0]]), np.concatenate([[0.0], shares[inner], [1.0]])
             ranks[rows.index, i] = np.interp(rows[column], *points)
@@ -77,7 +76,7 @@ def agreement(scores: pd.DataFrame, originals: pd.DataFrame, ipc: int = 0, colum
     shuffled = {name: _selected(scores.assign(**{name: scores.groupby("class")[name].transform(rng.permutation)}),
                                 originals, name, ipc) for name in names}
     for first, second in combinations(names, 2):
-        correlations = [spearmanr(part[first], part[second]).statistic for _, part in scores.groupby("class")
+        correlations = [part[first].rank().corr(part[second].rank()) for _, part in scores.groupby("class")
                         if part[first].nunique() > 1 and part[second].nunique() > 1]
         rows.append({"first": titles[first], "second": titles[second],
                      "rank correlation": np.mean(correlations) if correlations else np.nan,
