@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import bdtr, bdtrc, log_softmax
 from torch import Tensor
 
+from dgs_utils.classifiers.augmentation import MEAN, STD
 from dgs_utils.classifiers.scorer import Classifier
 from dgs_utils.runtime.seeds import numpy_rng
 
@@ -19,7 +20,7 @@ ALPHA = 0.001  # false alarms of each check, about
 BLIND = 0.6  # an output that separates its class no better than this does not know it, in AUC
 GAIN = 0.2  # by which another output must separate a class better, in AUC
 NORMALISATIONS = {  # mean and standard deviation of pixels, by what sentences call them
-    "ImageNet's mean and standard deviation": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "ImageNet's mean and standard deviation": (MEAN, STD),
     "pixels in [-1, 1]": ((0.5,) * 3, (0.5,) * 3), "pixels in [0, 1]": ((0.0,) * 3, (1.0,) * 3),
     "pixels in [0, 255]": ((0.0,) * 3, (1 / 255,) * 3)}
 BACKGROUND = 1001  # outputs of TensorFlow's classifiers of ImageNet, of which 0 is the background
