@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     "random": Rule("Random", uses=("seed",)),
     "draw": Rule("DGS", ("target",), ("distribution", "seed")),
     "match": Rule("DGS (match)", ("target",), ("distribution",)),
+    "low_discrepancy": Rule("DGS (low discrepancy)", ("target",), ("distribution",)),
     "easiest": Rule("Easiest", ("score",)),
     "hardest": Rule("Hardest", ("score",)),
     "middle": Rule("Middle", ("score",)),
@@ -126,6 +127,7 @@ METHODS: dict[str, Method] = {
     # Generated images, chosen out of the pool
     "dgs": Method("DGS", "pool", "draw"),
     "match": Method("DGS (match)", "pool", "match"),
+    "low_discrepancy": Method("DGS (low discrepancy)", "pool", "low_discrepancy"),
     "pool_random": Method("Random of pool", "pool", "random"),
     "easiest": Method("Easiest", "pool", "easiest"),
     "hardest": Method("Hardest", "pool", "hardest"),

@@ -24,7 +24,7 @@ from dgs_utils.selection.thresholds import Objective
 from dgs_utils.selection.transforms import TransformedClass, default_limit, prefix_warnings, transform_class, warn
 from dgs_utils.store.grouped_warnings import group_warnings
 
-RULES = ("draw", "match")
+RULES = ("draw", "match", "low_discrepancy")
 
 
 class DifficultyGuidedSampler(BaseEstimator):
@@ -33,7 +33,8 @@ class DifficultyGuidedSampler(BaseEstimator):
     Args:
         ipc: images per class, ≥ 1.
         distribution: "scale" (the originals' own), or a predefined one: hill, ground, slope, cliff, uniform.
-        rule: "draw" (by counts per bin, as published) or "match" (closest to the target's quantiles, without chance).
+        rule: "draw" (by counts per bin, as published), or without chance "match" (closest to the target's quantiles) or
+            "low_discrepancy" (an order of which every prefix follows the target).
         objective: "code" (what made the published numbers), "paper" (Eqs. 7–9) or "none" (no logarithm).
         weight: λ of Eq. 9, in [0, 1].
         bins: number of equal bins of difficulty, ≥ 2.

@@ -52,6 +52,7 @@ class Candidates:
     correct: Array = None  # shape (N,), bool, whether the scorer predicts the class
     counts: Array = None  # shape (bins,), target images per bin of ``scores``; for rules with a target
     quantiles: Array = None  # shape (ipc,), target difficulties, ascending; for rules with a target
+    reference: Array = None  # shape (M,), difficulties whose distribution the target is; for rules with a target
     features: Array = None  # shape (N, D), of the scorer or of another classifier
     mean_probability: Array = None  # shape (N,), mean probability of the class over a training; for training dynamics
     real_features: Array = None  # shape (M, D), of real images of the class; for rules of the whole set

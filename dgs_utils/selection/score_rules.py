@@ -58,6 +58,31 @@ def match(candidates: Candidates, ipc: int) -> np.ndarray:
     return chosen
 
 
+@selection_rule("low_discrepancy")
+def low_discrepancy(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take images in one order of which every prefix follows the target, so that sets of all IPCs nest.
+
+    With F the target's distribution function and C(x) how many chosen images are not harder than x, each step takes the
+    image that leaves the least ∫(C − nF)² dx, the first of equally good ones. The mean over images drawn from F would
+    grow this integral by V = ∫F(1 − F) dx ≤ ¼ a step, so that the Wasserstein-1 distance of the first n images to the
+    target is at most √(V/n) + (√g₁ + … + √gₙ)/n, where g is the mean distance of the target's difficulties from the
+    nearest image left (by Minkowski's inequality).
+    """
+    scores, reference = candidates.scores, np.sort(candidates.reference)
+    grid = np.unique(np.concatenate([scores, reference]))
+    widths, places = np.diff(grid), np.searchsorted(grid, scores)
+    wanted = np.searchsorted(reference, grid[:-1], side="right") / len(reference)
+    excess, taken, chosen = np.zeros(len(widths)), np.zeros(len(scores), dtype=bool), np.empty(ipc, dtype=np.int64)
+    for step in range(ipc):
+        excess -= wanted
+        below, above = (np.concatenate([[0], np.cumsum(widths * np.square(excess + one))]) for one in (0, 1))
+        cost = np.where(taken, np.inf, below[places] + above[-1] - above[places])
+        chosen[step] = image = np.argmax(cost <= cost.min() + 1e-12)
+        taken[image] = True
+        excess[places[image] :] += 1
+    return chosen
+
+
 # ---- By rank of the score ------------------------------------------------------------------------------------------
 
 @selection_rule("easiest")

@@ -130,6 +130,7 @@ class Target(NamedTuple):
 
     counts: np.ndarray  # images per bin of transformed difficulty, int64, summing to IPC
     quantiles: np.ndarray  # IPC difficulties, ascending
+    reference: np.ndarray  # difficulties of any number whose distribution the target is, the originals' for "scale"
 
 
 def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[int] = "scale",
@@ -147,7 +148,7 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
         ValueError: an unknown distribution.
     """
     if distribution == "scale":
-        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc))
+        return Target(scale_counts(originals, ipc, bins), quantiles_of_scores(originals, ipc), np.asarray(originals))
     if not isinstance(distribution, str):
         wanted = largest_remainder(check_counts(np.array(distribution, dtype=np.int64)), ipc)
     elif distribution in PREDEFINED:
@@ -155,7 +156,7 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
     else:
         raise ValueError(f"distribution is {distribution!r}; choose scale, {', '.join(PREDEFINED)}, or give a list of "
                          f"images per bin")
-    return Target(wanted, quantiles_of_counts(wanted))
+    return Target(wanted, quantiles_of_counts(wanted), quantiles_of_counts(wanted))
 
 
 def target_report(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_ccs_is_the_stratified_choice_without_the_hardest_three_tenths(given_cla
         assert len(chosen & {kept[i] for i in stratum}) == share
 
 
-@pytest.mark.parametrize("rule", sorted(RULE_FUNCTIONS.keys() - {"all", "draw", "match", "s3"}))
+@pytest.mark.parametrize("rule", sorted(RULE_FUNCTIONS.keys() - {"all", "draw", "match", "low_discrepancy", "s3"}))
 @given(given_class=classes(least=2), share=st.floats(0.01, 1))
 @settings(deadline=None, max_examples=10)
 def test_any_rule_can_follow_a_cut(rule, given_class, share):
@@ -269,6 +269,22 @@ def is_cheapest_match(given_class, k, chosen):
     return np.abs(np.sort(given_class.scores[chosen]) - given_class.quantiles).sum() == pytest.approx(best, abs=1e-9)
 
 
+def leaves_the_least_excess(given_class, k, chosen):
+    """Of all images left, the one after which images and target differ least, integrated on a fine grid."""
+    x = np.arange(0, 1, 0.0005) + 0.00025  # scores have three digits, so that no step lies between two of its points
+
+    def share(values):
+        return (np.asarray(values)[:, None] <= x).sum(axis=0)
+
+    target = share(given_class.reference) / len(given_class.reference)
+    for n in range(1, k + 1):
+        left = [i for i in range(given_class.size) if i not in chosen[: n - 1]]
+        costs = {i: np.square(share(given_class.scores[[*chosen[: n - 1], i]]) - n * target).mean() for i in left}
+        if chosen[n - 1] != first_best(costs, min(costs.values()), 1e-9):
+            return False
+    return True
+
+
 def by_confidence(given_class, k, chosen):
     sign = -1 if k <= 10 else 1
     order = sorted(range(given_class.size),
@@ -298,6 +314,7 @@ OTHERS = {  # rules whose definitions are not tested above
     "all": lambda given_class, k, chosen: chosen == list(range(given_class.size)),
     "random": lambda given_class, k, chosen: len({*chosen}) == k,
     "draw": has_target_counts, "match": is_cheapest_match, "confidence": by_confidence, "dual": scored_first,
+    "low_discrepancy": leaves_the_least_excess,
     "s3": nearest_group,
     "k_center": lambda given_class, k, chosen: chosen == slow_k_center(given_class.features, k),
     "herding": lambda given_class, k, chosen: chosen == slow_herding(given_class.features, k),
@@ -309,7 +326,7 @@ OTHERS = {  # rules whose definitions are not tested above
 @UNTIMED
 def test_what_a_rule_takes_is_what_its_definition_says(rule, given_class, seed):
     (candidates, k), rng = given_class, np.random.default_rng(seed)
-    candidates = replace(candidates, rng=np.random.default_rng(0), quantiles=np.sort(rng.random(k)),
+    candidates = replace(candidates, quantiles=np.sort(rng.random(k)), reference=rng.random(30).round(3),
                          counts=rng.multinomial(k, np.ones(10) / 10),
                          real_features=rng.normal(size=(5, candidates.features.shape[1])) + 1)
     chosen = select(rule, [candidates], k)[0].tolist()

@@ -22,7 +22,7 @@ def make_candidates(name="a", size=30, ipc=5, seed=0):
     return Candidates(
         name=name, size=size, rng=numpy_rng("test", seed, name), scores=rng.beta(0.5, 1, size),
         confidence=rng.random(size), correct=rng.random(size) < 0.6, counts=scale_counts(originals, ipc),
-        quantiles=quantiles_of_scores(originals, ipc), features=rng.normal(size=(size, 4)) + 1,
+        quantiles=quantiles_of_scores(originals, ipc), reference=originals, features=rng.normal(size=(size, 4)) + 1,
         real_features=rng.normal(size=(20, 4)) + 1, mean_probability=rng.random(size))
 
 
