@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.selection.difficulty_guided_sampler import DifficultyGuidedSampler
 
 TITLES = {"difficulty": "in use", "difficulty_all": "over all outputs", "difficulty_task": "over the task's outputs",
           "difficulty_raw": "without temperature"}
@@ -93,6 +92,8 @@ def _overlap(one: set[int], other: set[int]) -> float:
 
 def _selected(scores: pd.DataFrame, originals: pd.DataFrame, column: str, ipc: int) -> set[int]:
     """Return the images that difficulty-guided sampling selects by a difficulty, always with the same chance."""
+    from dgs_utils.selection.difficulty_guided_sampler import DifficultyGuidedSampler  # scikit-learn takes a second
+
     sampler = DifficultyGuidedSampler(ipc, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes that fall back to the plain logarithm
