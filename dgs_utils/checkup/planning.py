@@ -43,7 +43,10 @@ def images_to_generate(pool_counts: ArrayLike, target: ArrayLike, confidence: fl
         confidence: probability that all are filled.
 
     Returns:
-        `Plan`; 0 where nothing is wanted.
+        `Plan`.
+
+    Raises:
+        ValueError: counts that are not whole numbers, all zero, or of different intervals.
 
     >>> images_to_generate([90, 10], [5, 5])
     Plan(images=93, low=50, high=181)
@@ -52,8 +55,6 @@ def images_to_generate(pool_counts: ArrayLike, target: ArrayLike, confidence: fl
     if counts.shape != wanted.shape:
         raise ValueError(f"the pool has {len(counts)} intervals and the target {len(wanted)}; count both in the same")
     asked = wanted > 0
-    if not asked.any():
-        return Plan(0, 0, 0)
     hits, misses, wanted = counts[asked] + 0.5, counts.sum() - counts[asked] + 0.5, wanted[asked]
     enough = 1 - (1 - confidence) / len(wanted)
     ends = stats.beta.ppf([[(1 - confidence) / 2], [(1 + confidence) / 2]], hits, misses)
