@@ -49,7 +49,7 @@ def images_to_generate(pool_counts: ArrayLike, target: ArrayLike, confidence: fl
         ValueError: counts that are not whole numbers, all zero, or of different intervals.
 
     >>> images_to_generate([90, 10], [5, 5])
-    Plan(images=93, low=50, high=181)
+    Plan(images=96, low=57, high=192)
     """
     counts, wanted = check_counts(pool_counts), check_counts(target)
     if counts.shape != wanted.shape:
