@@ -4,7 +4,7 @@ Candidates are nearest neighbours by a descriptor of 64 numbers, in both orienta
 laid over its partner (shift and scale of both axes by Gauss-Newton steps, as Lucas and Kanade) and counts where grey
 levels and edges correlate. Colours do not count: a picture in other colours is still the same. Drawings, such as digits
 or clothes on black, are alike without being copies, so they need a higher correlation: copies of them are found where
-they are re-encoded, resized, mirrored or shifted, and mostly where they are cropped.
+they are re-encoded, resized or mirrored, and can be missed where they are cropped or shifted.
 
 The descriptor is the strength of edges in eight directions and the colours, each in 3 × 3 fields without a rim of
 three pixels in 32, whitened: directions in which images differ little count as much as others. A mirrored image has
