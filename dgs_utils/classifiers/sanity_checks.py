@@ -159,15 +159,20 @@ def _other_outputs(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray, c
 def _guesses(right: np.ndarray, chosen: np.ndarray, labels: np.ndarray, outputs: int, classes: int, scorer: str,
              index_source: str) -> list[str]:
     """Return the sentence on a scorer that recognises no more images than its answers would in any order."""
-    shares = [np.bincount(part, minlength=classes) / len(labels) for part in (chosen, labels)]
     hits = int((chosen == labels).sum())
-    if bdtrc(hits - 1, len(labels), float(shares[0] @ shares[1])) > 0.05:
+    if _is_chance(chosen, labels, classes):
         return [f"{scorer} recognises {hits} of {len(labels)} original images, no better than guessing among the "
                 f"{classes} classes, so difficulties by it mean nothing; check {index_source}, or train it longer"]
     if bdtrc(right.sum() - 1, len(labels), 1 / outputs) > 0.05:
         return [f"{scorer} takes {right.sum()} of {len(labels)} original images for their class among all its "
                 f"{outputs:,} outputs, and {hits} among those of the task; set difficulty.over to task"]
     return []
+
+
+def _is_chance(chosen: np.ndarray, labels: np.ndarray, classes: int) -> bool:
+    """Return whether answers hit no more labels than they would in any order."""
+    shares = [np.bincount(part, minlength=classes) / len(labels) for part in (chosen, labels)]
+    return bool(bdtrc((chosen == labels).sum() - 1, len(labels), float(shares[0] @ shares[1])) > 0.05)
 
 
 def _never(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray, classes: Sequence[str], scorer: str,
@@ -212,7 +217,7 @@ def other_preparations(scorer: Classifier, pixels: Tensor) -> dict[str, Tensor]:
 
 def better_preparation(outputs: np.ndarray, others: dict[str, np.ndarray], labels: np.ndarray, index: np.ndarray,
                          scorer: str = "the scorer") -> list[str]:
-    """Return the sentence on a preprocessing by which a scorer recognises more originals, beyond doubt.
+    """Return the sentence on a preprocessing by which a scorer recognises more originals, beyond doubt and guessing.
 
     Args:
         outputs: logits (N, outputs), as it prepares images.
@@ -222,8 +227,11 @@ def better_preparation(outputs: np.ndarray, others: dict[str, np.ndarray], label
         scorer: its title.
     """
     before = outputs[:, index].argmax(axis=1) == labels
-    best = {name: logits[:, index].argmax(axis=1) == labels for name, logits in others.items()}
-    name, after = max(best.items(), key=lambda item: item[1].sum())
+    best = {name: logits[:, index].argmax(axis=1) for name, logits in others.items()}
+    name, chosen = max(best.items(), key=lambda item: (item[1] == labels).sum())
+    after = chosen == labels
+    if _is_chance(chosen, labels, len(index)):
+        return []
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     if gained - lost < 0.1 * len(labels) or bdtr(lost, gained + lost, 0.5) * len(others) > ALPHA:
         return []

@@ -186,10 +186,10 @@ def test_a_permuted_class_table_is_told_before_anything_is_drawn(mixed, tmp_path
 
     assert judged("class,index\nNA,0\n1e5,1\nñandú,2\n") == []
     warning, *_ = judged("class,index\nNA,1\n1e5,2\nñandú,0\n")
-    assert re.match(r"the scorer recognises \d+ of 90 original images, no better than guessing among its 3 cl", warning)
+    assert re.match(r"the images of 3 of 3 classes are answered by other outputs of the scorer than prep", warning)
     assert f"Warning: {warning}" in capsys.readouterr().out
     *_, warning = judged("class,index\nNA,0\n1e5,2\nñandú,1\n")
-    assert re.match(r"the scorer recognises no original image of class(es)? .*1e5.*; check the class's index", warning)
+    assert re.match(r"the images of 2 of 3 classes are answered by other outputs .*: class 1e5 by output 1", warning)
     assert f"Warning: {warning}" in capsys.readouterr().out
 
 
