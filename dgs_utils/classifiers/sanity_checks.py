@@ -105,7 +105,7 @@ def best_outputs(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray) -> 
     half, found = np.empty(len(labels), dtype=int), []
     for label in range(classes):
         rows = np.flatnonzero(labels == label)
-        half[rows] = numpy_rng("sanity checks", label).permutation(len(rows)) % 2
+        half[rows] = numpy_rng("difficulty", "sanity checks", label).permutation(len(rows)) % 2
     for part in (0, 1):
         rows = half == part
         if len(np.unique(labels[rows])) < classes:

@@ -122,7 +122,7 @@ def test_figure_1_tells_the_numbers_of_the_run(finished, monkeypatch):
 def test_figure_3_leaves_the_originals_out_where_asked(finished, monkeypatch):
     monkeypatch.setenv("DGS_OUTPUTS", str(finished))
     distilled = only(finished, "05_sample", "dgs")
-    both, own = figure3_images(distilled), figure3_images(distilled, originals=False)
+    both, own = (figure3_images(distilled, (), originals, print) for originals in (True, False))
     assert list(both) == ["0, original", "0, distilled", "1, original", "1, distilled"]
     assert list(own) == ["0, distilled", "1, distilled"]
     assert {path.parents[2] for part in own.values() for path in part["path"]} == {distilled}

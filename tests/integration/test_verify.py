@@ -242,6 +242,7 @@ def test_data_of_the_user_that_changed_is_told_and_moved_data_is_not(tmp_path):
     shutil.move(workspace / "data", workspace / "elsewhere")
     assert "Nothing was left to do." in dgs(workspace, "run", FILE, "--set", "prepare.root=elsewhere").stdout
     shutil.move(workspace / "elsewhere", workspace / "data")
+    assert "Nothing was left to do." in dgs(workspace, "run", FILE).stdout  # and the result names the old place again
     swap(workspace / "data" / "a" / "0.png")
     assert "prepare.root (data) holds another content than when " in dgs(workspace, "status", FILE).stdout
     result = dgs(workspace, "run", FILE)

@@ -80,7 +80,7 @@ def test_a_scorer_that_recognises_nothing_stands_below_the_last_line(tmp_path, o
     score_source(run)
     run.finish()
     doubts = read_manifest(run.folder)["decisive"]
-    assert "no better than guessing" in doubts[0]
+    assert "are answered by other outputs of the scorer than" in doubts[0]
     lines = summary([Report(run.node, outcome), Report(run.node, "blocked")]).splitlines()
     assert lines[-len(doubts) :] == [f"Warning: {doubt} ({run.folder})" for doubt in doubts]
     path = run.folder / "manifest.json"  # as an older kit wrote it

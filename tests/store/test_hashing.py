@@ -153,7 +153,8 @@ def test_text_that_names_nothing_stands_for_itself(outputs, tmp_path):
 GIFTS = [("00_prepare", "root"), ("00_prepare", "class_index"), ("00_prepare", "autoencoder_path"),
          ("00_prepare", "classifier"),
          ("00_prepare", "base_model"), ("00_prepare", "classifier_weights"), ("02_pool", "root"),
-         ("03_difficulty", "scorers"), ("05_sample", "features"), ("07_figures", "results")]
+         ("03_difficulty", "scorers"), ("05_sample", "features"), ("05_sample", "class_weights"),
+         ("07_figures", "results")]
 
 
 def test_every_parameter_that_may_name_a_file_is_marked():
@@ -163,6 +164,7 @@ def test_every_parameter_that_may_name_a_file_is_marked():
 @pytest.mark.parametrize(("stage", "name"), GIFTS)
 def test_moving_what_is_given_changes_no_key_and_changing_it_does(outputs, tmp_path, stage, name):
     others = {"02_pool": {"generator": "folder"}, "05_sample": {"method": "herding"}}.get(stage, {})
+    others |= {"total": 30} if name == "class_weights" else {}
 
     def key(path: Path) -> str:
         value = [str(path)] if name in ("scorers", "results") else str(path)
