@@ -76,12 +76,10 @@ def _parser() -> argparse.ArgumentParser:
                      "NAME is slurm or a folder with a config.yaml")
     run.add_argument("--rehearse", action="store_true", help="run the experiment at its real sizes with few images and "
                      "steps, into outputs/rehearsal/NAME, and tell seconds, memory, and what the whole would take")
-    run.add_argument("--sbatch", metavar="DIR", help="write array scripts for SLURM and a script that submits them "
-                     "into DIR, and run nothing")
+    run.add_argument("--sbatch", metavar="DIR", help="write array jobs for SLURM into DIR, and run nothing")
     run.add_argument("--fail-fast", action="store_true", help="end the run at the first notebook that fails, as Ctrl-C "
                      "does (default: run all that do not depend on it)")
-    run.add_argument("--dry-run", action="store_true",
-                     help="list the notebooks that would run, with the time they took before; run none")
+    run.add_argument("--dry-run", action="store_true", help="list what would run, with the times of before; run none")
     run.set_defaults(command=_run)
 
     node = commands.add_parser("node", parents=[experiment, running],
@@ -155,6 +153,8 @@ def _run(options: argparse.Namespace) -> int:
         return _print(*overview(nodes), *corrupt_lines(changed_since_finish(nodes)),
                       *(f"Missing yet: {sentence}" for sentence in options.missing_weights))
     if options.rehearse:
+        if options.profile or options.sbatch is not None:
+            raise ValueError("--rehearse runs notebooks here and now; leave out --profile and --sbatch")
         from dgs_utils.workflow.rehearsal import rehearse
 
         reports, lines = rehearse(options.experiment, nodes, how, options.jobs or 1)

@@ -27,10 +27,13 @@ TASK = """\
 #!/bin/bash
 {options}#SBATCH --requeue
 #SBATCH --signal=B:USR1@120
-# Runs one notebook: that of the line $SLURM_ARRAY_TASK_ID, counted from $1, of the list beside this script.
+# Runs one notebook: that of the line $SLURM_ARRAY_TASK_ID, counted from $1, of the list in this script,
+# of which SLURM keeps a copy.
 # Two minutes before its time is up it saves its state, and is queued again, at most three times.
 cd {folder} || exit
-line=$(sed -n "$((${{1:-0}} + SLURM_ARRAY_TASK_ID))p" {keys})
+line=$(sed -n "$((${{1:-0}} + SLURM_ARRAY_TASK_ID))p" << 'KEYS'
+{keys}KEYS
+)
 {command} "${{line%% *}}" --attempt "$((${{SLURM_RESTART_COUNT:-0}} + 1))" &
 node=$!
 again() {{
@@ -91,8 +94,8 @@ def write_array_jobs(folder: Path, file: str, changes: list[str], nodes: list[No
     lines = []
     for group, members in groups.items():
         name, sources = _name(group), {_name(before) for before in _needs(members, groups)}
-        _write(folder / f"{name}.keys", "".join(f"{node.key} {node.name}\n" for node in members))
-        script, keys = shlex.quote(str(folder / f"{name}.sh")), shlex.quote(str(folder / f"{name}.keys"))
+        script, keys = shlex.quote(str(folder / f"{name}.sh")), "".join(f"{node.key} {node.name}\n" for node in members)
+        _write(folder / f"{name}.keys", keys)
         _write(folder / f"{name}.sh", TASK.format(
             options="".join(f"#SBATCH {word}\n" for word in asked[group]), folder=shlex.quote(str(Path.cwd())),
             keys=keys, command=node_command(file, changes, options)))

@@ -52,8 +52,8 @@ def rehearse(name: str, nodes: list[Node], options: Options, jobs: int = 1) -> t
     from dgs_utils.workflow.stand_in_weights import stand_ins  # here, because torch takes a while to import
 
     folder, lines = outputs_root() / REHEARSALS / name, list[str]()
-    os.environ["DGS_OUTPUTS"], os.environ[STEP_TIMES] = str(folder), "1"
     made = rehearsed_nodes(nodes, lambda params: stand_ins(params, folder / "weights", lines.append))
+    os.environ["DGS_OUTPUTS"], os.environ[STEP_TIMES] = str(folder), "1"  # after paths below the real one are resolved
     print(*dict.fromkeys(lines), sep="\n", end="\n" if lines else "")
     rehearsed = list({node.key: node for node in made.values()}.values())
     check_plan(rehearsed)
@@ -167,7 +167,8 @@ def _cut(params: Any, few: Few) -> dict[str, Any]:
         "03_difficulty": dict,
         "04_transform": lambda: {"ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "figure_classes": []},
         "05_sample": lambda: {
-            "ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "cut_errors": False,
+            "ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "cut_errors": False, "total": 0,
+            "short_classes": "take_all" if params.has_budgets else params.short_classes,
             "features_epochs": 1, **({"distribution": "scale"} if isinstance(params.distribution, list) else {})},
         "06_evaluate": lambda: {"epochs": EPOCHS, "evaluations": 1, "repeats": 1, "teacher_epochs": 1},
         "07_figures": lambda: {"figure_classes": []},

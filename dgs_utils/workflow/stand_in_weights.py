@@ -53,8 +53,8 @@ def stand_ins(params: StageParams, folder: Path, say: Callable[[str], None]) -> 
         is_named = not params.trains_classifier and "/" not in params.classifier
         if is_named and (weights := _random_scorer(params.classifier, params.classifier_weights, folder)):
             changes["classifier_weights"] = weights
-    for name in ("classifiers", "features"):
-        given = getattr(params, name, "")
+    for name in {"scorers", "features"} & type(params).model_fields.keys():
+        given = getattr(params, name)
         items = given if isinstance(given, list) else [given] if given else []
         replaced = [_random_by_one_name(item, folder) for item in items]
         if replaced != items:
