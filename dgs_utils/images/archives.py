@@ -90,7 +90,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def check_archive(archive: Path) -> None:
-    """Check the names and sizes of what is in an archive that another library reads, as `unpack` does.
+    """Check the names of what is in an archive that another library reads, as `unpack` does.
 
     Raises:
         ValueError: as `unpack`.

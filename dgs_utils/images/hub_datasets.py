@@ -158,9 +158,9 @@ def write_images(source: Path, target: Path, wanted: Sequence[str] = (), column:
             name = names.get(label, "") if names else to_nfc(str(value).strip())
             if value in (None, -1, "") or not name or (wanted and name not in wanted):  # -1: of tests without labels
                 continue
-            file = f"{role}/{portable_name(check_name(name, f'{source}: a class'))}/{number}{suffix_of_image(data)}"
-            if file.endswith(str(number)):
+            if not (suffix := suffix_of_image(data)):
                 raise ValueError(f"{source}, split {split}: image {number} cannot be read; remove its row")
+            file = f"{role}/{portable_name(check_name(name, f'{source}: a class'))}/{number}{suffix}"
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             (target / file).write_bytes(data)
             rows.append({"file_name": file, "class": name, "label": label, "split": role})
@@ -171,14 +171,15 @@ def write_images(source: Path, target: Path, wanted: Sequence[str] = (), column:
 
 
 def _open_splits(source: Path) -> dict[str, Any]:
-    """Return a data set's splits as `datasets` streams them, after checking the paths and sizes in its archives."""
+    """Return a data set's splits as `datasets` streams them, after checking the paths in its archives."""
     try:
         import datasets
     except ImportError:
         raise ValueError(f"{source} is read by the library datasets; install it with pip install 'dgs-utils[hub]', or "
                          f"write the images into one folder per class") from None
-    for file in [source] if source.is_file() else sorted(source.rglob("*.tar")):
-        if file.suffix.lower() == ".tar":
+    files = [source] if source.is_file() else [file for file in source.rglob("*") if file.suffix.lower() == ".tar"]
+    for file in sorted(files):
+        if file.suffix.lower() != ".parquet":
             check_archive(file)
     try:
         if source.is_file():

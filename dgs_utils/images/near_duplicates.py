@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from dgs_utils.runtime.seeds import numpy_rng
@@ -80,12 +82,9 @@ def group_pairs(pairs: pd.DataFrame, count: int) -> np.ndarray:
     >>> group_pairs(pd.DataFrame({"first": [1, 2], "second": [2, 4]}), 5).tolist()
     [0, 1, 1, 3, 1]
     """
-    groups = np.arange(count)
-    for first, second in pairs[["first", "second"]].sort_values(["first", "second"]).to_numpy():
-        low, high = sorted((groups[first], groups[second]))
-        if low != high:
-            groups[groups == high] = low
-    return groups
+    links = coo_array((np.ones(len(pairs)), (pairs["first"], pairs["second"])), (count, count))
+    groups = connected_components(links, directed=False)[1]
+    return np.unique(groups, return_index=True)[1][groups]
 
 
 def contrast(images: np.ndarray) -> np.ndarray:

@@ -28,14 +28,15 @@ def check_network_name(name: Any) -> Any:
         ValueError: it is neither ours nor any library's.
     """
     known = get_args(NetworkName)
-    if name in ("", *known) or (isinstance(name, str) and is_library_network(name)):
+    if name in known or (isinstance(name, str) and is_library_network(name)):
         return name
     hint = did_you_mean(str(name), known).replace("valid names are", "networks of this kit are")
     raise ValueError(f"but should be a network of this kit, torchvision:NAME or timm:NAME{hint}")
 
 
 StudentName = Annotated[NetworkName | str, BeforeValidator(check_network_name)]
-Trained = Annotated[Literal[""] | NetworkName | str, BeforeValidator(check_network_name)]  # in a stage 00 of its own
+Trained = Annotated[Literal[""] | NetworkName | str,  # in a stage 00 of its own
+                    BeforeValidator(lambda name: name if name == "" else check_network_name(name))]
 ProtocolName = Literal["idc", "rded", "uag"]
 SOFT_LABEL_PROTOCOLS = ("rded",)  # protocols with soft labels
 SOFT_LABEL_KINDS = ("image", "crop")  # that can be stored

@@ -1,6 +1,5 @@
 """Pools of images that exist already: a folder, or several folders and archives as one pool."""
 
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from dgs_utils.images.archives import unpack
-from dgs_utils.images.hub_datasets import download, holds_packed_images, pinned, write_images
+from dgs_utils.images.hub_datasets import ADDRESS, download, holds_packed_images, pinned, write_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.store.atomic import atomic
@@ -89,7 +88,8 @@ def merge_folders(run: Run, roots: list[str], classes: pd.DataFrame) -> pd.DataF
 def _generator_of(root: str) -> str:
     """Return the name of a folder, archive or data set of the hub, without suffixes and revision."""
     if root.startswith(HUB_DATASETS):
-        return re.split("[@#]", root)[0].rpartition("/")[2]
+        parts = ADDRESS.fullmatch(root)  # `download` refuses others
+        return (parts["folder"] or parts["name"]).rstrip("/").rpartition("/")[2] if parts else root
     path = resolve_path(root)
     return path.name.partition(".")[0] if path.is_file() else path.name
 
