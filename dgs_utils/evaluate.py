@@ -211,7 +211,7 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
 def _warn_about_images(run: Run, train: ImageSet, test: ImageSet) -> None:
     folder, counts = run.inputs["distilled"], train.table.groupby("class").size()
     if counts.nunique() > 1 and not find_method(describe(run)["method"]).whole:
-        run.warn(f"the classes of {folder} have {counts.min()} to {counts.max()} images; epochs follow the largest")
+        run.warn(f"the classes of {folder} have {counts.min()} to {counts.max()} images; epochs follow their mean")
     with train.naming_class():
         headers = [read_header(path) for path in train.paths]
     colours = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
@@ -276,7 +276,10 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     run.count = params.repeats
     results = _write_results(run, row, seeds, test)
     if BATCH not in os.environ and params.tracker:  # else the runner does, with the executed notebook
-        track_evaluation(run.folder, params.tracker)
+        try:
+            track_evaluation(run.folder, params.tracker)
+        except Exception as error:  # each tracker has errors of its own, and the trainings are done
+            run.warn(f"{params.tracker} did not take the results ({error}); run the last cells again when it does")
     return results
 
 

@@ -1,4 +1,4 @@
-"""What is in a pool, told before anything is trained on it: `check_pool`, ``dgs check``, the end of notebook 03."""
+"""What is in a pool, told before anything is trained on it: `check_pool`, ``dgs check``."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -99,8 +99,8 @@ class PoolCheck:
 
 def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
                test: ImageSet | Path | str | None = None, scorer: Classifier | str | None = None, ipc: int = 10, *,
-               index: Sequence[int] | None = None, pool_scores: pd.DataFrame | None = None, device: str = "auto",
-               workers: int = 0, progress: Callable = no_progress) -> PoolCheck:
+               index: Sequence[int] | None = None, device: str = "auto", workers: int = 0,
+               progress: Callable = no_progress) -> PoolCheck:
     """Tell what is in a pool: copies, what it covers, how many different images it has, what a scorer makes of it.
 
     Args:
@@ -110,7 +110,6 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
         scorer: a classifier of the classes, or its name or folder (`open_scorer`); None leaves out what needs one.
         ipc: images per class of the set that the pool is for.
         index: the scorer's output of each label; None finds it by the names (see `score_images`).
-        pool_scores: the pool's scores where the scorer has made them already, in the order of the pool.
         device: where the scorer runs.
         workers: threads that read images; 0 = one per core.
         progress: wraps the images.
@@ -126,7 +125,7 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     others = {"original": originals}
     if test is not None:
         others["test"] = test if isinstance(test, ImageSet) else ImageSet.read(Path(test))
-    pairs, images = find_copies(pool, others, "cpu", workers, progress)
+    pairs, images = find_copies(pool, others, workers, progress)
     roots = {"pool": pool.root} | {name: images.root for name, images in others.items()}
     columns = ["blank", "repeated", *others]
     table = images.groupby("class", sort=False)[columns].sum()
@@ -137,7 +136,7 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     scorer = open_scorer(scorer) if isinstance(scorer, str) else scorer
     sample = _sample(originals)
     options: dict = {"index": index, "device": device, "workers": workers, "progress": progress}
-    scored = score_images(pool, scorer, **options) if pool_scores is None else pool_scores
+    scored = score_images(pool, scorer, **options)
     real = score_images(sample, scorer, **options)
     parts = [_by_class(s, extract_features(s, scorer, device, workers=workers, progress=progress))
              for s in (pool, sample)]

@@ -53,14 +53,20 @@ def open_soft_labels(run: Run, train: ImageSet, tensors: ImageTensors, recipe: R
     """
     if "soft_labels" in run.params.unused():
         return None
+    classes = tuple(read_classes(run.inputs["prepare"])["class"])
     if not has_soft_labels(run):
         teacher, names = open_teacher(run, tensors.images.device), list(train.table["file_name"])
         assert teacher is not None  # the protocol has soft labels
         labels = make_soft_labels(run.params.soft_labels, tensors, names, recipe, teacher, run.params.seed,
                                   run.progress)
         with write_verified(_own(run)) as partial:
-            replace(labels, teacher=made_by["teacher"], top1=float(made_by["teacher_top1"])).save(partial)
-    return SoftLabels.read(_given(run) if _given(run).is_file() else _own(run))
+            replace(labels, teacher=made_by["teacher"], top1=float(made_by["teacher_top1"]),
+                    classes=classes).save(partial)
+    path = _given(run) if _given(run).is_file() else _own(run)
+    if (labels := SoftLabels.read(path)).classes != classes:
+        raise ValueError(f"{path} has the classes {', '.join(labels.classes)}, and stage 00 has {', '.join(classes)}; "
+                         f"prepare the same classes in the same order")
+    return labels
 
 
 def open_teacher(run: Run, device: torch.device) -> Teacher | None:

@@ -39,10 +39,11 @@ class SoftLabels:
     seed: int = 0  # of these draws
     teacher: str = ""  # its name; top1: its accuracy in percent, NaN if unknown
     top1: float = float("nan")
+    classes: tuple[str, ...] = ()  # names of the columns
 
     def save(self, path: Path) -> None:
         """Write a file of safetensors, whose metadata describes the logits."""
-        described = ("kind", "names", "recipe", "seed", "teacher", "top1")
+        described = ("kind", "names", "recipe", "seed", "teacher", "top1", "classes")
         about = {name: json.dumps(getattr(self, name)) for name in described}
         save_file({"logits": self.logits.contiguous()}, path, about)
 
@@ -57,7 +58,8 @@ class SoftLabels:
             with safe_open(path, "pt") as file:
                 texts = file.metadata()
                 about = {name: json.loads(texts[name]) for name in texts}
-                labels = cls(logits=file.get_tensor("logits"), **about | {"names": tuple(about["names"])})
+                about |= {name: tuple(about[name]) for name in ("names", "classes")}
+                labels = cls(logits=file.get_tensor("logits"), **about)
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no soft labels of this kit ({error}); restore it, or remove it and give a "
                              f"teacher") from None

@@ -145,6 +145,9 @@ def _check_scorers(run: Run, own: list[Classifier], others: list[Classifier], in
                    classes: pd.DataFrame) -> None:
     """Calibrate scorers on held-out originals, and warn of each whose answers to them say that something is wrong."""
     texts = run.params.scorers
+    if run.params.temperature == "fit" and any(scorer.config.network.startswith(DGS) for scorer in others):
+        raise ValueError("difficulty.temperature is fit, and difficulty.scorers has a network of this kit, which may "
+                         "have seen these images; leave that scorer out, or set difficulty.temperature to none")
     names = ["the scorer of prepare.classifier" if texts else "the scorer", *(f"scorer {text}" for text in texts)]
     answers = held_out.held_out_outputs(run, own, others, index, names)
     held_out.calibrate(run, answers, ["scorer of 00", *(Path(text).name for text in texts)])

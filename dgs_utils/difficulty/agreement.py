@@ -1,7 +1,6 @@
 """How far difficulties agree: by several scorers, over all outputs or the task's, with and without a temperature."""
 
 import warnings
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -46,14 +45,13 @@ def mean_ranks(scores: pd.DataFrame, originals: pd.DataFrame) -> np.ndarray:
     return ranks.mean(axis=1)
 
 
-def agreement(scores: pd.DataFrame, originals: pd.DataFrame, ipc: int = 0, columns: Sequence[str] = ()) -> pd.DataFrame:
+def agreement(scores: pd.DataFrame, originals: pd.DataFrame, ipc: int = 0) -> pd.DataFrame:
     """Compare difficulties in pairs: their order, their values, and the sets that difficulty-guided sampling selects.
 
     Args:
         scores: of the images to choose from: file_name, class and difficulties in [0, 1].
         originals: of the originals, with the same columns of difficulties.
         ipc: images per class of the sets; 0 = a fifth of the smallest class.
-        columns: of the difficulties; () for all.
 
     Returns:
         One row a pair: first, second, rank correlation (Spearman's, the mean over classes), mean change, overlap (the
@@ -67,7 +65,7 @@ def agreement(scores: pd.DataFrame, originals: pd.DataFrame, ipc: int = 0, colum
     1.0
     """
     titles = difficulty_columns(scores)
-    names = [name for name in (columns or titles) if name in originals]
+    names = [name for name in titles if name in originals]
     smallest = int(scores["class"].value_counts().min())
     ipc = ipc or max(1, smallest // 5)
     sets = {name: _selected(scores, originals, name, ipc) for name in names}

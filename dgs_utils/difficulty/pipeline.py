@@ -95,12 +95,15 @@ class DGSPipeline(BaseEstimator):
             self.__dict__.pop(name, None)
         return self
 
-    def select(self, pool: Any, y: Iterable[Hashable] | None = None) -> np.ndarray:
+    def select(self, pool: Any, y: Iterable[Hashable] | None = None,
+               ids: Iterable[Hashable] | None = None) -> np.ndarray:
         """Choose ``ipc`` images of each class from a pool.
 
         Args:
             pool: images, see the class.
             y: their labels, where the images have none.
+            ids: a name of each image, in the order of the pool, that it keeps in other pools
+                (see `DifficultyGuidedSampler.select`).
 
         Returns:
             int64 array of shape (classes · ipc,): positions in the pool as it was given; in a folder, in the order of
@@ -118,7 +121,7 @@ class DGSPipeline(BaseEstimator):
                                      f"originals of it")
             table = in_order(images.table.assign(label=images.table["class"].map(self.labels_)))
             self.pool_scores_ = self._scored(ImageSet(images.root, table))
-        chosen = self.sampler_.select(self.pool_scores_["score"], self.pool_scores_["class"])
+        chosen = self.sampler_.select(self.pool_scores_["score"], self.pool_scores_["class"], ids)
         self.selected_ = self.pool_scores_.iloc[chosen]
         return chosen
 

@@ -189,7 +189,8 @@ def sort_rows(rows: pd.DataFrame, by: Sequence[str] = SET_KEYS) -> pd.DataFrame:
 
     def ranks(column: pd.Series) -> pd.Series:
         order = orders.get(str(column.name))
-        return column if order is None else column.map({name: rank for rank, name in enumerate(order)}).fillna(99)
+        places = {name: rank for rank, name in enumerate(order or ())}
+        return column if order is None else column.map(places).fillna(len(places))
 
     return rows.sort_values(list(by), key=ranks, kind="stable")
 

@@ -204,7 +204,11 @@ def _row_checksum(path: str, signature: str, content: str) -> str:
 def _database() -> sqlite3.Connection:
     outputs_root().mkdir(parents=True, exist_ok=True)
     base = sqlite3.connect(outputs_root() / STORE_NAME, timeout=60)  # any number of processes may use it
-    base.execute(TABLE)
+    try:
+        base.execute(TABLE)
+    except sqlite3.Error:
+        base.close()
+        raise
     return base
 
 

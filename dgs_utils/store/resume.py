@@ -5,6 +5,7 @@ that decide the result, the stage's own code. A later session, by hand or throug
 in the folder only if they were made from the same inputs; else it removes them.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def note_paths(node: Node) -> None:
     """Note in a finished result where the user's files and folders are now; the caller has locked the folder."""
     manifest = cached_manifest(node.folder)
     if manifest and manifest["key"] == node.key and manifest["given"] != node.external_files:
+        finished = (node.folder / MANIFEST).stat()
         restore_records(node.folder, read_manifest(node.folder) | {"given": node.external_files})
+        os.utime(node.folder / MANIFEST, ns=(finished.st_atime_ns, finished.st_mtime_ns))  # `verify.repair` goes by it
 
 
 def run_inputs(node: Node, sources: list[dict], code: dict[str, str], later: list[dict]) -> dict[str, Any]:

@@ -341,11 +341,12 @@ def test_a_test_image_as_a_source_is_refused(prepare, distilled):
         evaluate.open_sets(open_run(prepare, distilled))
 
 
-def test_unequal_classes_are_a_warning_and_epochs_follow_the_largest(prepare, distilled):
-    (distilled / "1" / "0.png").unlink()
+def test_unequal_classes_are_a_warning_and_epochs_follow_their_mean(prepare, distilled):
+    for name in "012":
+        (distilled / "1" / f"{name}.png").unlink()
     run = open_run(prepare, distilled, epochs=0, epoch_factor=0.001)
-    assert evaluated(run)["ipc"].iloc[0] == 4
-    assert any("have 3 to 4 images; epochs follow the largest" in warning for warning in run.warnings)
+    assert evaluated(run)["ipc"].iloc[0] == 3
+    assert any("have 1 to 4 images; epochs follow their mean" in warning for warning in run.warnings)
     assert run.finish()["warnings"] == run.warnings
 
 
