@@ -188,3 +188,14 @@ def test_labels_that_were_lost_are_made_again(prepare, distilled):
     (distilled / "soft_labels_image.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"soft_labels_image\.safetensors holds no soft labels of this kit"):
         SoftLabels.read(distilled / "soft_labels_image.safetensors")
+
+
+def test_labels_of_other_classes_are_refused(prepare, distilled):
+    run = open_run(prepare, distilled, protocol="rded", norm="batch", soft_labels="image")
+    evaluated(run)
+    labels = SoftLabels.read(run.folder / "soft_labels_image.safetensors")
+    assert labels.classes == tuple(CLASSES)
+    replace(labels, classes=labels.classes[::-1]).save(distilled / "soft_labels_image.safetensors")
+    again = open_run(prepare, distilled, protocol="rded", norm="batch", soft_labels="image", seed=1)
+    with pytest.raises(ValueError, match=r"has the classes 2, 1, 0, and stage 00 has 0, 1, 2; prepare the same"):
+        evaluated(again)

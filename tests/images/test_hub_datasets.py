@@ -18,6 +18,7 @@ from dgs_utils.images.hub_datasets import download, holds_packed_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import validate
 from dgs_utils.params.subsets import SUBSETS
+from dgs_utils.pool.from_folders import _generator_of
 from dgs_utils.store.hashing import content_id
 from dgs_utils.store.manifest import read_manifest
 from dgs_utils.workflow.experiment import read_experiment
@@ -114,7 +115,17 @@ def test_webdataset_archives_with_paths_that_lead_elsewhere_are_refused(tmp_path
     write_files(tmp_path / "set", {"train.tar": archive})
     with pytest.raises(ValueError, match=sentence):
         index_folder(tmp_path / "out", tmp_path / "set")
+    (tmp_path / "one.tgz").write_bytes(packed({"1.png": 0, "1.cls": "0", name: 1}, ".tgz"))
+    with pytest.raises(ValueError, match=sentence):
+        index_folder(tmp_path / "out2", tmp_path / "one.tgz")
     assert not list(tmp_path.rglob("evil*"))
+
+
+@pytest.mark.parametrize(("address", "name"), [("hf://datasets/o/n", "n"), ("hf://datasets/o/n@abc", "n"),
+                                               ("hf://datasets/o/n/sub", "sub"), ("hf://datasets/o/n@abc/sub", "sub"),
+                                               ("hf://datasets/o/n@abc/sub#label", "sub")])
+def test_a_generator_has_one_name_whether_its_address_is_pinned_or_not(address, name):
+    assert _generator_of(address) == name
 
 
 def test_pickled_fields_of_a_webdataset_are_never_opened(tmp_path):

@@ -156,6 +156,14 @@ def test_only_and_force_reach_the_tasks(copy, slurm):
     assert sorted(os.listdir(copy / "jobs")) == ["07_figures.keys", "07_figures.sh", "logs", "submit.sh"]
 
 
+def test_tasks_that_wait_keep_their_list_where_the_scripts_are_written_anew(copy, slurm):
+    assert dgs(copy, "run", FILE, "--only", "sample", "--force", "sample", "--sbatch", "jobs").returncode == 0
+    assert slurm.submit(copy, copy / "jobs").returncode == 0
+    shutil.rmtree(copy / "outputs" / "07_figures")
+    assert dgs(copy, "run", FILE, "--only", "figures", "--sbatch", "jobs").returncode == 0
+    assert slurm.drain(copy) == {"dgs_05_sample": [0, 0]}
+
+
 def test_a_task_whose_time_is_up_is_queued_again(copy, slurm):
     """After its notebook has been ended as by Ctrl-C."""
     shutil.rmtree(copy / "outputs" / "07_figures")

@@ -72,6 +72,16 @@ def test_positions_are_those_of_the_pool_as_given(folders, scorer):
     assert pipeline.pool_scores_["class"].tolist() == np.array(names)[order].tolist()
 
 
+def test_names_of_images_keep_the_choice_where_others_come_first(folders, scorer, tmp_path):
+    pipeline = dgs.DGSPipeline(scorer, ipc=3, index=range(3), random_state=0).fit(folders[0])
+    images, names = forms(folders[1])["images"]
+    ids = [str(i) for i in range(len(names))]
+    before = {ids[i] for i in pipeline.select(images, names, ids)}
+    later = ["new", *ids]
+    after = {later[i] for i in pipeline.select([images[0], *images], [names[0], *names], later)}
+    assert len(before & after) >= 8  # of nine; the thresholds may move
+
+
 def test_it_has_scikit_learn_s_manners(folders, scorer):
     pipeline = dgs.DGSPipeline(scorer, ipc=3, sampler=dgs.DifficultyGuidedSampler(weight=0.2), random_state=1)
     assert pipeline.get_params()["sampler__weight"] == 0.2

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgs_utils.params import STAGES
+from dgs_utils.params import STAGES, validate
 from dgs_utils.workflow.experiment import read_experiment
 from dgs_utils.workflow.plan_checks import check_plan
 from dgs_utils.workflow.planner import expand
 from dgs_utils.workflow.rehearsal import WORK, forecast, rehearsed_nodes
+from dgs_utils.workflow.stand_in_weights import stand_ins
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
 COUNTS = {"seed", "classes", "images_per_class", "train_steps", "classifier_epochs", "folds", "steps", "shard", "ipc",
@@ -36,6 +37,23 @@ def test_only_counts_are_cut_and_every_notebook_has_its_rehearsal(name, outputs)
         assert any(node.stage == other.stage and kept.items() <= other.params.model_dump().items()
                    for other in rehearsed.values())
     check_plan(list(rehearsed.values()), lambda sentence: None)
+
+
+@pytest.mark.parametrize(("stage", "name", "value"), [
+    ("03_difficulty", "scorers", ["resnet18:{}/w.pt@IMAGENET1K_V1"]), ("05_sample", "features", "resnet18:{}/w.pt")])
+def test_random_weights_stand_for_further_scorers_that_are_missing(tmp_path, stage, name, value):
+    missing = [item.format(tmp_path) for item in value] if isinstance(value, list) else value.format(tmp_path)
+    lines: list[str] = []
+    made = stand_ins(validate(stage, {name: missing}), tmp_path / "weights", lines.append)
+    assert made.keys() == {name}
+    assert made[name] != missing
+    assert [line.startswith("RANDOM WEIGHTS stand for") for line in lines] == [True]
+
+
+def test_a_total_of_images_is_not_rehearsed(outputs):
+    changes = ["sample.method=dgs", "sample.total=400"]
+    made = rehearsed_nodes(expand(read_experiment(PARAMS / "quickstart.yaml", changes)))
+    assert {node.params.total for node in made.values() if node.stage == "05_sample"} == {0}
 
 
 def test_batches_are_as_large_as_they_will_be(outputs):
