@@ -8,10 +8,11 @@ from typing import Any
 
 from dgs_utils.params import STAGES
 from dgs_utils.store.atomic import remove_path
+from dgs_utils.store.hashing import names_file
 from dgs_utils.store.lock import LOCK, emptying_lock, runner_lock
 from dgs_utils.store.manifest import MANIFEST, VOLATILE, find_manifest, read_checksums
 from dgs_utils.store.node import Node, input_folders
-from dgs_utils.store.paths import outputs_root, resolve_path
+from dgs_utils.store.paths import outputs_root
 from dgs_utils.store.status import cached_manifest, requested_by
 
 RESULT_NAME = re.compile(r".+-[0-9a-f]{12}")
@@ -44,10 +45,11 @@ def _reason(folder: Path) -> str:
     if changes := asked[1:]:
         return f"asked for by --set {' --set '.join(changes)}"
     for manifest in _sources([folder]).values():
-        for given in (entry["path"] for entry in manifest["given"].values()):
-            for path in [given] if isinstance(given, str) else given:
-                forms = (path, path.rpartition(":")[2], path.rpartition("@")[0])  # also network:file and file@name
-                if not any(form and resolve_path(form).exists() for form in forms):
+        for entry in manifest["given"].values():
+            paths, contents = ([value] if isinstance(value, str) else value
+                               for value in (entry["path"], entry["content"]))
+            for path, content in zip(paths, contents, strict=True):
+                if content != path and not names_file(path):  # it named a file then
                     return f"made from {path}, now missing"
     return ""
 

@@ -123,6 +123,14 @@ def content_id(value: str, only: Iterable[str] = ()) -> str:
     return f"{name}:{content}" if content != rest else value
 
 
+def names_file(value: str) -> bool:
+    """Return whether a value names a file or folder that exists, in one of the forms of `content_id`."""
+    file, at, _ = value.rpartition("@")
+    rest = value.rpartition(":")[2]
+    return (os.path.exists(resolve_path(value)) or bool(at and os.path.isfile(resolve_path(file)))
+            or (rest not in ("", value) and names_file(rest)))
+
+
 def _hash_with_description(path: Path, only: Iterable[str]) -> str:
     """Return the hash of a file or folder; of weights, together with a JSON beside them and the hash in their name."""
     content, description = hash_path(path, only), path.with_suffix(".json")

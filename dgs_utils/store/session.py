@@ -78,7 +78,7 @@ class Run:
     _started: float = field(default_factory=time.time)
     _reported: float = 0.0
     _kinds: dict[str, list[str]] = field(default_factory=dict)  # warnings by kind
-    _ticks: dict[str, list[float]] = field(default_factory=dict)  # seconds of a loop's first steps, by its label
+    _ticks: dict[str, list[float]] = field(default_factory=dict)  # seconds of a loop's steps, by its label
 
     @property
     def folder(self) -> Path:

@@ -238,6 +238,7 @@ def _evaluate_work(size: Size) -> dict[str, float]:
     epochs = own.epochs or PROTOCOLS[own.protocol].epochs(ipc, own.epoch_factor, size.classes)
     tests = min(own.evaluations, epochs) * size.test
     return {"epochs": own.repeats * epochs * ipc * size.classes, "epochs rest": own.repeats * tests,
+            "soft labels": (epochs if own.soft_labels == "crop" else 1) * ipc * size.classes,
             "images": ipc * size.classes + size.test}
 
 

@@ -16,7 +16,7 @@ from waits import HANG
 
 from dgs_utils.params import STAGES, validate
 from dgs_utils.store import hashing
-from dgs_utils.store.hashing import STORE_NAME, content_id, hash_cache, hash_path
+from dgs_utils.store.hashing import STORE_NAME, content_id, hash_cache, hash_path, names_file
 from dgs_utils.store.node import Node, default_node
 from dgs_utils.workflow import planner as plan
 from dgs_utils.workflow.experiment import read_experiment
@@ -146,6 +146,17 @@ def test_text_that_names_nothing_stands_for_itself(outputs, tmp_path):
     assert content_id(f"resnet50:{file}") == f"resnet50:{plain}"
     (tmp_path / "weights.json").write_text("{}")  # the description that a loader reads beside it
     assert content_id(str(file)) != plain
+
+
+@pytest.mark.parametrize(("value", "exists"), [
+    ("{}", True), ("resnet50:{}", True), ("{}@IMAGENET1K_V1", True), ("resnet50:{}@IMAGENET1K_V1", True),
+    ("{}.gone", False), ("resnet50:{}.gone@IMAGENET1K_V1", False), ("resnet50:IMAGENET1K_V1", False)])
+def test_a_value_names_a_file_where_its_content_counts(tmp_path, monkeypatch, value, exists):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pt").write_bytes(b"numbers")
+    value = value.format(tmp_path / "w.pt")
+    assert names_file(value) is exists
+    assert (content_id(value) != value) is exists
 
 
 # ---- Keys ------------------------------------------------------------------------------------------------------------

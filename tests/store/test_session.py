@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,7 +132,7 @@ def test_a_finished_stage_shows_what_it_holds(outputs, shell, tmp_path):
     data, _ = shell.display_formatter.format(result)
     assert data["text/plain"] == repr(result)
     for text in data.values():
-        assert "06_evaluate is finished, in 0:00: " in text
+        assert re.search(r"06_evaluate is finished, in \d+:\d\d: ", text)
         assert str(result.folder) in text
         assert "top-1 75.0 ± 7.1 % (best test), 65.0 % (last test); 2 trainings, 1,500 test images" in text
         assert f"07_figures.ipynb, with evaluations = ['outputs/06_evaluate/{result.folder.name}']" in text
