@@ -24,6 +24,7 @@ from dgs_utils.runtime.devices import autocast
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_rng
 
+ENTRY = "soft_labels"  # of the metadata
 Kind = Literal["image", "crop"]
 Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
 
@@ -42,10 +43,13 @@ class SoftLabels:
     classes: tuple[str, ...] = ()  # names of the columns
 
     def save(self, path: Path) -> None:
-        """Write a file of safetensors, whose metadata describes the logits."""
+        """Write a file of safetensors, whose metadata describes the logits.
+
+        It is one entry, as safetensors writes several in an order that changes from run to run.
+        """
         described = ("kind", "names", "recipe", "seed", "teacher", "top1", "classes")
-        about = {name: json.dumps(getattr(self, name)) for name in described}
-        save_file({"logits": self.logits.contiguous()}, path, about)
+        about = json.dumps({name: getattr(self, name) for name in described})
+        save_file({"logits": self.logits.contiguous()}, path, {ENTRY: about})
 
     @classmethod
     def read(cls, path: Path) -> "SoftLabels":
@@ -56,8 +60,7 @@ class SoftLabels:
         """
         try:
             with safe_open(path, "pt") as file:
-                texts = file.metadata()
-                about = {name: json.loads(texts[name]) for name in texts}
+                about = json.loads(file.metadata()[ENTRY])
                 about |= {name: tuple(about[name]) for name in ("names", "classes")}
                 labels = cls(logits=file.get_tensor("logits"), **about)
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -75,7 +75,8 @@ def held_out_outputs(run: Run, own: Sequence[Classifier], others: Sequence[Class
         arrays = {"labels": images.labels} | {f"outputs_{i}": array for i, array in enumerate(outputs)}
         arrays |= {f"targets_{i}": np.ascontiguousarray(array, dtype=np.int64) for i, array in enumerate(index)}
         with write_verified(path) as partial:
-            save_file(arrays, partial, metadata={"kind": kind, "problems": json.dumps(problems)})
+            # One entry, as safetensors writes several in an order that changes from run to run.
+            save_file(arrays, partial, metadata={"images": json.dumps({"kind": kind, "problems": problems})})
     return read_held_out(path)
 
 
@@ -84,8 +85,8 @@ def read_held_out(path: Path) -> HeldOut:
     with safe_open(path, framework="numpy") as file:
         scorers = range(sum(name.startswith("targets_") for name in set(file.keys())))
         outputs, targets = ([file.get_tensor(f"{name}_{i}") for i in scorers] for name in ("outputs", "targets"))
-        return HeldOut(file.metadata()["kind"], file.get_tensor("labels"), outputs, targets,
-                       json.loads(file.metadata()["problems"]))
+        images = json.loads(file.metadata()["images"])
+        return HeldOut(images["kind"], file.get_tensor("labels"), outputs, targets, images["problems"])
 
 
 def _held_out_images(prepare: Path, own: Sequence[Classifier]) -> tuple[str, ImageSet]:

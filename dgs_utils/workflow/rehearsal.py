@@ -10,7 +10,8 @@ import math
 import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,14 +54,27 @@ def rehearse(name: str, nodes: list[Node], options: Options, jobs: int = 1) -> t
 
     folder, lines = outputs_root() / REHEARSALS / name, list[str]()
     made = rehearsed_nodes(nodes, lambda params: stand_ins(params, folder / "weights", lines.append))
-    os.environ["DGS_OUTPUTS"], os.environ[STEP_TIMES] = str(folder), "1"  # after paths below the real one are resolved
     print(*dict.fromkeys(lines), sep="\n", end="\n" if lines else "")
     rehearsed = list({node.key: node for node in made.values()}.values())
-    check_plan(rehearsed)
-    reports = run_plan(rehearsed, Display(), options, jobs)
-    failures = [format_failure(report.node, report.error) for report in reports if report.outcome == "failed"]
-    return reports, ["", *failures, *rehearsal_table(nodes, made),
-                     f"All files are in {display_path(folder)}; remove it to rehearse anew"]
+    with _environment(DGS_OUTPUTS=str(folder), **{STEP_TIMES: "1"}):  # after paths below the real one are resolved
+        check_plan(rehearsed)
+        reports = run_plan(rehearsed, Display(), options, jobs)
+        failures = [format_failure(report.node, report.error) for report in reports if report.outcome == "failed"]
+        return reports, ["", *failures, *rehearsal_table(nodes, made),
+                         f"All files are in {display_path(folder)}; remove it to rehearse anew"]
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables, which the notebooks inherit, and put back what they were."""
+    before = os.environ.copy()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            os.environ.pop(name)
+        os.environ.update({name: value for name, value in before.items() if name in values})
 
 
 # ---- What is cut -----------------------------------------------------------------------------------------------------
