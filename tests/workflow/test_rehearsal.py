@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from dgs_utils.params import STAGES, validate
 from dgs_utils.workflow.experiment import read_experiment
+from dgs_utils.workflow.forecast import WORK, forecast
 from dgs_utils.workflow.plan_checks import check_plan
 from dgs_utils.workflow.planner import expand
-from dgs_utils.workflow.rehearsal import WORK, forecast, rehearsed_nodes
+from dgs_utils.workflow.rehearsal import rehearsed_nodes
 from dgs_utils.workflow.stand_in_weights import stand_ins
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"

@@ -1,0 +1,201 @@
+"""What an experiment would take, from its rehearsal: seconds of each loop's steps in proportion to its work."""
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dgs_utils.classifiers.protocols import PROTOCOLS
+from dgs_utils.runtime.terminal import format_table
+from dgs_utils.runtime.units import format_duration
+from dgs_utils.store.manifest import STEP_TIMES_FILE, read_manifest
+from dgs_utils.store.node import Node, input_nodes
+from dgs_utils.store.status import Status, node_status
+
+
+@dataclass(frozen=True)
+class Few:
+    """How many images a rehearsal has.
+
+    Attributes:
+        classes: how many classes.
+        whole: how many the experiment has.
+        ipc: images per class of distilled sets: with all classes a batch of a student's training.
+        originals: of each class and split.
+    """
+
+    classes: int
+    whole: int
+    ipc: int
+    originals: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """A stage's parameters, and how many images there are.
+
+    Attributes:
+        params: the parameters.
+        classes: classes.
+        train: original images.
+        test: test images.
+        pool: what the stage's inputs hold: the parameters of its pool, if it has one.
+    """
+
+    params: Any
+    classes: int
+    train: int
+    test: int
+    pool: Any = None
+
+
+def _prepare_work(size: Size) -> dict[str, float]:
+    own = size.params
+    return {"training": own.train_steps, "epochs": own.classifier_epochs * size.train * max(own.folds, 1),
+            "images": size.train + size.test, "headers": size.train + size.test, "latents": size.train,
+            "": size.train}
+
+
+def _fine_tune_work(size: Size) -> dict[str, float]:
+    own = size.params
+    return {"training": own.steps or own.epochs * max(size.train // own.batch_size, 1)}
+
+
+def _pool_work(size: Size) -> dict[str, float]:
+    images = size.params.images_per_class * size.classes
+    return {"pool": images * size.params.steps, "pool rest": images, "images": images, "": images}
+
+
+def _difficulty_work(size: Size) -> dict[str, float]:
+    own = size.params
+    images = size.pool.images_per_class * size.classes if own.source == "pool" and size.pool else size.train
+    return {"images scored": images, "snapshots": images}
+
+
+def _transform_work(size: Size) -> dict[str, float]:
+    return {"classes": size.classes * max(size.params.ipc // 2, 1) ** 2}
+
+
+def _sample_work(size: Size) -> dict[str, float]:
+    own, chosen = size.params, size.params.ipc * size.classes
+    candidates = size.train if own.preset[1].source != "pool" else own.images_read_from("pool") * size.classes
+    return {"images": chosen, "crops": chosen, "": candidates if "features" in own.needs else 1}
+
+
+def _evaluate_work(size: Size) -> dict[str, float]:
+    own, ipc = size.params, size.pool.ipc if size.pool else 10
+    epochs = own.epochs or PROTOCOLS[own.protocol].epochs(ipc, own.epoch_factor, size.classes)
+    tests = min(own.evaluations, epochs) * size.test
+    return {"epochs": own.repeats * epochs * ipc * size.classes, "epochs rest": own.repeats * tests,
+            "soft labels": (epochs if own.soft_labels == "crop" else 1) * ipc * size.classes,
+            "images": ipc * size.classes + size.test}
+
+
+def _condense_work(size: Size) -> dict[str, float]:
+    own = size.params
+    loops = own.inner_loops if own.method == "idc" else 1
+    return {own.method: own.iterations * loops * size.classes}
+
+
+WORK = {"00_prepare": _prepare_work, "01_fine_tune": _fine_tune_work, "02_pool": _pool_work,
+        "03_difficulty": _difficulty_work, "04_transform": _transform_work, "05_sample": _sample_work,
+        "06_evaluate": _evaluate_work, "08_condense": _condense_work}
+
+
+def forecast(steps: Mapping[str, list[float]], seconds: float, rehearsed: Mapping[str, float],
+             whole: Mapping[str, float]) -> tuple[float, float]:
+    """Return the least and the most seconds that a stage is expected to take.
+
+    Args:
+        steps: seconds of each step that was timed, by loop.
+        seconds: of the whole stage.
+        rehearsed: work by loop, as timed: of its steps, and under "NAME rest" of what else is done within it, as
+            tests; under "" of all that is in no loop.
+        whole: the same of the whole.
+
+    Of each loop, the fastest step gives the least; the mean, in which the slow first step is as heavy as it was, the
+    most. What a step took beyond the median, after the first, counts as the loop's rest.
+
+    >>> forecast({"training": [3.0, 1.0, 1.0, 1.0]}, 8.0, {"training": 4}, {"training": 400})
+    (404.0, 602.0)
+    """
+    def ratio(name: str) -> float:
+        return max(whole.get(name, 1.0) / max(rehearsed.get(name, 1.0), 1e-9), 1.0)
+
+    outside = max(seconds - sum(map(sum, steps.values())), 0.0)
+    low, high = outside, outside * ratio("")
+    for name, times in steps.items():
+        usual = statistics.median(times)
+        warm_up = max(times[0] - usual, 0.0)
+        rest = max(sum(times) - warm_up - usual * len(times), 0.0) if f"{name} rest" in rehearsed else 0.0
+        low += warm_up + min(times) * len(times) * ratio(name) + rest * ratio(f"{name} rest")
+        high += (sum(times) - rest) * ratio(name) + rest * ratio(f"{name} rest")
+    return low, high
+
+
+def rehearsal_table(nodes: list[Node], made: Mapping[str, Node], few: Few) -> list[str]:
+    """Return the lines on what was rehearsed: seconds and peak memory a stage, and what the whole would take.
+
+    Args:
+        nodes: the plan.
+        made: the rehearsed nodes, by the plan's keys.
+        few: how many images these have.
+    """
+    stages: dict[str, list[Node]] = defaultdict(list)
+    for node in nodes:
+        stages[node.stage].append(node)
+    rows = [["stage", "rehearsed", "time", "memory", "GPU", "notebooks", "the whole"]]
+    total_low, total_high, complete = 0.0, 0.0, True
+    for stage, group in stages.items():
+        own = {made[node.key].key: made[node.key] for node in group}
+        done = {key: read_manifest(node.folder) for key, node in own.items() if node_status(node) == Status.DONE}
+        ranges = [_node_forecast(node, made[node.key], few) for node in group if made[node.key].key in done]
+        low, high = (sum(values) for values in zip(*ranges, strict=True)) if ranges else (0.0, 0.0)
+        complete &= len(ranges) == len(group)
+        total_low, total_high = total_low + low, total_high + high
+        peaks = Counter[str]()
+        for manifest in done.values():
+            peaks |= Counter(manifest["peak_memory_mib"])
+        rows.append([stage, f"{len(done)} of {len(own)}", format_duration(sum(m["seconds"] for m in done.values())),
+                     *(f"{peaks[kind] / 1024:.1f} GiB" if peaks[kind] else "·" for kind in ("cpu", "gpu")),
+                     str(len(group)), f"{format_duration(low)} to {format_duration(high)}" if ranges else "?"])
+    lines = format_table(rows, left=["stage"])
+    lines.append(f"The whole, one notebook after the other: {'' if complete else 'more than '}"
+                 f"{format_duration(total_low)} to {format_duration(total_high)}. The least is by the fastest step of "
+                 f"each loop, the most by the mean, first steps included; stages that pay to be compiled get faster.")
+    lines.append("Memory is the peak at the real sizes of images, networks and batches; the images and latents of all "
+                 "classes come on top where a stage holds them.")
+    return lines
+
+
+def _node_forecast(node: Node, rehearsed: Node, few: Few) -> tuple[float, float]:
+    manifest = read_manifest(rehearsed.folder)
+    if node.stage not in WORK:
+        shown = [len([*input_nodes(figures)]) for figures in (node, rehearsed)]
+        return manifest["seconds"], manifest["seconds"] * max(shown[0] / max(shown[1], 1), 1)
+    path = rehearsed.folder / STEP_TIMES_FILE
+    steps = json.loads(path.read_text()) if path.exists() else {}
+    work, (now, whole) = WORK[node.stage], _sizes(node, rehearsed, few)
+    return forecast({name: times for name, times in steps.items() if times}, manifest["seconds"], work(now),
+                    work(whole))
+
+
+def _sizes(node: Node, rehearsed: Node, few: Few) -> tuple[Size, Size]:
+    """Return how much a rehearsed node had to do, and how much the node itself has."""
+    prepare = rehearsed if node.stage == "00_prepare" else rehearsed.inputs.get("prepare")
+    available: dict[str, int] = {}
+    if isinstance(prepare, Node):
+        available = json.loads((prepare.folder / "dataset.json").read_text()).get("available", {})
+    scale = few.whole / few.classes  # a plan's other classes were not listed
+    few_images = few.classes * few.originals
+    train, test = (available.get(split, few_images) for split in ("train", "val"))
+    return (Size(rehearsed.params, few.classes, min(train, few_images), min(test, few_images), _source(rehearsed)),
+            Size(node.params, few.whole, round(train * scale), round(test * scale), _source(node)))
+
+
+def _source(node: Node) -> Any:
+    """Return the parameters of the pool that a node scores, or of the set that it trains on."""
+    source = node.inputs.get("distilled") or node.inputs.get("pool")
+    return source.params if isinstance(source, Node) else None
