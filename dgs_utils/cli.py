@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from dgs_utils.checkup.dry_run import pool_plan_lines
     from dgs_utils.store.verify import changed_since_finish, corrupt_lines, mark_corrupt_for_rebuild
     from dgs_utils.workflow.display import Display
     from dgs_utils.workflow.experiment import MAX_NODES
@@ -150,7 +151,7 @@ def _run(options: argparse.Namespace) -> int:
                          f"{MAX_NODES:,}")
     nodes = _selected_nodes(options)
     if options.dry_run:
-        return _print(*overview(nodes), *corrupt_lines(changed_since_finish(nodes)),
+        return _print(*overview(nodes), *pool_plan_lines(nodes), *corrupt_lines(changed_since_finish(nodes)),
                       *(f"Missing yet: {sentence}" for sentence in options.missing_weights))
     if options.rehearse:
         if options.profile or options.sbatch is not None:
@@ -313,10 +314,9 @@ def _nodes(options: argparse.Namespace) -> list:
     options.file = str(resolve_file(options.file))
     options.missing_weights = []
     shows = getattr(options, "dry_run", False) or getattr(options, "rehearse", False)
-    on_missing_weights = options.missing_weights.append if shows else None
     experiment = read_experiment(options.file, options.changes)
     options.experiment = experiment.name
-    return plan(experiment, on_missing_weights)
+    return plan(experiment, options.missing_weights.append if shows else None)
 
 
 def _selected_nodes(options: argparse.Namespace) -> list:

@@ -6,6 +6,7 @@ The logarithm and the search are in `dgs_utils.selection.thresholds`, a class's 
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,18 +171,23 @@ def figure2_scores(run: Run, scores: pd.DataFrame) -> dict[str, dict[str, dict[s
 
 
 def read_sets(run: Run) -> Sets:
+    """Read and check the scores of pool and originals (see `read_scored`)."""
+    return read_scored(run.params, run.inputs["pool_scores"], run.inputs["original_scores"], run.warn)
+
+
+def read_scored(params: TransformParams, pool_scores: Path, original_scores: Path,
+                warn: Callable[[str], None] = warn) -> Sets:
     """Read and check the scores of pool and originals: of the pool the first ipc × pool_factor images a class.
 
     Raises:
-        ValueError: bad scores, a class that the pool lacks, or one with fewer images than IPC.
+        ValueError: bad scores, or a class that the pool lacks.
     """
-    params = run.params
-    pool, originals = (with_score(read_scores(run.inputs[name]), params.score, run.inputs[name])
-                       for name in ("pool_scores", "original_scores"))
+    pool, originals = (with_score(read_scores(folder), params.score, folder)
+                       for folder in (pool_scores, original_scores))
     labels = originals.drop_duplicates("class").set_index("class")["label"]
     for name in pool["class"].unique():
         if name not in labels.index:
-            run.warn(f"class {name} of the pool is not among the originals, so it has no target and is left out")
+            warn(f"class {name} of the pool is not among the originals, so it has no target and is left out")
     pool = pool[pool["class"].isin(labels.index)]
     pool = in_order(pool.assign(label=pool["class"].map(labels)))
     pool = first_of_class(pool, params.images_read_from("pool_scores"))
@@ -191,7 +197,7 @@ def read_sets(run: Run) -> Sets:
         if size == 0:
             raise ValueError(f"class {name} has no images in the pool; generate some, or leave the class out")
         if size < params.ipc * params.pool_factor:
-            run.warn(f"class {name} has {size} images in the pool, fewer than ipc × pool_factor = "
+            warn(f"class {name} has {size} images in the pool, fewer than ipc × pool_factor = "
                      f"{params.ipc * params.pool_factor}; all of them are used")
     return Sets(pool, originals)
 
