@@ -27,7 +27,14 @@ from dgs_utils.selection.candidate_rows import (  # noqa: F401  (two of them are
     shown_columns,
 )
 from dgs_utils.selection.rule_registry import RULE_FUNCTIONS
-from dgs_utils.selection.score_tables import check_names, first_of_class, keep_classes, read_scores, with_score
+from dgs_utils.selection.score_tables import (
+    check_names,
+    first_of_class,
+    keep_classes,
+    read_scores,
+    share_of_class,
+    with_score,
+)
 from dgs_utils.selection.select import prune_hardest
 from dgs_utils.selection.targets import class_target
 from dgs_utils.store.atomic import atomic, write_csv
@@ -59,6 +66,7 @@ def read_source(run: Run) -> Source:
         _check_prefix(run.inputs["pool"], size)
         images = ImageSet(images.root, first_of_class(images.table, size))
     check_names(images.table, images.root)
+    images = ImageSet(images.root, share_of_class(images.table, params.pool_share, params.seed))
     if "target" not in params.needs:
         if "scores" in run.inputs:
             scores = with_score(read_scores(run.inputs["scores"]), method.score, run.inputs["scores"])

@@ -64,6 +64,8 @@ class SampleParams(StageParams):
         "equal", description="equal, difficulty or confusion (of the candidates), or a table with class and weight")
     short_classes: Literal["stop", "take_all"] = Field(
         "stop", description="where a class has fewer images than its share: stop, or take_all it has")
+    pool_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of each class's candidates that the seed draws first, for every rule alike; 1 = all")
     seed: Count = Field(0, description="selection seed")
 
     @model_validator(mode="after")
@@ -74,9 +76,9 @@ class SampleParams(StageParams):
                 raise ValueError(f"sample.{name} is {value!r}, which is no {name} of stage 05"
                                  f"{did_you_mean(value, valid)}")
         _, method = self.preset
-        if (self.cut or self.cut_errors) and not method.chooses:
-            raise ValueError(f"sample.cut and sample.cut_errors need a rule that chooses, and {self.method} has none; "
-                             f"leave them out")
+        if (self.cut or self.cut_errors or self.pool_share < 1) and not method.chooses:
+            raise ValueError(f"sample.cut, cut_errors and pool_share need a rule that chooses, and {self.method} has "
+                             f"none; leave them out")
         if self.has_budgets and (not method.chooses or method.rule.whole_set):
             raise ValueError(f"sample.total, class_weights and short_classes need a rule that chooses class by class, "
                              f"and {self.method} has none; leave them out")
@@ -96,12 +98,13 @@ class SampleParams(StageParams):
         return resolve_method(self.method, self.score, self.rule)
 
     def unused(self) -> tuple[str, ...]:
-        return tuple(name for name in BUDGETS if getattr(self, name) == type(self).model_fields[name].default)
+        usual = (*BUDGETS, "pool_share")
+        return tuple(name for name in usual if getattr(self, name) == type(self).model_fields[name].default)
 
     @property
     def has_budgets(self) -> bool:
         """Whether classes may have different numbers of images."""
-        return self.unused() != BUDGETS
+        return not {*BUDGETS} <= {*self.unused()}
 
     @property
     def needs(self) -> set[str]:
@@ -130,7 +133,7 @@ class SampleParams(StageParams):
         known |= {"features"} if "features" in self.needs else set()
         known |= {"features_epochs"} if "features" in self.needs and self.trains_features else set()
         known |= {"pool_images"} if "pool_factor" in known else set()
-        known |= set(BUDGETS)
+        known |= {*BUDGETS, "pool_share"} | ({"seed"} if self.pool_share < 1 else set())
         found = {parameter: value for parameter, value in super().cache_params().items() if parameter in known}
         return {"method": name} | ({"score": self.scored} if self.scored else {}) | found
 

@@ -13,18 +13,20 @@ from numpy.typing import ArrayLike
 from dgs_utils.runtime.seeds import named_seed
 
 
-def permanent_numbers(seed: int, name: str, identities: Iterable[str]) -> np.ndarray:
+def permanent_numbers(seed: int, name: str, identities: Iterable[str], *purpose: str) -> np.ndarray:
     """Return the numbers of a class's images, each in [0, 1): float64 (N,).
 
     Args:
         seed: selection seed.
         name: of the class.
         identities: N texts, one an image, which no other image of the class has (see `score_tables.identities_of`).
+        purpose: names other numbers, independent of those of the draw.
 
     >>> permanent_numbers(0, "cat", ["1", "2"])[1] == permanent_numbers(0, "cat", ["2", "3", "4"])[0]
     np.True_
     """
-    return np.array([named_seed("sample", seed, name, one) >> 10 for one in identities], dtype=np.float64) / 2**53
+    seeds = [named_seed("sample", seed, name, one, *purpose) >> 10 for one in identities]
+    return np.array(seeds, dtype=np.float64) / 2**53
 
 
 def smallest(keys: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Score tables of stages 03 to 05, with their checks, and scores in the published form."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dgs_utils.images.image_set import ImageSet, in_order
 from dgs_utils.methods import DYNAMICS_SCORES
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import natural_key, read_table, row_label
+from dgs_utils.selection.permanent_numbers import permanent_numbers
 from dgs_utils.selection.targets import draw, scale_counts
 from dgs_utils.store.atomic import atomic
 
@@ -89,6 +91,30 @@ def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
 def first_of_class(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return the first ``count`` rows of each class (0 = all); pools nest, so that is the pool of that size."""
     return table.groupby("label", sort=False).head(count).reset_index(drop=True) if count else table
+
+
+def share_of_class(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Return a share of the rows of each class, drawn by permanent numbers, in the table's order; 1 returns all.
+
+    A sub-pool of a smaller share lies within that of a larger one. Its numbers are not those by which rules draw.
+
+    Args:
+        table: candidates with class, and file_name or source.
+        share: above 0 to 1; ⌈share · N⌉ rows of a class stay.
+        seed: selection seed.
+
+    >>> table = pd.DataFrame({"class": ["cat"] * 10, "file_name": [f"{n}.png" for n in range(10)]})
+    >>> [len(share_of_class(table, share, seed=0)) for share in (0.25, 1)]
+    [3, 10]
+    """
+    if share == 1:
+        return table
+    kept = []
+    for name, part in table.groupby("class", sort=False):
+        numbers = permanent_numbers(seed, str(name), identities_of(part), "share")
+        order = np.argsort(numbers, kind="stable")[: math.ceil(round(share * len(part), 9))]
+        kept.append(part.iloc[np.sort(order)])
+    return pd.concat(kept, ignore_index=True)
 
 
 def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:

@@ -301,6 +301,15 @@ def test_score_and_cut_tell_results_apart_where_they_are_looked_at(method, ignor
     assert len(keys) == 2  # a cut goes by the score, whatever the rule looks at
 
 
+def test_a_share_of_the_pool_makes_every_rule_one_of_its_seed_and_its_absence_no_key_new():
+    def identity(**values):
+        return validate("05_sample", {"method": "easiest"} | values).cache_params()
+
+    assert "pool_share" not in identity()
+    assert identity(seed=1) == identity()
+    assert identity(pool_share=0.8, seed=1) == identity() | {"pool_share": 0.8, "seed": 1}
+
+
 @pytest.mark.parametrize("generator", ["mgd3", "strata"])
 def test_modes_have_a_pool_for_each_ipc(generator):
     for ipc in (10, 20):
@@ -342,7 +351,8 @@ def test_a_rule_asks_for_the_stages_that_it_looks_at():
     ({"method": "minimax", "rule": "easiest"}, "set pool.generator to minimax and choose another method"),
     ({"method": "rded", "score": "margin"}, "sample.method rded has no score or rule to exchange"),
     ({"method": "random", "rule": "draw"}, "sample.rule draw does not choose among the originals"),
-    ({"method": "full", "cut": 0.3}, "sample.cut and sample.cut_errors need a rule that chooses, and full has none"),
+    ({"method": "full", "cut": 0.3}, "sample.cut, cut_errors and pool_share need a rule that chooses, and full has"),
+    ({"method": "rded", "pool_share": 0.5}, "pool_share need a rule that chooses, and rded has none; leave them out"),
     ({"score": "beauty"}, "sample.score is 'beauty'"),
 ])
 def test_parts_that_do_not_go_together_are_named(values, sentence):

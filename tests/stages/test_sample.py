@@ -275,6 +275,28 @@ def test_what_the_scorer_misclassifies_can_be_left_out(sampled, world):
         sampled("hardest", cut_errors=True, ipc=30, pool_factor=0)
 
 
+@pytest.mark.parametrize("method", ["dgs", "match", "easiest", "ccs", "pool_random", "pool_k_center", "s3", "real_d2"])
+def test_rules_choose_from_the_share_of_the_pool_that_the_seed_draws(sampled, method):
+    """All rules of one seed see one sub-pool, half of each class, and choose in it; smaller ones nest."""
+    def candidates(method=method, **values):
+        run, metadata, _ = sampled(method, pool_factor=5, **values)
+        return read_source(run).images.table, metadata
+
+    (whole, _), (part, chosen) = candidates(), candidates(pool_share=0.5)
+    names = set(part["file_name"])
+    assert set(chosen["source"]) <= names
+    wanted = (whole["class"].value_counts() + 1) // 2
+    assert part["class"].value_counts().to_dict() == wanted.to_dict()
+    assert part.merge(whole[["file_name"]], on="file_name")["file_name"].tolist() == part["file_name"].tolist()
+    assert set(candidates(pool_share=0.3)[0]["file_name"]) < names != set(candidates(pool_share=0.5, seed=1)[0][
+        "file_name"])
+    if method != "real_d2":
+        assert names == set(candidates("easiest", pool_share=0.5)[0]["file_name"])
+    if method == "easiest":
+        least = part.groupby("class")["score"].nsmallest(5).groupby("class").max()
+        assert chosen.groupby("class")["score"].max().tolist() == least.tolist()
+
+
 def test_scores_that_a_folder_lacks_are_named(sampled, world, tmp_path):
     folder = tmp_path / "published"
     shutil.copytree(world["scores"], folder)
