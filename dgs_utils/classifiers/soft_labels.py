@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,12 +20,12 @@ from dgs_utils.classifiers.epoch_loader import EpochLoader
 from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.protocols import NO_AUGMENTATION
 from dgs_utils.classifiers.recipes import Recipe
+from dgs_utils.params.types import SoftLabelKind
 from dgs_utils.runtime.devices import autocast
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_rng
 
 ENTRY = "soft_labels"  # of the metadata
-Kind = Literal["image", "crop"]
 Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits (N, classes)
 
 
@@ -33,7 +33,7 @@ Teacher = Callable[[Tensor], Tensor]  # normalised images (N, 3, S, S) to logits
 class SoftLabels:
     """A teacher's logits for the images of a set."""
 
-    kind: Kind  # "image" or "crop"
+    kind: SoftLabelKind  # "image" or "crop"
     logits: Tensor  # float16 (N, classes), or (epochs, N, classes) per crop
     names: tuple[str, ...]  # of the image files, in the order of the rows
     recipe: dict[str, Any]  # what the draws of crops depend on (`draws_of`); {} per image
@@ -121,8 +121,8 @@ def draws_of(recipe: Recipe, train: ImageTensors) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def make_soft_labels(kind: Kind, train: ImageTensors, names: list[str], recipe: Recipe, teacher: Teacher, seed: int = 0,
-                     progress: Callable = no_progress, stage: str = "evaluate") -> SoftLabels:
+def make_soft_labels(kind: SoftLabelKind, train: ImageTensors, names: list[str], recipe: Recipe, teacher: Teacher,
+                     seed: int = 0, progress: Callable = no_progress, stage: str = "evaluate") -> SoftLabels:
     """Ask a teacher for the soft labels of a set.
 
     Args:

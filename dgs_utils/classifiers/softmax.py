@@ -1,12 +1,10 @@
 """What a scorer's probabilities are taken over: all its outputs, or those of the task's classes, at a temperature."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-Over = Literal["all", "task"]
-OVERS: tuple[Over, Over] = ("all", "task")
+from dgs_utils.params.types import Over
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _check_scorers(run: Run, own: list[Classifier], others: list[Classifier], in
                          "have seen these images; leave that scorer out, or set difficulty.temperature to none")
     names = ["the scorer of prepare.classifier" if texts else "the scorer", *(f"scorer {text}" for text in texts)]
     answers = held_out.held_out_outputs(run, own, others, index, names)
-    held_out.calibrate(run, answers, ["scorer of 00", *(Path(text).name for text in texts)])
+    held_out.calibrate(run, answers, ["scorer of 00", *(Path(text).name for text in texts)], others)
     known = [held_out.known_accuracy(run.inputs["prepare"], answers.kind)]
     known += [(published_accuracy(*text.rpartition(":")[::2]), "published") for text in texts]
     problems = list(answers.problems)

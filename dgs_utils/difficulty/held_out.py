@@ -22,10 +22,11 @@ from dgs_utils.classifiers.measures import difficulty_scores
 from dgs_utils.classifiers.published_weights import published_accuracy
 from dgs_utils.classifiers.sanity_checks import better_preparation, other_preparations
 from dgs_utils.classifiers.scorer import Classifier, read_batches
-from dgs_utils.classifiers.softmax import OVERS, Over, Softmax
+from dgs_utils.classifiers.softmax import Softmax
 from dgs_utils.difficulty.snapshots import fold_of_originals
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params.difficulty import NOTHING_HELD_OUT
+from dgs_utils.params.types import OVERS, Over
 from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.progress import count_processed
 from dgs_utils.runtime.seeds import numpy_rng
@@ -148,26 +149,29 @@ def known_accuracy(prepare: Path, kind: str) -> tuple[float, str]:
 
 # ---- Calibration -----------------------------------------------------------------------------------------------------
 
-def calibrate(run: Run, held_out: HeldOut, names: Sequence[str]) -> pd.DataFrame:
+def calibrate(run: Run, held_out: HeldOut, names: Sequence[str], others: Sequence[Classifier] = ()) -> pd.DataFrame:
     """Return how far scorers are calibrated on held-out originals, and write it to `TABLE`.
 
     Args:
         run: the stage.
         held_out: of `held_out_outputs`.
         names: of the scorers.
+        others: the scorers after the first; one of this kit may have seen all but the test images.
 
     Returns:
-        One row a scorer and what its softmax is over ("all" outputs, "task" if these are fewer): held_out (the kind of
-        images), images, recognised, difficulty (mean), ece, the fields of `calibration.Temperature`, and ece_fitted,
-        the error at that temperature.
+        One row a scorer and what its softmax is over ("all" outputs, "task" if these are fewer): held_out (what the
+        images are to this scorer, as in `HeldOut`), images, recognised, difficulty (mean), ece, the fields of
+        `calibration.Temperature`, and ece_fitted, the error at that temperature.
 
     Raises:
         ValueError: a temperature is asked for, and no image is held out but the test images.
     """
     if run.params.temperature == "fit" and held_out.kind not in CLEAN:
         raise ValueError(NOTHING_HELD_OUT)
+    kinds = [held_out.kind, *("test" if held_out.kind == "test" else "seen" if scorer.config.network.startswith(DGS)
+                              else "training" for scorer in others)]
     rows: list[dict[str, Any]] = []
-    for name, outputs, index in zip(names, held_out.outputs, held_out.targets, strict=True):
+    for name, kind, outputs, index in zip(names, kinds, held_out.outputs, held_out.targets, strict=True):
         for over in OVERS if 1 < len(index) < outputs.shape[1] else OVERS[:1]:
             softmax = Softmax(index, over)
             targets = softmax.targets(held_out.labels)
@@ -176,7 +180,6 @@ def calibrate(run: Run, held_out: HeldOut, names: Sequence[str]) -> pd.DataFrame
                       for value in (1.0, fitted.value)]
             difficulty = difficulty_scores(softmax.logits(outputs), targets, from_="logits")
             right = softmax.predictions(outputs) == index[held_out.labels]
-            kind = "training" if len(rows) and name != names[0] and held_out.kind in CLEAN else held_out.kind
             rows.append({"scorer": name, "over": over, "held_out": kind, "images": fitted.images,
                          "recognised": right.mean(), "difficulty": difficulty.mean(), "ece": errors[0],
                          "temperature": fitted.value, "estimate": fitted.estimate, "low": fitted.low,

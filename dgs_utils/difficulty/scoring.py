@@ -19,15 +19,16 @@ from numpy.typing import ArrayLike
 from dgs_utils.classifiers.measures import MEASURES, all_measures, difficulty_scores
 from dgs_utils.classifiers.outputs import sum_to_one
 from dgs_utils.classifiers.scorer import Classifier, read_batches
-from dgs_utils.classifiers.softmax import Over, Softmax
+from dgs_utils.classifiers.softmax import Softmax
 from dgs_utils.images.classes import default_class_names, model_indices
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params.base import did_you_mean
+from dgs_utils.params.types import OVERS, Over
 from dgs_utils.runtime.devices import autocast, resolve_device
 from dgs_utils.runtime.oom_backoff import OomBackoff
 from dgs_utils.runtime.progress import count_processed, no_progress
 
-OTHER: dict[Over, Over] = {"all": "task", "task": "all"}
+OTHER = dict(zip(OVERS, reversed(OVERS), strict=True))
 SCORE_COLUMNS = [*MEASURES, "prediction", "confidence"]  # of every image
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dgs_utils.params.base import EXTERNAL_FILE, Count, Folder, Input, Precision, StageParams
+from dgs_utils.params.types import Over
 
 NOTHING_HELD_OUT = ("difficulty.temperature is fit, and the scorer has seen all training images, so that only the test "
                     "images are held out, on which no selection may depend; set prepare.folds to 2 or more, or "
@@ -30,7 +31,7 @@ class DifficultyParams(StageParams):
         "difficulty", description="score of an image; difficulty = Eq. 6")
     scorers: Annotated[list[str], Field(json_schema_extra=EXTERNAL_FILE)] = Field(
         [], description="more scorers (folder or name:weights), averaged with that of stage 00")
-    over: Literal["all", "task"] = Field(
+    over: Over = Field(
         "all", description="outputs that probabilities are taken over: all (as published), or the task's classes")
     temperature: Literal["none", "fit"] = Field(
         "none", description="none (as published), or fit: calibrate scorers on held-out originals")

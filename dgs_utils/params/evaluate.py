@@ -20,6 +20,7 @@ from dgs_utils.params.types import (
     DISTILLED_SET,
     SOFT_LABEL_PROTOCOLS,
     ProtocolName,
+    SoftLabelKind,
     StudentName,
     Trained,
     is_library_network,
@@ -52,7 +53,7 @@ class EvaluateParams(StageParams):
         "", description='teacher, trained on all originals; "" = the scorer of stage 00; resnet18 as published')
     teacher_epochs: Count = Field(0, description="epochs of that training; 0 = 300 as published")
     teacher: Folder = Field("", description="stage 00 with the network that teacher_network names")
-    soft_labels: Literal["teacher", "image", "crop"] = Field(
+    soft_labels: Literal["teacher", SoftLabelKind] = Field(
         "teacher", description="of rded: asked of the teacher at each step, or stored per image, or per image and crop")
     epochs: Count = Field(0, description="epochs of a training; 0 = the published number for this IPC")
     epoch_factor: Annotated[float, Field(ge=0)] = Field(

@@ -39,7 +39,10 @@ Trained = Annotated[Literal[""] | NetworkName | str,  # in a stage 00 of its own
                     BeforeValidator(lambda name: name if name == "" else check_network_name(name))]
 ProtocolName = Literal["idc", "rded", "uag"]
 SOFT_LABEL_PROTOCOLS = ("rded",)  # protocols with soft labels
-SOFT_LABEL_KINDS = ("image", "crop")  # that can be stored
+SoftLabelKind = Literal["image", "crop"]  # of soft labels that can be stored
+SOFT_LABEL_KINDS: tuple[SoftLabelKind, ...] = get_args(SoftLabelKind)
+Over = Literal["all", "task"]  # outputs of a scorer that its probabilities are taken over
+OVERS: tuple[Over, ...] = get_args(Over)
 DISTILLED_SET = Input(stage="05_sample", alternative="08_condense")
 
 

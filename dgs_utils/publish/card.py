@@ -45,7 +45,7 @@ def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame,
     """
     from huggingface_hub import DatasetCard, DatasetCardData  # here, because it takes a while to import
 
-    last = next(iter(manifests.values()))
+    last, kind = subject_of(manifests)
     prepare = manifests.get("00_prepare", {}).get("params", {})
     method = METHODS.get(last["params"].get("method", ""))
     counts, section = table["class"].value_counts(), last["stage"][3:]
@@ -63,7 +63,7 @@ def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame,
         size_categories=[next((text for limit, text in SIZES.items() if len(table) < limit), "n>1M")])
     card = DatasetCard.from_template(
         header, template_path=str(files("dgs_utils.publish") / "templates" / "card.md"),
-        kind="scored pool" if section == "difficulty" else "distilled set",
+        kind=kind,
         dataset=prepare.get("dataset", "folder"), images=len(table), method=method.label if method else "",
         columns=list(cells), soft_labels=soft_labels, counts=_range(counts), picture=PICTURE,
         rows=list(zip(*cells.values(), strict=True)),
@@ -74,6 +74,12 @@ def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame,
         experiment=yaml.safe_dump(experiment(manifests), sort_keys=False, allow_unicode=True),
         licence=licence, notes=licence_notes(manifests, table))
     return f"{card}\n"
+
+
+def subject_of(manifests: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """Return the manifest of the published folder itself, and what it holds."""
+    last = next(iter(manifests.values()))
+    return last, "scored pool" if last["stage"] == "03_difficulty" else "distilled set"
 
 
 def _range(counts: pd.Series) -> str:

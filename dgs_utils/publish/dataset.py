@@ -21,7 +21,7 @@ from dgs_utils.images.portable_names import class_folders, portable_filename
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
 from dgs_utils.params.types import SOFT_LABEL_KINDS, soft_labels_file
-from dgs_utils.publish.card import PICTURE, dataset_card
+from dgs_utils.publish.card import PICTURE, dataset_card, subject_of
 from dgs_utils.publish.croissant import write_croissant
 from dgs_utils.results.rows import check_columns
 from dgs_utils.runtime.table_io import read_table
@@ -240,8 +240,7 @@ def write_dataset(target: Path, publication: Publication, licence: str) -> None:
     card = dataset_card(images.classes, table, results, manifests, licence, publication.titles, publication.recognised,
                         list(publication.soft_labels))
     (target / "README.md").write_text(card, encoding="utf-8")
-    last = next(iter(manifests.values()))
-    kind = "scored pool" if last["stage"] == "03_difficulty" else "distilled set"
+    last, kind = subject_of(manifests)
     what = f"A {kind} of {len(table)} images of {len(images.classes)} classes, with origin and difficulty of each image"
     write_croissant(target, table, last["label"], what, licence, last["finished"][:10])
 

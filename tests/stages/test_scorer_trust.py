@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from restamp import certify
+from safetensors.torch import save_file
 from scipy.special import softmax
 from small_world import make_pool, make_prepare, open_stage, small_classifier, write_digits
 
@@ -169,6 +171,21 @@ def test_a_temperature_is_fitted_to_cross_fitted_outputs_and_applied_to_original
     assert set(held_out.reliability_of(fitted["originals"])["temperature"]) == {1.0, table["temperature"]}
     again = read_exact(fitted["pool"] / "scores.csv")
     assert again[[*made]].equals(made.astype({"label": str}))
+
+
+@pytest.mark.parametrize(("folds", "kinds"), [(2, ["cross-fitted", "seen", "training"]), (0, ["test"] * 3)])
+def test_images_are_held_out_of_each_scorer_as_far_as_is_known_of_it(world, tmp_path, folds, kinds):
+    """Originals that folds hold out of the scorer of 00 may be what a further scorer of this kit was trained on."""
+    prepare, scored = world
+    if folds:
+        fold(prepare, folds)
+    small_classifier(steps=5).save(tmp_path / "mine")
+    network = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=3)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "w.json").write_text('{"classes": ["0", "1", "2"], "crop": 32, "resize": 32}')
+    folders = scored(scorers=[str(tmp_path / "mine"), f"shufflenet_v2_x0_5:{tmp_path}/w.safetensors"])
+    table = pd.read_csv(folders["originals"] / held_out.TABLE)
+    assert table["held_out"].tolist() == kinds
 
 
 def test_reliability_is_not_known_of_published_scores(tmp_path, capsys):
