@@ -2,17 +2,21 @@
 
 import json
 import statistics
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dgs_utils.classifiers.protocols import PROTOCOLS
+from dgs_utils.params import SampleParams
 from dgs_utils.runtime.terminal import format_table
 from dgs_utils.runtime.units import format_duration
 from dgs_utils.store.manifest import STEP_TIMES_FILE, read_manifest
 from dgs_utils.store.node import Node, input_nodes
 from dgs_utils.store.status import Status, node_status
+
+UNLIMITED = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class Few:
         whole: how many the experiment has.
         ipc: images per class of distilled sets: with all classes a batch of a student's training.
         originals: of each class and split.
+        most: as many as a class may have, where that is too few to fill the batches.
     """
 
     classes: int
     whole: int
     ipc: int
     originals: int
+    most: int = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,19 @@ def _transform_work(size: Size) -> dict[str, float]:
 
 
 def _sample_work(size: Size) -> dict[str, float]:
-    own, chosen = size.params, size.params.ipc * size.classes
+    own, chosen = size.params, size.train if size.params.preset[1].whole else size.params.ipc * size.classes
     candidates = size.train if own.preset[1].source != "pool" else own.images_read_from("pool") * size.classes
     return {"images": chosen, "crops": chosen, "": candidates if "features" in own.needs else 1}
 
 
 def _evaluate_work(size: Size) -> dict[str, float]:
     own, ipc = size.params, size.pool.ipc if size.pool else 10
-    epochs = own.epochs or PROTOCOLS[own.protocol].epochs(ipc, own.epoch_factor, size.classes)
-    tests = min(own.evaluations, epochs) * size.test
-    return {"epochs": own.repeats * epochs * ipc * size.classes, "epochs rest": own.repeats * tests,
-            "soft labels": (epochs if own.soft_labels == "crop" else 1) * ipc * size.classes,
-            "images": ipc * size.classes + size.test}
+    is_full = isinstance(size.pool, SampleParams) and size.pool.preset[1].whole
+    images = size.train if is_full else ipc * size.classes
+    epochs = own.epochs or PROTOCOLS[own.protocol].epochs(0 if is_full else ipc, own.epoch_factor, size.classes)
+    tests = (epochs if is_full else min(own.evaluations, epochs)) * size.test
+    return {"epochs": own.repeats * epochs * images, "epochs rest": own.repeats * tests,
+            "soft labels": (epochs if own.soft_labels == "crop" else 1) * images, "images": images + size.test}
 
 
 def _condense_work(size: Size) -> dict[str, float]:
@@ -165,8 +172,9 @@ def rehearsal_table(nodes: list[Node], made: Mapping[str, Node], few: Few) -> li
     lines.append(f"The whole, one notebook after the other: {'' if complete else 'more than '}"
                  f"{format_duration(total_low)} to {format_duration(total_high)}. The least is by the fastest step of "
                  f"each loop, the most by the mean, first steps included; stages that pay to be compiled get faster.")
-    lines.append("Memory is the peak at the real sizes of images, networks and batches; the images and latents of all "
-                 "classes come on top where a stage holds them.")
+    batches = "batches" if few.most == UNLIMITED else f"batches of at most {few.most} images of a class"
+    lines.append(f"Memory is the peak at the real sizes of images, networks and {batches}; the images and latents of "
+                 f"all classes come on top where a stage holds them.")
     return lines
 
 

@@ -1,12 +1,13 @@
 """Rehearsals: an experiment's notebooks at their real sizes, with few images and steps, and what the whole would take.
 
 Image sizes, networks, precisions and batch sizes are the experiment's. Images, classes, steps, epochs, repeats and
-seeds are cut (`rehearsed_nodes`). The seconds of the whole follow from the steps that were timed (`forecast`).
+seeds are cut (`rehearsed_nodes`); without a GPU so far that a pool takes minutes, and batches are not full then. The
+seconds of the whole follow from the steps that were timed (`forecast`).
 """
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,14 +20,16 @@ from dgs_utils.store.manifest import STEP_TIMES
 from dgs_utils.store.node import Node, with_resolved_pool_size
 from dgs_utils.store.paths import display_path, outputs_root, resolve_path
 from dgs_utils.workflow.display import Display
-from dgs_utils.workflow.forecast import Few, rehearsal_table
+from dgs_utils.workflow.forecast import UNLIMITED, Few, rehearsal_table
 from dgs_utils.workflow.notebook import Options, Report, format_failure
 from dgs_utils.workflow.plan_checks import check_plan
 from dgs_utils.workflow.scheduler import run_plan
 
 REHEARSALS = "rehearsal"  # folder of the outputs
 CLASSES = 2  # few, so that whole batches of one class are few images
-TRAINING_STEPS, SAMPLING_STEPS, EPOCHS = 4, 5, 3  # the first step of a loop may be slow
+TRAINING_STEPS, SAMPLING_STEPS, EPOCHS = 3, 3, 3  # the first step of a loop may be slow
+CACHED_STEPS = 5  # of a pool with `pool.cache`, which extrapolates some of them
+CPU_OPERATIONS = 2e13  # that a pool may take without a GPU: minutes
 FIRST_CLASSES = {"digits": ["0", "1"], "fashion": ["0", "1"], "cifar10": ["airplane", "automobile"]}
 
 
@@ -44,15 +47,20 @@ def rehearse(name: str, nodes: list[Node], options: Options, jobs: int = 1) -> t
     """
     from dgs_utils.workflow.stand_in_weights import stand_ins  # here, because torch takes a while to import
 
-    folder, lines = outputs_root() / REHEARSALS / name, list[str]()
-    made = rehearsed_nodes(nodes, lambda params: stand_ins(params, folder / "weights", lines.append))
+    folder, lines, params = outputs_root() / REHEARSALS / name, list[str](), [node.params for node in nodes]
+    few = _few(params, _affordable_images(params))
+    if few.most < UNLIMITED:
+        lines.append(f"NO GPU HERE, and the diffusion model is large: each class has {few.most} images at most, so "
+                     f"that larger batches are not full. Seconds are those of this machine, and full batches need more "
+                     f"memory than is shown; rehearse on the GPU to see both.")
+    made = rehearsed_nodes(nodes, lambda params: stand_ins(params, folder / "weights", lines.append), few)
     print(*dict.fromkeys(lines), sep="\n", end="\n" if lines else "")
     rehearsed = list({node.key: node for node in made.values()}.values())
     with _environment(DGS_OUTPUTS=str(folder), **{STEP_TIMES: "1"}):  # after paths below the real one are resolved
         check_plan(rehearsed)
         reports = run_plan(rehearsed, Display(), options, jobs)
         failures = [format_failure(report.node, report.error) for report in reports if report.outcome == "failed"]
-        return reports, ["", *failures, *rehearsal_table(nodes, made, _few([node.params for node in nodes])),
+        return reports, ["", *failures, *rehearsal_table(nodes, made, few),
                          f"All files are in {display_path(folder)}; remove it to rehearse anew"]
 
 
@@ -71,15 +79,18 @@ def _environment(**values: str) -> Iterator[None]:
 
 # ---- What is cut -----------------------------------------------------------------------------------------------------
 
-def rehearsed_nodes(nodes: list[Node], replace: Callable[[StageParams], dict[str, Any]] = lambda params: {}
-                    ) -> dict[str, Node]:
+def rehearsed_nodes(nodes: list[Node], replace: Callable[[StageParams], dict[str, Any]] = lambda params: {},
+                    few: Few | None = None) -> dict[str, Node]:
     """Return the rehearsed node of each node of a plan, by its key; nodes that differ in what is cut alone share one.
+
+    Of evaluations, one of each set and one of each setting are rehearsed, not each set in each setting.
 
     Args:
         nodes: inputs before what needs them.
         replace: returns other values of some of a stage's parameters, as `stand_in_weights.stand_ins` does.
+        few: how many images there are; by default as many as fill the batches.
     """
-    few = _few([node.params for node in nodes])
+    few = few or _few([node.params for node in nodes])
     made: dict[str, Node] = {}
     unique: dict[str, Node] = {}
     for node in nodes:
@@ -87,8 +98,21 @@ def rehearsed_nodes(nodes: list[Node], replace: Callable[[StageParams], dict[str
         changes = replace(node.params) | _cut(node.params, few)
         params: Any = validate(node.stage, _with_absolute_paths(node.params) | changes)
         rehearsed = Node(with_resolved_pool_size(params, inputs), inputs)
+        rehearsed = _similar_evaluation(rehearsed, unique.values()) or rehearsed
         made[node.key] = unique.setdefault(rehearsed.key, rehearsed)
     return made
+
+
+def _similar_evaluation(node: Node, others: Iterable[Node]) -> Node | None:
+    """Return an evaluation with the same parameters of another set, if this set is evaluated, too."""
+    evaluations = [other for other in others if other.stage == node.stage == "06_evaluate"]
+    is_evaluated = any(_set_of(other) == _set_of(node) for other in evaluations)
+    return next((other for other in evaluations if is_evaluated and other.params == node.params), None)
+
+
+def _set_of(evaluation: Node) -> str:
+    distilled = evaluation.inputs["distilled"]
+    return distilled.key if isinstance(distilled, Node) else str(distilled)
 
 
 def _rehearsed_inputs(value: Any, made: Mapping[str, Node]) -> Any:
@@ -108,10 +132,14 @@ def _with_absolute_paths(params: StageParams) -> dict[str, Any]:
     return {name: absolute(value) for name, value in params.model_dump().items()}
 
 
-def _few(params: list[Any]) -> Few:
+def _few(params: list[Any], most: int = UNLIMITED) -> Few:
     """Return how many images a plan with these parameters is cut to, so that batches are as large as they will be.
 
     Rules and methods that take real images need as many of them as their sets have.
+
+    Args:
+        params: of the plan's nodes.
+        most: how many images a class may have.
     """
     originals = [own for own in params if isinstance(own, PrepareParams)]
     folders = [_class_folders(own) for own in originals]
@@ -125,7 +153,29 @@ def _few(params: list[Any]) -> Few:
                for own in originals]
     needed += [ipc for own in params if isinstance(own, SampleParams) and own.preset[1].source != "pool"]
     needed += [max(own.real_batch, ipc) for own in params if own.stage == "08_condense"]
-    return Few(count, whole, ipc, max(needed))
+    few = Few(count, whole, ipc, max(needed))
+    if max(few.originals, *(_pool_images(own, few) for own in params if own.stage == "02_pool")) <= most:
+        return few
+    return Few(count, whole, max(min(ipc, most // 2), 1), min(few.originals, most), most)
+
+
+def _affordable_images(params: list[Any]) -> int:
+    """Return how many images of a class a pool may have, so that the diffusion model makes them here in minutes."""
+    from dgs_utils.runtime.devices import resolve_device
+    from dgs_utils.workflow.stand_in_weights import operations_of_image
+
+    generated = any(own.model for own in params if own.stage == "02_pool")
+    if not generated or resolve_device().type != "cpu":
+        return UNLIMITED
+    cost = max(operations_of_image(own, SAMPLING_STEPS) for own in params if own.stage == "00_prepare")
+    return max(int(CPU_OPERATIONS / cost / CLASSES), 2)
+
+
+def _pool_images(params: Any, few: Few) -> int:
+    """Return how many images of a class a rehearsed pool has: where there may be as many, a batch."""
+    wanted = few.ipc if params.generator in MODE_GUIDED else max(min(params.batch_size, params.images_per_class),
+                                                                 2 * few.ipc)
+    return min(wanted, few.most)
 
 
 def _class_folders(params: PrepareParams) -> list[str]:
@@ -150,9 +200,8 @@ def _cut(params: Any, few: Few) -> dict[str, Any]:
             "folds": min(params.folds, 2)},
         "01_fine_tune": lambda: {"steps": min(params.steps or TRAINING_STEPS, TRAINING_STEPS)},
         "02_pool": lambda: {
-            "images_per_class": few.ipc if params.generator in MODE_GUIDED else
-            max(min(params.batch_size, params.images_per_class), 2 * few.ipc),
-            "steps": min(params.steps, SAMPLING_STEPS), "shard": ""},
+            "images_per_class": _pool_images(params, few), "shard": "",
+            "steps": min(params.steps, SAMPLING_STEPS if params.cache == "none" else CACHED_STEPS)},
         "03_difficulty": dict,
         "04_transform": lambda: {"ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "figure_classes": []},
         "05_sample": lambda: {

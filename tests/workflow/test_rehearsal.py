@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.params import STAGES, validate
 from dgs_utils.workflow.experiment import read_experiment
-from dgs_utils.workflow.forecast import WORK, forecast
+from dgs_utils.workflow.forecast import WORK, Size, forecast
 from dgs_utils.workflow.plan_checks import check_plan
 from dgs_utils.workflow.planner import expand
-from dgs_utils.workflow.rehearsal import rehearsed_nodes
+from dgs_utils.workflow.rehearsal import _affordable_images, _few, rehearsed_nodes
 from dgs_utils.workflow.stand_in_weights import stand_ins
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
@@ -64,6 +65,46 @@ def test_batches_are_as_large_as_they_will_be(outputs):
     assert 2 * by_stage["00_prepare"].images_per_class >= by_stage["00_prepare"].train_batch == 128
     assert 2 * by_stage["05_sample"].ipc >= 64
     assert by_stage["02_pool"].images_per_class >= by_stage["02_pool"].batch_size == 125
+
+
+def test_each_set_and_each_setting_is_evaluated_but_not_each_set_in_each_setting(outputs):
+    made = rehearsed_nodes(expand(read_experiment(PARAMS / "woof128.yaml", [])))
+    rehearsed = list({node.key: node for node in made.values() if node.stage == "06_evaluate"}.values())
+    sets = {node.inputs["distilled"].key for node in rehearsed}
+    networks = [node.params.network for node in rehearsed]
+    assert sets == {node.key for node in made.values() if node.stage == "05_sample"}
+    assert set(networks) == {"convnet5", "resnet_ap10", "resnet18"}
+    assert len(rehearsed) == len(sets) + 2
+    assert networks.count("convnet5") == len(sets)
+
+
+@pytest.mark.parametrize(("name", "is_short"), [("table1", True), ("woof128", False), ("cifar10_rules", False)])
+def test_without_a_gpu_a_large_diffusion_model_makes_few_images(outputs, monkeypatch, name, is_short):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    nodes = expand(read_experiment(PARAMS / f"{name}.yaml", []))
+    params = [node.params for node in nodes]
+    few = _few(params, _affordable_images(params))
+    assert (few != _few(params)) == is_short
+    made = {node.key: node.params for node in rehearsed_nodes(nodes, few=few).values()}
+    if is_short:
+        assert few.most == 4
+        assert {own.images_per_class for own in made.values() if own.stage in ("00_prepare", "02_pool")} == {4}
+        assert {own.ipc for own in made.values() if own.stage in ("05_sample", "08_condense")} == {2}
+        assert {own.batch_size for own in made.values() if own.stage == "02_pool"} == {50}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert _few(params, _affordable_images(params)) == _few(params)
+
+
+def test_the_full_set_takes_its_own_time():
+    """The full set has its own epochs and is tested after each; others are tested so often as is asked for."""
+    own = validate("06_evaluate", {"epoch_factor": 0.5, "evaluations": 100, "repeats": 1, "image_size": 128})
+    work = {method: WORK["06_evaluate"](Size(own, 10, 9000, 500, validate("05_sample", {"method": method, "ipc": 10})))
+            for method in ("full", "random")}
+    idc = PROTOCOLS["idc"]
+    assert work["full"]["epochs"] == idc.epochs(0, 0.5) * 9000
+    assert work["full"]["epochs rest"] == idc.epochs(0, 0.5) * 500
+    assert work["random"]["epochs"] == idc.epochs(10, 0.5) * 100
+    assert work["random"]["epochs rest"] == 100 * 500
 
 
 def test_every_stage_has_its_work_but_figures():
