@@ -106,13 +106,8 @@ def rehearsed_nodes(nodes: list[Node], replace: Callable[[StageParams], dict[str
 def _similar_evaluation(node: Node, others: Iterable[Node]) -> Node | None:
     """Return an evaluation with the same parameters of another set, if this set is evaluated, too."""
     evaluations = [other for other in others if other.stage == node.stage == "06_evaluate"]
-    is_evaluated = any(_set_of(other) == _set_of(node) for other in evaluations)
+    is_evaluated = any(other.inputs["distilled"] == node.inputs["distilled"] for other in evaluations)
     return next((other for other in evaluations if is_evaluated and other.params == node.params), None)
-
-
-def _set_of(evaluation: Node) -> str:
-    distilled = evaluation.inputs["distilled"]
-    return distilled.key if isinstance(distilled, Node) else str(distilled)
 
 
 def _rehearsed_inputs(value: Any, made: Mapping[str, Node]) -> Any:
@@ -161,8 +156,8 @@ def _few(params: list[Any], most: int = UNLIMITED) -> Few:
 
 def _affordable_images(params: list[Any]) -> int:
     """Return how many images of a class a pool may have, so that the diffusion model makes them here in minutes."""
+    from dgs_utils.diffusion.blank_models import operations_of_image  # here, because torch takes a while to import
     from dgs_utils.runtime.devices import resolve_device
-    from dgs_utils.workflow.stand_in_weights import operations_of_image
 
     generated = any(own.model for own in params if own.stage == "02_pool")
     if not generated or resolve_device().type != "cpu":

@@ -7,31 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dgs_utils.classifiers import architectures
 from dgs_utils.classifiers.published_weights import PublishedWeights, find_published, list_published
 from dgs_utils.classifiers.state_dicts import READERS
 from dgs_utils.diffusion.autoencoder import HUB
-from dgs_utils.diffusion.dit import DiT
+from dgs_utils.diffusion.blank_models import DEFAULT_SIZE, blank_autoencoder, blank_dit, described_size
 from dgs_utils.diffusion.published_dit import find_dit
 from dgs_utils.params import PrepareParams
 from dgs_utils.params.base import StageParams
 from dgs_utils.runtime.seeds import torch_seeded
 from dgs_utils.store.atomic import atomic
 from dgs_utils.store.paths import resolve_path
-
-DEFAULT_SIZE = "DiT-XL/2"  # of the published checkpoints
-IMAGENET_CLASSES = 1000
-# Stable Diffusion's autoencoder, as its published configuration has it; TAESD's is diffusers' default.
-KL_CONFIG: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "sample_size": 256,
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 
 
 def stand_ins(params: StageParams, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -85,60 +76,24 @@ def _lacks_autoencoder(params: PrepareParams) -> bool:
 
 def _random_dit(params: PrepareParams, folder: Path) -> Path:
     """Write a DiT with its original names, of the size that is described, or the published one."""
-    size = "-".join(map(str, _own_size(params).values())) or (params.dit_size or DEFAULT_SIZE).replace("/", "-")
+    size = "-".join(map(str, described_size(params).values())) or (params.dit_size or DEFAULT_SIZE).replace("/", "-")
     path = folder / f"{size}-{params.image_size}x{params.image_size}.pt"
     if not path.exists():
         with torch_seeded("rehearsal", "dit"):
-            model = _new_dit(params)
+            model = blank_dit(params)
         with atomic(path) as partial:
             torch.save(model.state_dict(), partial)
     return path
-
-
-def _own_size(params: PrepareParams) -> dict[str, int]:
-    """Return the size that is described; {} where it is a published one."""
-    is_described = not params.dit_size and params.hidden_size and params.patch_size
-    names = ("patch_size", "hidden_size", "depth", "num_heads")
-    return {name: getattr(params, name) for name in names} if is_described else {}
-
-
-def _new_dit(params: PrepareParams) -> DiT:
-    factor, channels = (1, params.channels) if params.autoencoder == "none" else (8, 4)
-    config = {"input_size": params.image_size // factor, "in_channels": channels, "num_classes": IMAGENET_CLASSES}
-    own = _own_size(params)
-    return DiT(**own, **config) if own else DiT.from_size(params.dit_size or DEFAULT_SIZE, **config)
 
 
 def _random_autoencoder(kind: str, folder: Path) -> Path:
     path = folder / kind
     if not path.exists():
         with torch_seeded("rehearsal", "autoencoder"):
-            model = _new_autoencoder(kind)
+            model = blank_autoencoder(kind)
         with atomic(path) as partial:
             model.save_pretrained(partial)
     return path
-
-
-def _new_autoencoder(kind: str) -> Any:
-    return diffusers.AutoencoderTiny() if kind == "taesd" else diffusers.AutoencoderKL(**KL_CONFIG)
-
-
-def operations_of_image(params: PrepareParams, steps: int) -> float:
-    """Return the floating-point operations of an image: guided steps of the DiT, and the decoder.
-
-    >>> params = PrepareParams(image_size=256, autoencoder="sd-vae-ft-mse", dit_size="DiT-XL/2")
-    >>> f"{operations_of_image(params, 1):.2e}"  # a pass has 118.6 billion multiplications with additions
-    '1.10e+12'
-    """
-    with torch.device("meta"), torch.no_grad():
-        dit, label = _new_dit(params), torch.zeros(1, dtype=torch.long)
-        latent = torch.zeros(1, dit.config.in_channels, *[dit.config.input_size] * 2)
-        with FlopCounterMode(display=False) as one_pass:
-            dit(latent, label, label)
-        with FlopCounterMode(display=False) as decoder:
-            if params.autoencoder != "none":
-                _new_autoencoder(params.autoencoder).decode(latent)
-    return 2.0 * steps * one_pass.get_total_flops() + decoder.get_total_flops()
 
 
 def _random_by_one_name(text: str, folder: Path) -> str:
