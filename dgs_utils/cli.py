@@ -45,14 +45,14 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"dgs: {printable(message)}; see {self.prog} --help\n")
+        hint = "; a parameter follows --set" * ("=" in message.partition("unrecognized")[2])
+        self.exit(2, f"dgs: {printable(message)}{hint}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="dgs", description="Difficulty-guided sampling for dataset distillation: "
                      "runs the notebooks of an experiment file, once for each result that is missing.",
-                     epilog="Example: dgs run params/quickstart.yaml; then dgs status params/quickstart.yaml. "
-                     "dgs COMMAND --help lists the options of a command.")
+                     epilog="Example: dgs run params/quickstart.yaml. dgs COMMAND --help lists a command's options.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     outputs = _Parser(add_help=False)
     outputs.add_argument("--outputs", default="", metavar="DIR", help="folder of all results (default: outputs)")

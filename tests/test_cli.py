@@ -45,6 +45,8 @@ def test_help_comes_at_once():
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["params/smal.yaml"], "does not exist; did you mean 'small.yaml'?"),
+    (["small"], "does not exist; did you mean 'params/small.yaml'?"),
+    (["params/small.yaml", "sample.ipc=5,10"], "unrecognized arguments: sample.ipc=5,10; a parameter follows --set;"),
     ([FILE, "--set", "evaluate.repets=1"], "evaluate.repets is not a parameter of 06_evaluate; did you mean 'repeats'"),
     ([FILE, "--set", "sample.ipc=11"], "asks for 55 images of each class, but pool.images_per_class is 50"),
     ([FILE, "--only", "evaluat"], "evaluat is not a stage; did you mean 'evaluate'"),

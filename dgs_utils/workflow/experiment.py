@@ -23,6 +23,7 @@ from dgs_utils.workflow import yaml_values
 from dgs_utils.workflow.relative_paths import MAYBE_PATH, resolve_file, resolve_parameter
 
 SECTIONS = {stage.split("_", 1)[1]: stage for stage in STAGES}
+SEVERAL = "to sweep over several values, write {0}=A,B or {0}=[A, B]"
 # The order of running: 08 makes distilled sets as 05 does, so both come before 06.
 ORDER = ("00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform", "08_condense", "05_sample",
          "06_evaluate", "07_figures")
@@ -139,9 +140,10 @@ def _load(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
-        files = [file.name for file in sorted(path.parent.glob("*.yaml"))] or ["params/quickstart.yaml"]
+        files = [file.relative_to(path.parent).as_posix() for folder in ("", "params/")
+                 for file in sorted(path.parent.glob(f"{folder}[!.]*.yaml"))] or ["params/quickstart.yaml"]
         raise ValueError(f"the experiment file {path} does not exist"
-                         f"{did_you_mean(path.name, files, 'its folder')}") from None
+                         f"{did_you_mean(f'{path.stem}.yaml', files, 'its folder')}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a text file: {error}") from None
     if len(text) > MAX_FILE_BYTES:
@@ -186,7 +188,9 @@ def _axis(text: str) -> Axis:
     """Split "section.parameter" and check both names."""
     section, _, name = str(text).partition(".")
     if section not in SECTIONS:
-        raise ValueError(f"{text}: {section} is not a section{did_you_mean(section, SECTIONS)}")
+        full = [f"{own}.{section}" for own, stage in SECTIONS.items() if section in STAGES[stage].model_fields]
+        hint = f"; write {' or '.join(full)}" if full and not name else did_you_mean(section, SECTIONS)
+        raise ValueError(f"{text}: {section} is not a section{hint}")
     model = STAGES[SECTIONS[section]]
     if not name:
         raise ValueError(f"{text} is a whole section; name one of its parameters: {', '.join(model.model_fields)}")
@@ -249,6 +253,8 @@ def _comma_list(stage: str, name: str, text: str) -> list | None:
     if values is None:
         return None
     what, kind = f"--set {stage[3:]}.{name}={text}", model.model_fields[name].annotation
+    if re.fullmatch(r"(choice|range|interval|glob|shuffle|sort)\(.*\)", text.strip()):
+        raise ValueError(f"{what} would be a function of Hydra; {SEVERAL.format(f'{stage[3:]}.{name}')}")
     paths = {*model.fields_tagged("folder"), *model.fields_tagged("external")}
     is_axis = stage != "07_figures" and name not in model.fields_tagged("execution_only")
     if (kind is str and not is_axis) or (name in paths and resolve_file(text).exists()):
@@ -272,7 +278,7 @@ def _with_form(error: ValueError, changes: list[str]) -> ValueError:
         name, _, value = change.partition("=")
         looks_several = "(" in value or (re.search(r"[,;|]|\S\s+\S", value) and not yaml_values.comma_list(value))
         if str(error).startswith(f"{name} is ") and "but input should be" in str(error) and looks_several:
-            return ValueError(f"{error}; to sweep over several values, write {name}=A,B or {name}=[A, B]")
+            return ValueError(f"{error}; {SEVERAL.format(name)}")
     return error
 
 

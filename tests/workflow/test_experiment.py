@@ -79,6 +79,7 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path, form):
 
 @pytest.mark.parametrize(("changes", "sentence"), [
     (["evaluate.repeat=1"], "evaluate.repeat is not a parameter .* did you mean 'repeats'"),
+    (["ipc=5"], "ipc is not a section; write transform.ipc or sample.ipc or condense.ipc$"),
     (["evaluate=1"], "evaluate is a whole section; name one of its parameters: "),
     (["evaluate.repeats"], "--set evaluate.repeats has no value"),
     (["evaluate.repeats=["], "--set evaluate.repeats=.* is not valid YAML: .*; quote text$"),

@@ -155,10 +155,10 @@ def test_a_path_that_exists_has_its_commas(tmp_path, monkeypatch):
         change(tmp_path, "prepare.root=c,e")
 
 
-@pytest.mark.parametrize("value", ["5,", "5,,10", "5;10", "5 10", "5|10", "range(0,5)", "5,&x 10"])
+@pytest.mark.parametrize("value", ["5,", "5,,10", "5;10", "5 10", "5|10", "range(0,5)", "choice(5, 10)", "5,&x 10"])
 def test_what_looks_like_several_values_tells_the_form(tmp_path, value):
-    with pytest.raises(ValueError, match=r"valid integer; to sweep over several values, write sample.ipc=A,B or "
-                                         r"sample.ipc=\[A, B\]$"):
+    with pytest.raises(ValueError, match=r"(valid integer|Hydra); to sweep over several values, write "
+                                         r"sample.ipc=A,B or sample.ipc=\[A, B\]$"):
         change(tmp_path, f"sample.ipc={value}")
 
 
