@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.image_set import ImageSet
+from dgs_utils.images.image_set import ImageSet, load_squares
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.portable_names import class_folders, portable_filename, write_readme
 from dgs_utils.methods import Method
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.runtime.table_io import read_table
+from dgs_utils.runtime.table_io import natural_key, read_table
 from dgs_utils.selection.budgets import class_budgets
 from dgs_utils.selection.candidate_rows import (  # noqa: F401  (two of them are notebook 05's)
     Source,
@@ -47,7 +47,7 @@ REAL_IMAGES = 200  # real images a class that S3 takes its centroid from [B §3.
 # ---- The stage -------------------------------------------------------------------------------------------------------
 
 def read_source(run: Run) -> Source:
-    """Read the candidates of the run's method with their scores and targets, without those that ``cut`` prunes.
+    """Read the candidates of the run's method with their scores and targets, without those that are pruned.
 
     Raises:
         ValueError: a class without images, an image without score, a doubled file name, scores that lack what the
@@ -67,12 +67,13 @@ def read_source(run: Run) -> Source:
         images = ImageSet(images.root, first_of_class(images.table, size))
     check_names(images.table, images.root)
     images = ImageSet(images.root, share_of_class(images.table, params.pool_share, params.seed))
+    images, repeated = _drop_duplicates(run, images) if params.drop_duplicates else (images, {})
     if "target" not in params.needs:
         if "scores" in run.inputs:
             scores = with_score(read_scores(run.inputs["scores"]), method.score, run.inputs["scores"])
             columns = ["score", "prediction", "confidence", "mean_probability"]
             images = _prune_candidates(run, _with_columns(images, scores, columns), _least(run))
-        return Source(images, {}, {}, _budgets(run, images))
+        return Source(images, {}, {}, _budgets(run, images), repeated)
     folder = run.inputs["transform"]
     scores = read_table(folder / "transformed.csv")
     bins = parameter(folder, "bins")
@@ -85,11 +86,39 @@ def read_source(run: Run) -> Source:
                for name, part in real.groupby("class", sort=False)["transformed"]}
     thresholds = read_table(folder / "thresholds.csv")
     notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
-    return Source(images, targets, notes, budgets)
+    return Source(images, targets, notes, budgets, repeated)
+
+
+def _drop_duplicates(run: Run, images: ImageSet) -> tuple[ImageSet, dict[str, int]]:
+    """Return the images without those that show a picture of their class once more, and how many these are by class.
+
+    Of each group (`near_duplicates.group_pairs`) the first by name is kept, with numbers in their order, so that images
+    that are added later do not change which.
+
+    Raises:
+        ValueError: a class with too few images left.
+    """
+    from dgs_utils.images.near_duplicates import SIDE, find_pairs, group_pairs  # loading torch takes seconds
+
+    table = images.table
+    order = sorted(range(len(table)), key=lambda row: natural_key(table["file_name"].iloc[row]))
+    sorted_images = ImageSet(images.root, table.iloc[order].reset_index(drop=True))
+    squares = run.progress(load_squares(sorted_images, SIDE), label="images compared", total=len(images))
+    pairs, classes = find_pairs(np.stack(list(squares))), sorted_images.labels
+    within = pairs[classes[pairs["first"]] == classes[pairs["second"]]]
+    is_first = group_pairs(within, len(images)) == np.arange(len(images))
+    kept = table[table["file_name"].isin(sorted_images.table["file_name"][is_first])].reset_index(drop=True)
+    before, after = (part["class"].value_counts() for part in (table, kept))
+    for name, count in after.items():
+        if count < min(_least(run), before[name]):
+            raise ValueError(f"class {name} has {count} different images among {before[name]} in {images.root}, and "
+                             f"{run.params.ipc} are needed; lower sample.ipc, enlarge the pool, or unset "
+                             f"sample.drop_duplicates")
+    return ImageSet(images.root, kept), {name: int(before[name] - after[name]) for name in images.classes}
 
 
 def _least(run: Run) -> int:
-    """Return how many images ``cut`` leaves of a class at the least."""
+    """Return how many images are left of a class at the least."""
     return 1 if run.params.has_budgets else run.params.ipc
 
 

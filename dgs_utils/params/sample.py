@@ -48,6 +48,8 @@ class SampleParams(StageParams):
     cut: Cut = Field(
         0.0, description="fraction of the hardest images left out before; 0 = the rule's own: 0.3 for ccs, else none")
     cut_errors: bool = Field(False, description="leave out what the scorer misclassifies before")
+    drop_duplicates: bool = Field(
+        False, description="of the candidates of a class that show one picture, keep the first by name alone")
     compute: Fraction = Field(
         0.0, description="rule cad: from 0 (little training, so the easy end) to 1 (much, so the hard end)")
     ipc: Positive = Field(10, description="images per class")
@@ -76,9 +78,9 @@ class SampleParams(StageParams):
                 raise ValueError(f"sample.{name} is {value!r}, which is no {name} of stage 05"
                                  f"{did_you_mean(value, valid)}")
         _, method = self.preset
-        if (self.cut or self.cut_errors or self.pool_share < 1) and not method.chooses:
-            raise ValueError(f"sample.cut, cut_errors and pool_share need a rule that chooses, and {self.method} has "
-                             f"none; leave them out")
+        if (self.cut or self.cut_errors or self.drop_duplicates or self.pool_share < 1) and not method.chooses:
+            raise ValueError(f"sample.cut, cut_errors, drop_duplicates and pool_share need a rule that chooses, and "
+                             f"{self.method} has none; leave them out")
         if self.has_budgets and (not method.chooses or method.rule.whole_set):
             raise ValueError(f"sample.total, class_weights and short_classes need a rule that chooses class by class, "
                              f"and {self.method} has none; leave them out")
@@ -98,7 +100,7 @@ class SampleParams(StageParams):
         return resolve_method(self.method, self.score, self.rule)
 
     def unused(self) -> tuple[str, ...]:
-        usual = (*BUDGETS, "pool_share")
+        usual = (*BUDGETS, "pool_share", "drop_duplicates")
         return tuple(name for name in usual if getattr(self, name) == type(self).model_fields[name].default)
 
     @property
@@ -128,7 +130,7 @@ class SampleParams(StageParams):
     def cache_params(self) -> dict[str, Any]:
         """Return the parameters that decide the result; those that the method ignores are left out."""
         name, method = self.preset
-        known = {*method.uses} | ({"cut", "cut_errors"} if method.chooses else set())
+        known = {*method.uses} | ({"cut", "cut_errors", "drop_duplicates"} if method.chooses else set())
         known |= set() if method.whole else {"ipc"}
         known |= {"features"} if "features" in self.needs else set()
         known |= {"features_epochs"} if "features" in self.needs and self.trains_features else set()

@@ -100,7 +100,7 @@ def rule_names(rows: pd.DataFrame, **constant: str) -> np.ndarray:
 
 def score_titles(rows: pd.DataFrame) -> list[str]:
     """Return the score of each row's rule or cut, "" for rules without one."""
-    uses = [bool({"score", "target"} & {*METHODS[method].rule.needs}) or cut != ""
+    uses = [bool({"score", "target"} & {*METHODS[method].rule.needs}) or cut not in ("", "duplicates")
             for method, cut in zip(rows["method"], rows["cut"], strict=True)]
     return [SCORES.get(measure, measure) if used else "" for measure, used in zip(rows["measure"], uses, strict=True)]
 

@@ -19,7 +19,7 @@ from dgs_utils.store.node import input_key
 Manifests = list[tuple[Path, dict[str, Any]]]  # of a folder and of all stages behind it, the last stage first
 
 EXCLUDED_FROM_VARIANT = {"method", "distribution", "pool_factor", "ipc", "objective", "shared_scale", "measure",
-                         "score", "cut", "cut_errors", "compute", "bias", "total",
+                         "score", "cut", "cut_errors", "drop_duplicates", "compute", "bias", "total",
                          "class_weights", "short_classes", "seed"}  # columns of their own
 SCORER_PARAMS = {"classifier", "classifier_weights", "classifier_size", "classifier_epochs", "classifier_protocol",
                  "folds", "dynamics", "class_index"}  # of stage 00
@@ -33,9 +33,9 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
 
     Returns:
         Choices: method, distribution, pool_factor, ipc (0 for all images), objective (of 04, with "shared scale"),
-        measure (score of rule or cut), judge (`scorer_name`), rule, cut ("errors" and the fraction of the hardest that
-        were removed), compute, budget (how images are shared among classes), bias (β of a pool of originals), features
-        (of its rule).
+        measure (score of rule or cut), judge (`scorer_name`), rule, cut ("duplicates", "errors" and the fraction of
+        the hardest that were removed), compute, budget (how images are shared among classes), bias (β of a pool of
+        originals), features (of its rule).
         Seeds: pool_seed, selection_seed, prepare_seed, fine_tune_seed.
         Images: pool (hash of what decided them), generator, generation (`describe_generation`), shift (mean difficulty
         shift of the pool against the originals), dataset, split, distilled (folder), originals and per_class (training
@@ -52,7 +52,8 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
         "00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform"))
     pool_folder = next((place for place, manifest in made if manifest["stage"] == "02_pool"), None)
     preset = METHODS[method].score if scoring.get("measure") and method in METHODS else ""
-    cuts = ("errors" if chosen.get("cut_errors") else "", str(chosen.get("cut") or ""))
+    cuts = ("duplicates" if chosen.get("drop_duplicates") else "", "errors" if chosen.get("cut_errors") else "",
+            str(chosen.get("cut") or ""))
     distribution = chosen.get("distribution", "")
     source, originals = json.loads((prepare / "dataset.json").read_text()), read_table(prepare / "originals.csv")
     train = originals[originals["split"] == "train"]

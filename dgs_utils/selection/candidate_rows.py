@@ -104,13 +104,15 @@ class Source(NamedTuple):
     targets: dict[str, Target]  # by class name; empty where the method follows no target
     notes: dict[str, str]  # warnings of stage 04, by class name
     budgets: Mapping[str, int] = MappingProxyType({})  # images to take, by class name; empty where that is IPC for each
+    repeated: Mapping[str, int] = MappingProxyType({})  # left out, by class name; empty where not looked for
 
 
 def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
     """Compare the chosen images with the target, class by class.
 
     Returns:
-        class, label, images; for methods that look at scores also found (images per bin of the score that the method
+        class, label, images; repeated (images left out since they show a picture once more) where these were looked
+        for; for methods that look at scores also found (images per bin of the score that the method
         works on); for methods with a target also target, shortage (both per bin), wasserstein (W1 of found difficulties
         to the target's), divergence (KL(found ‖ target) in bits, one image spread over the bins of each) and a note
         where the target could not be met. Lists per bin are texts such as "1 0 2" (`targets.counts_of`).
@@ -120,6 +122,7 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
     for name, part in chosen.groupby("class", sort=False):
         images = part["image"].nunique() if "image" in part else len(part)
         row = {"class": name, "label": part["label"].iloc[0], "images": images}
+        row |= {"repeated": source.repeated[name]} if source.repeated else {}
         values = part["transformed" if "transformed" in part else "score"].to_numpy() if "score" in part else None
         target = source.targets.get(name)
         if target and values is not None:
@@ -133,10 +136,11 @@ def report(chosen: pd.DataFrame, source: Source) -> pd.DataFrame:
 def shown_columns(report: pd.DataFrame, titles: Mapping[str, str] = {}) -> pd.DataFrame:
     """Return the columns of a `report` that say whether the set is what was wanted, with readable names of classes.
 
-    These are class, images, and where the method follows a target: missing (images that the pool lacks in bins that the
-    target asks for), wasserstein, divergence, and note where there is one.
+    These are class, images, repeated where such were left out, and where the method follows a target: missing (images
+    that the pool lacks in bins that the target asks for), wasserstein, divergence, and note where there is one.
     """
-    shown = report[["class", "images"]].replace({"class": dict(titles)})
+    shown = report[["class", "images", *(["repeated"] if "repeated" in report else [])]]
+    shown = shown.replace({"class": dict(titles)})
     if "target" in report:
         shown = shown.assign(missing=counts_of(report["shortage"]).sum(axis=1),
                              **report[["wasserstein", "divergence"]].round(3))

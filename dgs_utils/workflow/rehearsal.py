@@ -201,6 +201,7 @@ def _cut(params: Any, few: Few) -> dict[str, Any]:
         "04_transform": lambda: {"ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "figure_classes": []},
         "05_sample": lambda: {
             "ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "cut_errors": False, "total": 0,
+            "drop_duplicates": False,
             "short_classes": "take_all" if params.has_budgets else params.short_classes,
             "features_epochs": 1, **({"distribution": "scale"} if isinstance(params.distribution, list) else {})},
         "06_evaluate": lambda: {"epochs": EPOCHS, "evaluations": 1, "repeats": 1, "teacher_epochs": 1},

@@ -1,6 +1,6 @@
 """A small real data set with everything stages 03–05 need: digit scans, a quickly trained classifier, a "pool"."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -104,10 +104,14 @@ def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
     return run.folder
 
 
-def make_world(root: Path, classes=CLASSES, val: int = 0) -> dict[str, Path]:
-    """Write finished folders of 00, 02, 03 (twice) and 04 over real scans, 25 images a class in the pool, for IPC 5."""
+def make_world(root: Path, classes=CLASSES, val: int = 0, change: Callable = lambda pool: None) -> dict[str, Path]:
+    """Write finished folders of 00, 02, 03 (twice) and 04 over real scans, 25 images a class in the pool, for IPC 5.
+
+    ``change`` may change the folder of the pool's images before.
+    """
     prepare = make_prepare(write_digits(root / "originals", 0, 60, classes), classes, val)
-    folders = {"prepare": prepare, "pool": make_pool(write_digits(root / "pool", 60, 90, classes), prepare, classes)}
+    change(write_digits(root / "pool", 60, 90, classes))
+    folders = {"prepare": prepare, "pool": make_pool(root / "pool", prepare, classes)}
     for source, inputs in (("originals", ()), ("pool", ("pool", "originals"))):
         run = open_stage("03_difficulty", source=source, prepare=str(prepare), **{n: str(folders[n]) for n in inputs})
         score_source(run)

@@ -351,7 +351,7 @@ def test_a_rule_asks_for_the_stages_that_it_looks_at():
     ({"method": "minimax", "rule": "easiest"}, "set pool.generator to minimax and choose another method"),
     ({"method": "rded", "score": "margin"}, "sample.method rded has no score or rule to exchange"),
     ({"method": "random", "rule": "draw"}, "sample.rule draw does not choose among the originals"),
-    ({"method": "full", "cut": 0.3}, "sample.cut, cut_errors and pool_share need a rule that chooses, and full has"),
+    ({"method": "full", "cut": 0.3}, "drop_duplicates and pool_share need a rule that chooses, and full has none"),
     ({"method": "rded", "pool_share": 0.5}, "pool_share need a rule that chooses, and rded has none; leave them out"),
     ({"score": "beauty"}, "sample.score is 'beauty'"),
 ])

@@ -1,5 +1,6 @@
 """Stage 05: every method makes an image folder with the same bytes for the same seed, and a report of its target."""
 
+import io
 import re
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, ImageOps
 from restamp import certify
 from small_world import CLASSES, make_world, open_stage, outputs_below, small_classifier
 
@@ -14,7 +16,15 @@ from dgs_utils.classifiers.scorer import extract_features, load_classifier
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.methods import METHODS
 from dgs_utils.results.provenance_columns import provenance_row
-from dgs_utils.sample import choices_by_rule, read_source, report, select_images, shown_columns, write_set
+from dgs_utils.sample import (
+    _drop_duplicates,
+    choices_by_rule,
+    read_source,
+    report,
+    select_images,
+    shown_columns,
+    write_set,
+)
 from dgs_utils.selection.budgets import share_images
 from dgs_utils.selection.coresets import herding
 from dgs_utils.selection.histograms import histogram
@@ -295,6 +305,40 @@ def test_rules_choose_from_the_share_of_the_pool_that_the_seed_draws(sampled, me
     if method == "easiest":
         least = part.groupby("class")["score"].nsmallest(5).groupby("class").max()
         assert chosen.groupby("class")["score"].max().tolist() == least.tolist()
+
+
+def plant_copies(pool: Path) -> None:
+    """Put copies of the first four images of each class in the place of four others: as they are, as JPEG, mirrored,
+    enlarged.
+    """
+    for folder in pool.iterdir():
+        images, buffer = [Image.open(folder / f"{number}.png") for number in range(4)], io.BytesIO()
+        images[1].save(buffer, "JPEG", quality=75)
+        copies = [images[0], Image.open(buffer), ImageOps.mirror(images[2]), images[3].resize((20, 20))]
+        for number, copy in enumerate(copies, 21):
+            copy.save(folder / f"{number}.png")
+
+
+def test_images_that_show_one_picture_are_left_out(tmp_path, outputs):
+    world = make_world(tmp_path, change=plant_copies)
+    values = {"ipc": 5, "drop_duplicates": True}
+    values |= {name: str(world[name]) for name in ("prepare", "pool", "scores", "transform")}
+    for method in ("dgs", "pool_k_center", "k_center"):
+        run = open_stage("05_sample", method=method, **values)
+        source = read_source(run)
+        chosen = select_images(run, source)
+        if METHODS[method].source == "pool":
+            assert source.repeated == dict.fromkeys(CLASSES, 4)
+            assert {int(Path(name).stem) for name in source.images.table["file_name"]} == set(range(21))
+        assert shown_columns(report(chosen, source))["repeated"].tolist() == list(source.repeated.values())
+        assert len(write_set(run, source, chosen)) == 15
+        run.finish()
+        assert provenance_row(run.folder, world["prepare"])["cut"] == "duplicates"
+    pool = ImageSet.read(world["pool"])
+    turned, _ = _drop_duplicates(run, ImageSet(pool.root, pool.table[::-1].reset_index(drop=True)))
+    assert turned.table["file_name"].tolist() == _drop_duplicates(run, pool)[0].table["file_name"][::-1].tolist()
+    with pytest.raises(ValueError, match=r"has 26 different images among 30 in .*, and 27 are needed; lower"):
+        read_source(open_stage("05_sample", method="easiest", **(values | {"ipc": 27})))
 
 
 def test_scores_that_a_folder_lacks_are_named(sampled, world, tmp_path):
