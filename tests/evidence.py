@@ -1,12 +1,13 @@
 """Make the committed evidence anew, from committed rows or from those of a new run.
 
-    python tests/evidence.py                                                # all tables, from the rows that are there
+    python tests/evidence.py                                                # all, from the rows that are there
     python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # the rows of a finished run first
 
 The checkout must have no uncommitted changes, on a commit that stays (not one that is to be rebased), whose hash the
-manifests record. Notebook 07 makes tables, comparisons and figures; the table in the README, the ledger, and the tables
-and the paragraph on older rows beside it are written from them. Sentences that quote single numbers are written by
-hand; tests/results/test_evidence.py names those that are no longer true.
+manifests record. Kept of an experiment: its rows, the manifests behind them, its findings in words, and the figures
+that a page shows. The ledger, the tables beside it, and what the pages say of `ASKED`, table and verdicts, are written
+from the rows. Sentences on other experiments are written by hand; tests/results/test_evidence.py names those that are
+no longer true.
 """
 
 import json
@@ -16,23 +17,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from dgs_utils.figures import tables_of
 from dgs_utils.results.claims import claims_table
-from dgs_utils.results.comparisons import signed
+from dgs_utils.results.comparisons import compare_with_others, signed
+from dgs_utils.results.gain_vs_shift import add_differences_to_dgs, gains_by_bias
 from dgs_utils.results.reports import write_claims
+from dgs_utils.results.result_tables import write_table
 from dgs_utils.results.rows import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "outputs" / "evidence"
 LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
 NAMES = ("cifar10_pools", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10", "compute_fashion",
-         "which_images", "quickstart", "woof128_photos", "fashion_table", "nette64_cpu", "woof128_cpu",
-         "fashion_precision")
+         "which_images", "quickstart", "woof128_photos")
 ONE_BY_ONE = {"which_images", "quickstart"}
 COMMANDS = {name: f"dgs run params/{name}.yaml{'' if name in ONE_BY_ONE else ' --jobs 2'}" for name in NAMES}
+KEPT = {"results.csv", "rows.json", "nodes.csv", "manifest.json", "findings.md"}  # beside figures
 ASKED = "cifar10_pools"  # whose table the README shows
 README_RULES = {"Easiest": "Easiest", "Herding of pool": "Herding", "DGS": "DGS", "Hardest": "Hardest",
                 "DGS (cut errors)": "DGS, without misclassified images",
@@ -41,12 +46,6 @@ BASELINE = "Random of pool"
 FREE = {"digits", "fashion"}  # data sets whose images may be passed on; of others they may only be measured
 OWN = {"", "minimax", "dit", "plain", "mgd3", "strata"}  # pools that the kit generates; "" in older rows
 OF_RUN = ("figure1.png", "figure2.png", "figure3.png", "sets.png")  # made where the sets are, and not from rows alone
-TITLES = {"quickstart": "digits", "woof128_photos": "ImageWoof photographs, 32 px", "fashion_table": "Fashion-MNIST",
-          "nette64_cpu": "ImageNette, 64 px", "woof128_cpu": "ImageWoof, 64 px"}
-RIVALS = ["Random of pool", "Minimax", "Confidence (CaO2)", "Random", "Herding"]
-PRINTED = {"findings": "findings in words", "accuracy": "accuracies", "differences": "differences and verdicts",
-           "gains": "gains by the bias of pools", "claims": "the paper's claims"}
-OLDER = "*Older rows*: "
 
 
 # ---- Rows and what is made of them -----------------------------------------------------------------------------------
@@ -82,10 +81,16 @@ def shows_images(folder: Path) -> bool:
     return not params["show_originals"] and set(rows.loc[rows["method"] == "dgs", "generator"]) <= OWN
 
 
-def figures_of_run(folder: Path) -> list[str]:
-    """Return those of `OF_RUN` that may be passed on; Figure 3 shows images, and the strip of sets all methods'."""
+def shown_figures(name: str) -> set[str]:
+    """Return the files of an experiment's figures that a page shows or links to."""
+    pages = [README, LEDGER, *(ROOT / "params").glob("*.md"), *(ROOT / "notebooks").glob("*.md")]
+    return {file for page in pages for file in re.findall(rf"\]\((?:[^)]*/)?{name}/(\w+\.png)\)", page.read_text())}
+
+
+def figures_of_run(name: str, folder: Path) -> list[str]:
+    """Return those of `OF_RUN` that are shown and may be passed on; Figure 3 and the strip of sets show images."""
     allowed = {"figure3.png": shows_images(folder), "sets.png": set(read_results([folder])["dataset"]) <= FREE}
-    return [name for name in OF_RUN if allowed.get(name, True)]
+    return [figure for figure in OF_RUN if allowed.get(figure, True) and figure in shown_figures(name)]
 
 
 def collect(name: str, folder: Path) -> None:
@@ -94,7 +99,7 @@ def collect(name: str, folder: Path) -> None:
     kept.mkdir(exist_ok=True)
     shutil.copy(folder / "results.csv", kept / "results.csv")
     shutil.copy(folder / "manifest.json", kept / "rows.json")
-    for figure in figures_of_run(folder):
+    for figure in figures_of_run(name, folder):
         if (folder / figure).exists():
             shutil.copy(folder / figure, kept / figure)
     nodes_behind(folder, folder.parents[1]).to_csv(kept / "nodes.csv", index=False)
@@ -116,55 +121,45 @@ def make(name: str, rows: Path, scratch: Path) -> Path:
 def take_over(name: str, made: Path) -> None:
     """Put what notebook 07 wrote in place of what was there; rows, and the run's own figures, stay."""
     kept = EVIDENCE / name
-    stay = {"results.csv", "rows.json", "nodes.csv", *figures_of_run(kept)}
+    stay = {"results.csv", "rows.json", "nodes.csv", *figures_of_run(name, kept)}
     for file in kept.iterdir():
         if file.is_file() and file.name not in stay:
             file.unlink()
-    for file in made.iterdir():
-        if file.suffix in (".csv", ".md", ".png", ".json") and not file.name.startswith(".") and (
-                file.name not in {*stay, *OF_RUN, "inputs.json", "checksums.json"}):
-            shutil.copy(file, kept / file.name)
+    for file in (KEPT | shown_figures(name)) - stay - {*OF_RUN}:
+        shutil.copy(made / file, kept / file)
+
+
+@cache
+def tables(name: str) -> dict[str, pd.DataFrame]:
+    """Return the tables of an experiment's rows (`figures.tables_of`); the gains have the differences to DGS, too."""
+    found = tables_of(read_results([EVIDENCE / name]))
+    return found | {"gains": gains_by_bias(add_differences_to_dgs(found["pool_gains"]))}
 
 
 # ---- Texts -----------------------------------------------------------------------------------------------------------
 
-def nodes_of(name: str) -> pd.DataFrame | None:
-    """Return the stages behind the rows, or None where they are not kept; 2828730e8193 is a commit, not a number."""
-    file = EVIDENCE / name / "nodes.csv"
-    return pd.read_csv(file, dtype={"key": str, "git": str}) if file.exists() else None
+def nodes_of(name: str) -> pd.DataFrame:
+    """Return the stages behind the rows; 2828730e8193 is a commit, not a number."""
+    return pd.read_csv(EVIDENCE / name / "nodes.csv", dtype={"key": str, "git": str})
 
 
-def took(name: str) -> str:
-    """Return how long the notebooks behind the rows took, from their manifests, or as the ledger has it."""
-    nodes = nodes_of(name)
-    if nodes is not None:
-        return f"{round(nodes['seconds'].sum() / 60)} minutes of notebooks"
-    [*_, line] = [line for line in LEDGER.read_text().splitlines() if line.startswith(f"| {name}: ")]
-    return line.split(" | ")[-1].removesuffix(" |")
+def minutes(name: str) -> int:
+    """Return how long the notebooks behind the rows took, from their manifests."""
+    return round(nodes_of(name)["seconds"].sum() / 60)
 
 
-def ledger_lines(name: str) -> list[str]:
-    """Return the ledger's lines of one folder, one a printed table."""
-    folder = EVIDENCE / name
-    rows, tables = (json.loads((folder / file).read_text()) for file in ("rows.json", "manifest.json"))
-    stems = sorted((file.stem for file in folder.glob("*.md")), key=lambda stem: (stem not in PRINTED, stem))
-    return [f"| {name}: {PRINTED.get(stem, f'ablation of {stem}')} | [{stem}.md]({name}/{stem}.md) "
-            f"| `{COMMANDS[name]}` | {rows['git']} | {tables['git']} | {rows['device']} | {took(name)} |"
-            for stem in stems]
+def ledger_line(name: str) -> str:
+    """Return the ledger's line of an experiment."""
+    rows, made = (json.loads((EVIDENCE / name / file).read_text()) for file in ("rows.json", "manifest.json"))
+    return (f"| [{name}](#{name}) | [findings]({name}/findings.md) | `{COMMANDS[name]}` | {rows['git']} "
+            f"| {made['git']} | {rows['device']} | {minutes(name)} minutes of notebooks |")
 
 
-def older(names: list[str]) -> str:
-    """Return the paragraph on rows that no commit stands behind; "" where there are none."""
-    found = []
-    for name in names:
-        nodes = nodes_of(name)
-        if nodes is None or nodes["git"].str.endswith("-dirty").any():
-            found.append(f"{name} ({json.loads((EVIDENCE / name / 'rows.json').read_text())['git']})")
-    if not found:
-        return ""
-    return (f"{OLDER}the trainings behind {', '.join(found)} predate `nodes.csv`. `-dirty` means uncommitted "
-            f"changes: no commit contains exactly that code, so these numbers are provisional. Tables and intervals "
-            f"are made from the rows by a clean commit.")
+def accuracies(name: str) -> str:
+    """Return the table of accuracies of an experiment, with its caption."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_table(read_results([EVIDENCE / name]), "comparison", Path(scratch))
+        return (Path(scratch) / "accuracy.md").read_text().strip()
 
 
 def claims_in_words(table: pd.DataFrame) -> str:
@@ -179,7 +174,7 @@ def claims_in_words(table: pd.DataFrame) -> str:
 
 def rule_lines() -> list[str]:
     """Return the lines of the findings' table: each rule beside random images of the pool, the best first."""
-    table = pd.read_csv(EVIDENCE / ASKED / "rules.csv").sort_values("difference", ascending=False, kind="stable")
+    table = tables(ASKED)["rules"].sort_values("difference", ascending=False, kind="stable")
     return [f"| {row.rule} | {row.best:.1f} | {signed(row.difference)} ({signed(row.low)} to {signed(row.high)}) |"
             for row in table[table["source"] == "pool"].itertuples()]
 
@@ -188,51 +183,110 @@ def readme_lines() -> list[str]:
     """Return the lines of the README's table: some of the rules, and the random images that they are compared with."""
     lines = [line.replace(name, title) for line in rule_lines() for name, title in README_RULES.items()
              if line.startswith(f"| {name} |")]
-    [baseline] = pd.read_csv(EVIDENCE / ASKED / "accuracy.csv").query(f"series == {BASELINE!r}")["best"]
+    [baseline] = tables(ASKED)["summary"].query(f"series == {BASELINE!r}")["best"]
     worse = next(n for n, line in enumerate(lines) if "| −" in line)
     return [*lines[:worse], f"| Random (baseline) | {baseline:.1f} | – |", *lines[worse:]]
 
 
-def difference_lines() -> list[str]:
-    """Return the lines of the table of what difficulty-guided sampling has above its rivals, beside the ledger."""
-    lines = []
-    for name, title in TITLES.items():
-        table = pd.read_csv(EVIDENCE / name / "differences.csv")
-        for (condition, ipc), part in table.groupby(["condition", "ipc"], sort=False):
-            known = {row.second: f"{signed(row.difference)} ({signed(row.low)} to {signed(row.high)})"
-                     for row in part.itertuples()}
-            cells = [f"{title}, {condition}, IPC {ipc}", *(known.get(rival, "–") for rival in RIVALS)]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+@cache
+def against_random() -> pd.DataFrame:
+    """Return the comparison of each arm of `ASKED` with random images of the pool: arm, gain, low, high, verdict."""
+    rows = read_results([EVIDENCE / ASKED])
+    table = compare_with_others(rows, BASELINE, list(rows["series"].unique()))
+    swapped = {"better": "worse", "worse": "better", "better alone": "worse alone", "worse alone": "better alone"}
+    return pd.DataFrame({"arm": table["second"], "gain": -table["difference"], "low": -table["high"],
+                         "high": -table["low"], "verdict": table["verdict"].replace(swapped)}).sort_values(
+                             "gain", ascending=False, ignore_index=True)
 
 
-def write_ledger(names: list[str]) -> None:
+def interval(row) -> str:
+    """Return a difference with its interval in parentheses, as sentences have it."""
+    return f"({signed(row.gain)}, {signed(row.low)} to {signed(row.high)})"
+
+
+def verdict_sentences() -> str:
+    """Return what `against_random` decides after Holm's correction, as a sentence, and DGS beside the easiest."""
+    arms = against_random()
+    kinds = {"better": "better than random images of the same pool", "worse": "worse",
+             "as good": "as good within ± 2 points"}
+    parts = []
+    for verdict, words in kinds.items():
+        named = [f"{row.arm} {interval(row)}" for row in arms[arms["verdict"] == verdict].itertuples()]
+        if named:
+            verb = "is" if len(named) == 1 else "are"
+            parts.append(f"{' and '.join(filter(None, [', '.join(named[:-1]), named[-1]]))} {verb} {words}")
+    left = int((~arms["verdict"].isin(list(kinds))).sum())
+    parts += [f"{left} of {len(arms)} {'is' if left == 1 else 'are'} not decided"] * (left > 0)
+    [row] = tables(ASKED)["differences"].query("first == 'DGS' and second == 'Easiest'").itertuples()
+    ends, side = f"{signed(row.low)} to {signed(row.high)}", "above" if row.difference > 0 else "below"
+    apart = (f"DGS is {abs(row.difference):.1f} points {side} the easiest ({ends})" if row.low * row.high > 0 else
+             f"DGS does not differ significantly from the easiest ({signed(row.difference)}, {ends})")
+    return f"{'; '.join(parts)}. {apart}."
+
+
+def asked_setting() -> str:
+    """Return how many selections and trainings the rows of `ASKED` have, as a sentence."""
+    rows = read_results([EVIDENCE / ASKED])
+    counts = rows.groupby("series")[["selection_seed", "training_seed"]].nunique()
+    least, most = (int(counts["selection_seed"].agg(end)) for end in ("min", "max"))
+    trainings = int(counts["training_seed"].max())
+    sets = f"{most} selections" if least == most else f"{least} to {most} selections"
+    shares = " of another 80 % of every class" if (rows["method"] == "easiest").sum() > trainings else ""
+    return f"{sets} a rule{shares}, {trainings} training{'s' * (trainings > 1)} a set"
+
+
+def put_findings() -> None:
+    """Write what the rows of `ASKED` decide into the README and the ledger."""
+    readme, ledger = README.read_text(), LEDGER.read_text()
+    readme = between(readme, "## Results\n\n", "\n\n![", readme_table())
+    README.write_text(between(readme, POOL, "\n* ", readme_verdicts()))
+    LEDGER.write_text(between(ledger, f"({ASKED})\n\n", "\n\n![", ledger_findings()))
+
+
+POOL = "* **On this pool**"
+
+
+def readme_table() -> str:
+    """Return the README's table with what it is of."""
+    intro = (f"CIFAR-10: each rule selects ten of 500 images per class by five public GANs; ConvNet-3 students, "
+             f"{asked_setting()}; differences in percentage points with 95 % intervals, each for one comparison "
+             f"(`{COMMANDS[ASKED]}`, {minutes(ASKED)} minutes of notebooks):")
+    head = ["| Selected by | Accuracy (%) | Minus random images of the pool |", "| --- | --- | --- |"]
+    return "\n".join([intro, "", *head, *readme_lines()])
+
+
+def readme_verdicts() -> str:
+    """Return the rest of the README's sentence that begins with `POOL`."""
+    text = f"{POOL}, after Holm's correction for {len(against_random())} comparisons: {verdict_sentences()}"
+    return wrapped(text).replace("\n", "\n  ").removeprefix(POOL)
+
+
+def ledger_findings() -> str:
+    """Return what the ledger says of `ASKED`: the setting, the verdicts, and the table of all rules."""
+    text = (f"The pool is 500 images per class of CIFAR-10 by five GANs, the scorer a ResNetAP-10 trained on the "
+            f"originals, the student a ConvNet-3 (80 epochs, one test at the end, on all 10,000 test images); "
+            f"{asked_setting()}. After Holm's correction for {len(against_random())} comparisons: "
+            f"{verdict_sentences()}")
+    head = ["| Selected by | Accuracy | Minus random images of the pool |", "| --- | --- | --- |"]
+    return "\n".join([wrapped(text), "", *head, *rule_lines()])
+
+
+def between(text: str, before: str, after: str, new: str) -> str:
+    """Return a text with what is between two others, the second the next one after the first, replaced."""
+    start = text.index(before) + len(before)
+    return text[:start] + new + text[text.index(after, start):]
+
+
+def write_ledger() -> None:
     """Write the ledger's lines and the accuracies that it shows."""
-    text, lines = LEDGER.read_text(), [line for name in names for line in ledger_lines(name)]
-    head = "| --- | --- | --- | --- | --- | --- | --- |\n"
-    before, _, after = text.partition(head)
-    text = before + head + "\n".join(lines) + "\n\n" + after.partition("\n\n")[2]
-    for name in names:
-        shown = (EVIDENCE / name / "accuracy.md").read_text().strip()
+    text = between(LEDGER.read_text(), "| --- | --- | --- | --- | --- | --- | --- |\n", "\n\n",
+                   "\n".join(map(ledger_line, NAMES)))
+    for name in NAMES:
+        shown = accuracies(name)
         start = text.index("| Dataset |", text.index(f"\n## {name}\n"))
         end = text.index("\n\n", text.index("\n\n", start) + 2)  # the table, and its caption
         text = text[:start] + shown + text[end:]
     LEDGER.write_text(text)
-
-
-def put_table(file: Path, title: str, lines: list[str]) -> None:
-    """Put lines in place of those of the table whose heading begins so."""
-    before, head, after = file.read_text().partition(title)
-    old = re.match(r"([^\n]*\n\| ---[^\n]*\n)(\|[^\n]*\n)*", after)
-    file.write_text(before + head + old[1] + "".join(f"{line}\n" for line in lines) + after[old.end():])
-
-
-def write_older(names: list[str]) -> None:
-    """Write the paragraph on older rows after the table of differences."""
-    text = re.sub(rf"{re.escape(OLDER)}.*?\n\n", "", LEDGER.read_text(), flags=re.S)
-    paragraph = older(names)
-    place = text.index("\n\n", text.index("| DGS minus |")) + 2
-    LEDGER.write_text(text[:place] + (f"{wrapped(paragraph)}\n\n" if paragraph else "") + text[place:])
 
 
 def wrapped(text: str, width: int = 120) -> str:
@@ -249,19 +303,18 @@ def main(changes: list[str]) -> None:
     """Make everything anew; see the module."""
     if subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True).stdout:
         sys.exit("the checkout has uncommitted changes; commit them first, so that manifests name a clean commit")
-    names, new = list(COMMANDS), {name: Path(folder).absolute() for name, folder in (c.split("=", 1) for c in changes)}
+    new = {name: Path(folder).absolute() for name, folder in (change.split("=", 1) for change in changes)}
     with tempfile.TemporaryDirectory() as scratch:
-        made = {name: make(name, new.get(name, EVIDENCE / name) / "results.csv", Path(scratch)) for name in names}
+        made = {name: make(name, new.get(name, EVIDENCE / name) / "results.csv", Path(scratch)) for name in NAMES}
         for name, folder in new.items():
             collect(name, folder)
-        for name in names:
+        for name in NAMES:
             take_over(name, made[name])
     write_claims(claims_table(), "claims", EVIDENCE)
-    write_ledger(names)
-    put_table(LEDGER, "| DGS minus |", difference_lines())
-    write_older(names)
-    put_table(LEDGER, "| Selected by |", rule_lines())
-    put_table(README, "| Selected by |", readme_lines())
+    (EVIDENCE / "claims.csv").unlink()
+    tables.cache_clear()
+    write_ledger()
+    put_findings()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 
 Each FOLDER is a finished result. Of each stage behind them, the notebook with the most stages behind it is rendered,
 which is that of the difficulty-guided set. SITE is emptied; it gets ``index.html`` and a page per notebook for a
-browser, ``README.md`` and the same pages for a forge that shows Markdown, and ``figures``, which both use. Code,
-tables, figures and printed lines are included, progress bars are not; absolute paths are cut to their last part.
+browser, ``README.md`` and the same pages for a forge that shows Markdown, and ``figures``, which both use. The
+committed evidence has those for a forge alone. Code, tables, figures and printed lines are included, progress bars are
+not; absolute paths are cut to their last part.
 """
 
 import io
@@ -117,7 +118,8 @@ def render(site: Path, folders: list[Path]) -> list[Path]:
     """
     chosen = notebooks_behind(folders)
     dataset = json.loads((chosen["00_prepare"] / "manifest.json").read_text())["params"]["dataset"]
-    if dataset not in FREE and site.resolve().is_relative_to(EVIDENCE):
+    committed = site.resolve().is_relative_to(EVIDENCE)
+    if dataset not in FREE and committed:
         raise ValueError(f"images of {dataset} may not be committed; choose a folder outside {EVIDENCE.name}")
     if site.exists() and any(site.iterdir()) and not (site / "style.css").exists():
         raise ValueError(f"{site} has files of its own, and would be emptied; choose a new folder")
@@ -129,6 +131,8 @@ def render(site: Path, folders: list[Path]) -> list[Path]:
         notebook = readable(folder)
         titles[stage] = notebook.metadata.title
         for suffix, exporter in exporters().items():
+            if committed and suffix == ".html":
+                continue
             resources = {"unique_key": stage, "output_files_dir": "figures", "title": titles[stage],
                          "navigation": '<a href="index.html">all notebooks</a>'}
             page, resources = exporter.from_notebook_node(notebook, resources)
@@ -137,13 +141,14 @@ def render(site: Path, folders: list[Path]) -> list[Path]:
             (site / f"{stage}{suffix}").write_text(page.strip() + "\n", encoding="utf-8")
     (site / "style.css").write_text(STYLE + HtmlFormatter().get_style_defs(".highlight") + "\n")
     lead = "Executed notebooks, to read without running them; text, code, figures and tables are as the run left them."
-    items = "\n".join(f'<li><a href="{stage}.html">{title}</a></li>' for stage, title in titles.items())
-    (site / "index.html").write_text(
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Notebooks</title>'
-        f'<link rel="stylesheet" href="style.css"></head>\n<body><h1>Notebooks</h1><p>{lead}</p>\n<ul>\n{items}\n</ul>'
-        "</body></html>\n", encoding="utf-8")
+    if not committed:
+        items = "\n".join(f'<li><a href="{stage}.html">{title}</a></li>' for stage, title in titles.items())
+        (site / "index.html").write_text(
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Notebooks</title>'
+            f'<link rel="stylesheet" href="style.css"></head>\n<body><h1>Notebooks</h1><p>{lead}</p>\n<ul>\n{items}\n'
+            "</ul></body></html>\n", encoding="utf-8")
     lines = "\n".join(f"* [{title}]({stage}.md)" for stage, title in titles.items())
-    (site / "README.md").write_text(f"# Notebooks\n\n{lead} In a browser: `index.html`.\n\n{lines}\n", encoding="utf-8")
+    (site / "README.md").write_text(f"# Notebooks\n\n{lead}\n\n{lines}\n", encoding="utf-8")
     return sorted(path for path in site.rglob("*") if path.is_file())
 
 

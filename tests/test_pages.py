@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from evidence import tables
 
 from dgs_utils import cli
 from dgs_utils.params import STAGES
@@ -193,7 +194,7 @@ def test_the_times_on_pages_are_those_of_the_quickstart_s_evidence():
 
 
 def test_what_the_readme_says_of_the_quickstart_s_comparisons():
-    differences = pd.read_csv(QUICKSTART / "differences.csv")
+    differences = tables("quickstart")["differences"]
     [significant] = differences[differences["p_holm"] < 0.05].itertuples()
     assert (len(differences), significant.first, significant.second) == (7, "DGS", "Herding")
     assert (f"After Holm's correction for seven comparisons one with DGS is significant: herding of real images is "
