@@ -33,6 +33,7 @@ from dgs_utils.results.random_effects import (
     variance_of_difference,
 )
 from dgs_utils.results.rows import CONDITION_KEYS, UNITS
+from dgs_utils.results.sequential import anytime_half_width
 
 MARGIN = 2.0  # percentage points: a smaller difference does not matter
 
@@ -62,6 +63,9 @@ class Comparison:
     p_images: float = np.nan  # McNemar's test for these images and trainings alone, if correctness was recorded
     tost_low: float = np.nan  # the narrower interval of confidence 2 · confidence − 1, which decides on equivalence
     tost_high: float = np.nan
+    # the interval that holds at every number of paired units, for who adds them until it decides (`sequential`)
+    anytime_low: float = np.nan
+    anytime_high: float = np.nan
 
     @property
     def decided(self) -> bool:
@@ -185,6 +189,9 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
         return Comparison(difference, half, half, half, half, **options)
     narrower = float(half_width(components, 2 * confidence - 1))
     options |= {"tost_low": difference - narrower, "tost_high": difference + narrower}
+    if len(tables) == 1 and tables[0].units > 1:
+        apart = float(anytime_half_width(np.nanmean(tables[0].values, -1), confidence))
+        options |= {"anytime_low": difference - apart, "anytime_high": difference + apart}
     needed: dict[str, Any] = {f"{source}_needed": count_needed(components, source, margin, confidence)
                               for source in UNITS.values()}
     return Comparison(difference, difference - half, difference + half, p_value(difference, components),

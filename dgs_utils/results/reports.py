@@ -58,6 +58,14 @@ def write_differences(comparisons: pd.DataFrame, summary: pd.DataFrame, folder: 
             f"interval after Holm's correction for {tested} comparisons; \"by itself\" where only without it; as good "
             f"where the {narrow} interval is within ± {row['margin']:g} (two one-sided tests); else undecided. A pool, "
             f"selection or test set without repeats is not part of the intervals, which hold for this one.")
+        looks = {(c.condition, c.ipc, c.second): _ends(c.anytime_low, c.anytime_high) for c in comparisons.itertuples()
+                 if np.isfinite(c.anytime_low)}
+        if looks:
+            shown["At any time"] = ["" if arm.series == row["first"] else
+                                    looks.get((arm.condition, arm.ipc, arm.series), EMPTY_CELL)
+                                    for arm in table.itertuples()]
+            notes.append(f"At any time: the {wide} interval for who adds pools or selections until it leaves out zero; "
+                         f"it holds at all numbers of them together.")
     return _write(comparisons, [markdown(shown.set_index(shown.columns[0])), " ".join(notes)], "differences", folder)
 
 
