@@ -117,6 +117,8 @@ def check_library_network(name: str, image_size: int) -> None:
             below, works = (middle, works) if _refusal(name, middle) else (below, middle)
     cure = f"the next size that it takes is {works}; set image_size to that, or choose another network" if works else (
         "choose another network")
+    if name.endswith(SMALL_STEM) and not _refusal(name.removesuffix(SMALL_STEM), image_size):
+        cure = f"its first layer cannot be another, so leave {SMALL_STEM} out"
     raise ValueError(f"{name} cannot be trained on images of {image_size} pixels ({reason}); {cure}")
 
 

@@ -31,7 +31,8 @@ def check_network_name(name: Any) -> Any:
     if name in known or (isinstance(name, str) and is_library_network(name)):
         return name
     hint = did_you_mean(str(name), known).replace("valid names are", "networks of this kit are")
-    raise ValueError(f"but should be a network of this kit, torchvision:NAME or timm:NAME{hint}")
+    plain = name or "NAME"
+    raise ValueError(f"but should be a network of this kit, torchvision:{plain} or timm:{plain}{hint}")
 
 
 StudentName = Annotated[NetworkName | str, BeforeValidator(check_network_name)]

@@ -130,6 +130,7 @@ def test_a_small_stem_keeps_small_images_large(name, kernel, stride):
 
 
 @pytest.mark.parametrize(("name", "sentence"), [
+    ("timm:mixer_s32_224@small", "its first layer cannot be another, so leave @small out"),
     ("torchvision:vgg11@small", "has a first layer of stride 1 as it is; leave @small out"),
     ("torchvision:vit_b_32@small", "torchvision has no vit_b_32 with other patches; choose one of timm, such"),
     ("torchvision:resnet5", "is no classifier of torchvision; did you mean 'resnet50'"),

@@ -132,7 +132,7 @@ def test_smallest_size_with_batch_norm():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("convnet7", 10, 224), "'convnet7' is no network; did you mean 'convnet"),
+    (("convnet7", 10, 224), "'convnet7' is no network of this kit, as torchvision:convnet7 .*; did you mean 'convnet"),
     (("convnet3", 10, 32, "instnace"), "'instnace' is no norm of convnet3; did you mean 'instance'")])
 def test_unknown_names_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

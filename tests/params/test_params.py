@@ -106,6 +106,7 @@ def test_a_name_like_no_other_brings_the_whole_list():
     ("00_prepare", "classifier", "convnt3", "another needs prepare.classifier_weights; did you mean 'convnet3'"),
     ("05_sample", "distribution", [1, -2], "sample.distribution.1 is -2, but input should be greater than or equal"),
     ("06_evaluate", "network", "", "evaluate.network is '', but should be a network of this kit, torchvision:NAME"),
+    ("06_evaluate", "network", "resnet50", "a network of this kit, torchvision:resnet50 or timm:resnet50; did you"),
     ("06_evaluate", "network", "vgg", "evaluate.network is 'vgg', but should be a network of this kit, torchvision"),
 ])
 def test_a_wrong_value_is_told_in_a_sentence(stage, name, value, sentence):

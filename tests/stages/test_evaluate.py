@@ -407,7 +407,7 @@ def test_what_does_not_go_together_is_named_without_a_folder(prepare, distilled)
     for arguments, options, message in [
         ((train, test), {}, "the images come as files; give one image_size"),
         ((load_images(train, 8), test), {"image_size": 16}, "the images are 8 and 16 pixels wide"),
-        ((train, test, "convnet9"), {"image_size": 8}, "'convnet9' is no network; did you mean"),
+        ((train, test, "convnet9"), {"image_size": 8}, "'convnet9' is no network of this kit, as .*; did you mean"),
         ((train, test, "convnet3", "rdde"), {"image_size": 8}, "'rdde' is no protocol; did you mean 'rded'"),
         ((train, test, "convnet3", "rded"), {"image_size": 8}, "protocol rded trains on soft labels; give a teacher"),
         ((train.of_class("1"), test), {"image_size": 8}, r"has the classes \['1'\] and"),

@@ -41,7 +41,8 @@ def build_network(name: str, num_classes: int, image_size: int, norm: str = "ins
 
         return build_library_network(name, num_classes, image_size, channels)
     if name not in NETWORKS:
-        raise ValueError(f"{name!r} is no network{did_you_mean(name, NETWORKS)}")
+        raise ValueError(f"{name!r} is no network of this kit, as torchvision:{name} or timm:{name} may be of a library"
+                         f"{did_you_mean(name, NETWORKS)}")
     if norm not in NORMS:
         raise ValueError(f"{norm!r} is no norm of {name}{did_you_mean(norm, NORMS)}")
     smallest = smallest_size(name, norm)
