@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from dgs_utils.images.folder_roles import SPLITS
-from dgs_utils.images.scan import ARCHIVES, is_hidden, looks_like_image
+from dgs_utils.images.scan import ARCHIVES, is_hidden, list_folder, looks_like_image
 from dgs_utils.store.filenames import check_relative
 
 MAX_BYTES = 2**39  # that one archive unpacks to
@@ -40,6 +40,12 @@ class Member(NamedTuple):
 def is_archive(path: Path) -> bool:
     """Return whether a file has the suffix of an archive."""
     return path.name.lower().endswith(ARCHIVES)
+
+
+def archives_in(root: Path) -> list[Path]:
+    """Return the archives directly in a folder, else those of its folder ``data``, as repositories of the hub have."""
+    found = [root / file for file in list_folder(root)[1] if is_archive(root / file)]
+    return found if found or not (root / "data").is_dir() else archives_in(root / "data")
 
 
 def unpack_all(archives: list[Path], target: Path) -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 from PIL import Image
 
 from dgs_utils.images import hub_datasets
-from dgs_utils.images.archives import is_archive, unpack_all
+from dgs_utils.images.archives import archives_in, unpack_all
 from dgs_utils.images.download import fetch
-from dgs_utils.images.scan import count_images, list_folder
+from dgs_utils.images.scan import count_images
 from dgs_utils.params import PrepareParams
 from dgs_utils.store.atomic import atomic
 from dgs_utils.store.partial_results import verify_or_remove, write_verified
@@ -116,27 +116,25 @@ def _open_files(params: PrepareParams, folder: Path, progress: Callable, warn: C
     elif params.root:
         root = resolve_path(params.root)
         if not root.exists():
-            raise ValueError(f"prepare.root is {root}, which does not exist; give a folder, a .zip or a .tgz")
+            raise ValueError(f"prepare.root is {root}, which does not exist; give a folder, a .zip or a .tgz, or "
+                             f"{HUB_DATASETS}OWNER/NAME")
     elif (params.dataset, params.archive) in FASTAI_ARCHIVES:
         root = fetch(*FASTAI_ARCHIVES[params.dataset, params.archive], progress)
     else:
         raise ValueError(f"prepare.root is empty and {params.dataset} cannot be downloaded; "
                          f"give the folder with its images")
-    if params.root.startswith(HUB_DATASETS) or hub_datasets.holds_packed_images(root):
+    archives = [root] if root.is_file() else archives_in(root)
+    has_images = root.is_dir() and count_images(root)
+    is_read_by_datasets = params.root.startswith(HUB_DATASETS) and (has_images or not archives)
+    if is_read_by_datasets or hub_datasets.holds_packed_images(root):
         if not verify_or_remove(target):
             with write_verified(target) as partial:
                 hub_datasets.write_images(root, partial, params.class_folders(), column, progress, warn)
         return target
-    archives = [root] if root.is_file() else archives_in(root)
-    if not archives or (root.is_dir() and count_images(root)):  # beside images, an archive is an old copy
+    if not archives or has_images:  # beside images, an archive is an old copy
         return root
     if not verify_or_remove(target):
         with write_verified(target) as partial:
             partial.mkdir(parents=True)
             unpack_all(list(progress(archives, label="archives")), partial)
     return target
-
-
-def archives_in(root: Path) -> list[Path]:
-    """Return the archives directly in a folder."""
-    return [root / file for file in list_folder(root)[1] if is_archive(root / file)]

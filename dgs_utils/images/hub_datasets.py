@@ -31,6 +31,8 @@ from dgs_utils.store.paths import HUB_DATASETS
 ADDRESS = re.compile(rf"{HUB_DATASETS}(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@#]+))?(?:/(?P<folder>[^@#]+))?"
                      r"(?:#(?P<column>.+))?")
 CODE = ("*.py", "*.pkl", "*.pickle")  # of a hub's repository, not fetched
+TARS = (".tar", ".tar.gz")  # of webdatasets, as `datasets` finds them in a folder
+SAVED = "state.json"  # in a folder that `datasets` saved
 PINNED = "hub.json"  # in a stage folder: addresses with the revisions that were read
 CLASS_HEADINGS = ("label", "cls", "class", "classname", "labels", "category", "target")
 IMAGE_HEADINGS = {"image", "img", "jpg", "png", "picture", "photo"}  # of columns that hold an image's bytes untyped
@@ -92,13 +94,17 @@ def pinned(root: str | list[str], folder: Path) -> str | list[str]:
 
 
 def holds_packed_images(root: Path) -> bool:
-    """Return whether a file or folder has its images in parquet files or webdataset archives, and none as a file."""
+    """Return whether a file or folder has its images in parquet files, webdataset archives or what ``save_to_disk`` of
+    `datasets` wrote, and none as a file.
+    """
     if root.is_file():
         return root.suffix.lower() == ".parquet" or _is_webdataset(root)
     if count_images(root):
         return False
     files = [root / name for name in scan_folder(root).others]
-    archives = [file for file in files if file.suffix.lower() == ".tar"]
+    if any(file.name == SAVED for file in files):
+        return True
+    archives = [file for file in files if file.name.lower().endswith(TARS)]
     return any(map(_has_image_column, (file for file in files if file.suffix.lower() == ".parquet"))) or (
         bool(archives) and _is_webdataset(archives[0]))
 
@@ -177,7 +183,7 @@ def _open_splits(source: Path) -> dict[str, Any]:
     except ImportError:
         raise ValueError(f"{source} is read by the library datasets; install it with pip install 'dgs-utils[hub]', or "
                          f"write the images into one folder per class") from None
-    files = [source] if source.is_file() else [file for file in source.rglob("*") if file.suffix.lower() == ".tar"]
+    files = [source] if source.is_file() else [file for file in source.rglob("*") if file.name.lower().endswith(TARS)]
     for file in sorted(files):
         if file.suffix.lower() != ".parquet":
             check_archive(file)
@@ -185,6 +191,8 @@ def _open_splits(source: Path) -> dict[str, Any]:
         if source.is_file():
             kind = "parquet" if source.suffix.lower() == ".parquet" else "webdataset"
             return dict(datasets.load_dataset(kind, data_files=[str(source)], streaming=True))
+        if saved := sorted(file.parent for file in source.rglob(SAVED)):
+            return {"train" if folder == source else folder.name: _load_saved(folder) for folder in saved}
         builder = datasets.load_dataset_builder(str(source))
         for file in (file for files in (builder.config.data_files or {}).values() for file in files):
             _check_inside(str(file), source)  # a card can name others
@@ -194,6 +202,14 @@ def _open_splits(source: Path) -> dict[str, Any]:
         cure = ("add /FOLDER of one to the address" if "Config name is missing" in reason else
                 "write its images into one folder per class")
         raise ValueError(f"{source} cannot be read by datasets ({reason[:300]}); {cure}") from None
+
+
+def _load_saved(folder: Path) -> Any:
+    import datasets
+
+    for file in json.loads((folder / SAVED).read_text())["_data_files"]:
+        _check_inside(str(folder / file["filename"]), folder)
+    return datasets.load_from_disk(str(folder))
 
 
 def _check_inside(file: str, source: Path) -> str:
@@ -232,7 +248,8 @@ def _pairs(images: Any, column: str, source: Path) -> Iterator[tuple[bytes | Non
         if data is None and isinstance(cell, dict) and cell.get("path"):
             with fsspec.open(_check_inside(cell["path"], source)) as file:
                 data = file.read()
-        yield data, row[column]
+        outer, _, inner = (column, "", "") if column in row else column.partition(".")
+        yield data, (row[outer] or {}).get(inner) if inner else row[outer]
 
 
 def _label_column(images: Any, source: Path, asked: str) -> Column:
@@ -246,13 +263,15 @@ def _label_column(images: Any, source: Path, asked: str) -> Column:
     listed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     headed = [name for heading in CLASS_HEADINGS for name in features
               if plain_heading(name) == heading and isinstance(features[name], datasets.Value | datasets.ClassLabel)]
+    headed += [f"{name}.{inner}" for name, feature in features.items() if isinstance(feature, dict)
+               for inner in feature if plain_heading(inner) in CLASS_HEADINGS]  # of the .json of a webdataset
     choice = [asked] if asked else ["label"] if "label" in listed else listed or headed[:1]
-    if len(choice) != 1 or choice[0] not in features:
+    if len(choice) != 1 or choice[0] not in [*features, *headed]:
         listed = choice or list(features)
         raise ValueError(f"{source} has {'the columns ' + ', '.join(listed) if listed else 'no columns'}, and "
                          f"{'none' if asked or not choice else 'several'} of them may hold the classes; name the one "
                          f"that does behind the address, as hf://datasets/OWNER/NAME#label, or call it label")
-    names = getattr(features[choice[0]], "names", ())
+    names = getattr(features.get(choice[0]), "names", ())
     return Column(choice[0], [to_nfc(name) for name in names])
 
 

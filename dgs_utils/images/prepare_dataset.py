@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.images.builtin_datasets import FASHION, archives_in, open_dataset
+from dgs_utils.images.archives import archives_in
+from dgs_utils.images.builtin_datasets import FASHION, open_dataset
 from dgs_utils.images.classes import START, class_names_of_model, imagenet_names, model_indices, read_class_index
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.imagefolder import find_images

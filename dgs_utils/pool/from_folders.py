@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.images.archives import unpack
+from dgs_utils.images.archives import archives_in, unpack_all
 from dgs_utils.images.hub_datasets import ADDRESS, download, holds_packed_images, pinned, write_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import copy_image
+from dgs_utils.images.scan import count_images
 from dgs_utils.store.atomic import atomic
 from dgs_utils.store.paths import HUB_DATASETS, resolve_path
 from dgs_utils.store.session import Run
@@ -44,7 +45,8 @@ def images_root(run: Run) -> Path:
 def _is_packed(root: str) -> bool:
     """Return whether images are in an archive, in tables or on the hub, and so have to be written as files first."""
     path = resolve_path(root)
-    return root.startswith(HUB_DATASETS) or path.is_file() or (path.is_dir() and holds_packed_images(path))
+    return root.startswith(HUB_DATASETS) or path.is_file() or (path.is_dir() and not count_images(path) and (
+        holds_packed_images(path) or bool(archives_in(path))))
 
 
 def merge_folders(run: Run, roots: list[str], classes: pd.DataFrame) -> pd.DataFrame:
@@ -100,8 +102,9 @@ def _unpack(run: Run, root: str, target: Path, classes: list[str]) -> None:
     if root.startswith(HUB_DATASETS):
         path, column = download(root, run.folder)
         run.params = run.params.model_copy(update={"root": pinned(run.params.root, run.folder)})
-    elif path.is_file() and not holds_packed_images(path):
-        return unpack(path, target)
+    archives = [path] if path.is_file() else [] if count_images(path) else archives_in(path)
+    if archives and not holds_packed_images(path):
+        return unpack_all(archives, target)
     write_images(path, target, classes, column, run.progress, run.warn)
 
 

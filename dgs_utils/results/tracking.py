@@ -34,7 +34,7 @@ def check_tracker(name: str) -> None:
 
     if name not in LOGGER_TYPE_TO_CLASS:
         hint = did_you_mean(name, sorted(LOGGER_TYPE_TO_CLASS))
-        raise ValueError(f"evaluate.tracker is {name!r}, which accelerate does not know{hint}")
+        raise ValueError(f"evaluate.tracker is {name!r}, which accelerate does not know{hint}; '' logs nothing")
     if name in LoggerType.list() and name not in map(str, get_available_trackers()):
         raise ValueError(f"evaluate.tracker is {name!r}, whose package is not installed; install it with pip install "
                          f"{PACKAGES.get(name, name)}, or set the tracker to ''")

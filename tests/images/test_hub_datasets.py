@@ -121,6 +121,55 @@ def test_webdataset_archives_with_paths_that_lead_elsewhere_are_refused(tmp_path
     assert not list(tmp_path.rglob("evil*"))
 
 
+@pytest.mark.parametrize(("suffix", "form"), [(".tar", ".tar"), (".tar.gz", ".tgz")])
+def test_a_webdataset_may_have_labels_in_its_json_and_be_compressed(tmp_path, suffix, form):
+    files = {name: content for i in range(4) for name, content in (
+        (f"{i}.png", i), (f"{i}.json", json.dumps({"label": ["owl", "cat"][i % 2], "width": 3})))}
+    write_files(tmp_path / "set", {f"train-0{suffix}": packed(files, form)})
+    index_folder(tmp_path / "out", tmp_path / "set", split="holdout", val_per_class=1)
+    assert set(classes_and_counts(tmp_path / "out").values()) == {1}
+    assert list(read_classes(tmp_path / "out")["class"]) == ["cat", "owl"]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_what_datasets_saved_is_read_as_it_was_loaded(tmp_path, several):
+    rows = datasets.load_dataset(str(tables(tmp_path / "set")))
+    (rows if several else rows["train"]).save_to_disk(str(tmp_path / "saved"))
+    index_folder(tmp_path / "out", tmp_path / "saved", split="given" if several else "holdout", val_per_class=1)
+    assert classes_and_counts(tmp_path / "out") == {
+        (name, label, split): count for label, name in enumerate(["owl", "cat"])
+        for split, count in (("train", 3 if several else 2), ("val", 3 if several else 1))}
+
+
+def test_what_datasets_saved_may_not_name_files_elsewhere(tmp_path):
+    rows = datasets.load_dataset(str(tables(tmp_path / "set")))["train"]
+    for name in ("saved", "elsewhere"):
+        rows.save_to_disk(str(tmp_path / name))
+    state = json.loads((tmp_path / "saved" / "state.json").read_text())
+    state["_data_files"][0]["filename"] = f"../elsewhere/{state['_data_files'][0]['filename']}"
+    (tmp_path / "saved" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=r"it names '.*/elsewhere/.*', which is outside of .*/saved"):
+        index_folder(tmp_path / "out", tmp_path / "saved")
+
+
+def test_repositories_of_archives_are_unpacked(tmp_path, outputs, hub):
+    """As many on the hub are: data/train.zip and data/test.zip, from which `datasets` reads no classes."""
+    files = {name: {f"{name}/{i}.png": i for i in range(3)} for name in ("owl", "cat")}
+    write_files(tmp_path / "set", {f"data/{split}.zip": packed(files["owl"] | files["cat"], ".zip")
+                                   for split in ("train", "test")})
+    for number, root in enumerate((tmp_path / "set", hub(tmp_path / "set"))):
+        index_folder(tmp_path / f"out{number}", root, split="given")
+        assert classes_and_counts(tmp_path / f"out{number}") == {
+            (name, label, split): 3 for label, name in enumerate(["cat", "owl"]) for split in ("train", "val")}
+    write_files(tmp_path / "pool", {"data/made.zip": packed(files["owl"] | files["cat"], ".zip")})
+    prepare_run = open_stage("00_prepare", root=str(tmp_path / "set"), dataset="folder", split="given",
+                             base_model="none", classifier_epochs=1)
+    prepare.index_originals(prepare_run)
+    prepare_run.finish()
+    run = open_stage("02_pool", generator="folder", root=str(tmp_path / "pool"), prepare=str(prepare_run.folder))
+    assert len(pool.generate(run)) == 6
+
+
 @pytest.mark.parametrize(("address", "name"), [("hf://datasets/o/n", "n"), ("hf://datasets/o/n@abc", "n"),
                                                ("hf://datasets/o/n/sub", "sub"), ("hf://datasets/o/n@abc/sub", "sub"),
                                                ("hf://datasets/o/n@abc/sub#label", "sub")])
