@@ -217,12 +217,12 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
     features = classifier.extract_features(images, scorer, progress=run.progress)
     if not method.rule.whole_set:
         return features, None
-    real = _real_images(run)
+    real = real_images(run)
     found = classifier.extract_features(real, scorer, progress=run.progress)
     return features, {name: found[part.index] for name, part in real.table.groupby("class", sort=False)}
 
 
-def _real_images(run: Run) -> ImageSet:
+def real_images(run: Run) -> ImageSet:
     """Return up to 200 training images of each class, chosen once and for all by the class's name."""
     images = ImageSet.read(run.inputs["prepare"], split="train")
     parts = []
