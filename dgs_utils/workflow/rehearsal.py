@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 from dgs_utils.classifiers.protocols import PROTOCOLS
@@ -47,14 +48,14 @@ def rehearse(name: str, nodes: list[Node], options: Options, jobs: int = 1) -> t
     """
     from dgs_utils.workflow.stand_in_weights import stand_ins  # here, because torch takes a while to import
 
-    folder, lines, params = outputs_root() / REHEARSALS / name, list[str](), [node.params for node in nodes]
+    folder, params = outputs_root() / REHEARSALS / name, [node.params for node in nodes]
+    say = cache(partial(print, flush=True))  # each line once, as soon as it is known: writing weights takes a while
     few = _few(params, _affordable_images(params))
     if few.most < UNLIMITED:
-        lines.append(f"NO GPU HERE, and the diffusion model is large: each class has {few.most} images at most, so "
-                     f"that larger batches are not full. Seconds are those of this machine, and full batches need more "
-                     f"memory than is shown; rehearse on the GPU to see both.")
-    made = rehearsed_nodes(nodes, lambda params: stand_ins(params, folder / "weights", lines.append), few)
-    print(*dict.fromkeys(lines), sep="\n", end="\n" if lines else "")
+        say(f"NO GPU HERE, and the diffusion model is large: each class has {few.most} images at most, so that larger "
+            f"batches are not full. Seconds are those of this machine, and full batches need more memory than shown; "
+            f"rehearse on the GPU to see both.")
+    made = rehearsed_nodes(nodes, lambda params: stand_ins(params, folder / "weights", say), few)
     rehearsed = list({node.key: node for node in made.values()}.values())
     with _environment(DGS_OUTPUTS=str(folder), **{STEP_TIMES: "1"}):  # after paths below the real one are resolved
         check_plan(rehearsed)
