@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.params import PrepareParams
+from dgs_utils.store.paths import resolve_path
 
 DEFAULT_SIZE = "DiT-XL/2"  # of the published checkpoints
 USUAL_SIDE, IMAGENET_CLASSES = 256, 1000
@@ -41,6 +42,8 @@ def blank_autoencoder(kind: str) -> Any:
 def operations_of_image(params: PrepareParams, steps: int) -> float:
     """Return the floating-point operations of an image: guided steps of the DiT, and the decoder.
 
+    A DiT on this machine whose size is not described has as many as its weights in fp32 take bytes.
+
     >>> params = PrepareParams(image_size=256, autoencoder="sd-vae-ft-mse", dit_size="DiT-XL/2")
     >>> f"{operations_of_image(params, 1):.2e}"  # a pass has 118.6 billion multiplications with additions
     '1.10e+12'
@@ -53,4 +56,8 @@ def operations_of_image(params: PrepareParams, steps: int) -> float:
         with FlopCounterMode(display=False) as decoder:
             if params.autoencoder != "none":
                 blank_autoencoder(params.autoencoder).decode(latent)
-    return 2.0 * steps * one_pass.get_total_flops() + decoder.get_total_flops()
+    weights = resolve_path(params.base_model)
+    is_own = params.base_model not in ("train", "none") and not (params.dit_size or params.hidden_size)
+    bytes_here = sum(file.stat().st_size for file in (weights, *weights.rglob("*")) if file.is_file()) if is_own else 0
+    share = min(bytes_here / (4 * sum(values.numel() for values in dit.parameters())), 1.0) if bytes_here else 1.0
+    return 2.0 * steps * share * one_pass.get_total_flops() + decoder.get_total_flops()

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dgs_utils.classifiers.protocols import PROTOCOLS
-from dgs_utils.params import STAGES, validate
+from dgs_utils.diffusion.blank_models import operations_of_image
+from dgs_utils.diffusion.dit import DiT
+from dgs_utils.params import STAGES, PrepareParams, validate
 from dgs_utils.workflow.experiment import read_experiment
 from dgs_utils.workflow.forecast import WORK, Size, forecast
 from dgs_utils.workflow.plan_checks import check_plan
@@ -93,6 +96,14 @@ def test_without_a_gpu_a_large_diffusion_model_makes_few_images(outputs, monkeyp
         assert {own.batch_size for own in made.values() if own.stage == "02_pool"} == {50}
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert _few(params, _affordable_images(params)) == _few(params)
+
+
+def test_a_small_diffusion_model_of_ones_own_is_no_large_one(tmp_path, outputs):
+    model = DiT(input_size=32, patch_size=2, in_channels=4, hidden_size=64, depth=2, num_heads=2, num_classes=10)
+    torch.save(model.state_dict(), tmp_path / "small.pt")
+    costs = [operations_of_image(PrepareParams(image_size=256, autoencoder="taesd", base_model=name), 3)
+             for name in (str(tmp_path / "small.pt"), "facebook/DiT-XL-2-256")]
+    assert 20 * costs[0] < costs[1]
 
 
 def test_the_full_set_takes_its_own_time():
