@@ -42,6 +42,9 @@ ASKED = "cifar10_pools"  # whose table the README shows
 README_RULES = {"Easiest": "Easiest", "Herding of pool": "Herding", "DGS": "DGS", "Hardest": "Hardest",
                 "DGS (cut errors)": "DGS, without misclassified images",
                 "Random of pool (cut errors)": "Random, without misclassified images"}
+IN_SENTENCES = {"Random": "random real images", "Easiest": "the easiest", "Hardest": "the hardest", "CCS": "CCS",
+                "Herding of pool": "herding", "Random of pool (cut errors)": "random images without misclassified ones",
+                "DGS (cut errors)": "DGS without misclassified images", "Confidence (CaO2)": "the most confident"}
 BASELINE = "Random of pool"
 FREE = {"digits", "fashion"}  # data sets whose images may be passed on; of others they may only be measured
 OWN = {"", "minimax", "dit", "plain", "mgd3", "strata"}  # pools that the kit generates; "" in older rows
@@ -211,7 +214,8 @@ def verdict_sentences() -> str:
              "as good": "as good within ± 2 points"}
     parts = []
     for verdict, words in kinds.items():
-        named = [f"{row.arm} {interval(row)}" for row in arms[arms["verdict"] == verdict].itertuples()]
+        decided = arms[arms["verdict"] == verdict].itertuples()
+        named = [f"{IN_SENTENCES.get(row.arm, row.arm)} {interval(row)}" for row in decided]
         if named:
             verb = "is" if len(named) == 1 else "are"
             parts.append(f"{' and '.join(filter(None, [', '.join(named[:-1]), named[-1]]))} {verb} {words}")

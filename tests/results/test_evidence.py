@@ -14,6 +14,7 @@ import small_grid
 from evidence import (
     ASKED,
     COMMANDS,
+    IN_SENTENCES,
     KEPT,
     README_RULES,
     accuracies,
@@ -170,14 +171,15 @@ def interval(row: pd.Series) -> str:
 
 
 def test_the_tables_of_rules_are_those_of_the_rows():
-    """By means and spreads of the rows themselves, where an arm has one selection or training a seed."""
-    rows = read_results([EVIDENCE / ASKED])
-    means = rows.groupby("series")["best"].mean()
+    """Their accuracies are means of the rows, and their gains those of the comparisons with random images."""
+    means = read_results([EVIDENCE / ASKED]).groupby("series")["best"].mean()
+    arms = against_random().set_index("arm")
     full = {cells[1].strip(): cells[2:4] for cells in (line.split("|") for line in rule_lines())}
     assert len(full) >= 9
     for rule, (accuracy, gain) in full.items():
         assert accuracy.strip() == f"{means[rule]:.1f}"
-        assert gain.strip().startswith(signed(float(gain.split()[0].replace("−", "-"))))
+        row = arms.loc[rule]
+        assert gain.strip() == f"{signed(row['gain'])} {interval(row)}"
     short = {cells[1].strip(): cells[2:4] for cells in (line.split("|") for line in readme_lines())}
     baseline = short.pop("Random (baseline)")
     assert [cell.strip() for cell in baseline] == [f"{means['Random of pool']:.1f}", "–"]
@@ -188,7 +190,8 @@ def test_what_is_said_of_the_strangers_pools_follows_from_their_rows():
     """Each verdict by Student's t over the seeds that an arm shares with random images, where each is trained once."""
     arms, said = against_random().set_index("arm"), verdict_sentences()
     for arm, row in arms.iterrows():
-        assert (f"{arm} ({signed(row['gain'])}, {signed(row['low'])} to {signed(row['high'])})" in said) == (
+        named = IN_SENTENCES.get(arm, arm)
+        assert (f"{named} ({signed(row['gain'])}, {signed(row['low'])} to {signed(row['high'])})" in said) == (
             row["verdict"] in ("better", "worse", "as good"))
         assert (row["low"] > 0) == row["verdict"].startswith("better")
         assert (row["high"] < 0) == row["verdict"].startswith("worse")
