@@ -1,7 +1,7 @@
 """Make the committed evidence anew, from committed rows or from those of a new run.
 
     python tests/evidence.py                                                # all, from the rows that are there
-    python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # the rows of a finished run first
+    python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # this alone, from the rows of a finished run
 
 The checkout must have no uncommitted changes, on a commit that stays (not one that is to be rebased), whose hash the
 manifests record. Kept of an experiment: its rows, the manifests behind them, its findings in words, and the figures
@@ -309,11 +309,11 @@ def main(changes: list[str]) -> None:
         sys.exit("the checkout has uncommitted changes; commit them first, so that manifests name a clean commit")
     new = {name: Path(folder).absolute() for name, folder in (change.split("=", 1) for change in changes)}
     with tempfile.TemporaryDirectory() as scratch:
-        made = {name: make(name, new.get(name, EVIDENCE / name) / "results.csv", Path(scratch)) for name in NAMES}
+        made = {name: make(name, new.get(name, EVIDENCE / name) / "results.csv", Path(scratch)) for name in new or NAMES}
         for name, folder in new.items():
             collect(name, folder)
-        for name in NAMES:
-            take_over(name, made[name])
+        for name, folder in made.items():
+            take_over(name, folder)
     write_claims(claims_table(), "claims", EVIDENCE)
     (EVIDENCE / "claims.csv").unlink()
     tables.cache_clear()
