@@ -1,7 +1,7 @@
 """Make the committed evidence anew, from committed rows or from those of a new run.
 
     python tests/evidence.py                                                # all, from the rows that are there
-    python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # this alone, from the rows of a finished run
+    python tests/evidence.py quickstart=outputs/07_figures/quickstart-KEY   # this alone, from a finished run's rows
 
 The checkout must have no uncommitted changes, on a commit that stays (not one that is to be rebased), whose hash the
 manifests record. Kept of an experiment: its rows, the manifests behind them, its findings in words, and the figures
@@ -309,7 +309,8 @@ def main(changes: list[str]) -> None:
         sys.exit("the checkout has uncommitted changes; commit them first, so that manifests name a clean commit")
     new = {name: Path(folder).absolute() for name, folder in (change.split("=", 1) for change in changes)}
     with tempfile.TemporaryDirectory() as scratch:
-        made = {name: make(name, new.get(name, EVIDENCE / name) / "results.csv", Path(scratch)) for name in new or NAMES}
+        sources = new or {name: EVIDENCE / name for name in NAMES}
+        made = {name: make(name, folder / "results.csv", Path(scratch)) for name, folder in sources.items()}
         for name, folder in new.items():
             collect(name, folder)
         for name, folder in made.items():
