@@ -42,7 +42,7 @@ def main(nodes: int, jobs: int) -> None:
     """Print what each step costs, several sets at a time where ``jobs`` is above 0."""
     at_a_time = ["--jobs", str(jobs)] if jobs else []
     with tempfile.TemporaryDirectory() as scratch:
-        workspace = small_grid.build_real(Path(scratch) / "workspace")
+        workspace = small_grid.build_quickstart(Path(scratch) / "workspace")
         sample = "sample: {ipc: 2, pool_factor: 4}\n"
         many = f"{sample}grid: {{sample.seed: {list(range(1, nodes + 1))}}}\n"
         steps = [("all before 05", 0, "transform: {ipc: 2, pool_factor: 4}\n", []), ("05, one set", 1, sample, []),

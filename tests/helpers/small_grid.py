@@ -1,5 +1,6 @@
 """Workspaces with a small grid: of notebooks that do next to nothing, so that running is quick, or of the real ones."""
 
+import ast
 import atexit
 import io
 import json
@@ -25,6 +26,7 @@ from dgs_utils.workflow import kernel
 from dgs_utils.workflow.forkserver import ForkServer, imports_of_notebook
 from dgs_utils.workflow.notebook import load_papermill
 
+ROOT = Path(__file__).resolve().parents[2]
 WORK = """
 import time
 
@@ -65,18 +67,52 @@ grid:
 """
 
 
+QUICKSTART = f"""
+base: {ROOT}/params/quickstart.yaml
+prepare: {{classes: ["0", "1", "2"], classifier_epochs: 6, train_batch: 32, train_steps: 500, hidden_size: 64,
+          depth: 1}}
+fine_tune: {{epochs: 1}}
+pool: {{images_per_class: 30, steps: 25}}
+sample: {{pool_factor: 3}}
+evaluate: {{repeats: 1}}
+grid: {{sample.method: [minimax, dgs]}}
+"""
+
+
+class _WithoutFigures(ast.NodeTransformer):
+    """Leaves out statements that only draw."""
+
+    def visit_Expr(self, node: ast.Expr | ast.Assign) -> ast.AST:
+        called = node.value.func if isinstance(node.value, ast.Call) else node
+        draws = ast.unparse(called).startswith("plots.") and ast.unparse(called) != "plots.use_style"
+        return ast.parse("pass").body[0] if draws else node
+
+    visit_Assign = visit_Expr
+
+
 def build_real(folder: Path) -> Path:
     """Make a workspace with the real notebooks and a grid of ten nodes that is as small as they allow.
 
     Figures, which have tests of their own and take longer than all else here, are not drawn.
     """
-    shutil.copytree(Path(__file__).resolve().parents[2] / "notebooks", folder / "notebooks")
-    notebook = nbformat.read(folder / "notebooks" / "07_figures.ipynb", 4)
-    opening = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("run = dgs.stage("))
-    notebook.cells = [*notebook.cells[: opening + 1], nbformat.v4.new_code_cell("run.finish();")]
-    nbformat.write(notebook, folder / "notebooks" / "07_figures.ipynb")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith("report.")]
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and "plots." in cell.source:
+                cell.source = ast.unparse(_WithoutFigures().visit(ast.parse(cell.source)))
+        nbformat.write(notebook, path)
     (folder / "params").mkdir()
     (folder / "params" / "small.yaml").write_text(REAL)
+    return folder
+
+
+def build_quickstart(folder: Path) -> Path:
+    """Make a workspace with the notebooks as they are and the quickstart on three digits, with a small model."""
+    (folder / "params").mkdir(parents=True)
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    (folder / "params" / "small.yaml").write_text(QUICKSTART)
     return folder
 
 
@@ -107,7 +143,7 @@ def finished(base: Path, make: Callable[[Path], Path] = build) -> tuple[Path, st
 
     Args:
         base: pytest's temporary folder, of this process.
-        make: `build` or `build_real`.
+        make: `build`, `build_real` or `build_quickstart`.
 
     Returns:
         The workspace, which no test may change, and what the runner printed.

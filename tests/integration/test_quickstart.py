@@ -1,13 +1,15 @@
 """The whole pipeline on real digit scans, through the same runner and notebooks as the quickstart."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from waits import HANG
+import small_grid
+from small_grid import dgs
 
 from dgs_utils.figures.from_folders import figure3_images
 from dgs_utils.plots.paper_figures import BOXES
@@ -16,18 +18,9 @@ from dgs_utils.store.stage_result import NUMBERS, main_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANCE = 100 / 3  # percent, three classes
-SHORTER = ["prepare.classes=['0', '1', '2']", "prepare.classifier_epochs=6", "prepare.train_batch=32",
-           "prepare.train_steps=500", "prepare.hidden_size=64", "prepare.depth=1", "fine_tune.epochs=1",
-           "pool.images_per_class=30", "pool.steps=25", "sample.method=[minimax, dgs]", "sample.pool_factor=3",
-           "evaluate.repeats=1"]
-RUN = ["run", "params/quickstart.yaml", *(word for change in SHORTER for word in ("--set", change))]
-OTHER = [*RUN, "--set", "sample.method=dgs", "--set", "evaluate.network=resnet_ap10", "--set",
+FILE = "params/small.yaml"
+OTHER = ["run", FILE, "--set", "sample.method=dgs", "--set", "evaluate.network=resnet_ap10", "--set",
          "evaluate.epoch_factor=0.005", "--only", "evaluate"]
-
-
-def dgs(outputs: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "dgs_utils.cli", *arguments], cwd=ROOT, text=True,
-                          capture_output=True, env=os.environ | {"DGS_OUTPUTS": str(outputs)}, timeout=2 * HANG)
 
 
 def only(outputs: Path, stage: str, part: str = "") -> Path:
@@ -38,13 +31,12 @@ def only(outputs: Path, stage: str, part: str = "") -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """Outputs of the quickstart on three digits: two methods, a small model and pool, the paper's network."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    result = dgs(outputs, *RUN)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "Figures and tables:" in result.stdout
-    other = dgs(outputs, *OTHER)
+    quickstart, printed = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_quickstart)
+    assert "Figures and tables:" in printed
+    workspace = shutil.copytree(quickstart, tmp_path_factory.mktemp("quickstart") / "w", symlinks=True)
+    other = dgs(workspace, *OTHER)
     assert other.returncode == 0, other.stdout + other.stderr
-    return outputs
+    return workspace / "outputs"
 
 
 @pytest.mark.slow  # the real quickstart takes minutes
@@ -140,7 +132,7 @@ def test_stages_show_their_main_numbers(finished, stage):
 
 @pytest.mark.slow  # needs the run above
 def test_second_run_has_nothing_to_do(finished):
-    result = dgs(finished, *RUN)
+    result = dgs(finished.parent, "run", FILE)
     assert result.returncode == 0
     assert "othing was left to do" in result.stdout
 
@@ -154,7 +146,7 @@ def test_second_run_has_nothing_to_do(finished):
 ])
 def test_bad_input_stops_before_any_notebook(tmp_path, arguments, names):
     changes = [part for argument in arguments for part in ("--set", argument)]
-    result = dgs(tmp_path, "run", "params/quickstart.yaml", *changes)
+    result = dgs(tmp_path, "run", str(ROOT / "params" / "quickstart.yaml"), *changes)
     assert result.returncode != 0
     assert result.stdout == ""
     assert len(result.stderr.strip().splitlines()) == 1

@@ -18,7 +18,7 @@ from restamp import load, restamp
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory) -> Path:
-    workspace, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_real)
+    workspace, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_quickstart)
     [folder] = (workspace / "outputs" / "07_figures").iterdir()
     return folder
 
