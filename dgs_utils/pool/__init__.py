@@ -31,7 +31,7 @@ def generate(run: Run) -> pd.DataFrame:
     """
     if run.cached:
         return read_table(run.folder / "metadata.csv")
-    run.finish_when(lambda: is_complete(run))
+    run.is_complete = lambda: is_complete(run)
     classes, generator = read_classes(run.inputs["prepare"]), run.params.generator
     table = EXISTING.get(generator, generate_images)(run, classes)
     total = len(classes) * run.params.images_per_class

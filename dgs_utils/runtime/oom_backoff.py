@@ -9,12 +9,7 @@ import torch
 class OomBackoff:
     """Works on things in batches, of half the size from each one on that does not fit; a single thing must fit.
 
-    Only for work whose result does not depend on the batch.
-
-    Args:
-        name: of the parameter with the size, for the warning.
-        size: things in a batch.
-        warn: takes the warning.
+    Only for work whose result does not depend on the batch. ``name`` is that of the parameter with the size.
     """
 
     def __init__(self, name: str, size: int, warn: Callable[[str], None]):

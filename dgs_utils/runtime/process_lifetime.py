@@ -22,11 +22,7 @@ GRACE_PERIOD_S = KERNEL_GRACE_S + 1  # in which a process with kernels below it 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Have the system signal this process when the one that started it ends, however that happens.
 
-    Outside Linux, ipykernel's own check, once a second, has to do.
-
-    Args:
-        parent: process id of the one that started it; if it has ended already, this process ends at once.
-        number: the signal.
+    If it has ended already, this process ends at once. Outside Linux, ipykernel's own check, once a second, has to do.
     """
     if LIBC:
         LIBC.prctl(PR_SET_PDEATHSIG, number)
@@ -38,11 +34,7 @@ def start_owned(command: list[str], **options: Any) -> subprocess.Popen:
     """Start a command in a process group of its own, which ends with this thread, however its process ends.
 
     The system signals the command itself; those below it watch for this process (`watch_owner`). The caller must end
-    the group (`end_group`).
-
-    Args:
-        command: the command.
-        options: those of `subprocess.Popen`.
+    the group (`end_group`). ``options`` are those of `subprocess.Popen`.
     """
     owner = os.getpid()
 

@@ -13,15 +13,7 @@ def no_progress(iterable: Iterable, label: str = "", total: int | None = None) -
 
 def count_processed(batches: Iterable[AnyBatch], images_of: Callable[[AnyBatch], Any], progress: Callable, label: str,
                  total: int) -> Iterator[AnyBatch]:
-    """Pass batches on, and count their images.
-
-    Args:
-        batches: as many images in each as they like.
-        images_of: returns the images of a batch.
-        progress: wraps what is counted.
-        label: of the bar.
-        total: how many images there are.
-    """
+    """Pass batches on, and count their images, which ``images_of`` returns, by ``progress``."""
     bar = iter(progress(range(total), label=label, total=total))
     for batch in batches:
         yield batch

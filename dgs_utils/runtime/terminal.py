@@ -46,11 +46,7 @@ def printable(text: str) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]], left: Collection[str] = ()) -> list[str]:
-    """Return the lines of a table.
-
-    Args:
-        rows: cells; the first row is the header.
-        left: the columns whose cells are aligned to the left; all others to the right.
+    """Return the lines of a table; the first row is the header, and ``left`` the columns not aligned to the right.
 
     >>> print(*format_table([["stage", "done"], ["00_prepare", "1"]], left=["stage"]), sep="\\n")
     stage       done

@@ -20,11 +20,8 @@ def atomic(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (file or folder) and rename it to ``path`` when the block succeeds.
 
     At any moment there is the old or the new one, also where the process is killed; only of a folder that is replaced
-    there is neither for a moment, in which a killed process leaves nothing, as before the first one was written.
-
-    Args:
-        path: file or folder.
-        durable: whether a file's bytes are on disk before it gets its name, in case the machine crashes.
+    there is neither for a moment, in which a killed process leaves nothing, as before the first one was written. With
+    ``durable`` a file's bytes are on disk before it gets its name, in case the machine crashes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

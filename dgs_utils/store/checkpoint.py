@@ -18,17 +18,12 @@ STOPPED_MESSAGE = "stopped; run again to continue from there"
 
 
 class Checkpointer:
-    """Saves the state of work to a file.
+    """Saves the state of work to a file; None saves nothing, and signals act as they always do."""
 
-    Args:
-        file: its path; None saves nothing, and signals act as they always do.
-        every: seconds between two saves.
-    """
-
-    def __init__(self, file: Path | None = None, every: float = INTERVAL_S):
-        self.file, self.every = file, every
+    def __init__(self, file: Path | None = None):
+        self.file = file
         self._caught: list[int] = []
-        self._due = time.monotonic() + every
+        self._due = time.monotonic() + INTERVAL_S
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state, its tensors on the CPU; None where there is none or it is damaged."""
@@ -52,14 +47,9 @@ class Checkpointer:
             reraise_signals(caught, STOPPED_MESSAGE)
 
     def maybe_save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save the state where that is due, or where a signal has asked the process to end.
+        """Save the state where that is due, or where a signal has asked the process to end, with `KeyboardInterrupt`.
 
-        Args:
-            state: returns all that another process needs to resume: tensors, numbers, strings, and lists and
-                dictionaries of these.
-
-        Raises:
-            KeyboardInterrupt: the process has been asked to end.
+        ``state`` returns all that another process needs to resume: tensors, numbers, strings, lists and dictionaries.
         """
         if self.file and (self._caught or time.monotonic() >= self._due):
             self.save(state())
@@ -73,7 +63,7 @@ class Checkpointer:
         if self.file:
             with write_verified(self.file) as partial:
                 torch.save(state, partial)
-        self._due = time.monotonic() + self.every
+        self._due = time.monotonic() + INTERVAL_S
 
     def clear(self) -> None:
         """Remove the state, once the result is on disk."""

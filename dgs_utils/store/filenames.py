@@ -22,9 +22,7 @@ ZERO_WIDTH_JOINERS = "\u200c\u200d"  # parts of Persian words and some symbols; 
 def check_name(name: str, what: str) -> str:
     """Return a name that is to become one part of a path, after checking that it can.
 
-    Args:
-        name: the name.
-        what: what it names and where it is written, as the beginning of a sentence.
+    ``what`` is what it names and where it is written, as the beginning of a sentence.
 
     Raises:
         ValueError: it is no text, empty, ``.`` or ``..``, hidden (begins with a dot), holds a separator or a control
@@ -38,10 +36,6 @@ def check_name(name: str, what: str) -> str:
 
 def check_relative(path: str, what: str) -> PurePosixPath:
     """Return a path with ``/`` between its parts, after checking that it stays below the folder that it starts from.
-
-    Args:
-        path: the path.
-        what: what it names and where it is written, as the beginning of a sentence.
 
     Raises:
         ValueError: it is absolute, one of its parts is no name (as in `check_name`, only that files may be hidden), or

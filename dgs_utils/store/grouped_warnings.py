@@ -13,21 +13,14 @@ def warning_kind(sentence: str) -> str:
 
 
 def group_warnings(sentences: Iterable[str], all_in: str = "") -> list[str]:
-    """Return a line a kind: a single sentence as it is; else how many there are of its kind, and the first.
-
-    Args:
-        sentences: warnings, in the order of which the kinds come.
-        all_in: where all of them can be read, for the line; "" where they cannot.
-    """
+    """Return a line a kind: a single sentence as it is; else how many there are, where (``all_in``), and the first."""
     kinds: dict[str, list[str]] = {}
     for sentence in dict.fromkeys(sentences):
         kinds.setdefault(warning_kind(sentence), []).append(sentence)
-    place = f", all in {all_in}" if all_in else ""
-    return [found[0] if len(found) == 1 else f"{_count(found)}{place}; the first: {found[0]}"
-            for found in kinds.values()]
-
-
-def _count(found: list[str]) -> str:
-    """Return how many warnings of one kind there are, as a phrase: of classes where each is of another one."""
-    named = {match.group() for sentence in found if (match := CLASS_NAME.search(sentence))}
-    return f"{len(found)} classes" if len(named) == len(found) else f"{len(found)} warnings of one kind"
+    where = f", all in {all_in}" if all_in else ""
+    lines = []
+    for alike in kinds.values():
+        named = {match.group() for sentence in alike if (match := CLASS_NAME.search(sentence))}
+        things = "classes" if len(named) == len(alike) else "warnings of one kind"
+        lines.append(f"{len(alike)} {things}{where}; the first: {alike[0]}" if alike[1:] else alike[0])
+    return lines

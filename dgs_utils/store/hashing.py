@@ -45,10 +45,8 @@ def hash_cache() -> Iterator[None]:
 def walk_files(folder: Path | str, only: Iterable[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
     """Yield relative name and status of every file in a folder and below, in no order.
 
-    Args:
-        folder: the folder.
-        only: where a folder has a subfolder of one of these names, its other subfolders do not count: ten classes of a
-            thousand are the same, whatever happens to the others.
+    Where a folder has a subfolder of a name in ``only``, its other subfolders do not count: ten classes of a thousand
+    are the same, whatever happens to the others.
     """
     yield from _walk(str(folder), "", frozenset(only), frozenset())
 
@@ -101,14 +99,10 @@ def _read_hash(path: str | Path) -> str:
 # ---- The user's own files and folders --------------------------------------------------------------------------------
 
 def content_id(value: str, only: Iterable[str] = ()) -> str:
-    """Return what identifies a parameter's value that may name a file or folder.
+    """Return what identifies a parameter's value: "sha256:…" in place of a path that exists, else the value itself.
 
-    Args:
-        value: a path, ``name:path``, ``path@name``, or any other text, such as the name of weights on the hub.
-        only: class folders that count, where not all do (see `walk_files`).
-
-    Returns:
-        "sha256:…" in place of a path that exists; the value itself where it names none.
+    It may be a path, ``name:path``, ``path@name``, or any other text, such as the name of weights on the hub; ``only``
+    are the class folders that count, where not all do (see `walk_files`).
     """
     if value in RESERVED_VALUES or value.startswith(HUB_DATASETS):
         return value

@@ -29,10 +29,7 @@ def damaged_files(folder: Path, entries: dict[str, int]) -> list[str]:
     """Return the files and records of a finished folder that are missing, or were changed and are not what they were.
 
     Files that were added do no harm. What was read and is as it was, such as a copied result, is not read again.
-
-    Args:
-        folder: the stage folder.
-        entries: the entries of its manifest, each with the number of its files.
+    ``entries`` are those of the manifest, each with the number of its files.
     """
     if not (touched := _touched(folder, entries)):
         return []

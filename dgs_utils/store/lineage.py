@@ -13,13 +13,8 @@ from dgs_utils.store.status import changed_inputs
 def check_input(folder: Path, what: str, stages: Sequence[str]) -> dict[str, Any]:
     """Return an input folder's manifest after checking that it exists, is of the right stage, whole and up to date.
 
-    Args:
-        folder: the folder.
-        what: the parameter that names it.
-        stages: the stages that write what is wanted.
-
     Raises:
-        ValueError: it is not; the sentence names the parameter, the folder and the remedy.
+        ValueError: it is not; the sentence names the parameter (``what``), the folder and the remedy.
     """
     if not folder.is_dir():
         raise ValueError(f"{what}: the folder {folder} does not exist; run the stage that writes it first, "

@@ -110,16 +110,13 @@ def _input_list(node: Node) -> list["Node | Path"]:
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
 
-def with_resolved_pool_size(params: StageParams, inputs: Mapping[str, Any], there: bool = False) -> StageParams:
+def with_resolved_pool_size(params: StageParams, inputs: Mapping[str, Any], as_on_disk: bool = False) -> StageParams:
     """Return parameters with the images a class of the pool they read, where a stage takes all of it.
 
-    Args:
-        params: the parameters.
-        inputs: nodes or folders by name.
-        there: whether a planned pool that is finished counts as it is on disk.
+    A planned pool that is finished counts as it is on disk where ``as_on_disk``.
     """
     pool = inputs.get("pool_scores") or inputs.get("pool")
-    size = pool_size(pool, there) if pool and "pool_images" in type(params).model_fields else 0
+    size = pool_size(pool, as_on_disk) if pool and "pool_images" in type(params).model_fields else 0
     return params.with_pool_size(size) if size else params
 
 
@@ -128,10 +125,10 @@ def prepare_params(folder: Path) -> dict[str, Any]:
     return read_manifest(folder)["params"] if (folder / MANIFEST).exists() else {}
 
 
-def pool_size(source: "Node | Path", there: bool = False) -> int:
+def pool_size(source: "Node | Path", as_on_disk: bool = False) -> int:
     """Return the images a class of a pool or of its scores, as planned or as on disk; 0 if it cannot grow."""
     if isinstance(source, Node):
-        return (there and source.count and len(_prefix_hashes(source.folder))) or source.count
+        return (as_on_disk and source.count and len(_prefix_hashes(source.folder))) or source.count
     return len(_prefix_hashes(source))
 
 
@@ -139,15 +136,10 @@ def check_listed_images(folder: Path, what: str, manifest: dict[str, Any]) -> st
     """Check that images which a finished folder lists, but does not hold, are still the same.
 
     A manifest may name any folder of this machine. So only those that an experiment or a notebook beside these results
-    has named are read.
-
-    Args:
-        folder: an input folder.
-        what: the parameter that names it.
-        manifest: its manifest.
+    has named are read. That they are missing is an error where they are read.
 
     Returns:
-        A sentence where they were not checked; else "". That they are missing is an error where they are read.
+        A sentence where they were not checked, which names the parameter (``what``); else "".
 
     Raises:
         ValueError: they are others.
@@ -206,4 +198,4 @@ def default_node(stage: str, overrides: dict[str, Any] | None = None) -> Node:
     for name, spec in params.inputs().items():
         node = default_node(spec.stage, spec.overrides)
         inputs[name] = [node] if isinstance(getattr(params, name), list) else node
-    return Node(with_resolved_pool_size(params, inputs, there=True), inputs)
+    return Node(with_resolved_pool_size(params, inputs, as_on_disk=True), inputs)

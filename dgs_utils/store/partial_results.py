@@ -72,13 +72,9 @@ def known_checksums(folder: Path) -> dict[str, set[str]]:
 
 
 def remove_corrupt(folder: Path, files: Iterable[Path], known: dict[str, set[str]], unknown: bool = True) -> None:
-    """Remove the files whose checksum is not a known one, each with one printed line.
+    """Remove those of a stage folder's files whose checksum is not a known one (`known_checksums`), each with a line.
 
-    Args:
-        folder: the stage folder.
-        files: the files, whether they exist or not.
-        known: what `known_checksums` returned.
-        unknown: whether files without a known checksum are removed, too; False where another process may be writing.
+    Files need not exist. Those without a known checksum stay if not ``unknown``, as another process may be writing.
     """
     for file in files:
         checksums = known.get(file.relative_to(folder).as_posix(), set())

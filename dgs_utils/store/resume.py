@@ -36,10 +36,7 @@ KEPT_FILES = {"notebook.ipynb", "log.txt", REQUEST, SHARDS}  # of the run that i
 def resume_or_reset(node: Node, sources: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Keep what a folder holds if it was made from the same inputs, else remove it; the caller has locked the folder.
 
-    Args:
-        node: what is to be made.
-        sources: the inputs as they are now: name, folder, key, content, and count where only the first so many images a
-            class are read.
+    ``sources`` are the inputs as they are now (`manifest.InputEntry`).
 
     Returns:
         The manifest where the folder is finished already from the same inputs, and stays as it is; None where there is

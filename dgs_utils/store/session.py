@@ -72,9 +72,10 @@ class Run:
     cached: dict[str, Any] | None = None
     count: int = 0  # images a class, or trainings, of a result that can grow
     chain: list[str] = field(default_factory=list)  # hashes of its beginnings (see `manifest.prefix_hashes`)
+    # `finish` does nothing until this returns True, as where several processes fill one folder.
+    is_complete: Callable[[], bool] = lambda: True
     _lock: FileLock | None = None
     _closed: bool = False
-    _complete: Callable[[], bool] = lambda: True
     _started: float = field(default_factory=time.time)
     _reported: float = 0.0
     _kinds: dict[str, list[str]] = field(default_factory=dict)  # warnings by kind
@@ -93,9 +94,7 @@ class Run:
     def warn(self, sentence: str, decides: bool = False) -> None:
         """Keep a warning for the manifest; print it, unless one of its kind was printed (see `grouped_warnings`).
 
-        Args:
-            sentence: the warning.
-            decides: whether it puts in question what is made from this result; then it follows a run's last line.
+        If it ``decides``, it puts in question what is made from this result, and follows a run's last line.
         """
         if sentence in self.warnings:
             return
@@ -108,12 +107,7 @@ class Run:
         self._kinds.setdefault(kind, []).append(sentence)
 
     def resolve_open(self, name: str, look: Callable[[], Any]) -> None:
-        """Resolve a parameter that is left open (0) from the images, once they are read; the key keeps the 0.
-
-        Args:
-            name: the parameter.
-            look: returns its value, and is only called where it is left open.
-        """
+        """Resolve a parameter that is left open (0) by ``look``, once images are read; the key keeps the 0."""
         if not getattr(self.params, name):
             self.params = self.params.model_copy(update={name: look()})
             print(f"{name}: {getattr(self.params, name)}, as the images have it")
@@ -138,10 +132,7 @@ class Run:
     def record_prefixes(self, count: int, indices: Iterable[int], lines: Iterable[str]) -> None:
         """Record what the first n images of each class hold, for every n up to ``count``.
 
-        Args:
-            count: images a class.
-            indices: of each image in its class.
-            lines: a line an image, with all that decides what is made from it.
+        Each image has its index in its class, and a line with all that decides what is made from it.
         """
         by_index = defaultdict[int, list[str]](list)
         for index, line in zip(indices, lines, strict=True):
@@ -154,10 +145,6 @@ class Run:
         from dgs_utils.runtime.table_io import read_table  # here, because pandas takes a while to import
 
         return read_table(self.folder / f"{name}.csv")
-
-    def finish_when(self, complete: Callable[[], bool]) -> None:
-        """Have `finish` do nothing until ``complete`` returns True, as where several processes fill one folder."""
-        self._complete = complete
 
     def finish(self) -> StageResult:
         """Finish the stage: hash what was written and write the manifest, last; return it, shown as a summary.
@@ -175,7 +162,7 @@ class Run:
                              f"opens the stage")
         if self._closed:
             self._lock_again()
-        if not self.cached and not self._complete():
+        if not self.cached and not self.is_complete():
             self._close()
             return self._result({})
         if not shard_of(self.params):
@@ -287,9 +274,7 @@ def finish_open_runs(name: str) -> list[StageResult]:
 def open_node(params: StageParams, alone: bool = True) -> Run:
     """Resolve and check the inputs of validated parameters and open the output folder (see `stage`).
 
-    Args:
-        params: the parameters.
-        alone: False for a process that works for another one, which has opened the folder.
+    ``alone`` is False for a process that works for another one, which has opened the folder.
     """
     own = getattr(params, "prepare", "")
     params = params.with_defaults(prepare_params(resolve_path(own)) if own else {})

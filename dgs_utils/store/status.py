@@ -167,11 +167,7 @@ def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
     """Return a line for each reason why finished results are not those that are asked for now.
 
     Results whose inputs hold another content now are made again by the next run; what was made from them follows where
-    they turn out different. Those that another version of their own code made are kept.
-
-    Args:
-        nodes: the plan.
-        statuses: each node's status, by key.
+    they turn out different. Those that another version of their own code made are kept. ``statuses`` are by key.
     """
     reasons: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
@@ -201,8 +197,7 @@ def count_by_stage(nodes: list[Node]) -> str:
 def changed_external_data(missing: list[Node]) -> list[str]:
     """Return a line for each file or folder of the user's that holds another content than when it was used last.
 
-    Args:
-        missing: the nodes that are to be run; their keys follow the content, so that earlier results stay beside them.
+    Keys of the ``missing`` nodes, which are to be run, follow the content, so that earlier results stay beside them.
     """
     wanted = {(node.stage, name, str(entry)): (node, entry) for node in missing if not node_manifest(node)
               for name, entry in node.external_files.items()}

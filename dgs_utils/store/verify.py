@@ -178,10 +178,6 @@ def repair(nodes: list[Node], report: VerifyReport) -> list[str]:
     Of a pool only the damaged images go. What was made from results before they were damaged stays: when that was is
     the file's change time, which no program can set. Records beside a manifest are written anew.
 
-    Args:
-        nodes: the plan, inputs first.
-        report: of its verification.
-
     Returns:
         A line for each folder.
     """

@@ -66,14 +66,9 @@ def write_array_jobs(folder: Path, file: str, changes: list[str], nodes: list[No
                      profile: str = "", jobs: int = 0) -> list[str]:
     """Write the scripts of all nodes that are not finished; return lines on what there is to submit, [] for nothing.
 
-    Args:
-        folder: where; scripts that an earlier call wrote are replaced.
-        file: the experiment file, and
-        changes: the changes to it by --set, which each task plans for itself.
-        nodes: the plan, or a part of it.
-        options: how nodes are run; with ``fail_fast`` a stage begins only when all before it have succeeded.
-        profile: whose resources the jobs ask for; "" for that of SLURM.
-        jobs: how many tasks of an array run at a time; 0 for any number.
+    Scripts that an earlier call wrote are replaced. Each task plans the file, with ``changes`` by --set, for itself.
+    With ``options.fail_fast`` a stage begins only when all before it have succeeded. Jobs ask for a profile's
+    resources; so many ``jobs`` of an array run at a time, 0 for any number.
 
     Raises:
         ValueError: the folder holds other files, the profile is missing, or the run cannot begin (see
@@ -92,19 +87,20 @@ def write_array_jobs(folder: Path, file: str, changes: list[str], nodes: list[No
     submit = SUBMIT_HEAD.format(limit=f"%{jobs}" if jobs else "", logs=logs,
                                 dependency="afterok" if options.fail_fast else "afterany")
     lines = []
+    of_node = {node.key: _name(group) for group, members in groups.items() for node in members}
     for group, members in groups.items():
-        name, sources = _name(group), {_name(before) for before in _needs(members, groups)}
+        name = _name(group)
+        sources = {of_node[source.key] for node in members for source in input_nodes(node) if source.key in of_node}
         script, keys = shlex.quote(str(folder / f"{name}.sh")), "".join(f"{node.key} {node.name}\n" for node in members)
         _write(folder / f"{name}.keys", keys)
         _write(folder / f"{name}.sh", TASK.format(
             options="".join(f"#SBATCH {word}\n" for word in asked[group]), folder=shlex.quote(str(Path.cwd())),
             keys=keys, command=node_command(file, changes, options)))
-        variable = _variable(name)
-        submit += f"\n{variable}=\n"
-        after = "".join(f"${_variable(source)}" for source in sorted(sources))
+        submit += f"\njobs_{name}=\n"
+        after = "".join(f"$jobs_{source}" for source in sorted(sources - {name}))
         for first in range(0, len(members), MAX_TASKS):
             tasks = f"1-{min(len(members) - first, MAX_TASKS)}"
-            submit += f'{variable}+=$(submit dgs_{name} {tasks} "{after}" {script} {first} "$@")\n'
+            submit += f'jobs_{name}+=$(submit dgs_{name} {tasks} "{after}" {script} {first} "$@")\n'
         lines.append(f"{name}: {len(members)} tasks")
     _write(folder / SUBMIT, submit)
     return [*lines, f"To submit them: bash {shlex.quote(display_path(folder / SUBMIT))}"]
@@ -122,19 +118,9 @@ def _groups(nodes: list[Node]) -> dict[Group, list[Node]]:
     return groups  # inputs come before their readers, so each group after those that it needs
 
 
-def _needs(members: list[Node], groups: dict[Group, list[Node]]) -> set[Group]:
-    """Return the groups that some nodes wait for."""
-    sources = {source.key for node in members for source in input_nodes(node)}
-    return {group for group, nodes in groups.items() if any(node.key in sources for node in nodes)}
-
-
 def _name(group: Group) -> str:
     stage, rank = group
     return f"{stage}_{rank + 1}" if rank else stage
-
-
-def _variable(name: str) -> str:
-    return f"jobs_{name}"
 
 
 def _asked(members: list[Node], resources: dict) -> list[str]:

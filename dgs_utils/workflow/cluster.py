@@ -41,16 +41,10 @@ PRIVATE_FOLDERS = {"XDG_CACHE_HOME": "cache", "TMPDIR": "tmp"}  # environment va
 
 def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display: Display, options: Options,
                        profile: str, jobs: int = 0) -> list[Report]:
-    """Run all nodes that are not finished as jobs.
+    """Run all nodes that are not finished as jobs, each of which plans the file with ``changes`` by --set for itself.
 
-    Args:
-        file: the experiment file, and
-        changes: the changes to it by --set: each job plans for itself and must find the same nodes.
-        nodes: the plan, or a part of it.
-        display: shows progress.
-        options: how nodes are run.
-        profile: a profile of this package, or the path of a folder with Snakemake's ``config.yaml``.
-        jobs: how many at a time; 0 = as the profile says.
+    A profile is one of this package, or the path of a folder with Snakemake's ``config.yaml``; it says how many jobs
+    run at a time, unless ``jobs`` does.
 
     Raises:
         ValueError: Snakemake or the profile is missing, or the run cannot begin (see `scheduler.run_plan`).
@@ -195,7 +189,11 @@ def _call(arguments: list[str], folder: Path, left: list[Node], display: Display
             while process.poll() is None:
                 check_interrupt()
                 if time.monotonic() >= due:
-                    display.note(_progress_line(left, folder), again_after=WAIT_INTERVAL_S)
+                    counts = Counter[str](map(node_status, left))
+                    numbers = ", ".join(f"{counts[status]} {status}" for status in ("done", "running", "failed")
+                                        if counts[status])
+                    display.note(f"Of {len(left)} jobs {numbers or 'none has begun'}; Snakemake's log is "
+                                 f"{display_path(folder)}/snakemake.log", again_after=WAIT_INTERVAL_S)
                     due = time.monotonic() + FOLDERS_POLL_S
                     if fail_fast and any(_failed_at(node) not in (0, earlier[node.key]) for node in left):
                         display.note(FIRST_FAILURE)
@@ -215,21 +213,9 @@ def _failed_at(node: Node) -> int:
         return 0
 
 
-def _progress_line(left: list[Node], folder: Path) -> str:
-    """Return how many nodes are done, whichever machines run them."""
-    counts = Counter[str](map(node_status, left))
-    numbers = ", ".join(f"{counts[status]} {status}" for status in ("done", "running", "failed") if counts[status])
-    return f"Of {len(left)} jobs {numbers or 'none has begun'}; Snakemake's log is {display_path(folder)}/snakemake.log"
-
-
 def _report(node: Node, reports: dict[str, Report], written: bool, folder: Path) -> Report:
-    """Return what became of a node, from its folder, after its inputs' reports.
-
-    Args:
-        node: the node.
-        reports: of the nodes before it, by key.
-        written: whether it has another manifest than before.
-        folder: of Snakemake's files.
+    """Return what became of a node, from its folder and Snakemake's, after the reports of the nodes before it, by key;
+    ``written`` says whether it has another manifest than before.
     """
     if report := finished_report(node):
         return Report(node, "done", (node_manifest(node) or {"seconds": 0.0})["seconds"]) if written else report

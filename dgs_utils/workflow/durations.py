@@ -53,14 +53,8 @@ def _group(result: Mapping[str, Any], inputs: Iterable[tuple[Mapping[str, Any] |
 
 
 def expected_seconds(left: Counter[str], seconds: Mapping[str, list[float]]) -> tuple[float, bool]:
-    """Return how long runs will take.
-
-    Args:
-        left: the number of runs by `duration_group`.
-        seconds: from `seconds_by_group`.
-
-    Returns:
-        Seconds of the groups that have run before, and whether these are all.
+    """Return the seconds of those numbers of runs, by `duration_group`, that have run before (`seconds_by_group`), and
+    whether these are all.
     """
     groups = [group for group, count in left.items() if count > 0]
     known = [group for group in groups if seconds.get(group)]

@@ -227,18 +227,15 @@ def _apply_override(change: str, experiment: Experiment) -> None:
         raise ValueError(f"--set {change} {error}") from None
     content = _parameter(stage, name, content, Path.cwd())
     lists = isinstance(content, list) and bool(content) and all(isinstance(item, list) for item in content)
-    if swept or lists or (isinstance(content, list) and not _takes_list(stage, name)):
+    kind = STAGES[stage].model_fields[name].annotation
+    takes_list = any(get_origin(alternative) is list for alternative in (kind, *get_args(kind)))
+    if swept or lists or (isinstance(content, list) and not takes_list):
         for grid in experiment.grids:
             grid[stage, name] = _options((stage, name), content)
     else:
         for grid in experiment.grids:
             grid.pop((stage, name), None)
         experiment.sections.setdefault(stage, {})[name] = content
-
-
-def _takes_list(stage: str, name: str) -> bool:
-    kind = STAGES[stage].model_fields[name].annotation
-    return any(get_origin(alternative) is list for alternative in (kind, *get_args(kind)))
 
 
 def _comma_list(stage: str, name: str, text: str) -> list | None:

@@ -32,12 +32,7 @@ KIT = "dgs_utils"
 
 
 class ForkServer:
-    """The process, seen from its runner.
-
-    Args:
-        folder: a folder that the process removes when its runner has ended, however that happened.
-        environment: what differs from the runner's environment while libraries are loaded.
-    """
+    """The process, seen from its runner; it removes the folder when its runner has ended, however that happened."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]):
         self._lock = threading.Lock()
@@ -50,14 +45,7 @@ class ForkServer:
 
     def fork(self, arguments: list[str], folder: str, environment: dict[str, str],
              imports: str = "") -> "ForkedKernel | None":
-        """Return a new kernel; None where the process cannot fork one now.
-
-        Args:
-            arguments: the kernel's arguments.
-            folder: its working folder.
-            environment: its environment.
-            imports: program that loads what its notebook will (see `imports_of_notebook`).
-        """
+        """Return a new kernel with libraries of `imports_of_notebook`; None where the process cannot fork one now."""
         request = {"arguments": arguments, "folder": folder, "environment": environment, "imports": imports,
                    "code": latest_mtime()}
         with self._lock:
@@ -88,11 +76,7 @@ class ForkServer:
 
 
 class ForkedKernel:
-    """A kernel, with what jupyter_client asks of a `subprocess.Popen`; without its exit status.
-
-    Args:
-        pid: its process id.
-    """
+    """A kernel, with what jupyter_client asks of a `subprocess.Popen`; without its exit status."""
 
     stdin = stdout = stderr = None
 

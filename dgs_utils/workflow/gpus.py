@@ -39,14 +39,9 @@ def leased_gpus(params: StageParams, per_gpu: int = 1, lock_dir: Path | None = N
 
     A stage gets one, or as many as its parameter ``processes`` says, if there are so many at all. It gets none where
     it runs no network, on a machine without GPUs, and inside a cluster's job that has one GPU.
-    The notebooks of a job that has several, by ``CUDA_VISIBLE_DEVICES``, spread over these.
-
-    Args:
-        params: the stage's parameters.
-        per_gpu: how many notebooks may share a GPU, 1 or more.
-        lock_dir: folder of the lock files; the machine's temporary folder by default, since GPUs belong to a machine.
-        on_wait: called with what is waited for, and since when, if there is no free GPU; with "" when the wait is over.
-        stopping: ends the wait when it is set.
+    The notebooks of a job that has several, by ``CUDA_VISIBLE_DEVICES``, spread over these. Lock files are in the
+    machine's temporary folder, since GPUs belong to a machine. If there is no free GPU, ``on_wait`` is called with what
+    is waited for, and since when, and with "" when the wait is over, which ``stopping`` ends, too.
 
     Yields:
         The GPUs' names; [] where none is leased, or the wait was ended.
@@ -79,10 +74,7 @@ def gpu_lock_folder(job: str = "") -> Path:
     """Return this user's folder for locks of this machine's GPUs.
 
     It is in the temporary folder or, where another user has an entry of its name there, in the user's cache.
-    Jobs on one machine may call different GPUs by the same number, so each has locks of its own.
-
-    Args:
-        job: the cluster's job that this process belongs to, if any.
+    Jobs of a cluster on one machine may call different GPUs by the same number, so each has locks of its own.
     """
     name = f"dgs-gpus-{os.getuid()}{'-' if job else ''}{job}"
     folder = Path(tempfile.gettempdir()) / name

@@ -26,10 +26,7 @@ MAX_SOCKET_DIR_BYTES = 107 - len("/k99999-ipc-5")  # of the path of a folder wit
 
 
 class KernelPool:
-    """The kernels of a run.
-
-    Args:
-        environment: what differs in all kernels from the environment of this process.
+    """The kernels of a run, with what differs in all of them from the environment of this process.
 
     Attributes:
         folder: of the kernels' sockets.
@@ -61,10 +58,8 @@ class KernelPool:
                       on_wait: Callable[[str], None] = lambda activity: None) -> type:
         """Return the kernel manager of one notebook, for nbclient.
 
-        Args:
-            imports: program that loads what the notebook will (see `forkserver.imports_of_notebook`).
-            environment: what differs in this kernel from the environment of the others.
-            on_wait: called with what is waited for while the kernel starts.
+        Its kernel loads what `forkserver.imports_of_notebook` lists, and has an environment that differs so far;
+        ``on_wait`` is called with what is waited for while it starts.
         """
         from dgs_utils.workflow.provisioner import BatchKernelManager, python_kernel  # takes a while to import
 

@@ -185,14 +185,8 @@ def execute(node: Node, progress: NodeProgress, kernels: KernelPool, environment
     """Execute a node's notebook; return "" or what went wrong, in one line.
 
     The executed notebook stays in the node's folder as ``notebook.ipynb``, what it printed in ``log.txt``; those of a
-    shard of a pool in a subfolder.
-
-    Args:
-        node: the node, whose folder exists and whose inputs are finished.
-        progress: takes what it does.
-        kernels: starts the notebook's kernel.
-        environment: what differs in this kernel from the environment of the others.
-        limit: minutes that one cell may take; 0 = any.
+    shard of a pool in a subfolder. The environment is what differs in this kernel from the others; ``limit`` are the
+    minutes that one cell may take, 0 for any.
     """
     papermill = load_papermill()
 

@@ -25,12 +25,7 @@ from dgs_utils.workflow.notebook import format_failure
 
 
 def overview(nodes: list[Node], disk: bool = False) -> list[str]:
-    """Return the table of a plan, and a line for each failed, damaged, incomplete or stale result.
-
-    Args:
-        nodes: the plan.
-        disk: whether the table has the size of each stage's results.
-    """
+    """Return the table of a plan, with sizes on ``disk``, and a line for each failed, damaged or stale result."""
     statuses: dict[str, str] = {node.key: node_status(node) for node in nodes}
     stages: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:

@@ -24,11 +24,7 @@ from dgs_utils.store.paths import HUB_DATASETS, resolve_path
 
 
 def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | None = None) -> None:
-    """Check that the nodes of a plan can run.
-
-    Args:
-        nodes: the plan.
-        on_missing_weights: takes the sentence about missing weights; None raises it.
+    """Check that the nodes of a plan can run; ``on_missing_weights`` is of `planner.plan`.
 
     Raises:
         ValueError: they cannot; the sentence names the parameter and the remedy.
@@ -42,13 +38,18 @@ def check_plan(nodes: list[Node], on_missing_weights: Callable[[str], None] | No
             params.check_model()
         elif isinstance(params, EvaluateParams):
             _check_library(params.network, params.image_size)
-            _check_tracker(params.tracker)
+            if params.tracker:
+                from dgs_utils.results.tracking import check_tracker  # here, because pandas takes a while to import
+
+                check_tracker(params.tracker)
         elif isinstance(params, PoolParams):
             _check_criteria(params, _params_of(node.inputs.get("fine_tune")))
         elif isinstance(params, TransformParams | SampleParams):
             _check_pool_size(node, params)
         if isinstance(params, DifficultyParams) and params.temperature == "fit" and not params.published_scores:
-            _check_held_out(_params_of(node.inputs["prepare"]))
+            prepare = _params_of(node.inputs["prepare"])
+            if isinstance(prepare, PrepareParams) and prepare.trains_classifier and not prepare.folds:
+                raise ValueError(NOTHING_HELD_OUT)
         if isinstance(params, SampleParams):
             _check_dynamics(params, _params_of(node.inputs["prepare"]))
     _check_scorers([node.params for node in nodes])
@@ -85,13 +86,6 @@ def _check_library(network: str, image_size: int) -> None:
         library_networks.library_name(network)
         if image_size:
             library_networks.check_library_network(network, image_size)
-
-
-def _check_tracker(name: str) -> None:
-    if name:
-        from dgs_utils.results.tracking import check_tracker  # here, because pandas takes a while to import
-
-        check_tracker(name)
 
 
 def _check_originals(params: PrepareParams) -> None:
@@ -132,12 +126,6 @@ def _check_scorers(plan: list[StageParams]) -> None:
     if "mean_rank" in scores and not all(params.scorers for params in plan if isinstance(params, DifficultyParams)):
         raise ValueError("sample.score is mean_rank, and one scorer alone scores the images; name more in "
                          "difficulty.scorers, or choose another sample.score")
-
-
-def _check_held_out(prepare: Any) -> None:
-    """Check that a temperature can be fitted to images that the scorer was not trained on."""
-    if isinstance(prepare, PrepareParams) and prepare.trains_classifier and not prepare.folds:
-        raise ValueError(NOTHING_HELD_OUT)
 
 
 def _check_pool_size(node: Node, params: TransformParams | SampleParams) -> None:

@@ -25,9 +25,7 @@ _UP_TO = {stage: frozenset(ORDER[: index + 1]) for index, stage in enumerate(ORD
 def plan(experiment: Experiment, on_missing_weights: Callable[[str], None] | None = None) -> list[Node]:
     """Return all nodes of an experiment (see `expand`), after checking that they can run.
 
-    Args:
-        experiment: the experiment.
-        on_missing_weights: takes the sentence about missing weights, where the plan is only shown; None raises it.
+    ``on_missing_weights`` takes the sentence about missing weights, where the plan is only shown.
 
     Raises:
         ValueError: parameters of several stages that do not go together, or images that are not on disk.
@@ -66,8 +64,10 @@ class _Planner:
 
     def node(self, stage: str, point: Point, overrides: dict[str, Any] | None = None) -> Node:
         """Return a stage's node at a grid point; its inputs are planned before it."""
-        if stage == "05_sample" and is_condensed(self.experiment.values(stage, point)):
-            stage, overrides = "08_condense", self._condensed(point)
+        if stage == "05_sample" and is_condensed(values := self.experiment.values(stage, point)):
+            values = {"ipc": SampleParams.model_fields["ipc"].default} | values
+            stage, overrides = "08_condense", {name: values[name] for name in ("method", "ipc", "seed")
+                                               if name in values}
         upstream = [item for item in point.items() if item[0][0] in _UP_TO[stage]]
         request = repr((stage, overrides, upstream))
         if request not in self.nodes_by_request:
@@ -124,7 +124,8 @@ class _Planner:
             stage, count = Counter(node.stage for node in self.nodes.values()).most_common(1)[0]
             raise ValueError(f"the grid asks for more than {MAX_NODES:,} notebooks, {count:,} of them {stage}; shorten "
                              f"an axis of {stage[3:]} or of a stage before it")
-        if not _is_same(known, node):
+        if known is not node and (known.input_keys != node.input_keys or (known.params != node.params
+                                  and (known.stage, known.fingerprint) != (node.stage, node.fingerprint))):
             raise ValueError(f"two different results of {node.stage} have the key {node.key}: {known.fingerprint} and "
                              f"{node.fingerprint}; change a parameter of one of them, such as its seed")
         if node.count > known.count:
@@ -137,19 +138,8 @@ class _Planner:
                             self.experiment.values("02_pool", point).get("generator")}
         return {"title": self.experiment.name} if own else {}
 
-    def _condensed(self, point: Point) -> dict[str, Any]:
-        """Return what the ``sample`` section of a point sets of stage 08: method, IPC, and a seed where it has one."""
-        values = {"ipc": SampleParams.model_fields["ipc"].default} | self.experiment.values("05_sample", point)
-        return {name: values[name] for name in ("method", "ipc", "seed") if name in values}
-
 
 def _input_folders(params: StageParams, name: str) -> Any:
     """Return the input folder, or folders, that a parameter names; "" or [] where the plan makes them."""
     value = getattr(params, name)
     return [resolve_path(folder) for folder in value] if isinstance(value, list) else value and resolve_path(value)
-
-
-def _is_same(one: Node, other: Node) -> bool:
-    """Return whether two nodes are one result; where not all parameters are equal, fingerprints are compared."""
-    return one is other or (one.input_keys == other.input_keys and (
-        one.params == other.params or (one.stage, one.fingerprint) == (other.stage, other.fingerprint)))

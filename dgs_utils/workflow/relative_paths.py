@@ -22,14 +22,7 @@ def resolve_file(text: str) -> Path:
 
 
 def resolve_parameter(stage: str, name: str, value: Any, folder: Path) -> Any:
-    """Return a parameter's value in which relative paths are resolved; values of other parameters stay as they are.
-
-    Args:
-        stage: stage name.
-        name: parameter.
-        value: its value, or a list of values.
-        folder: the folder that relative paths start from.
-    """
+    """Return a parameter's value, or list of values, with paths resolved that are relative to a folder."""
     if isinstance(value, list):
         return [resolve_parameter(stage, name, item, folder) for item in value]
     paths = {*STAGES[stage].fields_tagged("folder"), *STAGES[stage].fields_tagged("external")}
@@ -47,12 +40,8 @@ def resolve_parameter(stage: str, name: str, value: Any, folder: Path) -> Any:
 
 
 def _resolve(text: str, folder: Path, must_be_path: bool) -> str:
-    """Return a path that was written in a folder so that `resolve_path` finds it.
-
-    Args:
-        text: the path.
-        folder: where it was written.
-        must_be_path: whether it cannot be a name; then an error about a missing file names the path in the folder.
+    """Return a path that was written in a folder so that `resolve_path` finds it; where it cannot be a name
+    (``must_be_path``), an error about a missing file names the path in the folder.
     """
     written = Path(os.path.expanduser(text))  # of an unknown user, it stays as it is
     if written.is_absolute() or written.parts[:1] == ("outputs",):

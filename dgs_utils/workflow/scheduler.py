@@ -34,13 +34,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPT
     """Run all nodes that are not finished, earlier ones of the plan first.
 
     A failure stops only what depends on it, or with ``options.fail_fast`` all others, too. A node that another process
-    is running is left to it; the others go on.
-
-    Args:
-        nodes: inputs before what needs them; inputs that are not among them must be finished.
-        display: shows progress.
-        options: how nodes are run.
-        jobs: how many notebooks run at a time.
+    is running is left to it; the others go on. So many ``jobs`` run at a time, inputs before what needs them.
 
     Raises:
         ValueError: an input outside ``nodes`` is not finished.
@@ -65,7 +59,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPT
                         running[threads.submit(run_node, node, display, kernels, options)] = node
                 for future in wait(running, NODE_POLL_S, FIRST_COMPLETED).done:
                     queue.settle(running.pop(future), future.result(), display)
-                if options.fail_fast and queue.has_failed():
+                if options.fail_fast and any(report.outcome == "failed" for report in queue.reports.values()):
                     display.note(FIRST_FAILURE)
                     break
                 if not running and queue.is_waiting():
@@ -78,12 +72,7 @@ def run_plan(nodes: list[Node], display: Display, options: Options = DEFAULT_OPT
 
 
 class NodeQueue:
-    """Which nodes of a plan can begin.
-
-    Args:
-        nodes: the plan, inputs first.
-        reports: what became of nodes; of those that are settled already at the beginning.
-    """
+    """Which nodes of a plan, inputs first, can begin, after the reports of those that are settled already."""
 
     def __init__(self, nodes: list[Node], reports: dict[str, Report]):
         self.nodes, self.reports = nodes, reports
@@ -127,10 +116,6 @@ class NodeQueue:
         self.reports[node.key] = report
         self._order.done(node.key)
         display.drop(node)
-
-    def has_failed(self) -> bool:
-        """Return whether a node has failed."""
-        return any(report.outcome == "failed" for report in self.reports.values())
 
     def _planned_inputs(self, node: Node) -> list[Node]:
         return [source for source in input_nodes(node) if source.key in self._positions]

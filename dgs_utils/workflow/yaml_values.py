@@ -60,11 +60,8 @@ class _Loader(yaml.BaseLoader):
 
 
 def load(text: str, whole: bool = False) -> Any:
-    """Return the content of a YAML text: dictionaries, lists and text.
-
-    Args:
-        text: the text.
-        whole: as behind --set: no part of it may be a comment, or the sign of a longer text.
+    """Return the content of a YAML text: dictionaries, lists and text. If it is to be read ``whole``, as behind --set,
+    no part of it may be a comment, or the sign of a longer text.
 
     Raises:
         ValueError: it is no YAML, exceeds a bound, or is not read whole; the sentence goes on after the text's name.
@@ -102,13 +99,7 @@ def comma_list(text: str) -> list[Any] | None:
 
 
 def convert(value: Any, stage: str, name: str) -> Any:
-    """Return a value of `load` as what a parameter takes; one that it does not take is refused elsewhere.
-
-    Args:
-        value: the value.
-        stage: stage name.
-        name: of the parameter; an unknown one is refused elsewhere.
-    """
+    """Return a value of `load` as what a parameter takes; wrong values and parameters are refused elsewhere."""
     if isinstance(value, dict):
         return {key: convert(inner, stage, name) for key, inner in value.items()}
     if isinstance(value, list):

@@ -206,15 +206,15 @@ KILLED = """
 import os, signal, sys
 from small_world import open_stage
 from dgs_utils import prepare
-from dgs_utils.store.checkpoint import Checkpointer
+from dgs_utils.store import checkpoint
 from dgs_utils.images.prepare_dataset import index_originals
 from dgs_utils.prepare import difficulty_classifier
-class Killed(Checkpointer):
+class Killed(checkpoint.Checkpointer):
     def save(self, state):
         if state["epochs_done"] == 6:  # its snapshot is there, its state is not
             os.kill(os.getpid(), signal.SIGKILL)
         super().save(state)
-prepare.Checkpointer = lambda file: Killed(file, every=0)
+prepare.Checkpointer, checkpoint.INTERVAL_S = Killed, 0
 run = open_stage("00_prepare", dataset="folder", root=sys.argv[1], val_per_class=6, base_model="none",
                  classifier_size=8, classifier_epochs=EPOCHS, output=sys.argv[2], dynamics=True)
 index_originals(run.params, run.folder)
