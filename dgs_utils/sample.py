@@ -19,13 +19,7 @@ from dgs_utils.params import PoolParams
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import natural_key, read_table
 from dgs_utils.selection.budgets import class_budgets
-from dgs_utils.selection.candidate_rows import (  # noqa: F401  (two of them are notebook 05's)
-    Source,
-    choices_by_rule,
-    report,
-    select_rows,
-    shown_columns,
-)
+from dgs_utils.selection.candidate_rows import Source, choices_by_rule, report, select_rows, shown_columns  # noqa: F401  (two of them are notebook 05's)
 from dgs_utils.selection.rule_registry import RULE_FUNCTIONS
 from dgs_utils.selection.score_tables import (
     check_names,

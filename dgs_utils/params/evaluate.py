@@ -5,15 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dgs_utils.params.base import (
-    EXECUTION_ONLY,
-    EXTENDABLE,
-    Count,
-    Folder,
-    Input,
-    Precision,
-    StageParams,
-)
+from dgs_utils.params.base import EXECUTION_ONLY, EXTENDABLE, Count, Folder, Input, Precision, StageParams
 from dgs_utils.params.dataset_defaults import image_defaults, is_quickstart
 from dgs_utils.params.prepare import classifier_only
 from dgs_utils.params.types import (

@@ -5,16 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dgs_utils.params.base import (
-    EXECUTION_ONLY,
-    Count,
-    Folder,
-    Input,
-    OpenNumber,
-    Positive,
-    Precision,
-    StageParams,
-)
+from dgs_utils.params.base import EXECUTION_ONLY, Count, Folder, Input, OpenNumber, Positive, Precision, StageParams
 from dgs_utils.params.dataset_defaults import is_quickstart
 
 

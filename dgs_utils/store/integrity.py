@@ -13,14 +13,7 @@ from stat import S_ISDIR
 from typing import Any
 
 from dgs_utils.store.hashing import hash_entry, walk_files
-from dgs_utils.store.manifest import (
-    CHECKSUMS,
-    MANIFEST,
-    RUN_INPUTS,
-    damaged_records,
-    read_checksums,
-    read_manifest,
-)
+from dgs_utils.store.manifest import CHECKSUMS, MANIFEST, RUN_INPUTS, damaged_records, read_checksums, read_manifest
 
 RECORDS = (CHECKSUMS, RUN_INPUTS, MANIFEST)  # in the order in which they are written
 

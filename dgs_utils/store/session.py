@@ -35,13 +35,7 @@ from dgs_utils.store.manifest import (
     prefix_hashes,
     read_run_inputs,
 )
-from dgs_utils.store.node import (
-    Node,
-    check_listed_images,
-    input_key,
-    prepare_params,
-    with_resolved_pool_size,
-)
+from dgs_utils.store.node import Node, check_listed_images, input_key, prepare_params, with_resolved_pool_size
 from dgs_utils.store.on_demand import default_folder, default_folders
 from dgs_utils.store.paths import outputs_root, resolve_path
 from dgs_utils.store.provenance import device_name, git_commit, peak_memory, versions

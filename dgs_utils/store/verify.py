@@ -17,14 +17,7 @@ from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.units import format_size
 from dgs_utils.store.integrity import RECORDS, checksums_of, damaged_files, hash_or_none
 from dgs_utils.store.lock import LOCK, LOCK_INFO, emptying_lock, runner_lock, shard_of
-from dgs_utils.store.manifest import (
-    CHECKSUMS,
-    MANIFEST,
-    RUN_INPUTS,
-    damaged_records,
-    read_manifest,
-    restore_records,
-)
+from dgs_utils.store.manifest import CHECKSUMS, MANIFEST, RUN_INPUTS, damaged_records, read_manifest, restore_records
 from dgs_utils.store.node import Node, downstream, input_nodes
 from dgs_utils.store.paths import display_path
 from dgs_utils.store.resume import empty, remove_damaged

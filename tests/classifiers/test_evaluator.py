@@ -17,12 +17,7 @@ from waits import HANG
 from dgs_utils.classifiers.evaluator import Evaluator
 from dgs_utils.classifiers.networks import NETWORKS, build_network, smallest_size
 from dgs_utils.classifiers.protocols import IDC, NO_AUGMENTATION, RDED
-from dgs_utils.classifiers.training import (
-    COMPILE_FROM_PIXELS,
-    Recipe,
-    should_compile_steps,
-    train_classifier,
-)
+from dgs_utils.classifiers.training import COMPILE_FROM_PIXELS, Recipe, should_compile_steps, train_classifier
 from dgs_utils.runtime import compiling
 from dgs_utils.runtime.compiling import compile_unavailable_reason
 from dgs_utils.runtime.seeds import torch_seeded

@@ -6,12 +6,7 @@ import pytest
 from result_rows import BASE, runs
 
 from dgs_utils.params import paper, validate
-from dgs_utils.results.protocol_labels import (
-    describe_generation,
-    is_comparable,
-    protocol_label,
-    scorer_name,
-)
+from dgs_utils.results.protocol_labels import describe_generation, is_comparable, protocol_label, scorer_name
 from dgs_utils.results.summaries import summarise
 from dgs_utils.workflow.experiment import read_experiment
 from dgs_utils.workflow.planner import expand

@@ -4,9 +4,7 @@ import pandas as pd
 import pytest
 from result_rows import BASE, rows, runs
 
-from dgs_utils.results.result_tables import (
-    layout_table,
-)
+from dgs_utils.results.result_tables import layout_table
 from dgs_utils.results.rows import COLUMN_DEFAULTS, condition_names, main_series, read_results, series_names
 from dgs_utils.results.summaries import summarise
 from dgs_utils.store.atomic import write_csv
