@@ -120,13 +120,8 @@ def _timm_heads(network: nn.Module) -> list[str]:
 def input_error(network: nn.Module, shape: Sequence[int], batch: int = 1, outputs: int = 0) -> str:
     """Return why a network cannot take images of a shape (channels, height, width), or "" if it can.
 
-    Only shapes are computed, on PyTorch's meta device.
-
-    Args:
-        network: in the mode, of training or evaluation, that is asked about.
-        shape: of an image.
-        batch: how many there are.
-        outputs: logits that it must return for each; 0 for anything.
+    Only shapes are computed, on PyTorch's meta device, in the network's mode of training or evaluation. It must return
+    so many ``outputs`` for each image, or 0 for anything.
     """
     state = {name: torch.empty_like(value, device="meta") for name, value in
              [*network.named_parameters(), *network.named_buffers()]}

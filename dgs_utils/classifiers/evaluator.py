@@ -17,15 +17,7 @@ class Evaluator:
     """Trains a network on a set and tests it on another, once a seed.
 
     Each training resets the network's weights in place, so that its compiled steps and CUDA graphs serve all of them.
-
-    Args:
-        network: a name that `networks.build_network` takes.
-        train, test: images on the device to train on.
-        recipe: see `recipes.Recipe`.
-        classes: outputs.
-        norm: "instance" or "batch".
-        teacher: for protocols with soft labels; or the stored labels of one.
-        warn: see `training.train_classifier`.
+    Images are on the device to train on; the others are as in `networks.build_network` and `training.train_classifier`.
     """
 
     def __init__(self, network: str, train: ImageTensors, test: ImageTensors, recipe: Recipe, classes: int,
@@ -37,12 +29,8 @@ class Evaluator:
             self.network = build_network(*self.network_args).to(train.images.device)
 
     def train(self, seed: int, progress: Callable = no_progress, checkpointer: Checkpointer | None = None) -> Outcome:
-        """Train once; torch's global random state stays as it is.
-
-        Args:
-            seed: names the initial weights and every draw.
-            progress: wraps the epochs.
-            checkpointer: saves the state of the training, and has the state to resume from, if any.
+        """Train once, by `training.train_classifier`; the seed names the initial weights, too. torch's global random
+        state stays as it is.
         """
         with torch_seeded("evaluate", "weights", seed):
             fresh = build_network(*self.network_args)

@@ -36,17 +36,10 @@ def _own(run: Run) -> Path:
 
 def open_soft_labels(run: Run, train: ImageSet, tensors: ImageTensors, recipe: Recipe,
                      made_by: Mapping[str, Any]) -> SoftLabels | None:
-    """Return the stored soft labels that a run asks for: those of the set, or else made and kept in its folder.
+    """Return the stored soft labels that a run of stage 06 asks for, or None for none.
 
-    Args:
-        run: of stage 06.
-        train: the set.
-        tensors: its images.
-        recipe: of the trainings.
-        made_by: teacher and teacher_top1 of rows, for labels that are made here.
-
-    Returns:
-        The labels; None where none are to be stored.
+    They are those of the set ``train``, or else made and kept in the run's folder, with teacher and teacher_top1 of
+    rows (``made_by``).
 
     Raises:
         ValueError: they are of another set or of other trainings, or there is no teacher to ask.

@@ -88,12 +88,8 @@ def best_outputs(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray) -> 
 
     The best assignment of outputs to classes by `separation` is searched on each half of the images, and a class moves
     where both halves agree. The move counts if its outputs separate the classes that moved better by `GAIN`, and
-    recognise more of their images, so that a class that a scorer confuses with another stays where it is.
-
-    Args:
-        outputs: logits (N, outputs).
-        labels: int (N,).
-        index: the given output of each label, int (labels,).
+    recognise more of their images, so that a class that a scorer confuses with another stays where it is. ``outputs``
+    are logits (N, outputs), ``index`` the given output of each label.
     """
     scores, classes = log_softmax(outputs.astype(np.float64), axis=1), len(index)
     if len(np.unique(labels)) < classes:
@@ -199,11 +195,8 @@ def _list_classes(names: list[str]) -> str:
 
 
 def other_preparations(scorer: Classifier, pixels: Tensor) -> dict[str, Tensor]:
-    """Return prepared images as the scorer would see them by other normalisations, and with red and blue exchanged.
-
-    Args:
-        scorer: with three channels; else there are no other ways.
-        pixels: uint8 (N, 3, crop, crop).
+    """Return images, uint8 (N, 3, crop, crop), as the scorer would see them by other normalisations, and with red and
+    blue exchanged; {} if it has not three channels.
     """
     if len(scorer.config.transform.mean) != 3:
         return {}
@@ -219,12 +212,8 @@ def better_preparation(outputs: np.ndarray, others: dict[str, np.ndarray], label
                          scorer: str = "the scorer") -> list[str]:
     """Return the sentence on a preprocessing by which a scorer recognises more originals, beyond doubt and guessing.
 
-    Args:
-        outputs: logits (N, outputs), as it prepares images.
-        others: logits by the name of another way.
-        labels: int (N,).
-        index: the output of each label, int (labels,).
-        scorer: its title.
+    ``outputs`` are its logits (N, outputs), ``others`` those by the name of another way; ``index`` is the output of
+    each label.
     """
     before = outputs[:, index].argmax(axis=1) == labels
     best = {name: logits[:, index].argmax(axis=1) for name, logits in others.items()}

@@ -123,17 +123,9 @@ def draws_of(recipe: Recipe, train: ImageTensors) -> dict[str, Any]:
 @torch.no_grad()
 def make_soft_labels(kind: SoftLabelKind, train: ImageTensors, names: list[str], recipe: Recipe, teacher: Teacher,
                      seed: int = 0, progress: Callable = no_progress, stage: str = "evaluate") -> SoftLabels:
-    """Ask a teacher for the soft labels of a set.
+    """Ask a teacher, which returns logits, for the soft labels of a set on its device.
 
-    Args:
-        kind: "image" or "crop".
-        train: the images, on the teacher's device.
-        names: of their files.
-        recipe: of the trainings.
-        teacher: returns logits.
-        seed: of the crops.
-        progress: wraps the epochs.
-        stage: that trains; it begins the names of the draws.
+    ``names`` are those of the images' files; seed and stage begin the names of the crops' draws.
     """
     epochs, augmentation = (recipe.epochs, recipe.augmentation) if kind == "crop" else (1, NO_AUGMENTATION)
     parts: list[Tensor] = []

@@ -174,14 +174,8 @@ def calibration(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compare_difficulties(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
-    """Compare the difficulties that the scored images have, in pairs (see `agreement.agreement`).
-
-    Args:
-        run: the stage.
-        scores: what `score_source` returned.
-
-    Returns:
-        One row a pair; none, with a printed sentence, where there is one difficulty alone.
+    """Compare the difficulties that the scored images have, in pairs, by `agreement.agreement`; no row, and a printed
+    sentence, where there is one difficulty alone.
     """
     if len(difficulty_columns(scores)) < 2:
         print("not known: there is one difficulty alone; difficulty.scorers names more scorers")
@@ -192,10 +186,6 @@ def compare_difficulties(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
 
 def information(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
     """Estimate the `mutual_information` of images and classes, for the scored images and for the originals.
-
-    Args:
-        run: the stage.
-        scores: what `score_source` returned.
 
     Returns:
         One row a set: class_entropy, cross_entropy, information and error, in bits; none, with a printed sentence,
@@ -215,10 +205,6 @@ def images_to_show(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
     """Return the images of some classes with their scores, of what was scored and of the originals beside it.
 
     The classes are `SHOWN_CLASSES` from the easiest to the hardest, by their mean scores.
-
-    Args:
-        run: the stage.
-        scores: what `score_source` returned.
 
     Returns:
         set ("original", "pool"), class, name, path, score; and where a classifier made the scores, correct, and text:

@@ -22,12 +22,8 @@ BLOCK_NAMES = {"norm1.linear": "adaLN_modulation.1", "attn1.to_out.0": "attn.pro
 
 
 def frequency_shift_of(frequencies: str, is_hub_model: bool, path: str) -> int:
-    """Return the shift of the timestep frequencies of weights under diffusers' names.
-
-    Args:
-        frequencies: "original" or "diffusers"; "" where the user set none.
-        is_hub_model: these are the original's weights as the hub has them (`HUB_CONFIG`).
-        path: of the weights, for messages.
+    """Return the shift of the timestep frequencies of weights under diffusers' names: by the frequencies that the user
+    set, or those of the original's weights as the hub has them (`HUB_CONFIG`).
 
     Raises:
         ValueError: the frequencies are unknown.

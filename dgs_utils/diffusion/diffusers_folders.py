@@ -15,13 +15,8 @@ Model = TypeVar("Model", bound=ModelMixin)
 def download_model(name: str, hint: str, subfolder: str = "") -> Path:
     """Return the local copy of a hub repository's model folder, downloaded if it is not cached yet.
 
-    Args:
-        name: such as "stabilityai/sd-vae-ft-mse".
-        hint: what to do without a network, the end of the error's sentence.
-        subfolder: the model's folder inside the repository.
-
     Raises:
-        ValueError: no network, no access, or no such repository.
+        ValueError: no network, no access, or no such repository; the sentence ends with the hint what to do then.
     """
     prefix = f"{subfolder}/" if subfolder else ""
     try:
@@ -38,14 +33,11 @@ def download_model(name: str, hint: str, subfolder: str = "") -> Path:
 def open_model_folder(model_class: type[Model], folder: Path, hint: str, class_names: Sequence[str] = ()) -> Model:
     """Return the model in a folder that ``save_pretrained`` wrote, in float32, with every weight from its files.
 
-    Args:
-        model_class: its class.
-        folder: with ``config.json`` and the weights.
-        hint: what to do, the end of the error's sentence.
-        class_names: that ``config.json`` may have; () for that of ``model_class``.
+    ``class_names`` are those that ``config.json`` may have, where they differ from that of ``model_class``.
 
     Raises:
-        ValueError: a file is missing or damaged, or has another model or a part of one only.
+        ValueError: a file is missing or damaged, or has another model or a part of one only; the sentence ends with
+            the hint what to do.
     """
     class_names = class_names or (model_class.__name__,)
     if not (folder / "config.json").is_file():

@@ -74,14 +74,8 @@ def load_dit(path: str, size: str = "", own_size: Mapping[str, int] | None = Non
 
 
 def check_fit(model: DiT, path: str, channels: int, side: int, factor: int = 1) -> None:
-    """Raise ValueError if a model was not made for latents of so many channels and such a side.
-
-    Args:
-        model: the model.
-        path: of its weights, for messages.
-        channels: of the latents.
-        side: of the latents.
-        factor: pixels of an image a side for each of the latents'.
+    """Raise ValueError if a model was not made for latents of so many channels and such a side, each pixel of which
+    stands for ``factor`` pixels a side of an image; ``path`` is that of its weights.
     """
     made_for = model.config.in_channels, model.config.input_size
     if made_for != (channels, side):

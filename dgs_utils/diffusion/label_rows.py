@@ -114,13 +114,8 @@ def _label_of(text: str, name: str, model: str, count: int, names: Sequence[str]
 
 @torch.inference_mode()
 def nearest_label(images: ImageSet, scorer: Classifier, count: int, batch_size: int = 50) -> int:
-    """Return the output of a classifier with the highest mean probability over images of one class.
-
-    Args:
-        images: of the class; the first `MAX_IMAGES` count.
-        scorer: a classifier of the DiT's classes.
-        count: number of these.
-        batch_size: images at a time.
+    """Return the output of a classifier of the DiT's classes with the highest mean probability over the first
+    `MAX_IMAGES` images of one class.
 
     Raises:
         ValueError: the classifier has another number of outputs.
@@ -148,11 +143,8 @@ def read_starts(prepare: Path, class_index: str) -> dict[str, str]:
 def add_new_labels(run: Run, model: DiT, starts: Mapping[str, str], names: Sequence[str]) -> None:
     """Give the base model the labels of new classes, and list them in ``new_labels.csv``: class, start, labels.
 
-    Args:
-        run: stage 00 with its class table and, where it is one of elsewhere, its scorer.
-        model: the base model.
-        starts: as `read_starts` returns them.
-        names: of the model's classes; () where it has none of its own.
+    The run is of stage 00, with its class table and, where it is one of elsewhere, its scorer; ``starts`` are of
+    `read_starts`, ``names`` those of the model's classes, if it has any.
     """
     count = model.config.num_classes
 

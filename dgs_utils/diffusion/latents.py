@@ -55,17 +55,7 @@ def encode(images: ImageSet, autoencoder: Autoencoder, size: int, mirror: bool, 
            progress: Callable = no_progress, warn: Callable[[str], None] = warnings.warn) -> Latents:
     """Encode a set of images, centre-cropped to ``size`` [F §3.5], with their mirror images where asked.
 
-    Images are encoded in batches; only the latents stay in memory.
-
-    Args:
-        images: the images.
-        autoencoder: on its device.
-        size: side in pixels that the autoencoder sees.
-        mirror: encode mirror images too.
-        workers: threads that read files.
-        batch_size: images encoded at once.
-        progress: wraps the images.
-        warn: called with a sentence if colours are lost.
+    Images are encoded in batches; only the latents stay in memory. ``warn`` takes a sentence if colours are lost.
 
     Raises:
         FloatingPointError: latents of an image are NaN or infinite; the sentence names it.

@@ -92,12 +92,8 @@ class Trainer:
             watch: Callable[["Trainer"], None] | None = None) -> dict[str, Tensor]:
         """Train up to a step (default: all) and return the moving average by parameter name.
 
-        After SIGTERM or Ctrl-C it finishes the step and writes a checkpoint. SIGTERM then ends the process.
-
-        Args:
-            until: the last step.
-            progress: wraps the steps.
-            watch: called with the trainer after each step.
+        After SIGTERM or Ctrl-C it finishes the step and writes a checkpoint. SIGTERM then ends the process. ``watch``
+        is called with the trainer after each step.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.

@@ -33,12 +33,6 @@ FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 def open_dataset(params: PrepareParams, folder: Path, progress: Callable, warn: Callable[[str], None]) -> Path:
     """Return the folder with a data set's images, which are written into the stage folder if they are no files yet.
 
-    Args:
-        params: with dataset, root, archive and classes.
-        folder: the stage folder.
-        progress: wraps iterables that take long.
-        warn: receives a sentence for what is left out or assumed.
-
     Raises:
         ValueError: an unknown root, or a download or archive that failed.
     """

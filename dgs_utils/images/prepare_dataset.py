@@ -27,12 +27,6 @@ from dgs_utils.store.paths import resolve_path
 def index_originals(params: PrepareParams, folder: Path, progress: Callable = no_progress) -> list[str]:
     """Write a dataset's class table and split index into a stage folder, and its images where it has no files.
 
-    Args:
-        params: parameters of stage 00; used are dataset, root, archive, split, val_per_class, classes,
-            images_per_class, class_index, channels and seed.
-        folder: the stage folder.
-        progress: wraps iterables that take long, as `store.session.Run.progress`.
-
     Returns:
         Warnings, one sentence each: files that were left out, no test images, counts that differ from the published
         protocol.
