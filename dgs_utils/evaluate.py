@@ -298,8 +298,11 @@ def _train_once(run: Run, seed: int, evaluator: Evaluator) -> None:
     _save_outcome(run, seed, outcome)
     checkpointer.clear()
     images = evaluator.recipe.epochs * len(evaluator.train_set.labels)
-    _append_timing(run, {"training_seed": seed, "seconds": seconds, "images_per_second": images / seconds,
-                     "compiled": outcome.compiled})
+    line = {"training_seed": seed, "seconds": seconds, "images_per_second": images / seconds,
+            "compiled": outcome.compiled}
+    path = run.folder / "timing.csv"
+    before = read_table(path) if verify_or_remove(path) else pd.DataFrame()
+    write_verified_csv(path, pd.concat([before, pd.DataFrame([line])]))
 
 
 def _save_outcome(run: Run, seed: int, outcome: Outcome) -> None:
@@ -307,12 +310,6 @@ def _save_outcome(run: Run, seed: int, outcome: Outcome) -> None:
     write_verified_csv(curve, outcome.curve)
     with write_verified(predictions) as partial, partial.open("wb") as file:
         np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
-
-
-def _append_timing(run: Run, line: dict[str, Any]) -> None:
-    path = run.folder / "timing.csv"
-    before = read_table(path) if verify_or_remove(path) else pd.DataFrame()
-    write_verified_csv(path, pd.concat([before, pd.DataFrame([line])]))
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:

@@ -112,18 +112,15 @@ def total_steps(params: FineTuneParams, images: int) -> int:
 def trained_share(run: Run) -> str:
     """Return a sentence about the size of what is trained, and about the length of the training."""
     model, last = build_model(run), last_step(run)
+    images = len(Latents.load(run.inputs["prepare"] / "latents.safetensors"))
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trained, total = sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
     return (f"{trained:,} of {total:,} parameters ({trained / total:.2%}), {last:,} steps: "
-            f"{epochs_of(run, last):.1f} epochs of the originals")
+            f"{last / max(images // run.params.batch_size, 1):.1f} epochs of the originals")
 
 
 def fine_tune(run: Run, on_losses: LossCallback | None = None) -> pd.DataFrame:
     """Fine-tune, and write ``difffit.safetensors`` (the moving average at the last step) and ``losses.csv``.
-
-    Args:
-        run: the stage.
-        on_losses: called after each step with a function that returns the losses so far.
 
     Returns:
         The losses: step, mse, vb, representative, diverse.
@@ -162,13 +159,7 @@ def train(run: Run, until: int, group: ProcessGroup = SINGLE_PROCESS, device: st
 
 
 def build_trainer(run: Run, group: ProcessGroup = SINGLE_PROCESS, device: str = "") -> Trainer:
-    """Return the trainer of this stage, resumed from its checkpoint where there is one.
-
-    Args:
-        run: the stage.
-        group: the processes that train together.
-        device: of this process; "" for the first GPU, or the CPU.
-    """
+    """Return the trainer of this stage, resumed from its checkpoint where there is one; the device "" is auto."""
     prepare = run.inputs["prepare"]
     latents = Latents.load(prepare / "latents.safetensors")
     model = build_model(run).to(resolve_device(device or "auto"))
@@ -189,12 +180,6 @@ def checkpoint_of(run: Run) -> Path:
 def last_step(run: Run) -> int:
     """Return the step after which training ends, whose moving average is sampled."""
     return total_steps(run.params, len(Latents.load(run.inputs["prepare"] / "latents.safetensors")))
-
-
-def epochs_of(run: Run, steps: int) -> float:
-    """Return how many passes over the originals so many steps are."""
-    images = len(Latents.load(run.inputs["prepare"] / "latents.safetensors"))
-    return steps / max(images // run.params.batch_size, 1)
 
 
 def process_count(params: FineTuneParams) -> int:

@@ -81,7 +81,8 @@ def library_arguments(name: str, image_size: int) -> tuple[dict[str, Any], dict[
     if not name.endswith(SMALL_STEM):
         return arguments, {}
     usual = {key: value for key, value in arguments.items() if key == "aux_logits"}
-    kernel, stride = _kernel_and_stride(first_convolution(architectures.build(qualified, 2, **usual))[1])
+    first = first_convolution(architectures.build(qualified, 2, **usual))[1]
+    kernel, stride = first.kernel_size[0], first.stride[0]
     if stride == 1:
         raise ValueError(f"{name!r} has a first layer of stride 1 as it is; leave {SMALL_STEM} out")
     if kernel != stride:
@@ -92,10 +93,6 @@ def library_arguments(name: str, image_size: int) -> tuple[dict[str, Any], dict[
         raise ValueError(f"{name!r}: torchvision has no {plain} with other patches; choose one of timm, such as "
                          f"timm:vit_tiny_patch16_224{SMALL_STEM}")
     return arguments | {"patch_size": max(stride // 4, 1)}, {}
-
-
-def _kernel_and_stride(convolution: nn.Conv2d) -> tuple[int, int]:
-    return convolution.kernel_size[0], convolution.stride[0]
 
 
 @lru_cache(maxsize=64)

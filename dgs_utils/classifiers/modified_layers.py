@@ -27,8 +27,9 @@ def modify(network: nn.Module, channels: int, stem: dict[str, Any], head: str, o
         padding = (kernel - stride + 1) // 2 if stem else first.padding
         network.set_submodule(name, nn.Conv2d(channels, first.out_channels, kernel, stride, padding, first.dilation,
                                               bias=first.bias is not None).to(first.weight.dtype))
-    if stem and not stem.get("max_pool", True) and (pool := _first_pool(network)):
-        network.set_submodule(pool, nn.Identity())
+    pools = [name for name, module in network.named_modules() if isinstance(module, nn.MaxPool2d)]
+    if stem and not stem.get("max_pool", True) and pools:
+        network.set_submodule(pools[0], nn.Identity())
     if head:
         network.set_submodule(head, nn.Linear(_in_features(network.get_submodule(head)), outputs))
 
@@ -84,11 +85,6 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
     """Return name and module of a network's first convolution."""
     return next(((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)),
                 ("", nn.Conv2d(3, 1, 1)))
-
-
-def _first_pool(network: nn.Module) -> str:
-    """Return the name of a network's first max pool, or "" if it has none."""
-    return next((name for name, module in network.named_modules() if isinstance(module, nn.MaxPool2d)), "")
 
 
 def _in_features(module: nn.Module) -> int:

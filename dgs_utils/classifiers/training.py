@@ -191,7 +191,8 @@ class TrainingLoop:
         """Train to the end."""
         left = range(self.epochs_done + 1, self.recipe.epochs + 1)
         for epoch in progress(left, label="epochs", total=len(left)):
-            self._set_rate(epoch)
+            for group in self.optimiser.param_groups:  # torch's own schedules multiply step by step, and round
+                group["lr"] = self.recipe.learning_rate * self.recipe.protocol.rate(epoch, self.recipe.epochs)
             self._train_epoch(epoch, checkpointer)
             if epoch in self.tests:
                 self._test(epoch)
@@ -220,11 +221,6 @@ class TrainingLoop:
         """Return the result."""
         curve = pd.DataFrame(self.rows, columns=["epoch", "learning_rate", "loss", "top1", "counts"])
         return Outcome(curve, self.predictions.cpu().numpy(), self.best[1].cpu().numpy(), self.compiled)
-
-    def _set_rate(self, epoch: int) -> None:
-        """Set an epoch's rate as a factor of the first; torch's own schedules multiply step by step, and round."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * self.recipe.protocol.rate(epoch, self.recipe.epochs)
 
     def _train_epoch(self, number: int, checkpointer: Checkpointer) -> None:
         labels = self.teacher

@@ -152,9 +152,10 @@ class Trainer:
         # Read once a step, since reading halts a GPU.
         *row, value = torch.stack([loss.mse.mean(), loss.vb.mean(), representative, diverse, total]).tolist()
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {value} at step {self.step + 1} (images {indices.tolist()}); lower the learning rate "
-                f"or use precision fp32; {self._last_checkpoint()}")
+            last = self.checkpointer.file
+            last = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
+            raise FloatingPointError(f"the loss is {value} at step {self.step + 1} (images {indices.tolist()}); lower "
+                                     f"the learning rate or use precision fp32; {last}")
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         stopped = self.group.sum_gradients(list(self.parameters.values()), bool(caught))
@@ -174,10 +175,6 @@ class Trainer:
             output = self.model(self.process.add_noise(x, times, epsilon), times, conditions, rng=draw)
         own = self.process.training_loss(output.float(), x, times, epsilon)
         return Loss(*(self.group.gather_rows(values, len(indices)) for values in own)), whole[0]
-
-    def _last_checkpoint(self) -> str:
-        file = self.checkpointer.file
-        return f"the last good checkpoint is {file}" if file and file.exists() else "there is no checkpoint yet"
 
     def save(self) -> None:
         """Write the checkpoint, atomically, in the main process."""

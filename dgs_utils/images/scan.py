@@ -71,7 +71,8 @@ def _scan(scan: FolderScan, folder: str, above: tuple[str, ...], classes: frozen
     for entry in entries:
         name = f"{folder}/{entry.name}" if folder else entry.name
         if is_hidden(entry.name):
-            scan.skipped["hidden"] += _count_files(entry)
+            inside = os.walk(entry.path) if entry.is_dir(follow_symlinks=False) else [("", [], [entry.name])]
+            scan.skipped["hidden"] += sum(len(files) for _, _, files in inside)
         elif _is_folder(entry):
             real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
             if real in above:
@@ -133,13 +134,6 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 def _is_folder(entry: os.DirEntry) -> bool:
     """Return whether an entry is a folder, or a link to one; False for a link that leads to itself."""
     return entry.is_dir() if not entry.is_symlink() else os.path.isdir(entry.path)
-
-
-def _count_files(entry: os.DirEntry) -> int:
-    """Return how many files an entry holds, itself included; links are not followed."""
-    if not entry.is_dir(follow_symlinks=False):
-        return 1
-    return sum(len(files) for _, _, files in os.walk(entry.path))
 
 
 def to_nfc(name: str) -> str:

@@ -1,7 +1,7 @@
 """Base of the parameter models: types, tags, cache keys and error messages.
 
 The models of the nine stages are in `dgs_utils.params`. A parameter is identity unless it is marked: results are named
-after the hash of all that decides them (`cache_key`). Values are plain JSON without None or tuples, because papermill
+after the hash of all that decides them (`hash_key`). Values are plain JSON without None or tuples, because papermill
 loses those: "" means "not given", 0 "automatic", [] "all".
 """
 
@@ -145,17 +145,6 @@ class StageParams(BaseModel):
 Params = TypeVar("Params", bound=StageParams)
 
 
-def cache_key(params: StageParams, input_keys: dict[str, Any], given: dict[str, Any] | None = None) -> str:
-    """Return the 12 hex digits that identify a stage's result: its stage, its own parameters and its inputs' keys.
-
-    Args:
-        params: the parameters.
-        input_keys: what identifies each input.
-        given: content hashes of the files and folders that parameters name; None if there are none.
-    """
-    return hash_key(params.stage, params.cache_params() | (given or {}), input_keys)
-
-
 def hash_key(stage: str, fingerprint: Mapping[str, Any], input_keys: Mapping[str, Any]) -> str:
     """Return a cache key: 12 hex digits of the hash of a stage, what decides its result, and its inputs' keys."""
     payload = json.dumps([stage, fingerprint, input_keys], sort_keys=True)
@@ -169,8 +158,8 @@ def validated(model: type[Params], values: dict[str, Any]) -> Params:
     try:
         return model(**values)
     except ValidationError as error:
-        errors = [found for found in error.errors() if _is_of_its_kind(found, values)]
-        raise ValueError("; ".join(_sentence(model, found) for found in errors)) from None
+        raise ValueError("; ".join(_sentence(model, detail) for detail in error.errors()
+                                   if _is_of_its_kind(detail, values))) from None
 
 
 def _is_of_its_kind(error: ErrorDetails, values: dict[str, Any]) -> bool:

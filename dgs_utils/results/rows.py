@@ -45,25 +45,25 @@ COLUMN_DEFAULTS = {**dict.fromkeys(TEXT_COLUMNS, ""), "evaluations": 0, "augment
                    "per_class": 0.0}
 
 
-def read_results(places: Sequence[Path]) -> pd.DataFrame:
+def read_results(paths: Sequence[Path]) -> pd.DataFrame:
     """Read and join the rows of 06 folders (``results.csv``) or of such files, one a training, accuracies in percent.
 
     Missing columns get `COLUMN_DEFAULTS`; ``folder`` ("" for a file), ``series`` (`series_names`) and ``condition``
     (`condition_names`) are added; repeated rows are dropped.
 
     Raises:
-        ValueError: no places, or a file that cannot be read or lacks rows, a column, or numbers in one.
+        ValueError: no paths, or a file that cannot be read or lacks rows, a column, or numbers in one.
     """
-    if not places:
+    if not paths:
         raise ValueError("no evaluation folders were given; run notebook 06 first or list its folders in evaluations")
     frames = []
-    for place in map(Path, places):
-        is_file = place.suffix == ".csv"
-        file = place if is_file else place / "results.csv"
+    for path in map(Path, paths):
+        is_file = path.suffix == ".csv"
+        file = path if is_file else path / "results.csv"
         frame = read_table(file, (*TEXT_COLUMNS, "key"))
         check_columns(frame, file)
         missing = {name: value for name, value in COLUMN_DEFAULTS.items() if name not in frame}
-        frames.append(frame.assign(folder="" if is_file else str(place), **missing))
+        frames.append(frame.assign(folder="" if is_file else str(path), **missing))
     results = pd.concat(frames, ignore_index=True)
     results = results.drop_duplicates(subset=[*CELL_KEYS, *SEEDS, "distilled"])
     return results.assign(series=series_names(results), condition=condition_names(results))
@@ -188,9 +188,8 @@ def sort_rows(rows: pd.DataFrame, by: Sequence[str] = SET_KEYS) -> pd.DataFrame:
     orders = {"method": list(METHODS), "distribution": SHAPES}
 
     def ranks(column: pd.Series) -> pd.Series:
-        order = orders.get(str(column.name))
-        places = {name: rank for rank, name in enumerate(order or ())}
-        return column if order is None else column.map(places).fillna(len(places))
+        order = {name: rank for rank, name in enumerate(orders.get(str(column.name), ()))}
+        return column.map(order).fillna(len(order)) if order else column
 
     return rows.sort_values(list(by), key=ranks, kind="stable")
 

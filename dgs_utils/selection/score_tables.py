@@ -64,12 +64,7 @@ def identities_of(table: pd.DataFrame) -> pd.Series:
 
 
 def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
-    """Return a score table whose column score is another of its measures.
-
-    Args:
-        table: a 03 folder's scores.
-        score: a name of `dgs_utils.methods.SCORES`; "" leaves the table as it is.
-        where: the table's file or folder, for the error.
+    """Return a 03 folder's scores with another of their measures (`methods.SCORES`) as score, or with "" the same.
 
     Raises:
         ValueError: the table has no such measure.
@@ -118,12 +113,8 @@ def share_of_class(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame
 
 
 def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:
-    """Return the images of the originals' classes, with their labels; other classes are left out with a warning.
-
-    Args:
-        images: any images with class names.
-        classes: class table of 00 (label, class).
-        warn: receives one sentence.
+    """Return the images of the originals' classes, a 00 folder's table, with their labels; others are left out with a
+    warning.
 
     Raises:
         ValueError: a class of the originals has no images.
@@ -169,7 +160,7 @@ def read_published_scores(images: ImageSet) -> pd.DataFrame:
                 raise ValueError(f"{where} has no {'score' if file else 'file_name'}; write the file again")
             if name in scores:
                 raise ValueError(f"{path} lists {file} twice; keep one line of it")
-            if not _is_score(score):
+            if not 0 <= pd.to_numeric(score, errors="coerce") <= 1:
                 raise ValueError(f"{where}: the score of {file} is {score}, and difficulty lies in [0, 1]; score the "
                                  f"images again")
             scores[name] = float(score)
@@ -182,13 +173,6 @@ def read_published_scores(images: ImageSet) -> pd.DataFrame:
     if gone:
         raise ValueError(f"{images.root / min(gone)} has a score and no image; restore it or remove its line")
     return images.table.assign(score=column)
-
-
-def _is_score(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= 1
-    except ValueError:
-        return False
 
 
 def write_published_scores(folder: Path, scores: pd.DataFrame) -> None:

@@ -42,9 +42,8 @@ class Node:
         """What identifies the user's files and folders that parameters name: their content, wherever they are."""
         names, only = self.params.fields_tagged("external"), self.params.class_folders()
         known = self.params.cache_params() if names else {}
-        found = {name: known[name] for name in names if name in known}
         return {name: [content_id(item) for item in value] if isinstance(value, list) else content_id(value, only)
-                for name, value in found.items()}
+                for name, value in known.items() if name in names}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -60,8 +59,8 @@ class Node:
     @cached_property
     def label(self) -> str:
         """The readable part of the folder's name, where it has no title, and of names of what is made from it."""
-        found = self.params.label({n: label_of(v) for n, v in self.inputs.items() if isinstance(v, Node | Path)})
-        return clean_name(found)  # titles, folders' names and others' manifests are in it
+        parts = {name: label_of(source) for name, source in self.inputs.items() if isinstance(source, Node | Path)}
+        return clean_name(self.params.label(parts))  # titles, folders' names and others' manifests are in it
 
     @property
     def name(self) -> str:

@@ -22,13 +22,13 @@ def git_commit() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this kit and of the packages that decide numbers; "" where one is missing."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in ("dgs-utils", *PACKAGES):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = ""
-    return found
+            installed[package] = ""
+    return installed
 
 
 def device_name(name: str) -> str:
@@ -44,8 +44,8 @@ def peak_memory() -> dict[str, int]:
     import resource
 
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes on macOS, KiB elsewhere
-    found = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
+    peaks = {"cpu": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.max_memory_allocated() // 2**20
-    return found
+        peaks["gpu"] = torch.cuda.max_memory_allocated() // 2**20
+    return peaks

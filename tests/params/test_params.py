@@ -13,13 +13,17 @@ from pydantic import ValidationError
 
 from dgs_utils.methods import METHODS
 from dgs_utils.params import STAGES, validate
-from dgs_utils.params.base import StageParams, cache_key, did_you_mean
+from dgs_utils.params.base import StageParams, did_you_mean, hash_key
 
 FIELDS = [(stage, name) for stage, model in STAGES.items() for name in model.model_fields]
 WRONG: dict[type, list[Any]] = {  # values of a wrong type for a field whose default has the given type
     str: [3, None, ["a"], True], bool: ["yes", 1, None], int: ["3", 2.5, True, None], float: ["0.1", True, None],
     list: ["a", None, {"a": 1}, [object()]],
 }
+
+
+def cache_key(params: StageParams, input_keys: dict, content: dict | None = None) -> str:
+    return hash_key(params.stage, params.cache_params() | (content or {}), input_keys)
 
 
 def section(stage: str) -> str:
@@ -362,8 +366,8 @@ def test_parts_that_do_not_go_together_are_named(values, sentence):
 
 
 def test_keys_are_the_same_in_every_process():
-    code = ("from dgs_utils.params import STAGES; from dgs_utils.params.base import cache_key; "
-            "print(*[cache_key(m(), {'b': 'x', 'a': 'y'}) for m in STAGES.values()])")
+    code = ("from dgs_utils.params import STAGES; from dgs_utils.params.base import hash_key; "
+            "print(*[hash_key(m.stage, m().cache_params(), {'b': 'x', 'a': 'y'}) for m in STAGES.values()])")
     printed = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True,
                               text=True, check=True).stdout for seed in ("1", "2")}
     assert printed == {" ".join(cache_key(m(), {"a": "y", "b": "x"}) for m in STAGES.values()) + "\n"}

@@ -23,7 +23,7 @@ from dgs_utils.difficulty.agreement import agreement, difficulty_columns, mean_r
 from dgs_utils.difficulty.resumable import read_exact
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import validate
-from dgs_utils.params.base import cache_key
+from dgs_utils.params.base import hash_key
 from dgs_utils.selection.score_tables import read_scores, with_score
 from dgs_utils.store.node import default_node
 from dgs_utils.transform import read_sets
@@ -96,7 +96,8 @@ def test_a_task_of_one_class_is_refused(scans):
 
 
 def test_published_results_keep_their_keys():
-    key = cache_key(validate("03_difficulty", {}), {"pool": "a", "prepare": "b"})
+    inputs = {"pool": "a", "prepare": "b"}
+    key = hash_key("03_difficulty", validate("03_difficulty", {}).cache_params(), inputs)
     assert key == "7f860bf77956"  # as before the parameters existed
     keys = {default_node("03_difficulty", values).key for values in (
         {}, {"over": "all"}, {"temperature": "none"}, {"over": "task"}, {"temperature": "fit"}, {"scorers": ["r:V1"]})}
