@@ -152,8 +152,8 @@ class Trainer:
         # Read once a step, since reading halts a GPU.
         *row, value = torch.stack([loss.mse.mean(), loss.vb.mean(), representative, diverse, total]).tolist()
         if not math.isfinite(value):
-            last = self.checkpointer.file
-            last = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
+            file = self.checkpointer.file
+            last = f"the last good checkpoint is {file}" if file and file.exists() else "there is no checkpoint yet"
             raise FloatingPointError(f"the loss is {value} at step {self.step + 1} (images {indices.tolist()}); lower "
                                      f"the learning rate or use precision fp32; {last}")
         self.optimiser.zero_grad(set_to_none=True)
