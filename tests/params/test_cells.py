@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
@@ -25,10 +26,12 @@ PLAIN = "weight: float = 0.5\nbins: int = 10"
 @pytest.fixture
 def shell():
     """IPython itself, as a notebook's kernel has it, with the parameters' names at hand."""
-    found = InteractiveShell()
-    found.user_ns |= {"check_names": check_names, "fields": set(STAGES["04_transform"].model_fields)}
-    yield found
-    found.history_manager.end_session()
+    before = sys.modules["__main__"]
+    shell = InteractiveShell()
+    shell.user_ns |= {"check_names": check_names, "fields": set(STAGES["04_transform"].model_fields)}
+    yield shell
+    shell.history_manager.end_session()
+    sys.modules["__main__"] = before
 
 
 def run(shell: InteractiveShell, *cells: str) -> str:
