@@ -100,13 +100,7 @@ def _quietly(pool: pd.Series, originals: pd.Series, limit: int, settings: dict[s
 
 
 def compare_readings(sets: Sets, limit: int, titles: Mapping[str, str] = {}, **settings: Any) -> pd.DataFrame:
-    """Compare the two readings of the method on the same data.
-
-    Args:
-        sets: scores, each in [0, 1].
-        limit: thresholds tried are below this (see `transforms.default_limit`).
-        titles: readable names of classes.
-        settings: of `transforms.transform_class`, whose objective plays no part.
+    """Compare the two readings of the method on the same data, by the settings of `transforms.transform_class`.
 
     Returns:
         One row a class and reading ("code", "paper"): class, reading, bottom, top, and the mean transformed difficulty
@@ -125,15 +119,8 @@ def compare_readings(sets: Sets, limit: int, titles: Mapping[str, str] = {}, **s
 
 def compare_scales(sets: Sets, titles: Mapping[str, str], ipc: int, limit: int, bins: int = 10,
                    **settings: Any) -> dict[str, pd.DataFrame]:
-    """Return the target counts of some classes with each set's own bounds and with the pool's bounds for both.
-
-    Args:
-        sets: scores, each in [0, 1].
-        titles: the classes, with their readable names.
-        ipc: images per class that are wanted.
-        limit: thresholds tried are below this (see `transforms.default_limit`).
-        bins: of the distributions.
-        settings: of `transforms.transform_class`, whose shared_scale plays no part.
+    """Return the target counts of some classes with each set's own bounds and with the pool's bounds for both, by the
+    settings of `transforms.transform_class`; ``titles`` has the classes.
 
     Returns:
         By setting ("own bounds", "shared scale"): images per bin, a line a class, each summing to ``ipc``.
@@ -160,10 +147,6 @@ def figure2_scores(run: Run, scores: pd.DataFrame) -> dict[str, dict[str, dict[s
     """Return the scores of Figure 2 by title, row and set, for `plots.figure2`.
 
     The classes are those of ``figure_classes``, or the first two (`images.classes.pick_figure_classes`).
-
-    Args:
-        run: the stage.
-        scores: of `transform_sets`.
     """
     titles = {name: name for name in scores["class"].unique()} | class_titles(run)
     shown = pick_figure_classes(run.params.figure_classes, titles, run.warn)

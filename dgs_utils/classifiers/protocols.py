@@ -107,13 +107,10 @@ NO_AUGMENTATION = Augmentation(crop=1.0, flip=0.0, jitter=0.0, lighting=0.0, cut
 
 
 def training_augmentation(protocol: Protocol, mirrored: bool, tiles: int = 1) -> Augmentation:
-    """Return a protocol's training transforms for a set.
+    """Return a protocol's training transforms for a set whose mirror images are still images of their class, or not.
 
-    Args:
-        protocol: the protocol.
-        mirrored: whether mirror images are still images of their class (digits are not).
-        tiles: an image is a mosaic of tiles × tiles crops, as RDED makes them; its protocol shuffles them and then
-            keeps at least 1/tiles of the area.
+    Its images may be mosaics of tiles × tiles crops, as RDED makes them; its protocol shuffles them and then keeps at
+    least 1/tiles of the area.
     """
     augmentation = protocol.augmentation if mirrored else replace(protocol.augmentation, flip=0.0)
     return replace(augmentation, tiles=tiles, crop=1 / tiles) if protocol.temperature and tiles > 1 else augmentation

@@ -84,11 +84,7 @@ class Condenser:
     # ---- Iterations ----
 
     def optimise(self, progress: Callable = no_progress, checkpointer: Checkpointer | None = None) -> None:
-        """Run all remaining iterations.
-
-        Args:
-            progress: wraps them.
-            checkpointer: saves the state between two steps of an iteration, and loads the state to resume from.
+        """Run all remaining iterations; a checkpointer saves the state between two steps, and loads it to resume.
 
         Raises:
             KeyboardInterrupt: the process was asked to end; the state is saved.

@@ -29,13 +29,7 @@ def draw_numbers(rng: torch.Generator) -> list[float]:
 
 
 def apply_siamese(images: Tensor, family: str, numbers: list[float]) -> Tensor:
-    """Apply one family of transforms to images (N, C, H, W), with the same numbers for all of them.
-
-    Args:
-        images: any value range.
-        family: a name of `FAMILIES`.
-        numbers: of `draw_numbers`.
-    """
+    """Apply one of `FAMILIES` to images (N, C, H, W), with the same `draw_numbers` for all of them."""
     return _TRANSFORMS[family](images, *numbers)
 
 

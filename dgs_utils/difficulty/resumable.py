@@ -95,14 +95,7 @@ def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame
     """Give the images of a pool of originals the scores that they have there.
 
     So no scorer scores, as part of a pool, an image of its training set, where the originals' own scores are
-    cross-fitted.
-
-    Args:
-        images: the pool, with a column source: the originals' file names.
-        originals: their scores.
-
-    Returns:
-        As `score_images`.
+    cross-fitted. The pool has a column source: the originals' file names.
 
     Raises:
         ValueError: an image comes from none of them.

@@ -60,13 +60,8 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def join_group(device: str = "auto") -> tuple[ProcessGroup, str]:
-    """Join the processes that a launcher (accelerate's or torchrun) started together.
-
-    Args:
-        device: "cpu" keeps off the GPUs; otherwise each process takes the GPU of its rank, if there are any.
-
-    Returns:
-        The group, `SINGLE_PROCESS` without a launcher, and the name of this process's device.
+    """Return the processes that a launcher (accelerate's or torchrun) started together, `SINGLE_PROCESS` without one,
+    and this process's device: the GPU of its rank, if there are any, or "cpu".
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return SINGLE_PROCESS, device

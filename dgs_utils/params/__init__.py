@@ -30,11 +30,7 @@ STAGES: dict[str, type[StageParams]] = {
 
 
 def validate(stage: str, values: dict[str, Any]) -> StageParams:
-    """Check a stage's parameters.
-
-    Args:
-        stage: a key of `STAGES`.
-        values: parameter values by name; missing ones take their defaults.
+    """Check a stage's parameters; missing ones take their defaults.
 
     Raises:
         ValueError: one sentence a wrong parameter, with its name, its value and the nearest valid name.

@@ -57,26 +57,13 @@ COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps
 def sample_latents(model: DiT, condition: int, name: str, indices: Sequence[int], seed: int = 0, *, steps: int = 50,
                    guidance: Guidance | None = None, solver: str = "ancestral", modes: ModeGuidance | None = None,
                    precision: str = "fp32", progress: Callable = no_progress) -> Tensor:
-    """Generate some images of a class's pool, as latents.
+    """Generate some images of a class's pool, as latents (N, C, S, S), float32, by `sampling.sample`.
 
-    Args:
-        model: the diffusion model, in evaluation mode, on its device.
-        condition: the class's label in the model.
-        name: the class's name, after which its draws are named.
-        indices: which images, from 0; each has a seed of its own, so that pools nest.
-        seed: of the pool.
-        steps: of sampling.
-        guidance: classifier-free guidance; None for the default of `sampler.Guidance`.
-        solver: see `sampler.sample`.
-        modes: what MGD3 draws each image towards, and how.
-        precision: "fp32" or "bf16".
-        progress: wraps the steps.
-
-    Returns:
-        (N, C, S, S) float32, on the model's device.
+    ``condition`` is the class's label in the model; its draws are named after its name, and each of ``indices`` has a
+    seed of its own, so that pools nest.
 
     Raises:
-        ValueError: the model has no such label, or as `sampler.sample`.
+        ValueError: the model has no such label, or as `sampling.sample`.
     """
     if not 0 <= condition < model.config.num_classes:
         raise ValueError(f"class {name} has the condition {condition}, but the diffusion model has conditions 0 to "
@@ -89,13 +76,7 @@ def sample_latents(model: DiT, condition: int, name: str, indices: Sequence[int]
 @torch.inference_mode()
 def decode_images(autoencoder: Autoencoder, latents: Tensor, precision: str = "fp32",
                   names: Sequence[str] = ()) -> np.ndarray:
-    """Return latents as images: uint8 (N, H, W, 3).
-
-    Args:
-        autoencoder: on the latents' device.
-        latents: (N, C, S, S).
-        precision: "fp32" or "bf16".
-        names: of the images, for the sentence of an error; () for their numbers.
+    """Return latents (N, C, S, S) as images, uint8 (N, H, W, 3), whose names are for the sentence of an error.
 
     Raises:
         FloatingPointError: latents, or what is decoded from them, are NaN or infinite, of which integers would make

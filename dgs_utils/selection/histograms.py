@@ -58,14 +58,8 @@ def largest_remainder(shares: ArrayLike, total: int) -> np.ndarray:
     """Round shares to whole numbers that sum to ``total``, in integer arithmetic.
 
     Every entry gets the floor of its share; the units still missing go one each to the largest remainders, the lowest
-    index first among equal ones.
-
-    Args:
-        shares: non-negative integers, shape (n,), with a positive sum.
-        total: what the result sums to, ≥ 0.
-
-    Returns:
-        int64 array of shape (n,).
+    index first among equal ones. Shares are non-negative integers, shape (n,), with a positive sum; the result is
+    int64, (n,).
     """
     shares = np.asarray(shares, dtype=np.int64)
     counts, remainders = np.divmod(shares * total, shares.sum())

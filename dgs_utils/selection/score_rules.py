@@ -105,12 +105,8 @@ def middle(candidates: Candidates, ipc: int) -> np.ndarray:
 
 @selection_rule("cad")
 def compute_aware(candidates: Candidates, ipc: int, compute: float = 0.0) -> np.ndarray:
-    """Take a band of the order by score, the harder the more compute the evaluation has.
-
-    Args:
-        candidates: with scores.
-        ipc: images to take.
-        compute: 0 for the easy end (little training), 1 for the hard end (much), shares of the way between them.
+    """Take a band of the order by score, the harder the more compute the evaluation has: 0 is the easy end (little
+    training), 1 the hard end (much).
     """
     return score_window(candidates.scores, ipc, compute)
 

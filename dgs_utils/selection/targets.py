@@ -135,14 +135,10 @@ class Target(NamedTuple):
 
 def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[int] = "scale",
                  bins: int = 10) -> Target:
-    """Return the target of a class.
+    """Return the target of a class, from the transformed difficulties of its originals, shape (N,).
 
-    Args:
-        originals: transformed difficulties of the class's originals, shape (N,).
-        ipc: images per class.
-        distribution: "scale" (the originals' own), a name of `PREDEFINED`, or a list of images per bin, which is
-            resized to ``ipc`` by largest remainder where it sums to something else.
-        bins: number of bins, for "scale".
+    The distribution is "scale" (the originals' own, in so many bins), a name of `PREDEFINED`, or a list of images per
+    bin, which is resized to ``ipc`` by largest remainder where it sums to something else.
 
     Raises:
         ValueError: an unknown distribution.
@@ -160,13 +156,8 @@ def class_target(originals: ArrayLike, ipc: int, distribution: str | Sequence[in
 
 
 def target_report(chosen: ArrayLike, candidates: ArrayLike, target: Target, note: str = "") -> dict[str, Any]:
-    """Compare the chosen images of a class with its target.
-
-    Args:
-        chosen: transformed difficulties of the chosen images, shape (IPC,).
-        candidates: of all candidates, shape (N,).
-        target: the target.
-        note: earlier warnings about the class.
+    """Compare the chosen images of a class with its target: transformed difficulties, shape (IPC,), and those of all
+    candidates, shape (N,).
 
     Returns:
         target, found, shortage (images per bin, as texts such as "1 0 2", which `counts_of` reads), wasserstein (W1 of

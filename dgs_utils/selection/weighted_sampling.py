@@ -11,13 +11,8 @@ def weighted_order(logarithms: ArrayLike, rng: np.random.Generator | None = None
     Adding a standard Gumbel draw to each logarithm and sorting gives this order, so that the first n of it are a draw
     of n, and draws of the same keys nest whatever their size. Equal weights give the order of the keys.
 
-    Args:
-        logarithms: (N,), natural logarithms of the weights.
-        rng: the source of chance, or instead of it
-        keys: (N,), uniform random numbers in [0, 1), from which the Gumbel draws are made.
-
-    Returns:
-        (N,) int, all indices in the order of the draw.
+    ``logarithms`` (N,) are natural ones of the weights; ``keys`` (N,), uniform in [0, 1), make the Gumbel draws in
+    place of the ``rng``. Returned are all indices, (N,) int, in the order of the draw.
     """
     logarithms = np.asarray(logarithms, dtype=np.float64)
     if keys is None:
