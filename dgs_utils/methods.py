@@ -177,10 +177,10 @@ def resolve_method(name: str, score: str = "", rule: str = "") -> tuple[str, Met
         raise ValueError(f"sample.method {name} has no score or rule to exchange; {how} choose another method, "
                          f"such as dgs")
     if rule and rule != method.rule_name:
-        found = [other for other, m in METHODS.items()
+        names = [other for other, m in METHODS.items()
                  if (m.source, m.rule_name) == (method.source, rule) and (m.chooses or m.whole)]
-        if not found:
+        if not names:
             raise ValueError(f"sample.rule {rule} does not choose among the {method.source}; give sample.method dgs "
                              f"for a choice from the pool")
-        name, method = found[0], METHODS[found[0]]
+        name, method = names[0], METHODS[names[0]]
     return name, replace(method, score=score) if score else method

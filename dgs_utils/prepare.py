@@ -256,7 +256,7 @@ def _write_indices(run: Run, column: str, model: str, count: int, names: Sequenc
     known = [name for name in classes if name not in new]
     numbers = dict(zip(known, model_indices(model, known, count, list(names), column=column, given=given.get(column)),
                        strict=True))
-    numbers |= {name: count + place for place, name in enumerate(new)}
+    numbers |= {name: count + number for number, name in enumerate(new)}
     write_model_indices(run.folder, column, [numbers[name] for name in classes])
 
 

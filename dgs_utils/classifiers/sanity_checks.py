@@ -98,7 +98,7 @@ def best_outputs(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray) -> 
         moved = index + offset
         if moved.min() >= 0 and moved.max() < outputs.shape[1] and _is_better(scores, labels, index, moved):
             return moved
-    half, found = np.empty(len(labels), dtype=int), []
+    half, assignments = np.empty(len(labels), dtype=int), []
     for label in range(classes):
         rows = np.flatnonzero(labels == label)
         half[rows] = numpy_rng("difficulty", "sanity checks", label).permutation(len(rows)) % 2
@@ -108,8 +108,8 @@ def best_outputs(outputs: np.ndarray, labels: np.ndarray, index: np.ndarray) -> 
             return index
         areas, _ = separation(scores[rows], labels[rows], classes)
         areas[np.arange(classes), index] += GAIN / 2  # a draw leaves a class where it is
-        found.append(linear_sum_assignment(areas, maximize=True)[1])
-    moved = np.where(found[0] == found[1], found[0], index)
+        assignments.append(linear_sum_assignment(areas, maximize=True)[1])
+    moved = np.where(assignments[0] == assignments[1], assignments[0], index)
     return moved if _is_better(scores, labels, index, moved) else index
 
 

@@ -75,16 +75,16 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
         block = ImageSet(images.root, images.table.iloc[start : start + step])
         file = folder / "checkpoints" / f"scores-{start:09d}-{hash_of_names(block)}.npy"
         if verify_or_remove(file):
-            found = np.load(file)
+            values = np.load(file)
             for _ in range(len(block)):
                 next(bar)
         else:
             scored = score_images(block, batch_size=batch_size, **options,
                                   progress=lambda steps, **_: (s for s, _ in zip(steps, bar, strict=False)))
-            found = scored[[name for name in scored if is_score_column(name)]].to_numpy(dtype=np.float64)
+            values = scored[[name for name in scored if is_score_column(name)]].to_numpy(dtype=np.float64)
             with write_verified(file) as unfinished, unfinished.open("wb") as stream:
-                np.save(stream, found)
-        parts.append(found)
+                np.save(stream, values)
+        parts.append(values)
     for _ in bar:  # lets the progress bar reach its end
         pass
     return with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"),
@@ -105,8 +105,8 @@ def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame
     if len(missing):
         raise ValueError(f"{images.root / missing.iloc[0]} comes from no image that stage 03 has scored as an "
                          f"original; give 02 and 03 the same folder originals")
-    found = known.loc[images.table["source"], list(filter(_is_number_column, known))]
-    return images.table.assign(**{name: column.to_numpy() for name, column in found.items()})
+    values = known.loc[images.table["source"], list(filter(_is_number_column, known))]
+    return images.table.assign(**{name: column.to_numpy() for name, column in values.items()})
 
 
 def read_exact(path: Path) -> pd.DataFrame:

@@ -108,10 +108,10 @@ def outputs_of_labels(images: ImageSet, scorers: Sequence[Classifier], index: Ar
     """Return the output of each label in each scorer, (labels,) int64; see `score_images`."""
     names = images.table.drop_duplicates("label").set_index("label")["class"]
     table = np.stack([_by_names(scorer, names) for scorer in scorers]) if index is None else np.asarray(index)
-    found = list(table) if table.ndim == 2 else [table] * len(scorers)
-    if len(found) != len(scorers):
-        raise ValueError(f"index has {len(found)} rows for {len(scorers)} scorers; give one for all, or one each")
-    for scorer, outputs in zip(scorers, found, strict=True):
+    indices = list(table) if table.ndim == 2 else [table] * len(scorers)
+    if len(indices) != len(scorers):
+        raise ValueError(f"index has {len(indices)} rows for {len(scorers)} scorers; give one for all, or one each")
+    for scorer, outputs in zip(scorers, indices, strict=True):
         if names.index.max() >= len(outputs):
             raise ValueError(f"index has {len(outputs)} entries, and class {names[names.index.max()]} has the label "
                              f"{names.index.max()}; give the output of each label")
@@ -120,7 +120,7 @@ def outputs_of_labels(images: ImageSet, scorers: Sequence[Classifier], index: Ar
                 raise ValueError(f"class {name} has index {outputs[label]}, and classifier {scorer.config.network} has "
                                  f"{scorer.config.num_classes} outputs; correct classes.csv through "
                                  f"prepare.class_index, or choose a classifier of the same classes")
-    return found
+    return indices
 
 
 def _by_names(scorer: Classifier, names: pd.Series) -> np.ndarray:
@@ -161,9 +161,9 @@ def _score_batch(pixels: list[torch.Tensor], labels: np.ndarray, scorers: list[C
 def _mean_measures(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: list[Softmax],
                    folds: int) -> list[dict[str, np.ndarray]]:
     """Return every measure by each scorer, of which the first ``folds`` are one."""
-    found = [all_measures(softmax.logits(logits), softmax.targets(labels), from_="logits")
-             for softmax, logits in zip(softmaxes, outputs, strict=True)]
-    ensembles = [found[:folds], *([measures] for measures in found[folds:])]
+    measured = [all_measures(softmax.logits(logits), softmax.targets(labels), from_="logits")
+                for softmax, logits in zip(softmaxes, outputs, strict=True)]
+    ensembles = [measured[:folds], *([measures] for measures in measured[folds:])]
     return [{name: np.mean([measures[name] for measures in ensemble], axis=0) for name in MEASURES}
             for ensemble in ensembles]
 

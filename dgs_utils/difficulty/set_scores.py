@@ -98,8 +98,8 @@ def _redundancy(x: np.ndarray, labels: np.ndarray, seed: int) -> float:
     accuracies = []
     for split in range(SPLITS):
         order = numpy_rng("score set", seed, split).permutation(len(labels))
-        places = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-        halves = order[places % 2 == 0], order[places % 2 == 1]
+        ranks = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+        halves = order[ranks % 2 == 0], order[ranks % 2 == 1]
         accuracies += [_kernel_ridge(x[one], labels[one], x[other], labels[other])
                        for one, other in (halves, halves[::-1])]
     return float(np.mean(accuracies))

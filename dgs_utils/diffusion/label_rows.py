@@ -57,9 +57,9 @@ def add_label_rows(model: DiT, sources: Mapping[str, Sequence[int]], seed: int =
     >>> model.config.num_classes, bool((table[3] == (table[0] + table[2]) / 2).all())
     (4, True)
     """
-    for place, embedder in enumerate(part for part in model.modules() if isinstance(part, LabelEmbedder)):
+    for number, embedder in enumerate(part for part in model.modules() if isinstance(part, LabelEmbedder)):
         table = embedder.embedding_table.weight.detach()
-        rows = [table[list(labels)].mean(0) if labels else _random_row(table, seed, name, place)
+        rows = [table[list(labels)].mean(0) if labels else _random_row(table, seed, name, number)
                 for name, labels in sources.items()]
         known, null = table[: embedder.null], table[embedder.null:]
         embedder.embedding_table = nn.Embedding.from_pretrained(torch.cat([known, *(row[None] for row in rows), null]),
@@ -69,8 +69,8 @@ def add_label_rows(model: DiT, sources: Mapping[str, Sequence[int]], seed: int =
     return model
 
 
-def _random_row(table: Tensor, seed: int, name: str, place: int) -> Tensor:
-    draw = torch.randn(table.shape[1], generator=torch_rng("prepare", "label", seed, name, place))
+def _random_row(table: Tensor, seed: int, name: str, number: int) -> Tensor:
+    draw = torch.randn(table.shape[1], generator=torch_rng("prepare", "label", seed, name, number))
     return (draw * INITIAL_DEVIATION).to(table)
 
 

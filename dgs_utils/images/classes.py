@@ -175,7 +175,7 @@ def _unique(pairs: Iterable[tuple[Any, int]]) -> dict[Any, int]:
     values: dict[Any, set[int]] = {}
     for key, value in pairs:
         values.setdefault(key, set()).add(value)
-    return {key: min(found) for key, found in values.items() if len(found) == 1}
+    return {key: min(indices) for key, indices in values.items() if len(indices) == 1}
 
 
 # ---- The class table of a stage folder -------------------------------------------------------------------------------
@@ -224,8 +224,8 @@ def pick_figure_classes(asked: Sequence[str], titles: Mapping[str, str], warn: C
     if missing:
         warn(f"figure_classes has {', '.join(missing)}, which is none of the classes {', '.join(titles)}; "
              f"{'the others' if len(missing) < len(asked) else 'the first two'} are shown")
-    found = dict.fromkeys(known[name] for name in asked if name in known) or list(titles)[:2]
-    return {name: titles[name] for name in found}
+    shown = dict.fromkeys(known[name] for name in asked if name in known) or list(titles)[:2]
+    return {name: titles[name] for name in shown}
 
 
 def write_model_indices(prepare: Path, column: str, numbers: Sequence[int]) -> None:

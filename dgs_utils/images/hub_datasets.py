@@ -157,9 +157,9 @@ def write_images(source: Path, target: Path, wanted: Sequence[str] = (), column:
         if not role:
             warn(f"{source}: the split {split} is left out, which is none of train, val and test")
             continue
-        found = _label_column(images, source, column)
-        names = _names_of(found, source, wanted, warn)
-        for number, (data, value) in enumerate(progress(_pairs(images, found.name, source), label=f"{split} images")):
+        labels = _label_column(images, source, column)
+        names = _names_of(labels, source, wanted, warn)
+        for number, (data, value) in enumerate(progress(_pairs(images, labels.name, source), label=f"{split} images")):
             label = int(value) if re.fullmatch(r"\d{1,9}", str(value)) else -1
             name = names.get(label, "") if names else to_nfc(str(value).strip())
             if value in (None, -1, "") or not name or (wanted and name not in wanted):  # -1: of tests without labels

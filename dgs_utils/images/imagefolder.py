@@ -84,8 +84,8 @@ def _read_originals(folder: Path) -> ImageListing:
     """Open a 00 folder: its images are in it, or where its parameters say."""
     root, path = folder / json.loads((folder / "dataset.json").read_text())["root"], folder / "originals.csv"
     inside = root.absolute().is_relative_to(folder.absolute())
-    given = None if inside else image_root(read_run_inputs(folder) or {})
-    return _checked(given or root, read_table(path), path)
+    elsewhere = None if inside else image_root(read_run_inputs(folder) or {})
+    return _checked(elsewhere or root, read_table(path), path)
 
 
 def _read_stage(folder: Path) -> ImageListing:

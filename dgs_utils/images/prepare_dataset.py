@@ -93,34 +93,35 @@ def class_table(params: PrepareParams, table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: a model that has no names of its own, or torchvision's weights, is used and a class is not known.
     """
-    known = imagenet_names() | {wnid: name for rows in SUBSETS.values() for wnid, _, name in rows}
+    words = imagenet_names() | {wnid: name for rows in SUBSETS.values() for wnid, _, name in rows}
     names = _wanted(params) or _order(table)
     titles = {str(i): title for i, title in enumerate(FASHION)} if params.dataset == "fashion" else {}
     classes = pd.DataFrame({"label": range(len(names)), "class": names})
     classes["index"] = classes["condition"] = classes["label"]
-    classes["name"] = [known.get(name, titles.get(name, name)) for name in names]
-    given = read_class_index(resolve_path(params.class_index)) if params.class_index else {}
+    classes["name"] = [words.get(name, titles.get(name, name)) for name in names]
+    indices = read_class_index(resolve_path(params.class_index)) if params.class_index else {}
     if params.classifier_weights != "train":
         scorer = f"{params.classifier} with {params.classifier_weights}"
         unnamed = params.classifier_weights.startswith("IMAGENET1K")
-        classes["index"] = _provisional_indices(scorer, names, given, "index", unnamed)
+        classes["index"] = _provisional_indices(scorer, names, indices, "index", unnamed)
     if params.base_model not in ("train", "none"):
         unnamed = not class_names_of_model(resolve_path(params.base_model))
-        old = [name for name in names if name not in given.get(START, {})]
-        numbers = dict(zip(old, _provisional_indices(params.base_model, old, given, "condition", unnamed), strict=True))
+        old = [name for name in names if name not in indices.get(START, {})]
+        known = _provisional_indices(params.base_model, old, indices, "condition", unnamed)
+        numbers = dict(zip(old, known, strict=True))
         classes["condition"] = [numbers.get(name, -1) for name in names]
     return classes
 
 
-def _provisional_indices(model: str, names: list[str], given: dict, column: str, unnamed: bool) -> list[int]:
+def _provisional_indices(model: str, names: list[str], indices: dict, column: str, unnamed: bool) -> list[int]:
     """Return the indices of classes in a model that is not open yet; -1 where the model has names of its own.
 
     Raises:
         ValueError: the model has no names of its own, and a class is unknown.
     """
     if unnamed:
-        return model_indices(model, names, 0, column=column, given=given.get(column))
-    return [given.get(column, {}).get(name, -1) for name in names]
+        return model_indices(model, names, 0, column=column, given=indices.get(column))
+    return [indices.get(column, {}).get(name, -1) for name in names]
 
 
 def _order(table: pd.DataFrame) -> list[str]:

@@ -68,13 +68,13 @@ def check_names(stage: str, namespace: dict[str, Any], fields: Iterable[str]) ->
 
 def _given(cells: list[str], known: set[str]) -> Iterator[tuple[set[str], bool]]:
     """Yield the names that cells assign, and whether all are meant as parameters; the last cell first."""
-    found = False
+    has_parameters = False
     for cell in reversed(cells):
-        if OPENING.search(cell) and found:
+        if OPENING.search(cell) and has_parameters:
             return
         names, plain = _assigned(cell)
         are_parameters = bool(names & known) or cell.startswith(INJECTED)
-        found |= are_parameters
+        has_parameters |= are_parameters
         if plain or are_parameters:
             yield names, are_parameters
 

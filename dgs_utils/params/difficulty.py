@@ -50,17 +50,16 @@ class DifficultyParams(StageParams):
 
     def cache_params(self) -> dict[str, Any]:
         """Return the parameters that decide the result; without more scorers, with the key of earlier results."""
-        found = super().cache_params()
-        return found if self.scorers else found | {"classifiers": []}
+        params = super().cache_params()
+        return params if self.scorers else params | {"classifiers": []}
 
     def inputs(self) -> dict[str, Input]:
-        found = {"prepare": Input(stage="00_prepare")}
+        inputs = {"prepare": Input(stage="00_prepare")}
         if self.source == "pool":
-            found["pool"] = Input(stage="02_pool")
-            found["originals"] = Input(stage="03_difficulty", on_demand=True,
-                                       overrides={
+            inputs["pool"] = Input(stage="02_pool")
+            inputs["originals"] = Input(stage="03_difficulty", on_demand=True, overrides={
                 "source": "originals", "measure": self.measure, "over": self.over, "temperature": self.temperature})
-        return found
+        return inputs
 
     def label(self, inputs: dict[str, str]) -> str:
         return inputs["pool"] if self.source == "pool" else f"{inputs['prepare']}-originals"

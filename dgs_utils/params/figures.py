@@ -41,8 +41,8 @@ class FiguresParams(StageParams):
 
     def inputs(self) -> dict[str, Input]:
         rows = {} if self.results else {"evaluations": Input(stage="06_evaluate")}
-        given = self.results or self.evaluations
-        return rows | ({} if given and not self.samples else {"samples": DISTILLED_SET})
+        has_rows = self.results or self.evaluations
+        return rows | ({} if has_rows and not self.samples else {"samples": DISTILLED_SET})
 
     def label(self, inputs: dict[str, str]) -> str:
         return self.title

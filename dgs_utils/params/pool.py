@@ -105,17 +105,17 @@ class PoolParams(StageParams):
 
     def cache_params(self) -> dict[str, Any]:
         """Return the parameters that decide the pool; of one that exists already, that is the folder alone."""
-        found = super().cache_params()
+        params = super().cache_params()
         if self.generator == "folder":
-            return {name: found[name] for name in ("generator", "root")}
+            return {name: params[name] for name in ("generator", "root")}
         if self.generator == "originals":
-            return {name: found[name] for name in ("generator", "bias", "seed")}
+            return {name: params[name] for name in ("generator", "bias", "seed")}
         apart = {"root", "bias"}
         if self.generator in MODE_GUIDED:  # as many modes as images
-            found["images_per_class"] = self.images_per_class
+            params["images_per_class"] = self.images_per_class
         else:
             apart |= {"base", "mode_scale"}
-        return {name: value for name, value in found.items() if name not in apart}
+        return {name: value for name, value in params.items() if name not in apart}
 
     @property
     def needs_gpu(self) -> bool:
@@ -125,13 +125,13 @@ class PoolParams(StageParams):
         return 0 if self.generator in ("folder", *MODE_GUIDED) else self.images_per_class
 
     def inputs(self) -> dict[str, Input]:
-        found = {"prepare": Input(stage="00_prepare")}
+        inputs = {"prepare": Input(stage="00_prepare")}
         if self.model in ("plain", "minimax"):
-            found["fine_tune"] = Input(stage="01_fine_tune",
-                                       overrides={"criteria": "none"} if self.model == "plain" else {})
+            inputs["fine_tune"] = Input(stage="01_fine_tune",
+                                        overrides={"criteria": "none"} if self.model == "plain" else {})
         if self.generator in ("originals", "strata"):
-            found["originals"] = Input(stage="03_difficulty", overrides={"source": "originals"})
-        return found
+            inputs["originals"] = Input(stage="03_difficulty", overrides={"source": "originals"})
+        return inputs
 
     def label(self, inputs: dict[str, str]) -> str:
         more = f"-bias{self.bias:g}" if self.generator == "originals" else ""

@@ -151,17 +151,17 @@ class PrepareParams(StageParams):
         usual, quick = image_defaults(originals), is_quickstart(originals)
         trains = self.base_model == "train"
         builds = trains and not quick
-        found = {"channels": usual.channels,
-                 "image_size": 8 if self.base_model == "none" else usual.generated,
-                 "flip": usual.mirrored,
-                 "classifier_size": usual.seen if self.trains_classifier else 0,
-                 "classifier_epochs": FULL_EPOCHS if self.trains_classifier and not quick else 15}
+        values = {"channels": usual.channels,
+                  "image_size": 8 if self.base_model == "none" else usual.generated,
+                  "flip": usual.mirrored,
+                  "classifier_size": usual.seen if self.trains_classifier else 0,
+                  "classifier_epochs": FULL_EPOCHS if self.trains_classifier and not quick else 15}
         described = self.base_model not in ("train", "none") and (self.hidden_size or self.depth or self.num_heads)
         if self.dit_size or not (builds or described):  # no checkpoint tells its number of heads
-            found |= {"hidden_size": 96, "depth": 3, "num_heads": 4}
+            values |= {"hidden_size": 96, "depth": 3, "num_heads": 4}
         if builds:
-            return found | {"patch_size": 2, "learning_rate": 1e-4, "ema_decay": default_ema_decay(self.train_steps)}
-        return found | (DIGITS_MODEL if trains else UNTRAINED_MODEL)
+            return values | {"patch_size": 2, "learning_rate": 1e-4, "ema_decay": default_ema_decay(self.train_steps)}
+        return values | (DIGITS_MODEL if trains else UNTRAINED_MODEL)
 
     def check_model(self) -> None:
         """Raise ValueError if the parameters do not describe a diffusion model; defaults must be filled in."""

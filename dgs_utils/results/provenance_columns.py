@@ -50,7 +50,7 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
     method, uses_scorer = chosen.get("method", folder.name), _uses_scorer(made)
     images, fine_tuning, pool, scoring, transform = (params.get(stage, {}) for stage in (
         "00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform"))
-    pool_folder = next((place for place, manifest in made if manifest["stage"] == "02_pool"), None)
+    pool_folder = next((behind for behind, manifest in made if manifest["stage"] == "02_pool"), None)
     preset = METHODS[method].score if scoring.get("measure") and method in METHODS else ""
     cuts = ("duplicates" if chosen.get("drop_duplicates") else "", "errors" if chosen.get("cut_errors") else "",
             str(chosen.get("cut") or ""))

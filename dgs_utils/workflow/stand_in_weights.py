@@ -46,11 +46,11 @@ def stand_ins(params: StageParams, folder: Path, say: Callable[[str], None]) -> 
         if is_named and (weights := _random_scorer(params.classifier, params.classifier_weights, folder)):
             changes["classifier_weights"] = weights
     for name in {"scorers", "features"} & type(params).model_fields.keys():
-        given = getattr(params, name)
-        items = given if isinstance(given, list) else [given] if given else []
+        names = getattr(params, name)
+        items = names if isinstance(names, list) else [names] if names else []
         replaced = [_random_by_one_name(item, folder) for item in items]
         if replaced != items:
-            changes[name] = replaced if isinstance(given, list) else replaced[0]
+            changes[name] = replaced if isinstance(names, list) else replaced[0]
     for name in changes:
         missing = getattr(params, name) or getattr(params, "autoencoder", "")
         say(f"RANDOM WEIGHTS stand for {params.stage[3:]}.{name}: {missing} is not on this machine. Seconds and memory "
