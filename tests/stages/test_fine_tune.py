@@ -1,9 +1,9 @@
 """Stage 01: what is written, several processes as one, signals, and curves that are drawn live."""
 
+import os
 import signal
-import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import nbformat
@@ -15,7 +15,7 @@ from restamp import certify
 from small_diffusion import make_prepare
 from small_stages import BATCH, STEPS, fine_tuned, open_fine_tune, results
 from small_world import open_stage
-from waits import HANG
+from waits import wait_for
 
 from dgs_utils import fine_tune
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
@@ -119,28 +119,19 @@ def test_two_processes_equal_one(prepare):
     assert run.finish()["files"].keys() == {"difffit.safetensors", "losses.csv"}
 
 
-HELPERS = str(Path(__file__).parents[1] / "helpers")
-SCRIPT = """
-import sys
-sys.path.insert(0, {helpers!r})
-from pathlib import Path
-from small_stages import fine_tuned
-fine_tuned(Path({prepare!r}), "stopped", steps=400, processes=2)
-"""
-
-
 @pytest.mark.slow  # starts processes that import everything anew
 def test_sigterm_stops_all_processes_at_one_step_and_one_process_can_go_on(prepare, monkeypatch):
-    script = SCRIPT.format(helpers=HELPERS, prepare=str(prepare))
-    stopped = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True)
     folder = prepare.parents[1] / "stopped"
-    while not (folder / "checkpoints" / "losses.csv").exists():
-        assert stopped.poll() is None, stopped.communicate()[0]
-        time.sleep(0.02)
-    stopped.send_signal(signal.SIGTERM)
-    output, _ = stopped.communicate(timeout=HANG)
-    assert stopped.returncode != 0, output
+
+    def stop() -> None:
+        wait_for((folder / "checkpoints" / "losses.csv").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(SystemExit, match="SIGTERM"):
+        fine_tuned(prepare, "stopped", steps=400, processes=2)
+    signal.signal(signal.SIGTERM, before)
     reached = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"]
     assert 0 < reached < 400
     monkeypatch.setattr(fine_tune, "last_step", lambda run: reached + 3)

@@ -4,8 +4,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import forked
 from PIL import Image
 from small_diffusion import CLASSES, SCANS, make_prepare
 from small_stages import generated, open_pool, written_files
@@ -188,33 +187,36 @@ def test_only_missing_images_are_generated_again(prepare):
 
 
 HELPERS = str(Path(__file__).parents[1] / "helpers")
-SCRIPT = """
-import sys
+KILLED = """
+import os, signal, sys, threading, time
 sys.path.insert(0, {helpers!r})
 from pathlib import Path
 from small_stages import generated
-run = generated(Path({prepare!r}), "killed", steps=30, images_per_class=16, batch_size=2)
+
+def kill(enough, delay):
+    while len([*Path({folder!r}).rglob("*.png")]) < enough:
+        time.sleep(0.01)
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def work(*when):
+    threading.Thread(target=kill, args=when).start()
+    generated(Path({prepare!r}), "killed", steps=30, images_per_class=16, batch_size=2)
 """
 
 
-@pytest.mark.slow  # starts a process for each of the kills
+@pytest.mark.slow  # starts a process that imports everything anew
 def test_a_pool_killed_again_and_again_ends_with_the_same_files(prepare):
     options = {"steps": 30, "images_per_class": 16, "batch_size": 2}
     whole = generated(prepare, "whole", **options)
-    script = SCRIPT.format(helpers=HELPERS, prepare=str(prepare))
     folder, chance = prepare.parents[1] / "killed", random.Random(0)
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        there = len([*folder.rglob("*.png")])
-        while process.poll() is None and len([*folder.rglob("*.png")]) < min(there + 4, 48):
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert not (folder / "metadata.csv").exists()
-        for path in folder.rglob("*.png"):
-            Image.open(path).load()  # what is there is whole
+    with forked(KILLED.format(helpers=HELPERS, folder=str(folder), prepare=str(prepare))) as work:
+        for _ in range(2):
+            enough = min(len([*folder.rglob("*.png")]) + 4, 48)
+            assert work(enough, chance.uniform(0, 0.05)) == -signal.SIGKILL
+            assert not (folder / "metadata.csv").exists()
+            for path in folder.rglob("*.png"):
+                Image.open(path).load()  # what is there is whole
     assert written_files(generated(prepare, "killed", **options)) == written_files(whole)
 
 
