@@ -119,7 +119,8 @@ def test_array_jobs_make_what_a_local_run_makes(copy, slurm, monkeypatch):
     statuses = slurm.drain(copy)
     printed = "".join(path.read_text() for path in (jobs / "logs").iterdir())
     assert statuses == {f"dgs_{stage}": [0] * count for stage, count in {
-        "03_difficulty": 1, "03_difficulty_2": 1, "04_transform": 1, "05_sample": 2, "06_evaluate": 2, "07_figures": 1}.items()}, printed
+        "03_difficulty": 1, "03_difficulty_2": 1, "04_transform": 1, "05_sample": 2, "06_evaluate": 2,
+        "07_figures": 1}.items()}, printed
     assert contents(copy) == expected
     assert dgs(copy, *words).stdout == "Nothing is left to do.\n"
     assert "Nothing was left to do." in dgs(copy, *words[:2]).stdout
