@@ -17,7 +17,7 @@ from dgs_utils.classifiers.modified_layers import CIFAR_STEM, first_convolution,
 from dgs_utils.params.types import SMALL_STEM
 from dgs_utils.runtime.seeds import torch_seeded
 
-SIZES = (8, 16, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)  # tried
+TRIED_SIZES = (8, 16, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 
 
 def build_library_network(name: str, num_classes: int, image_size: int, channels: int = 3) -> nn.Module:
@@ -105,10 +105,10 @@ def check_library_network(name: str, image_size: int) -> None:
     reason = _refusal(name, image_size)
     if not reason:
         return
-    works = next((size for size in SIZES if size > image_size and not _refusal(name, size)), 0)
+    works = next((size for size in TRIED_SIZES if size > image_size and not _refusal(name, size)), 0)
     if works and "vit" not in name and not library_arguments(name, image_size)[0].keys() - {"aux_logits"}:
         # a convolutional network, which takes all larger images
-        below = max(size for size in (image_size, *SIZES) if size < works)
+        below = max(size for size in (image_size, *TRIED_SIZES) if size < works)
         while works - below > 1:
             middle = (works + below) // 2
             below, works = (middle, works) if _refusal(name, middle) else (below, middle)

@@ -33,7 +33,7 @@ from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import torch_rng, torch_seeded
 from dgs_utils.store.checkpoint import Checkpointer
 
-COMPILE_FROM = 20_000  # steps on a GPU outweigh the minute or so that compiling them takes
+COMPILE_FROM_STEPS = 20_000  # steps on a GPU outweigh the minute or so that compiling them takes
 # So many pixels trained on outweigh it twice on a CPU, where compiling takes 20 to 45 seconds for each of the two batch
 # sizes and saves 1.4 to 4 microseconds a pixel (by tests/benchmarks/bench_compile.py, at 32 and 64 px).
 COMPILE_FROM_PIXELS = 2**26
@@ -166,7 +166,7 @@ def should_compile_steps(recipe: Recipe, train: ImageTensors, warn: Callable[[st
     """
     images, batches = len(train.labels), -(-len(train.labels) // recipe.batch_size)
     pixels = images * train.images.shape[-1] ** 2 / batches  # of a step
-    return should_compile(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM,
+    return should_compile(recipe.compile, train.images.device, recipe.epochs * batches, COMPILE_FROM_STEPS,
                           (FUSE_FROM_PIXELS if fusible else COMPILE_FROM_PIXELS) / pixels, warn,
                           SOURCE if fusible else None, C_OPTIONS[recipe.precision])
 

@@ -15,8 +15,8 @@ from dgs_utils.difficulty.scoring import outputs_of_labels, score_images
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.runtime.seeds import numpy_rng
 
-SPLITS = 4  # random halves that the redundancy is a mean of
-NEEDED = 5  # sets, the fewest from which an interval of τ follows
+RANDOM_HALVES = 4  # random halves that the redundancy is a mean of
+SETS_NEEDED = 5  # sets, the fewest from which an interval of τ follows
 
 
 def score_set(images: ImageSet, real: ImageSet, scorer: Classifier, index: ArrayLike | None = None,
@@ -96,7 +96,7 @@ def _kernel_ridge(x: np.ndarray, labels: np.ndarray, real: np.ndarray, real_labe
 
 def _redundancy(x: np.ndarray, labels: np.ndarray, seed: int) -> float:
     accuracies = []
-    for split in range(SPLITS):
+    for split in range(RANDOM_HALVES):
         order = numpy_rng("score set", seed, split).permutation(len(labels))
         ranks = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
         halves = order[ranks % 2 == 0], order[ranks % 2 == 1]
@@ -135,7 +135,7 @@ def score_trust(scores: pd.DataFrame, accuracies: ArrayLike, confidence: float =
     for name in scores:
         tau = float(np.nan_to_num(kendalltau(scores[name], accuracies).statistic))
         low, high = -1.0, 1.0
-        if len(scores) >= NEEDED and scores[name].nunique() > 1:
+        if len(scores) >= SETS_NEEDED and scores[name].nunique() > 1:
             centre, width = np.arctanh(np.clip(tau, -0.999, 0.999)), z * np.sqrt(0.437 / (len(scores) - 4))
             low, high = map(float, np.tanh([centre - width, centre + width]))
         known = "orders sets as students do" if low > 0 else "orders sets against students" if high < 0 else (

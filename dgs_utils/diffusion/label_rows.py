@@ -37,7 +37,7 @@ from dgs_utils.store.session import Run
 
 NEW_LABELS = "new_labels.csv"  # of stage 00, where there are any
 INITIAL_DEVIATION = 0.02  # of label rows in a DiT without training
-MAX_IMAGES = 100  # of a class that a classifier looks at, the first in natural order
+MAX_IMAGES_ASKED = 100  # of a class that a classifier looks at, the first in natural order
 
 
 def add_label_rows(model: DiT, sources: Mapping[str, Sequence[int]], seed: int = 0) -> DiT:
@@ -115,7 +115,7 @@ def _label_of(text: str, name: str, model: str, count: int, names: Sequence[str]
 @torch.inference_mode()
 def nearest_label(images: ImageSet, scorer: Classifier, count: int, batch_size: int = 50) -> int:
     """Return the output of a classifier of the DiT's classes with the highest mean probability over the first
-    `MAX_IMAGES` images of one class.
+    `MAX_IMAGES_ASKED` images of one class.
 
     Raises:
         ValueError: the classifier has another number of outputs.
@@ -126,7 +126,7 @@ def nearest_label(images: ImageSet, scorer: Classifier, count: int, batch_size: 
                          f"{count:,} classes; name a classifier of these classes, as in 'nearest "
                          f"resnet50:IMAGENET1K_V1', or names of classes")
     on_device, total = scorer.on(resolve_device()), np.zeros(count)
-    names = images.table["file_name"].to_numpy()[:MAX_IMAGES]
+    names = images.table["file_name"].to_numpy()[:MAX_IMAGES_ASKED]
     for [pixels] in read_batches(images.root, names, [on_device], batch_size):
         total += on_device(on_device.send(pixels)).double().softmax(1).sum(0).cpu().numpy()
     return int(total.argmax())

@@ -18,7 +18,7 @@ from dgs_utils.store.lineage import input_folder
 from dgs_utils.store.manifest import MANIFEST, read_manifest
 from dgs_utils.store.session import Run
 
-COLUMNS = ("index", "condition")  # a class's number in the scorer's output, and in the diffusion model
+INDEX_COLUMNS = ("index", "condition")  # a class's number in the scorer's output, and in the diffusion model
 START = "start"  # what the row of a class begins with that the diffusion model does not know; see `read_class_index`
 NEAREST, NULL, SCRATCH = "nearest", "null", "scratch"  # beside names, joined by +
 NEW_ROWS = (": a number, or for a new label what it begins with: names of known classes joined by +, nearest, null, or "
@@ -62,7 +62,7 @@ def _plain(name: str) -> str:
 
 
 def read_class_index(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the indices of classes in models from a user's table: by column (`COLUMNS`), by class.
+    """Return the indices of classes in models from a user's table: by column (`INDEX_COLUMNS`), by class.
 
     The table has a column class, and index, condition or both; an empty cell gives no index. A condition in words
     stands under `START`: it says what a new label of the diffusion model begins with, ``null``, ``scratch``,
@@ -75,8 +75,8 @@ def read_class_index(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"prepare.class_index is {path}, which {what}; give a CSV with class and index")
-    table = read_table(path, COLUMNS).rename(columns=str.lower)
-    columns = [column for column in COLUMNS if column in table]
+    table = read_table(path, INDEX_COLUMNS).rename(columns=str.lower)
+    columns = [column for column in INDEX_COLUMNS if column in table]
     if "class" not in table or not columns:
         raise ValueError(f"{path} has the columns {', '.join(table.columns)}; it needs class and index (the output of "
                          f"the scorer), condition (the label of the diffusion model), or both")
@@ -117,7 +117,7 @@ def model_indices(model: str, classes: Sequence[str], count: int, known: Sequenc
         model: its name in an error.
         classes: names of folders.
         count, known: number of its classes (0 = not yet known, and not checked) and their names, if it has any.
-        column, given: of `COLUMNS`, in which the user can give the index; his indices by class.
+        column, given: of `INDEX_COLUMNS`, in which the user can give the index; his indices by class.
         cure: end of the sentence about an unknown class; "" where the user can give a table.
 
     Raises:

@@ -34,7 +34,7 @@ CODE = ("*.py", "*.pkl", "*.pickle")  # of a hub's repository, not fetched
 TARS = (".tar", ".tar.gz")  # of webdatasets, as `datasets` finds them in a folder
 SAVED = "state.json"  # in a folder that `datasets` saved
 PINNED = "hub.json"  # in a stage folder: addresses with the revisions that were read
-CLASS_HEADINGS = ("label", "cls", "class", "classname", "labels", "category", "target")
+CLASS_COLUMNS = ("label", "cls", "class", "classname", "labels", "category", "target")
 IMAGE_HEADINGS = {"image", "img", "jpg", "png", "picture", "photo"}  # of columns that hold an image's bytes untyped
 
 
@@ -261,10 +261,10 @@ def _label_column(images: Any, source: Path, asked: str) -> Column:
         raise ValueError(f"{source} has the columns {', '.join(features) or 'of no kind'}, none of which holds images; "
                          f"give a data set of images")
     listed = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    headed = [name for heading in CLASS_HEADINGS for name in features
+    headed = [name for heading in CLASS_COLUMNS for name in features
               if plain_heading(name) == heading and isinstance(features[name], datasets.Value | datasets.ClassLabel)]
     headed += [f"{name}.{inner}" for name, feature in features.items() if isinstance(feature, dict)
-               for inner in feature if plain_heading(inner) in CLASS_HEADINGS]  # of the .json of a webdataset
+               for inner in feature if plain_heading(inner) in CLASS_COLUMNS]  # of the .json of a webdataset
     choice = [asked] if asked else ["label"] if "label" in listed else listed or headed[:1]
     if len(choice) != 1 or choice[0] not in [*features, *headed]:
         listed = choice or list(features)

@@ -38,7 +38,7 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}
 ORIENTATION, BITS, PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
-NOTES = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys that may hold an orientation
+ORIENTATION_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys that may hold an orientation
 WHITES = (1, 255, 65535)
 T = TypeVar("T")
 
@@ -191,7 +191,7 @@ def _from_file(path: Path, take: Callable[[Image.Image], T]) -> T:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format != "TIFF" and NOTES.isdisjoint(image.info):
+    if image.format != "TIFF" and ORIENTATION_KEYS.isdisjoint(image.info):
         return 1
     try:
         return image.getexif().get(ORIENTATION, 1)

@@ -31,13 +31,13 @@ DATASETS = {
     "cifar10": ImageDefaults(32, 32, 3),
     **dict.fromkeys(SUBSETS, ImageDefaults(256, MAX_SIDE, 3)), "folder": ImageDefaults(0, 0, 3),
 }
-ARCHIVES = {"160": ImageDefaults(128, 128, 3), "320": ImageDefaults(256, MAX_SIDE, 3)}  # of ImageNet's subsets
+ARCHIVED = {"160": ImageDefaults(128, 128, 3), "320": ImageDefaults(256, MAX_SIDE, 3)}  # of ImageNet's subsets
 
 
 def image_defaults(originals: Mapping[str, Any]) -> ImageDefaults:
     """Return how images are seen, by the parameters of the stage 00 that prepares them; missing ones are defaults."""
     dataset = originals.get("dataset", QUICKSTART_DATASET)
-    return ARCHIVES.get(originals.get("archive", ""), DATASETS[dataset]) if dataset in SUBSETS else DATASETS[dataset]
+    return ARCHIVED.get(originals.get("archive", ""), DATASETS[dataset]) if dataset in SUBSETS else DATASETS[dataset]
 
 
 def is_quickstart(originals: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from dgs_utils.selection.thresholds import Thresholds, search_thresholds
 from dgs_utils.selection.transforms import apply_thresholds, default_limit, prefix_warnings
 from dgs_utils.store.session import BATCH
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # λ in the static twin
+SHOWN_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # λ in the static twin
 
 
 class Preview(NamedTuple):
@@ -98,7 +98,7 @@ def _pair(bottom: int, top: int) -> str:
 
 
 def _static_twin(shown: ClassPreview) -> pd.DataFrame:
-    weights = sorted({*WEIGHTS, shown.params.weight})
+    weights = sorted({*SHOWN_WEIGHTS, shown.params.weight})
     pairs = [shown.search(weight) for weight in weights]
     chosen = pairs[weights.index(shown.params.weight)]
     shown.draw({"no clipping": shown.preview(0, 0), _pair(*chosen): shown.preview(*chosen)})

@@ -49,7 +49,7 @@ from dgs_utils.store.session import Run
 
 MAX_ENCODERS = 8  # threads that encode PNG files
 CACHE_INTERVAL, CACHE_ORDER = 5, 1  # of TaylorSeer: steps between two that are computed, and terms of the series
-COMPILE_FROM = 1000  # evaluations of the network, such as 20 blocks of 50 steps, outweigh compiling it
+COMPILE_FROM_EVALUATIONS = 1000  # evaluations of the network, such as 20 blocks of 50 steps, outweigh compiling it
 
 
 # ---- Images from a model ---------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def _generate_blocks(run: Run, missing: list[ImageBlock]) -> None:
                          f"use a model that was trained with it")
     if params.cache == "taylorseer":
         enable_taylorseer(model, CACHE_INTERVAL, CACHE_ORDER)
-    elif should_compile(compile_switch(), device, evaluations, COMPILE_FROM):
+    elif should_compile(compile_switch(), device, evaluations, COMPILE_FROM_EVALUATIONS):
         model.compile()
     channels = json.loads((run.inputs["prepare"] / "dataset.json").read_text())["channels"]
     autoencoder = load_autoencoder(run.inputs["prepare"], channels).store_matrices(params.precision).to(device)

@@ -11,7 +11,7 @@ from dgs_utils.results.result_tables import mean_and_spread
 from dgs_utils.results.rows import DATASET_TITLES, SET_KEYS, UNITS, main_series, seed_numbers
 from dgs_utils.results.table_layouts import FULL_SET
 
-MAX_NAMES = 4  # names in a sentence
+MAX_LISTED_NAMES = 4  # names in a sentence
 POOL_KEYS = ("generator", "bias", "fine_tune_seed", "pool_factor", "variant")  # of the pool, not of the method
 CONDITION = ["condition", "ipc"]
 
@@ -142,7 +142,7 @@ def _undecided(comparisons: pd.DataFrame) -> list[str]:
         counts = left.loc[np.isfinite(left[f"{unit}_needed"]) & (left[f"{unit}_needed"] > left[unit]), f"{unit}_needed"]
         if len(counts) and not needed:
             needed = f"; {counts.min():.0f} {unit} or more would decide a gain of {left['margin'].iloc[0]:g} points"
-    listed = f": {_listed(names, ' and ')}" if len(names) <= MAX_NAMES else ""
+    listed = f": {_listed(names, ' and ')}" if len(names) <= MAX_LISTED_NAMES else ""
     verb = "is" if len(left) == 1 else "are"
     return [f"{len(left)} of {len(comparisons)} comparisons {verb} undecided{listed}{needed}."]
 
@@ -164,6 +164,6 @@ def _noise(rows: pd.DataFrame, summary: pd.DataFrame, comparisons: pd.DataFrame)
 def _listed(names: Sequence[str], last: str = ", ") -> str:
     """Return names as a list, of many the first ones."""
     names = list(names)
-    if len(names) > MAX_NAMES:
-        return f"{', '.join(names[:MAX_NAMES])} and {len(names) - MAX_NAMES} more"
+    if len(names) > MAX_LISTED_NAMES:
+        return f"{', '.join(names[:MAX_LISTED_NAMES])} and {len(names) - MAX_LISTED_NAMES} more"
     return f"{', '.join(names[:-1])}{last}{names[-1]}" if len(names) > 1 else names[0]

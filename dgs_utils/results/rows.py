@@ -36,12 +36,11 @@ METHOD_LABELS = {name: method.label for name, method in METHODS.items()}
 PAPER_METHOD_LABELS = {"Ours": "DGS", "Full Dataset": "Full", "Random": "First files"}  # [F §9.4]
 SHAPES = ["hill", "ground", "slope", "cliff", "uniform", "scale"]  # in the order of the paper's Table 3
 
-TEXT_COLUMNS = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "budget", "bias",
-                "variant", "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed",
-                "selection_seed", "pool", "generator", "generation", "features", "teacher",
-                "soft_labels")
+TEXTS = ("method", "distribution", "objective", "measure", "judge", "rule", "cut", "compute", "budget", "bias",
+         "variant", "dataset", "distilled", "label", "test_list", "prepare_seed", "fine_tune_seed", "pool_seed",
+         "selection_seed", "pool", "generator", "generation", "features", "teacher", "soft_labels")  # columns
 # Neutral values of columns that rows from elsewhere lack.
-COLUMN_DEFAULTS = {**dict.fromkeys(TEXT_COLUMNS, ""), "evaluations": 0, "augment": True, "steps": 0, "originals": 0,
+COLUMN_DEFAULTS = {**dict.fromkeys(TEXTS, ""), "evaluations": 0, "augment": True, "steps": 0, "originals": 0,
                    "per_class": 0.0}
 
 
@@ -60,7 +59,7 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
     for path in map(Path, paths):
         is_file = path.suffix == ".csv"
         file = path if is_file else path / "results.csv"
-        frame = read_table(file, (*TEXT_COLUMNS, "key"))
+        frame = read_table(file, (*TEXTS, "key"))
         check_columns(frame, file)
         missing = {name: value for name, value in COLUMN_DEFAULTS.items() if name not in frame}
         frames.append(frame.assign(folder="" if is_file else str(path), **missing))

@@ -14,8 +14,8 @@ from dgs_utils.results.verdicts import ERROR_RATE, UNDECIDED, Effect, Finding, d
 from dgs_utils.selection.histograms import divergence, histogram
 from dgs_utils.selection.targets import difficulty_shift, scale_counts
 
-NEEDED = "folders of stages 04 and 05 of a set that difficulty-guided sampling drew are needed"
-SIZES = "folders of stage 04 with the same pool in several sizes are needed"
+DRAWN_SET_NEEDED = "folders of stages 04 and 05 of a set that difficulty-guided sampling drew are needed"
+SEVERAL_SIZES_NEEDED = "folders of stage 04 with the same pool in several sizes are needed"
 FEATURES = "features of the images (not only their difficulty) are needed"
 
 
@@ -74,7 +74,7 @@ def mean_over_classes(what: str, column: str, minus: str = "") -> Callable[[pd.D
     """
     def rule(numbers: pd.DataFrame) -> Finding:
         if column not in numbers:
-            return decide([], NEEDED)
+            return decide([], DRAWN_SET_NEEDED)
         by_class = numbers.dropna(subset=column).groupby("class", sort=False).mean(numeric_only=True)
         values = by_class[column] - (by_class[minus] if minus else 0)
         mean, error, pools = values.mean(), values.sem(), numbers["scored"].nunique()
@@ -97,11 +97,11 @@ def classes_differ(scores: pd.DataFrame) -> Finding:
     from scipy import stats  # here, because it takes a while to import
 
     if scores.empty:
-        return decide([], NEEDED)
+        return decide([], DRAWN_SET_NEEDED)
     first = scores[(scores["set"] == "original") & (scores["transform"] == scores["transform"].iloc[0])]
     classes = [part.to_numpy() for _, part in first.groupby("class")["score"]]
     if len(classes) < 2 or first["score"].nunique() < 2:
-        return decide([], NEEDED)
+        return decide([], DRAWN_SET_NEEDED)
     test = stats.kruskal(*classes)
     means = [part.mean() for part in classes]
     finding = decide([Effect("", test.statistic / (len(first) - 1), int(test.pvalue < ERROR_RATE),
@@ -123,7 +123,7 @@ def thresholds_move(thresholds: pd.DataFrame) -> Finding:
     several = _several_sizes(thresholds)
     classes = [part for _, part in several.groupby(["pool", "class"])] if len(several) else []
     moved = [len(part[["bottom", "top"]].drop_duplicates()) > 1 for part in classes]
-    finding = decide([Effect("", 1.0, 1 if has_moved else -1) for has_moved in moved], SIZES)
+    finding = decide([Effect("", 1.0, 1 if has_moved else -1) for has_moved in moved], SEVERAL_SIZES_NEEDED)
     return finding._replace(numbers=f"of {len(moved)} classes {sum(moved)} have other thresholds, and "
                           f"{sum(part['target'].nunique() > 1 for part in classes)} another target" if moved else "")
 
@@ -140,4 +140,4 @@ def variety_by_size(scores: pd.DataFrame) -> Finding:
                            for _, scored in part.groupby(["transform", "class"])])
         sizes.append(f"{(counts > 0).sum(1).mean():.1f} and {counts.sum() / (counts > 0).sum():.1f} at {size} × IPC")
     numbers = f"filled intervals of difficulty and images in each {', '.join(sizes)}" if sizes else ""
-    return Finding(numbers, f"{UNDECIDED}: {FEATURES}{'' if sizes else f', and {SIZES}'}")
+    return Finding(numbers, f"{UNDECIDED}: {FEATURES}{'' if sizes else f', and {SEVERAL_SIZES_NEEDED}'}")

@@ -15,7 +15,7 @@ from dgs_utils.results.rows import (
 )
 
 FULL_SET_SIZE = ("originals", "per_class")  # of the set that was distilled
-SIZES = (*FULL_SET_SIZE, "bytes")  # and of the distilled one
+SIZE_COLUMNS = (*FULL_SET_SIZE, "bytes")  # and of the distilled one
 ABLATIONS = ("distribution", "pool_factor", "objective", "measure", "judge", "cut")  # of DGS: the column that varies
 
 
@@ -49,9 +49,9 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         best=("best", "mean"), std=("best", "std"), last=("last", "mean"),
         last_std=("last", "std"), n=("best", "size"), n_test=("n_test", "max"),
         pools=("pool_seed", "nunique"), selections=("selection_seed", "nunique"),
-        trainings=("training_seed", "nunique"), **{name: (name, "max") for name in SIZES if name in results},
+        trainings=("training_seed", "nunique"), **{name: (name, "max") for name in SIZE_COLUMNS if name in results},
     ).reset_index().assign(**_spread_within_sets(results, groups.ngroup()))
-    summary = summary.assign(**{name: 0 for name in SIZES if name not in summary})
+    summary = summary.assign(**{name: 0 for name in SIZE_COLUMNS if name not in summary})
     summary["test_se"] = binomial_error(summary["best"], summary["n_test"])
     summary["optimism"] = summary["best"] - summary["last"]
     errors = [_standard_error(part) for _, part in groups[["best", *SEEDS]]]

@@ -20,8 +20,8 @@ from dgs_utils.store.atomic import write_json
 FOLDER = "trackers"  # of a stage folder: files of trackers that write any, and which trainings are logged
 PROJECT = "DGS_PROJECT"  # environment variable: the name of the project
 RUN_NAMES = {"mlflow": "run_name", "swanlab": "experiment_name", "trackio": "name", "wandb": "name"}  # keywords
-PACKAGES = {"comet_ml": "comet-ml"}  # that are called otherwise
-OUTCOMES = ("best", "last", "best_epoch")  # of a row; the other columns are its configuration
+PACKAGE_NAMES = {"comet_ml": "comet-ml"}  # that are called otherwise
+MEASURED = ("best", "last", "best_epoch")  # of a row; the other columns are its configuration
 _one_at_a_time = threading.Lock()  # several trackers have one run a process
 
 
@@ -37,7 +37,7 @@ def check_tracker(name: str) -> None:
         raise ValueError(f"evaluate.tracker is {name!r}, which accelerate does not know{hint}; '' logs nothing")
     if name in LoggerType.list() and name not in map(str, get_available_trackers()):
         raise ValueError(f"evaluate.tracker is {name!r}, whose package is not installed; install it with pip install "
-                         f"{PACKAGES.get(name, name)}, or set the tracker to ''")
+                         f"{PACKAGE_NAMES.get(name, name)}, or set the tracker to ''")
 
 
 def track_evaluation(folder: Path, name: str, notebook: Path | None = None) -> list[str]:
@@ -77,11 +77,11 @@ def _log_run(name: str, folder: Path, row: Mapping[str, Any], curve: pd.DataFram
     tracker = kind(*arguments, **{RUN_NAMES[name]: run} if name in RUN_NAMES else {})
     getattr(tracker, "start", lambda: None)()  # older ones start when they are made
     try:
-        tracker.store_init_configuration({key: _plain(value) for key, value in row.items() if key not in OUTCOMES})
+        tracker.store_init_configuration({key: _plain(value) for key, value in row.items() if key not in MEASURED})
         for point in curve.to_dict("records"):
             step = int(point.pop("epoch"))
             tracker.log({key: float(value) for key, value in point.items()}, step=step)
-        tracker.log({key: float(row[key]) for key in OUTCOMES}, step=int(curve["epoch"].max()))
+        tracker.log({key: float(row[key]) for key in MEASURED}, step=int(curve["epoch"].max()))
         if notebook is not None and notebook.is_file():
             _log_artefact(name, tracker, notebook)
     finally:

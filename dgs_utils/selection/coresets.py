@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 ROWS = 512  # rows of features that are worked on at a time
-BATCH = 256  # candidates whose gains are brought up to date at a time
+CANDIDATES_AT_A_TIME = 256  # candidates whose gains are brought up to date at a time
 AWAKE = 0.5  # share of the best gain from which facility location follows an image at every step
-NEIGHBOURS = 5  # of the graph of D2
+D2_NEIGHBOURS = 5  # of the graph of D2
 ROUNDS = 20  # of k-means, at the most
 
 
@@ -90,8 +90,8 @@ def facility_location(features: ArrayLike, k: int) -> np.ndarray:
         if step:
             awake = np.flatnonzero((fresh == step - 1) & (bounds >= best * AWAKE))
             changed = np.flatnonzero(covered > before).astype(np.int32)
-            for start in range(0, len(awake), 2 * BATCH):
-                which = awake[start : start + 2 * BATCH]
+            for start in range(0, len(awake), 2 * CANDIDATES_AT_A_TIME):
+                which = awake[start : start + 2 * CANDIDATES_AT_A_TIME]
                 bounds[which] -= _lost(features, scale, before, covered, which, changed)
             fresh[awake] = step
         while True:
@@ -99,7 +99,7 @@ def facility_location(features: ArrayLike, k: int) -> np.ndarray:
             stale = np.flatnonzero((bounds > best - 1e-6 * abs(best)) & (fresh < step))
             if not len(stale):
                 break
-            highest = stale[np.argsort(-bounds[stale], kind="stable")[:BATCH]]
+            highest = stale[np.argsort(-bounds[stale], kind="stable")[:CANDIDATES_AT_A_TIME]]
             bounds[highest] = _gains(features, scale, covered, highest)
             fresh[highest] = step
         chosen[step] = np.argmax(bounds >= best - 1e-6 * abs(best))
@@ -153,7 +153,7 @@ def _total_similarity(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (len(features) + np.concatenate(along)) / 2
 
 
-def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: int = NEIGHBOURS,
+def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: int = D2_NEIGHBOURS,
                   decay: float = 0.1) -> np.ndarray:
     """Choose ``k`` hard images in dense regions, away from those chosen before: D2 (Maharana et al., 2024).
 

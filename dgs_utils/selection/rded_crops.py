@@ -25,7 +25,7 @@ from dgs_utils.runtime.seeds import numpy_rng
 if TYPE_CHECKING:
     from dgs_utils.classifiers.scorer import Classifier
 
-MAX_IMAGES = 300  # real images of a class that are cropped
+MAX_IMAGES_CROPPED = 300  # real images of a class that are cropped
 CROPS_PER_IMAGE = 5
 MIN_AREA = 0.08  # smallest share of an image's area in a crop
 BOX = ["left", "upper", "right", "lower"]
@@ -86,7 +86,7 @@ def choose_crops(images: ImageSet, scorer: "Classifier", index: ArrayLike, ipc: 
             raise ValueError(f"class {name} has {len(part)} originals, and {tiles} × {tiles} crops for ipc "
                              f"{ipc} take {wanted}; lower sample.ipc")
         rng = numpy_rng("sample", "crops", seed, name)
-        part = part.iloc[rng.permutation(len(part))[: max(MAX_IMAGES, wanted)]]
+        part = part.iloc[rng.permutation(len(part))[: max(MAX_IMAGES_CROPPED, wanted)]]
         boxes, crop_losses = _best_of_each(images, part, side, rng, int(index[part["label"].iloc[0]]), scorer)
         part = part.assign(**dict(zip(BOX, boxes.T, strict=True)), loss=crop_losses)
         part = part.sort_values("loss", kind="stable").head(wanted)

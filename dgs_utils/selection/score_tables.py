@@ -16,7 +16,7 @@ from dgs_utils.selection.permanent_numbers import permanent_numbers
 from dgs_utils.selection.targets import draw, scale_counts
 from dgs_utils.store.atomic import atomic
 
-COLUMNS = ("file_name", "class", "label", "score")
+SCORE_COLUMNS = ("file_name", "class", "label", "score")
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
     if not path.exists():
         raise ValueError(f"{path} does not exist; run notebook 03 for it")
     table = read_table(path)
-    missing = [name for name in COLUMNS if name not in table]
+    missing = [name for name in SCORE_COLUMNS if name not in table]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]}; run notebook 03 again")
     check_names(table, path)

@@ -23,7 +23,7 @@ UNCACHED_MAX_BYTES = 2**20  # a file of up to so many bytes is read each time
 RESERVED_VALUES = {"", "train", "none"}  # values of parameters that never name a file
 WEIGHT_SUFFIXES = {".pt", ".pth", ".safetensors", ".npz", ".ckpt", ".bin", ".tar"}  # with a description beside, in JSON
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,10})\b")  # in the name of published weights, which identifies them
-TABLE = ("create table if not exists hashes (path text, signature text, hash text, checksum text, "
+CREATE_TABLE = ("create table if not exists hashes (path text, signature text, hash text, checksum text, "
          "primary key (path, signature))")  # of files and folders; the checksum is of the other columns
 
 _cache: dict[tuple[str, frozenset[str]], str] | None = None
@@ -207,7 +207,7 @@ def _database() -> sqlite3.Connection:
     outputs_root().mkdir(parents=True, exist_ok=True)
     base = sqlite3.connect(outputs_root() / STORE_NAME, timeout=60)  # any number of processes may use it
     try:
-        base.execute(TABLE)
+        base.execute(CREATE_TABLE)
     except sqlite3.Error:
         base.close()
         raise

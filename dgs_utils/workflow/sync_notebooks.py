@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 from dgs_utils.params import STAGES
+from dgs_utils.params.base import PAGE
 from dgs_utils.params.parameter_docs import parameters_cell, parameters_page
 from dgs_utils.store.paths import notebook_path, workspace
-
-PAGE = "params/parameters.md"
 
 
 def outdated_files() -> dict[Path, str]:

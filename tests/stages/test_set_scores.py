@@ -12,7 +12,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import RidgeClassifier
 
 import dgs_utils as dgs
-from dgs_utils.difficulty.set_scores import NEEDED, rank_sets, score_features, score_trust
+from dgs_utils.difficulty.set_scores import SETS_NEEDED, rank_sets, score_features, score_trust
 
 ROOT = Path(__file__).parents[2]
 IMAGES, LABELS = load_digits(return_X_y=True)
@@ -80,7 +80,7 @@ def test_what_is_not_known_to_rank_is_refused():
         assert "ranks none" in trust.loc[name, "sentence"]
     assert rank_sets(scores, "reverse", trust) == [*range(19, -1, -1)]
     assert trust.loc["reverse", "high"] < 0
-    few = score_trust(scores[: NEEDED - 1], np.arange(NEEDED - 1.0))
+    few = score_trust(scores[: SETS_NEEDED - 1], np.arange(SETS_NEEDED - 1.0))
     assert (few["low"] == -1).all()
     with pytest.raises(ValueError, match="accuracies has shape"):
         score_trust(scores, [1.0])
