@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ TABLES = [(ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0
 ERRORS, MESSAGES = (re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE) for table in TABLES)
 
 
+@cache
 def sentences() -> str:
     """Return all strings of the package's code, with … for each value that is filled in."""
     texts = []
