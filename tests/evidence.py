@@ -159,10 +159,10 @@ def ledger_line(name: str) -> str:
 
 
 def accuracies(name: str) -> str:
-    """Return the table of accuracies of an experiment, with its caption."""
+    """Return the table of accuracies of an experiment, with its caption, without that of bytes."""
     with tempfile.TemporaryDirectory() as scratch:
         write_table(read_results([EVIDENCE / name]), "comparison", Path(scratch))
-        return (Path(scratch) / "accuracy.md").read_text().strip()
+        return "\n\n".join((Path(scratch) / "accuracy.md").read_text().strip().split("\n\n")[:2])
 
 
 def claims_in_words(table: pd.DataFrame) -> str:
@@ -187,7 +187,7 @@ def readme_lines() -> list[str]:
     lines = [line.replace(name, title) for line in rule_lines() for name, title in README_RULES.items()
              if line.startswith(f"| {name} |")]
     [baseline] = tables(ASKED)["summary"].query(f"series == {BASELINE!r}")["best"]
-    worse = next(n for n, line in enumerate(lines) if "| −" in line)
+    worse = next((n for n, line in enumerate(lines) if "| −" in line), len(lines))
     return [*lines[:worse], f"| Random (baseline) | {baseline:.1f} | – |", *lines[worse:]]
 
 

@@ -102,7 +102,7 @@ def test_notebook_07_makes_them_from_the_rows_alone(tmp_path, monkeypatch):
     small_grid.execute(ROOT / "notebooks" / "07_figures.ipynb", tmp_path / "out.ipynb", title="quickstart",
                        results=[str(folder / "results.csv")], output=str(tmp_path / "made"))
     assert (tmp_path / "made" / "findings.md").read_text() == (folder / "findings.md").read_text()
-    assert (tmp_path / "made" / "accuracy.md").read_text().strip() == accuracies("quickstart")
+    assert (tmp_path / "made" / "accuracy.md").read_text().startswith(accuracies("quickstart"))
     again, kept = pd.read_csv(tmp_path / "made" / "differences.csv"), tables("quickstart")["differences"]
     for name in ("second", "difference", "low", "high", "p_holm", "verdict"):
         pd.testing.assert_series_equal(again[name], kept[name], check_dtype=False)
