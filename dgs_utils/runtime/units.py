@@ -12,6 +12,17 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def format_range(low: float, high: float) -> str:
+    """Return a range of seconds in one unit, as roughly as it is known.
+
+    >>> format_range(1660.2, 107_754), format_range(1_857_000, 2_548_000), format_range(92, 92.1)
+    ('0.46 to 30 h', '21 to 29 days', '92 s')
+    """
+    unit, size = next((pair for pair in (("days", 86_400), ("h", 3600), ("min", 60)) if high >= 2 * pair[1]), ("s", 1))
+    texts = [f"{value / size:{'.0f' if value >= 10 * size else '.2g'}}" for value in (low, high)]
+    return f"{' to '.join(dict.fromkeys(texts))} {unit}"
+
+
 def format_size(count: float) -> str:
     """Return a number of bytes as "12.3 MB".
 

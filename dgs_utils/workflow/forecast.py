@@ -11,12 +11,13 @@ from typing import Any
 from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.params import SampleParams
 from dgs_utils.runtime.terminal import format_table
-from dgs_utils.runtime.units import format_duration
+from dgs_utils.runtime.units import format_duration, format_range
 from dgs_utils.store.manifest import STEP_TIMES_FILE, read_manifest
 from dgs_utils.store.node import Node, input_nodes
 from dgs_utils.store.status import Status, node_status
 
 UNLIMITED = sys.maxsize
+MANY = 20  # steps of a loop, from which on they are items
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _transform_work(size: Size) -> dict[str, float]:
 def _sample_work(size: Size) -> dict[str, float]:
     own, chosen = size.params, size.train if size.params.preset[1].whole else size.params.ipc * size.classes
     candidates = size.train if own.preset[1].source != "pool" else own.images_read_from("pool") * size.classes
-    return {"images": chosen, "crops": chosen, "": candidates if "features" in own.needs else 1}
+    return {"images": chosen, "crops": chosen, "features": candidates}
 
 
 def _evaluate_work(size: Size) -> dict[str, float]:
@@ -122,14 +123,16 @@ def forecast(steps: Mapping[str, list[float]], seconds: float, rehearsed: Mappin
             tests; under "" of all that is in no loop.
         whole: the same of the whole.
 
-    Of each loop, the fastest step gives the least; the mean, in which the slow first step is as heavy as it was, the
-    most. What a step took beyond the median, after the first, counts as the loop's rest.
+    Of each loop, the fastest step gives the least, but the mean does of many items, which come in batches; the mean, in
+    which the slow first step is as heavy as it was, the most. What a step took beyond the median, after the first,
+    counts as the loop's rest.
 
     >>> forecast({"training": [3.0, 1.0, 1.0, 1.0]}, 8.0, {"training": 4}, {"training": 400})
     (404.0, 602.0)
     """
-    def ratio(name: str) -> float:
-        return max(whole.get(name, 1.0) / max(rehearsed.get(name, 1.0), 1e-9), 1.0)
+    def ratio(name: str) -> float:  # a loop over files may have been as long as it will be
+        done = max(rehearsed.get(name, 1.0), len(steps.get(name, ())), 1e-9)
+        return max(whole.get(name, 1.0) / done, 1.0)
 
     outside = max(seconds - sum(map(sum, steps.values())), 0.0)
     low, high = outside, outside * ratio("")
@@ -137,7 +140,10 @@ def forecast(steps: Mapping[str, list[float]], seconds: float, rehearsed: Mappin
         usual = statistics.median(times)
         warm_up = max(times[0] - usual, 0.0)
         rest = max(sum(times) - warm_up - usual * len(times), 0.0) if f"{name} rest" in rehearsed else 0.0
-        low += warm_up + min(times) * len(times) * ratio(name) + rest * ratio(f"{name} rest")
+        steady = sum(times) - warm_up - rest
+        if len(times) <= MANY:  # without what ended at once, as a bar's last step does
+            steady = min(steady, len(times) * min(value for value in times if 2 * value * len(times) >= sum(times)))
+        low += warm_up + steady * ratio(name) + rest * ratio(f"{name} rest")
         high += (sum(times) - rest) * ratio(name) + rest * ratio(f"{name} rest")
     return low, high
 
@@ -167,10 +173,10 @@ def rehearsal_table(nodes: list[Node], made: Mapping[str, Node], few: Few) -> li
             peaks |= Counter(manifest["peak_memory_mib"])
         rows.append([stage, f"{len(done)} of {len(own)}", format_duration(sum(m["seconds"] for m in done.values())),
                      *(f"{peaks[kind] / 1024:.1f} GiB" if peaks[kind] else "·" for kind in ("cpu", "gpu")),
-                     str(len(group)), f"{format_duration(low)} to {format_duration(high)}" if ranges else "?"])
+                     str(len(group)), format_range(low, high) if ranges else "?"])
     lines = format_table(rows, left=["stage"])
     lines.append(f"The whole, one notebook after the other: {'' if complete else 'more than '}"
-                 f"{format_duration(total_low)} to {format_duration(total_high)}. The least is by the fastest step of "
+                 f"{format_range(total_low, total_high)}. The least is by the fastest step of "
                  f"each loop, the most by the mean, first steps included; stages that pay to be compiled get faster.")
     batches = "batches" if few.most == UNLIMITED else f"batches of at most {few.most} images of a class"
     lines.append(f"Memory is the peak at the real sizes of images, networks and {batches}; the images and latents of "

@@ -136,6 +136,17 @@ def test_a_forecast_is_a_range_that_grows_with_the_work(times, outside, factor):
     assert steady == pytest.approx((4.0 * factor, 4.0 * factor))
 
 
+def test_a_forecast_knows_items_batches_and_loops_that_end_at_once():
+    """As they were timed on Fashion-MNIST: the pool's last step, 70,000 files of which all were read, and batches."""
+    low, high = forecast({"pool": [175.0, 90.0, 109.0, 106.0, 99.0, 0.5]}, 600.0, {"pool": 1500}, {"pool": 125_000})
+    assert 40_000 < low < high < 50_000
+    assert forecast({"images": [0.001] * 70_000}, 80.0, {"images": 256}, {"images": 70_000}) == (
+        pytest.approx(80), pytest.approx(80))
+    batches = [3.0, *[0.0] * 63, 2.0, *[0.0] * 63]
+    low, high = forecast({"images scored": batches}, 6.0, {"images scored": 128}, {"images scored": 12_800})
+    assert 200 <= low <= high <= 501
+
+
 def test_tests_within_a_training_grow_by_their_own_number():
     """A last epoch that tests 10 images for 2 s means 200 s for a thousand, whatever the epochs are."""
     own, whole = {"epochs": 3, "epochs rest": 10}, {"epochs": 300, "epochs rest": 1000}
