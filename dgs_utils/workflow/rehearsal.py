@@ -30,7 +30,7 @@ REHEARSALS = "rehearsal"  # folder of the outputs
 CLASSES = 2  # few, so that whole batches of one class are few images
 TRAINING_STEPS, SAMPLING_STEPS, EPOCHS = 3, 3, 3  # the first step of a loop may be slow
 CACHED_STEPS = 5  # of a pool with `pool.cache`, which extrapolates some of them
-CPU_OPERATIONS = 2e13  # that a pool may take without a GPU: minutes
+CPU_OPERATIONS = 1e13  # that a pool may take without a GPU: minutes, and 8 GB for steps of DiT-XL/2
 FIRST_CLASSES = {"digits": ["0", "1"], "fashion": ["0", "1"], "cifar10": ["airplane", "automobile"]}
 
 
