@@ -235,7 +235,7 @@ def asked_setting() -> str:
     least, most = (int(counts["selection_seed"].agg(end)) for end in ("min", "max"))
     trainings = int(counts["training_seed"].max())
     sets = f"{most} selections" if least == most else f"{least} to {most} selections"
-    shares = " of another 80 % of every class" if (rows["method"] == "easiest").sum() > trainings else ""
+    shares = ", each from another 80 % of every class" if (rows["method"] == "easiest").sum() > trainings else ""
     return f"{sets} a rule{shares}, {trainings} training{'s' * (trainings > 1)} a set"
 
 
