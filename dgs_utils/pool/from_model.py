@@ -101,8 +101,9 @@ def generate_images(run: Run, classes: pd.DataFrame) -> pd.DataFrame:
     """Generate the missing images of this run's shard, and return the rows of all images that are there."""
     blocks = all_blocks(run, classes)
     own = blocks_of_shard(blocks, run.params.shard)
-    for unfinished in (file for block in own for file in block.partial_files()):  # of a run that was killed
-        unfinished.unlink()
+    for file in (file for block in own for file in block.files):
+        for unfinished in file.parent.glob(f".{file.name}.*.partial"):  # of a run that was killed
+            unfinished.unlink()
     checksums, first_files = known_checksums(run.folder), {block.files[0] for block in own}
     for block in blocks:  # of other shards, only files with another checksum are removed
         remove_corrupt(run.folder, block.files, checksums, unknown=block.files[0] in first_files)
@@ -130,10 +131,6 @@ class ImageBlock:
         missing = [index for index, file in enumerate(self.files) if not file.exists()]
         runs = [list(group) for _, group in groupby(missing, key=lambda index: index - missing.index(index))]
         return [replace(self, files=self.files[run[0] : run[-1] + 1], start=self.start + run[0]) for run in runs]
-
-    def partial_files(self) -> list[Path]:
-        """Return the temporary files of images whose writing was interrupted."""
-        return [partial for file in self.files for partial in file.parent.glob(f".{file.name}.*.partial")]
 
 
 def all_blocks(run: Run, classes: pd.DataFrame) -> list[ImageBlock]:

@@ -172,7 +172,8 @@ def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: in
     """
     features = check_features(features, k)
     scores = np.asarray(scores, dtype=np.float64)
-    count, unit = min(neighbours, len(features) - 1), max(_mean_length(features), 1e-30)
+    count = min(neighbours, len(features) - 1)
+    unit = max(float(np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))).mean()), 1e-30)
     density, ids = scores.copy(), np.empty((len(features), count), dtype=np.int32)
     for rows, distances, neighbour_ids in nearest_neighbours(features, count):
         density[rows] += (np.exp(-distances / unit) * scores[neighbour_ids]).sum(axis=1)
@@ -201,10 +202,6 @@ def nearest_neighbours(features: np.ndarray, count: int) -> Iterator[tuple[slice
         others = ids != np.arange(start, start + len(ids))[:, None]
         others[:, -1] &= ~others.all(axis=1)  # among many identical images, an image may not find itself
         yield rows, distances[others].reshape(len(ids), count), ids[others].reshape(len(ids), count)
-
-
-def _mean_length(features: np.ndarray) -> float:
-    return float(np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))).mean())
 
 
 def reliable_far(features: ArrayLike, scores: ArrayLike, reliable: ArrayLike, k: int) -> np.ndarray:

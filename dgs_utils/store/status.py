@@ -201,8 +201,9 @@ def changed_external_data(missing: list[Node]) -> list[str]:
     """
     wanted = {(node.stage, name, str(entry)): (node, entry) for node in missing if not node_manifest(node)
               for name, entry in node.external_files.items()}
-    results = {folder: manifest for path in sorted(outputs_root().glob(f"[0-9]*/*/{MANIFEST}"), key=_finished)
-               if (manifest := cached_manifest(folder := path.parent)) and manifest["given"]} if wanted else {}
+    paths = outputs_root().glob(f"[0-9]*/*/{MANIFEST}") if wanted else ()
+    results = {folder: manifest for folder in sorted((path.parent for path in paths), key=finished_at)
+               if (manifest := cached_manifest(folder)) and manifest["given"]}
     lines = []
     for (_, name, _), (node, entry) in wanted.items():
         earlier = [folder for folder, manifest in results.items()
@@ -218,11 +219,7 @@ def changed_external_data(missing: list[Node]) -> list[str]:
 
 def finished_at(folder: Path) -> float:
     """Return when a result was finished, as a time; 0 where another process has just removed it."""
-    return _finished(folder / MANIFEST)
-
-
-def _finished(manifest: Path) -> float:
     try:
-        return manifest.stat().st_mtime
+        return (folder / MANIFEST).stat().st_mtime
     except OSError:
         return 0.0
