@@ -201,8 +201,8 @@ def changed_external_data(missing: list[Node]) -> list[str]:
     """
     wanted = {(node.stage, name, str(entry)): (node, entry) for node in missing if not node_manifest(node)
               for name, entry in node.external_files.items()}
-    paths = outputs_root().glob(f"[0-9]*/*/{MANIFEST}") if wanted else ()
-    results = {folder: manifest for folder in sorted((path.parent for path in paths), key=finished_at)
+    written = outputs_root().glob(f"[0-9]*/*/{MANIFEST}") if wanted else ()
+    results = {folder: manifest for folder in sorted((path.parent for path in written), key=finished_at)
                if (manifest := cached_manifest(folder)) and manifest["given"]}
     lines = []
     for (_, name, _), (node, entry) in wanted.items():
