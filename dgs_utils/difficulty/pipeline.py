@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import Dataset
 
 from dgs_utils.classifiers.image_tensors import ImageTensors
 from dgs_utils.classifiers.pretrained import open_scorer
@@ -28,7 +29,8 @@ class DGSPipeline(BaseEstimator):
     """Choose images of a pool whose difficulties for a scorer are distributed as the originals' are.
 
     Images are given as a folder with a sub-folder per class, an `ImageSet`, an `ImageTensors`, a data set of `datasets`
-    with a column of images and one of classes, or uint8 arrays (N, S, S) or (N, S, S, 3), or a list of PIL images, with
+    with a column of images and one of classes, one of torch whose items are a PIL image and a label (as torchvision's
+    `ImageFolder`), or uint8 arrays (N, S, S) or (N, S, S, 3), or a list of PIL images, with
     one label each. Pool and originals are matched by the names of their classes.
 
     Args:
@@ -85,6 +87,9 @@ class DGSPipeline(BaseEstimator):
         settings = (self.sampler or DifficultyGuidedSampler()).get_params()
         sampler = DifficultyGuidedSampler(**settings | {"ipc": self.ipc, "random_state": self.random_state})
         sampler.fit([0.5], ["any"])  # checks the parameters before the scorer runs
+        if not isinstance(self.scorer, str | Classifier):
+            raise ValueError(f"scorer is a {type(self.scorer).__name__}; give a classifier of this kit or its name; "
+                             f"probabilities of others go through difficulty_scores to DifficultyGuidedSampler")
         self.scorer_ = open_scorer(self.scorer) if isinstance(self.scorer, str) else self.scorer
         with _as_image_set(originals, y, "originals") as images:
             names = images.table.drop_duplicates("label").set_index("label")["class"]
@@ -153,9 +158,11 @@ def _as_image_set(images: Any, y: Iterable[Hashable] | None, what: str) -> Itera
 def _with_names(table: pd.DataFrame, images: Any) -> pd.DataFrame:
     """Return a table with the names of classes, and labels from 0: whole numbers keep theirs, names are sorted."""
     kinds = [feature for feature in (getattr(images, "features", None) or {}).values() if hasattr(feature, "int2str")]
+    of_torch = isinstance(images, Dataset) and getattr(images, "classes", None)
     labels = table["label"].tolist()
     if all(isinstance(label, int) and label >= 0 for label in labels):
-        return table.assign(**{"class": [kinds[0].int2str(label) if kinds else str(label) for label in labels]})
+        return table.assign(**{"class": [
+            kinds[0].int2str(label) if kinds else of_torch[label] if of_torch else str(label) for label in labels]})
     names = sorted({str(label) for label in labels})
     return table.assign(**{"class": list(map(str, labels)), "label": [names.index(str(label)) for label in labels]})
 
@@ -166,16 +173,22 @@ def _array_pairs(images: Any, y: Iterable[Hashable] | None, what: str) -> Iterat
         raise ValueError(f"the {what} are several: {', '.join(map(str, images))}; give one of them")
     if isinstance(images, ImageTensors):
         images, y = images.images.permute(0, 2, 3, 1).cpu().numpy(), images.labels.tolist()
+    if y is None and isinstance(images, Dataset):
+        yield from ((_to_image(image, what), label) for image, label in map(images.__getitem__, range(len(images))))
+        return
     if y is None:
         raise ValueError(f"the {what} come without labels; give y, one for each image")
     labels = np.asarray(y).tolist()
     if len(labels) != len(images) or not labels:
         raise ValueError(f"the {what} are {len(images)} images with {len(labels)} labels; give one label for each")
     for image, label in zip(images, labels, strict=True):
-        yield image if isinstance(image, Image.Image) else _from_array(np.asarray(image), what), label
+        yield _to_image(image, what), label
 
 
-def _from_array(pixels: np.ndarray, what: str) -> Image.Image:
+def _to_image(image: Any, what: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim < 2 or pixels.shape[2:] not in ((), (3,)):
         raise ValueError(f"an image of the {what} is {pixels.dtype} of shape {pixels.shape}; give uint8 of shape "
                          f"(S, S) or (S, S, 3), PIL images or a folder")

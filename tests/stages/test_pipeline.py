@@ -6,6 +6,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from small_world import CLASSES, small_classifier, write_digits
+from torchvision.datasets import ImageFolder
 
 import dgs_utils as dgs
 from dgs_utils.images.image_set import ImageSet, load_squares
@@ -49,6 +50,16 @@ def test_every_form_of_the_same_images_gives_the_same_choice(folders, scorer):
     images = ImageSet.read(folders[1])
     assert expected[2] == images.table["class"].iloc[expected[0]].tolist()
     assert sorted(expected[2]) == sorted(CLASSES * 3)
+
+
+def test_data_sets_of_torch_have_their_images_labels_and_names(folders, scorer):
+    """In their own order of files, in which 10.png comes before 2.png."""
+    originals, pool = map(ImageFolder, folders)
+    pipeline = dgs.DGSPipeline(scorer, ipc=3, index=range(3), random_state=0).fit(originals)
+    chosen = pipeline.select(pool)
+    assert [pool.classes[pool.targets[i]] for i in chosen] == pipeline.selected_["class"].tolist()
+    expected = dgs.score_images(ImageSet.read(folders[1]), scorer, range(3))
+    assert np.array_equal(np.sort(pipeline.pool_scores_["score"]), np.sort(expected["score"]))
 
 
 def test_it_is_score_images_and_the_sampler(folders, scorer):
@@ -110,6 +121,8 @@ def test_images_of_no_known_form_are_refused(scorer, images, y, sentence):
 def test_parameters_are_checked_before_the_scorer_is_opened(folders):
     with pytest.raises(ValueError, match="ipc is 0; give a whole number of at least 1"):
         dgs.DGSPipeline("no such scorer", ipc=0).fit(folders[0])
+    with pytest.raises(ValueError, match="scorer is a DifficultyGuidedSampler; give a classifier of this kit or its"):
+        dgs.DGSPipeline(dgs.DifficultyGuidedSampler()).fit(folders[0])
     with pytest.raises(ValueError, match="'no such scorer' names no classifier"):
         dgs.DGSPipeline("no such scorer").fit(folders[0])
 
