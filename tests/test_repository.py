@@ -213,8 +213,8 @@ def test_mypy_finds_nothing():
 
 # ---- Budgets: who needs more takes something out ---------------------------------------------------------------------
 
-MAX_PACKAGE_LINES, MAX_MACHINE_LINES, MAX_MODULE_LINES = 30_700, 8_220, 350
-MAX_TEST_RATIO = 1.15
+MAX_PACKAGE_LINES, MAX_MACHINE_LINES, MAX_MODULE_LINES = 30_300, 7_970, 350
+MAX_TEST_RATIO = 1.11
 MACHINE = ("store", "workflow", "publish", "runtime", "cli")  # what is not the method
 
 
