@@ -23,9 +23,10 @@ from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.classifiers.recipes import Recipe, recipe_of
 from dgs_utils.classifiers.run_teachers import has_soft_labels, label_columns, open_soft_labels, open_teacher
 from dgs_utils.classifiers.soft_labels import SoftLabels, Teacher
+from dgs_utils.classifiers.test_copies import find_test_copies
 from dgs_utils.classifiers.training import Outcome
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.duplicates import check_overlap, near_duplicates_warning
+from dgs_utils.images.duplicates import check_overlap
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import read_header
 from dgs_utils.params.dataset_defaults import MAX_SIDE
@@ -50,7 +51,7 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
                  protocol: str = "idc", seeds: Iterable[int] = (0,), *, image_size: int = 0, norm: str = "instance",
                  ipc: int = -1, teacher: Teacher | SoftLabels | None = None, method: str = "",
                  pool_seed: int | str = "", selection_seed: int | str = "", device: str = "auto", workers: int = 0,
-                 progress: Callable = no_progress, **settings: Any) -> pd.DataFrame:
+                 progress: Callable = no_progress, allow_test_images: bool = False, **settings: Any) -> pd.DataFrame:
     """Train a network on a set and test it on another, once for each seed.
 
     Args:
@@ -68,6 +69,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         device: where the training runs.
         workers: threads that read images; 0 = one per core.
         progress: wraps the epochs.
+        allow_test_images: copies of test images in the set give a warning, as data sets with duplicates of their own
+            need it, instead of an error.
         settings: epochs, epoch_factor, batch_size, learning_rate, evaluations, augment, flip, tiles, precision and
             compile of `recipe_of`.
 
@@ -78,8 +81,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         training_seed, best and last top-1 in percent, best_epoch, n_test.
 
     Raises:
-        ValueError: unknown names, a network that does not suit the size, classes or sizes that differ, a test image
-            among those to train on, or a protocol without its teacher.
+        ValueError: unknown names, a network that does not suit the size, classes or sizes that differ, a copy of
+            a test image among those to train on, or a protocol without its teacher.
     """
     size = _common_size(train, test, image_size)
     check_network(network, size, norm)
@@ -87,7 +90,8 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
         if train.classes != test.classes:
             raise ValueError(f"{train.root} has the classes {train.classes} and {test.root} has {test.classes}; "
                              f"read both with the same list of classes")
-        check_overlap(train, test)
+        if not allow_test_images:
+            check_overlap(train, test)
     labels, classes = _labels(train), int(max(_labels(train).max(), _labels(test).max())) + 1
     planned = mean_ipc(len(labels), len(np.unique(labels))) if ipc < 0 else ipc
     recipe = recipe_of(protocol, planned, classes=classes, **settings)
@@ -96,7 +100,9 @@ def evaluate_set(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, 
     on = resolve_device(device)
     train_tensors = as_tensors(train, size, workers).to(on)
     test_tensors = as_tensors(test, size, workers, recipe.protocol.test_zoom).to(on)
-    if sentence := find_test_copies(train, test, train_tensors, test_tensors, recipe.protocol.test_zoom, workers):
+    cure = "" if allow_test_images else "take them out, or give allow_test_images=True"
+    zoom = recipe.protocol.test_zoom
+    if sentence := find_test_copies(train, test, train_tensors, test_tensors, zoom, cure, workers=workers):
         warnings.warn(sentence, stacklevel=2)
     row = {"method": method, "ipc": planned, "pool_seed": pool_seed, "selection_seed": selection_seed}
     row |= training_columns(recipe, protocol, network, norm, size, planned, classes)
@@ -129,25 +135,6 @@ def _labels(images: ImageSet | ImageTensors) -> np.ndarray:
 def as_tensors(images: ImageSet | ImageTensors, size: int, workers: int = 0, zoom: float = 1.0) -> ImageTensors:
     """Return images as uint8 tensors; files are read by `image_tensors.load_images`."""
     return images if isinstance(images, ImageTensors) else load_images(images, size, workers, zoom=zoom)
-
-
-def find_test_copies(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, train_tensors: ImageTensors,
-                     test_tensors: ImageTensors, zoom: float, workers: int = 0) -> str:
-    """Return a warning about test images that are also training images, whatever their names; "" if there are none.
-
-    Args:
-        train, test: the sets.
-        train_tensors, test_tensors: the same as tensors; ``test_tensors`` scaled by ``zoom`` before the crop.
-        workers: threads that read images again where that is not 1.
-    """
-    test_tensors = test_tensors if zoom == 1 else as_tensors(test, train_tensors.images.shape[-1], workers)
-    first, second = (images.images.permute(0, 2, 3, 1).cpu().numpy() for images in (train_tensors, test_tensors))
-
-    def name_of(set_name: str, index: int) -> str:
-        images = train if set_name == "train" else test
-        return str(images.paths[index]) if isinstance(images, ImageSet) else f"number {index}"
-
-    return near_duplicates_warning(first, second, name_of)
 
 
 def check_network(network: str, size: int, norm: str) -> None:
@@ -202,7 +189,8 @@ def open_sets(run: Run) -> tuple[ImageSet, ImageSet]:
     run.resolve_open("image_size", lambda: test.side(MAX_SIDE))
     check_network(run.params.network, run.params.image_size, run.params.norm)
     train = ImageSet.read(run.inputs["distilled"], classes=names, warn=run.warn)
-    for images in (train, ImageSet.read(run.inputs["prepare"], "train", classes=names)):
+    originals = ImageSet.read(run.inputs["prepare"], "train", classes=names)
+    for images in (originals, *([] if run.params.allow_test_images else [train])):
         check_overlap(images, test)
     _warn_about_images(run, train, test)
     return train, test
@@ -256,7 +244,10 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
     if not (all(_is_done(run, seed) for seed in seeds) and has_soft_labels(run)):
         train_tensors = as_tensors(train, params.image_size).to(device)
         test_tensors = as_tensors(test, params.image_size, zoom=recipe.protocol.test_zoom).to(device)
-        if sentence := find_test_copies(train, test, train_tensors, test_tensors, recipe.protocol.test_zoom):
+        cure = "" if params.allow_test_images else "take them out, or set evaluate.allow_test_images to true"
+        originals = ImageSet.read(run.inputs["prepare"], "train", classes=test.classes)
+        zoom = recipe.protocol.test_zoom
+        if sentence := find_test_copies(train, test, train_tensors, test_tensors, zoom, cure, originals):
             run.warn(sentence, decides=True)
         labels = open_soft_labels(run, train, train_tensors, recipe, row)
         teacher = open_teacher(run, device) if labels is None else labels

@@ -46,16 +46,26 @@ def check_overlap(train: ImageSet, test: ImageSet) -> None:
                                  f"take it out of one of the two")
 
 
-def near_duplicates_warning(train: np.ndarray, test: np.ndarray, name_of: Callable[[str, int], str]) -> str:
-    """Return a sentence on test images that are near duplicates of training images, also mirrored; "" for none.
+def near_duplicates(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Return the training image that each test image is a near duplicate of, also mirrored, −1 for none, int64 (M,).
+
+    Args:
+        train, test: squares of one size, uint8 (N, S, S, 3) and (M, S, S, 3).
+    """
+    known = signatures(train)
+    matches = match_near_duplicates(signatures(test), known)
+    return np.where(matches < 0, match_near_duplicates(signatures(test[:, :, ::-1]), known), matches)
+
+
+def near_duplicates_warning(train: np.ndarray, test: np.ndarray, name_of: Callable[[str, int], str],
+                            matches: np.ndarray) -> str:
+    """Return a sentence on test images that are near duplicates of training images; "" for none.
 
     Args:
         train, test: squares of one size, uint8 (N, S, S, 3).
         name_of: returns the name of an image of "train" or "test" by its index.
+        matches: of `near_duplicates`.
     """
-    known = signatures(train)
-    matches = match_near_duplicates(signatures(test), known)
-    matches = np.where(matches < 0, match_near_duplicates(signatures(test[:, :, ::-1]), known), matches)
     copies = np.flatnonzero(matches >= 0)
     if not len(copies):
         return ""

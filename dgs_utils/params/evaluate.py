@@ -57,6 +57,8 @@ class EvaluateParams(StageParams):
         3, description="trainings, with seeds seed, seed + 1, …")
     seed: Count = Field(0, description="seed of the first training")
     precision: Precision = Field("fp32", description="fp32, or bf16 on GPUs")
+    allow_test_images: Annotated[bool, Field(json_schema_extra=EXECUTION_ONLY)] = Field(
+        False, description="train on a set with copies of test images, which stop the stage otherwise")
     tracker: Annotated[str, Field(json_schema_extra=EXECUTION_ONLY)] = Field(
         "", description='experiment tracker, as accelerate calls it: wandb, mlflow, tensorboard, …; "" = none')
 
