@@ -156,7 +156,7 @@ def test_evaluation_repeats_itself_and_tells_its_seeds():
     pixels = torch.randint(0, 128, (20, 3, 8, 8), dtype=torch.uint8, generator=rng) + 127 * labels[:, None, None, None]
     images = dgs.ImageTensors(pixels.to(torch.uint8), labels)
     rows = [dgs.evaluate_set(images, images, network="convnet3", protocol="idc", seeds=(3, 5), epochs=2, evaluations=1,
-                             method="mine") for _ in range(2)]
+                             method="mine", allow_test_images=True) for _ in range(2)]
     pd.testing.assert_frame_equal(*rows)
     assert rows[0]["training_seed"].tolist() == [3, 5]
     assert rows[0].loc[0, ["method", "ipc", "epochs", "n_test", "image_size"]].tolist() == ["mine", 10, 2, 20, 8]
