@@ -202,10 +202,10 @@ def test_what_is_said_of_the_strangers_pools_follows_from_their_rows():
     rows = read_results([EVIDENCE / ASKED])
     best = rows.pivot_table(index="selection_seed", columns="series", values="best")
     if (rows.groupby(["series", "selection_seed"]).size() == 1).all() and len(best) > 2:
-        apart = best.drop(columns="Random of pool").sub(best["Random of pool"], axis=0)
-        t = stats.ttest_1samp(apart, 0).confidence_interval()
-        for arm, low, high in zip(apart, t.low, t.high, strict=True):
-            assert arms.loc[arm, ["low", "high"]].astype(float).tolist() == pytest.approx([low, high])
+        for arm in best.columns.drop("Random of pool"):
+            apart = (best[arm] - best["Random of pool"]).dropna()
+            t = stats.ttest_1samp(apart, 0).confidence_interval()
+            assert arms.loc[arm, ["low", "high"]].astype(float).tolist() == pytest.approx([t.low, t.high])
     assert asked_setting() in " ".join(RESULTS.split())
 
 
@@ -318,7 +318,7 @@ def test_every_quoted_interval_is_one_of_the_evidence():
             known[signed(low), signed(high)].add(f"{abs(value):.1f}")
             known[signed(-high), signed(-low)].add(f"{abs(value):.1f}")
     quoted = re.findall(r"(\d+\.\d)\D{1,45}([−+]\d+\.\d) to ([−+]\d+\.\d)", PROSE)
-    assert len(quoted) == len(re.findall(r"[−+]\d+\.\d\s+to\s+[−+]\d", PROSE)) > 40
+    assert len(quoted) == len(re.findall(r"[−+]\d+\.\d\s+to\s+[−+]\d", PROSE)) > 30
     assert [(value, low, high) for value, low, high in quoted if value not in known[low, high]] == []
 
 
