@@ -2,11 +2,11 @@
 
 Candidates are nearest neighbours by a descriptor of 64 numbers, in both orientations at once; each candidate is then
 laid over its partner (shift and scale of both axes by Gauss-Newton steps, as Lucas and Kanade) and counts where grey
-levels and edges correlate. Colours do not count: a picture in other colours is still the same. Drawings, such as digits
-or clothes on black, are alike without being copies, so they need a higher correlation: copies of them are found where
-they are re-encoded, resized or mirrored, and can be missed where they are cropped or shifted.
+levels agree, or edges correlate. So a picture in other colours is still the same. What is mostly flat, such as a
+silhouette on the sky, a digit, or clothes on black, is alike without being a copy, so its grey levels have to agree:
+copies of drawings are found where they are re-encoded or mirrored, and can be missed where they are cropped or shifted.
 
-The descriptor is the strength of edges in eight directions and the colours, each in 3 × 3 fields without a rim of
+The descriptor is the strength of edges in eight directions and the grey levels, each in 3 × 3 fields without a rim of
 three pixels in 32, whitened: directions in which images differ little count as much as others. A mirrored image has
 the same even half of it, and the odd half with the other sign, so one product of each half compares both orientations.
 """
@@ -28,14 +28,14 @@ RIM = 3  # of these, on each side, that a shifted copy may have filled with anyt
 FIELDS, DIRECTIONS = 3, 8
 DIMENSIONS = 64
 SAMPLE, PATTERNS = 10_000, 1_000  # images, and patterns of coloured noise, that whitening is fitted to
-SIMILARITY = 0.52  # cosine from which on a pair is a candidate
-NEIGHBOURS = 8  # candidates an image at the most
-LIKENESS = 0.91  # correlation of edges from which on two aligned photographs are one picture
-LIKENESS_OF_DRAWINGS = 0.99  # the same where much is flat background, on which shapes are much alike
-FLAT = 0.06  # share of flat pixels, in the median image, from which on images count as drawings
+SIMILARITY = 0.48  # cosine from which on a pair is a candidate
+NEIGHBOURS = 12  # candidates an image at the most
+LIKENESS = 0.91  # correlation of edges from which on two aligned images are one picture
+RESIDUAL = 3.5  # grey levels (root mean square) between images whose grey levels agree
+FLAT, SLOPE = 0.2, 2.0  # share of pixels with smaller slopes (grey levels a pixel) from which on an image is flat
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
-STEPS = ((0, 1, 0.5), (0, 1, 0.6), (0, 3, 0.9), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
-ROWS, COLUMNS, PAIRS = 1024, 8192, 512  # at once, so that they fit into a core's cache
+STEPS = ((0, 1, 0.8), (0, 1, 0.9), (0, 3, 0.96), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
+ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 512  # at once, so that they fit into a core's cache
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -49,26 +49,28 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str
 
     Returns:
         One row a pair, ordered: first and second (indices; within a set first < second), mirrored (bool), likeness
-        (correlation of the aligned edges, up to 1). An image has at most `NEIGHBOURS` rows as first,
-        and of a set with itself also as second. Images of one colour have none.
+        (correlation of the aligned edges, up to 1), same (bool: grey levels agree where they are, so that the image was
+        at most saved again, resized, mirrored or made grey). An image has at most `NEIGHBOURS` rows as first, and of a
+        set with itself also as second. Images of one colour have none.
 
     >>> from sklearn.datasets import load_digits
     >>> scans = np.repeat(load_digits().images[:20, :, :, None] * 15, 3, axis=3).astype(np.uint8)
     >>> find_pairs(scans, scans[[3, 7], :, ::-1]).drop(columns="likeness")
-       first  second  mirrored
-    0      3       0      True
-    1      7       1      True
+       first  second  mirrored  same
+    0      3       0      True  True
+    1      7       1      True  True
     """
     sets = [images] if others is None else [images, others]
     levels, described = zip(*(_describe(squares, device) for squares in sets), strict=True)
     codes = _whiten(described)
     candidates = _candidates(codes[0], codes[-1], others is None)
-    least = LIKENESS_OF_DRAWINGS if _are_drawings(levels[0][1]) else LIKENESS
-    frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS], least)
+    sample = torch.cat([full[_sample(len(full))] for _, full in levels])
+    drawings = bool(_flat_shares(_smooth(sample.float())).median() >= FLAT)
+    frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS], drawings)
               for start in range(0, len(candidates), PAIRS)]
-    columns = ["first", "second", "mirrored", "likeness"]
-    pairs = pd.DataFrame(np.concatenate([np.empty((0, 4)), *frames]), columns=columns)
-    pairs = pairs.astype({"first": int, "second": int, "mirrored": bool})
+    columns = ["first", "second", "mirrored", "likeness", "same"]
+    pairs = pd.DataFrame(np.concatenate([np.empty((0, 5)), *frames]), columns=columns)
+    pairs = pairs.astype({"first": int, "second": int, "mirrored": bool, "same": bool})
     if others is None:
         ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
         pairs = pairs.assign(first=ends[:, 0], second=ends[:, 1])
@@ -96,7 +98,7 @@ def contrast(images: np.ndarray) -> np.ndarray:
 # ---- Candidates ------------------------------------------------------------------------------------------------------
 
 def _describe(images: np.ndarray, device: str) -> tuple[list[Tensor], Tensor]:
-    """Return grey levels at half and at full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), and descriptors (N, 99)."""
+    """Return grey levels at half and at full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), and descriptors (N, 81)."""
     parts = [_describe_block(torch.from_numpy(np.ascontiguousarray(images[start : start + ROWS])).to(device))
              for start in range(0, len(images), ROWS)]
     half, full, described = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -115,12 +117,10 @@ def _describe_block(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     edges = torch.stack([(across * math.cos(a) + down * math.sin(a)).clamp(min=0) ** 2 / strength for a in turns], 1)
     edges = _fields(edges).clamp(min=0).sqrt()
     edges = edges / edges.flatten(1).norm(dim=1).clamp(min=1e-6)[:, None, None, None]
-    inner = colours[..., RIM:-RIM, RIM:-RIM]
-    mean = inner.mean(1, keepdim=True)
-    tints = _fields(torch.cat([inner[:, 2:] - mean, inner[:, :1] - mean, mean], 1))
+    light = _fields(grey[:, None, RIM:-RIM, RIM:-RIM])
     full = grey[:, None] * 255
     half = F.avg_pool2d(full, 2)
-    return half.round().to(torch.uint8), full.round().to(torch.uint8), torch.cat([edges, tints], 1).flatten(1)
+    return half.round().to(torch.uint8), full.round().to(torch.uint8), torch.cat([edges, light], 1).flatten(1)
 
 
 def _fields(maps: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def _fields(maps: Tensor) -> Tensor:
 def _halves(described: Tensor) -> tuple[Tensor, Tensor]:
     """Return the parts of descriptors that stay, and that change sign, where images are mirrored."""
     maps = described.view(len(described), -1, FIELDS, FIELDS)
-    order = [(DIRECTIONS // 2 - k) % DIRECTIONS for k in range(DIRECTIONS)] + list(range(DIRECTIONS, maps.shape[1]))
+    order = [*((DIRECTIONS // 2 - k) % DIRECTIONS for k in range(DIRECTIONS)), DIRECTIONS]
     mirrored = maps[:, order].flip(-1).flatten(1)
     return (described + mirrored) / 2, (described - mirrored) / 2
 
@@ -145,7 +145,7 @@ def _whiten(described: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
 
     The patterns keep few images from being as different from each other as is possible.
     """
-    sample = [part[np.unique(np.linspace(0, len(part) - 1, SAMPLE).astype(int))] for part in described]
+    sample = [part[_sample(len(part))] for part in described]
     fitted = torch.cat([*sample, _describe(_patterns(), str(described[0].device))[1]])
     means, axes, values = [], [], []
     for half in _halves(fitted):
@@ -164,6 +164,11 @@ def _whiten(described: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
     return codes
 
 
+def _sample(count: int) -> np.ndarray:
+    """Return at most `SAMPLE` of the indices below ``count``, at even steps."""
+    return np.unique(np.linspace(0, count - 1, SAMPLE).astype(int))
+
+
 def _patterns() -> np.ndarray:
     """Return patterns of coloured noise with the spectrum of photographs, uint8 (1000, 32, 32, 3)."""
     rng, steps = numpy_rng("near duplicates", "patterns"), np.fft.fftfreq(SIDE)
@@ -179,16 +184,19 @@ def _patterns() -> np.ndarray:
 def _candidates(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], same: bool) -> Tensor:
     """Return rows of first, second, mirrored, int64 (n, 3): the nearest neighbours, up to `NEIGHBOURS` an image."""
     parts = []
+    others = tuple(F.pad(half, (0, 0, 0, -len(half) % PEAK)) for half in others)  # a row of zeros is like no image
     for start in range(0, len(codes[0]), ROWS):
         even, odd = (half[start : start + ROWS] for half in codes)
         hits = []
         for left in range(0, len(others[0]), COLUMNS):
-            straight, turned = (half @ other[left : left + COLUMNS].T for half, other in
-                                zip((even, odd), others, strict=True))
-            best = straight.add_(turned.abs())
-            row, column = (best >= SIMILARITY).nonzero(as_tuple=True)
-            sign, near = turned[row, column], best[row, column]
-            hits.append(torch.stack([row + start, column + left, sign < 0, near], 1).double())
+            right = slice(left, left + COLUMNS)
+            best = torch.addmm((odd @ others[1][right].T).abs_(), even, others[0][right].T).view(len(even), -1, PEAK)
+            row, group = (best.amax(2) >= SIMILARITY).nonzero(as_tuple=True)  # few, found in one pass
+            near = best[row, group]
+            hit, column = (near >= SIMILARITY).nonzero(as_tuple=True)
+            row, column, near = row[hit], left + group[hit] * PEAK + column, near[hit, column]
+            sign = (odd[row] * others[1][column]).sum(1)
+            hits.append(torch.stack([row + start, column, sign < 0, near], 1).double())
         block = torch.cat(hits)
         block = block[block[:, 0] != block[:, 1]] if same else block
         block = block[(-block[:, 3]).argsort(stable=True)]
@@ -201,25 +209,30 @@ def _candidates(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], sam
 
 # ---- Alignment -------------------------------------------------------------------------------------------------------
 
-def _are_drawings(grey: Tensor) -> bool:
-    """Return whether the median of at most `SAMPLE` images has so many flat pixels; grey levels, (N, 1, 32, 32)."""
-    slopes = _slopes(grey[np.unique(np.linspace(0, len(grey) - 1, SAMPLE).astype(int))].float())
-    return bool((_inner(slopes).abs().amax(1) < 1).float().mean(1).median() >= FLAT)
-
-
-def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor, least_likeness: float) -> np.ndarray:
-    """Return the candidates that show one picture with their likeness, float64 (n, 4)."""
-    fit = torch.tensor([1.0, 1, 0, 0], device=candidates.device).repeat(len(candidates), 1)
+def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor, drawings: bool) -> np.ndarray:
+    """Return the candidates that show one picture, their likeness, and whether they agree unmoved, float64 (n, 5)."""
+    unmoved = torch.tensor([1.0, 1, 0, 0], device=candidates.device)
+    fit = unmoved.repeat(len(candidates), 1)
     for level, steps, least in STEPS:
         first, second = (_smooth(images[level][candidates[:, column]].float())
                          for column, images in enumerate((levels, others)))
         first = torch.where(candidates[:, 2, None, None, None] == 1, first.flip(-1), first)
-        fit, correlation, contrasts = _align(first, second, fit, steps)
+        fit, correlation, contrasts, residual = _align(first, second, fit, steps)
         kept = (correlation >= least) & (contrasts >= MIN_CONTRAST)
+        if drawings and steps > 1:  # most are alike, so that the last steps would take long
+            kept &= residual <= 2 * RESIDUAL
         candidates, fit = candidates[kept], fit[kept]
-    likeness = _edge_correlation(first[kept], second[kept], fit)
-    rows = torch.cat([candidates.double(), likeness[:, None].double()], 1)
-    return rows[likeness >= least_likeness].cpu().numpy()
+    first, second, residual = first[kept], second[kept], residual[kept]
+    likeness = _edge_correlation(first, second, fit)
+    flat = torch.ones_like(likeness, dtype=torch.bool) if drawings else _flat_shares(second) >= FLAT
+    same = (_inner(first) - _inner(second)).square().mean((1, 2)).sqrt() <= RESIDUAL
+    rows = torch.cat([candidates.double(), likeness[:, None].double(), same[:, None].double()], 1)
+    return rows[(residual <= RESIDUAL) | ((likeness >= LIKENESS) & ~flat)].cpu().numpy()
+
+
+def _flat_shares(images: Tensor) -> Tensor:
+    """Return the share of pixels within the rim that have hardly a slope, of smooth images (N, 1, S, S): (N,)."""
+    return (_inner(_slopes(images)).square().sum(1) < SLOPE**2).float().mean(1)
 
 
 def _smooth(images: Tensor) -> Tensor:
@@ -260,8 +273,8 @@ def _edge_correlation(first: Tensor, second: Tensor, fit: Tensor) -> Tensor:
     return (ours * theirs).sum((1, 2)) / energies.sqrt().clamp(1e-6)
 
 
-def _align(first: Tensor, second: Tensor, fit: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay images over others by Gauss-Newton steps, and return the best fit with its correlation and contrast.
+def _align(first: Tensor, second: Tensor, fit: Tensor, steps: int) -> list[Tensor]:
+    """Lay images over others by Gauss-Newton steps, and return the best fit and how well it fits.
 
     Args:
         first, second: grey levels, (N, 1, S, S).
@@ -270,10 +283,11 @@ def _align(first: Tensor, second: Tensor, fit: Tensor, steps: int) -> tuple[Tens
         steps: number of steps.
 
     Returns:
-        Fit (N, 4), correlation (N,), -1 where less than half is covered, and the smaller contrast of both (N,).
+        Fit (N, 4), correlation (N,), -1 where less than half is covered, the smaller contrast of both (N,), and the
+        root mean square of the difference (N,).
     """
     maps, goal = torch.cat([first, _slopes(first)], 1), _inner(second)[:, 0]
-    best = [fit.clone(), first.new_full((len(first),), -1.0), first.new_zeros(len(first))]
+    best = [fit.clone(), first.new_full((len(first),), -1.0), *first.new_zeros(2, len(first))]
     for step in range(steps + 1):
         values, inside, pixels = _read(maps, fit)
         count = inside.sum(1, keepdim=True).clamp(min=1)
@@ -282,7 +296,8 @@ def _align(first: Tensor, second: Tensor, fit: Tensor, steps: int) -> tuple[Tens
         correlation = (ours * theirs).sum(1) / (count * spreads[0] * spreads[1])[:, 0].clamp(1e-6)
         correlation = torch.where(inside.mean(1) >= 0.5, correlation, -1)
         better = correlation > best[1]
-        for part, new in zip(best, (fit, correlation, torch.minimum(*spreads)[:, 0]), strict=True):
+        residual = ((values[:, 0] - goal) * inside).square().sum(1).div(count[:, 0]).sqrt()
+        for part, new in zip(best, (fit, correlation, torch.minimum(*spreads)[:, 0], residual), strict=True):
             part[better] = new[better]
         if step == steps:
             break
@@ -292,4 +307,4 @@ def _align(first: Tensor, second: Tensor, fit: Tensor, steps: int) -> tuple[Tens
         normal = slopes @ slopes.transpose(1, 2)
         ridge = 1e-3 * normal.diagonal(dim1=1, dim2=2).mean(1).clamp(1e-3)[:, None, None] * torch.eye(4).to(first)
         fit = fit + torch.linalg.solve(normal + ridge, slopes @ missing[..., None])[..., 0].clamp(-0.15, 0.15)
-    return best[0], best[1], best[2]
+    return best
