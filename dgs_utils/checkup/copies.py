@@ -9,7 +9,7 @@ from dgs_utils.images.image_set import ImageSet, load_squares
 from dgs_utils.images.near_duplicates import MIN_CONTRAST, SIDE, contrast, find_pairs, group_pairs
 from dgs_utils.runtime.progress import no_progress
 
-COLUMNS = ["other_set", "file_name", "other", "mirrored", "likeness"]
+COLUMNS = ["other_set", "file_name", "other", "mirrored", "likeness", "same"]
 
 
 def read_squares(images: ImageSet, workers: int = 0, progress: Callable = no_progress) -> np.ndarray:
@@ -29,9 +29,9 @@ def find_copies(pool: ImageSet, others: dict[str, ImageSet], workers: int = 0,
 
     Returns:
         The pairs: other_set ("pool", or a name of ``others``), file_name (in the pool), other (in the other set),
-        mirrored, likeness. And one row an image of the pool: file_name, class, blank (of one colour), repeated (not
-        the first of those that show one picture), and a column of bool for each of ``others``, whether it shows one
-        of that set.
+        mirrored, likeness, same (`find_pairs`). And one row an image of the pool: file_name, class, blank (of one
+        colour), repeated (not the first of those that show one picture), and a column of bool for each of ``others``,
+        whether it shows one of that set.
     """
     squares, names = read_squares(pool, workers, progress), pool.table["file_name"].to_numpy()
     within = find_pairs(squares)

@@ -33,6 +33,7 @@ NEIGHBOURS = 12  # candidates an image at the most
 LIKENESS = 0.91  # correlation of edges from which on two aligned images are one picture
 RESIDUAL = 3.5  # grey levels (root mean square) between images whose grey levels agree
 FLAT, SLOPE = 0.2, 2.0  # share of pixels with smaller slopes (grey levels a pixel) from which on an image is flat
+PLAIN = 0.06  # share of pixels without any slope, in the median image, from which on all images count as drawings
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
 STEPS = ((0, 1, 0.8), (0, 1, 0.9), (0, 3, 0.96), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
 ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 512  # at once, so that they fit into a core's cache
@@ -65,7 +66,7 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str
     codes = _whiten(described)
     candidates = _candidates(codes[0], codes[-1], others is None)
     sample = torch.cat([full[_sample(len(full))] for _, full in levels])
-    drawings = bool(_flat_shares(_smooth(sample.float())).median() >= FLAT)
+    drawings = bool(_flat_shares(sample.float(), 1.0).median() >= PLAIN)
     frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS], drawings)
               for start in range(0, len(candidates), PAIRS)]
     columns = ["first", "second", "mirrored", "likeness", "same"]
@@ -224,15 +225,15 @@ def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor, draw
         candidates, fit = candidates[kept], fit[kept]
     first, second, residual = first[kept], second[kept], residual[kept]
     likeness = _edge_correlation(first, second, fit)
-    flat = torch.ones_like(likeness, dtype=torch.bool) if drawings else _flat_shares(second) >= FLAT
+    flat = torch.ones_like(likeness, dtype=torch.bool) if drawings else _flat_shares(second, SLOPE) >= FLAT
     same = (_inner(first) - _inner(second)).square().mean((1, 2)).sqrt() <= RESIDUAL
     rows = torch.cat([candidates.double(), likeness[:, None].double(), same[:, None].double()], 1)
     return rows[(residual <= RESIDUAL) | ((likeness >= LIKENESS) & ~flat)].cpu().numpy()
 
 
-def _flat_shares(images: Tensor) -> Tensor:
-    """Return the share of pixels within the rim that have hardly a slope, of smooth images (N, 1, S, S): (N,)."""
-    return (_inner(_slopes(images)).square().sum(1) < SLOPE**2).float().mean(1)
+def _flat_shares(images: Tensor, slope: float) -> Tensor:
+    """Return the share of pixels within the rim whose slopes are smaller, of grey levels (N, 1, S, S): (N,)."""
+    return (_inner(_slopes(images)).norm(dim=1) < slope).float().mean(1)
 
 
 def _smooth(images: Tensor) -> Tensor:

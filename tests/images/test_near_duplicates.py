@@ -65,8 +65,7 @@ def share_found(copies: np.ndarray, known: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", PLANTED)
 def test_planted_copies_of_photographs_are_found(cifar, kind):
     known = np.stack([np.asarray(image) for image in cifar])
-    # 99 % are found of all kinds but grey ones, whose colours are part of the descriptor; less, as these are 1,000 only
-    assert share_found(planted(cifar, kind), known) >= (0.97 if kind == "grey" else 0.985)
+    assert share_found(planted(cifar, kind), known) >= 0.985  # of all 10,000 .99; less, as these are 1,000 only
     mirrored = find_pairs(planted(cifar[:50], kind), known)
     assert mirrored["mirrored"].mean() > 0.9 if "mirrored" in kind else mirrored["mirrored"].mean() < 0.1
 
@@ -85,9 +84,18 @@ def test_planted_copies_of_digits_are_found(kind):
 def test_different_digits_are_no_copies():
     known = np.stack([np.asarray(scan) for scan in digits(600)])
     pairs = find_pairs(known[:300], known[300:])
-    assert pairs["first"].nunique() <= 3
+    assert pairs.empty
     own = find_pairs(known[:300])
     assert (own["first"] < own["second"]).all()
+
+
+def test_what_was_only_saved_again_is_the_same_and_what_was_moved_is_not(cifar):
+    known = np.stack([np.asarray(image) for image in cifar[:200]])
+    for kind, least, most in (("JPEG 75", 0.99, 1), ("mirrored", 0.99, 1), ("scaled to 64", 0.99, 1), ("grey", 0.99, 1),
+                              ("90 % crop, centre", 0, 0.02), ("2 px right, wrapped", 0, 0.02)):
+        pairs = find_pairs(planted(cifar[:200], kind), known)
+        assert least <= (pairs["same"] & (pairs["first"] == pairs["second"])).sum() / 200 <= most, kind
+    assert not find_pairs(known[:100], known[100:])["same"].any()
 
 
 def test_a_pair_does_not_depend_on_which_set_comes_first():
