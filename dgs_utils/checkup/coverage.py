@@ -57,8 +57,7 @@ def _radii(rows: np.ndarray, nearest: int, name: str) -> np.ndarray:
     return np.partition(cdist(different, different), nearest, axis=1)[index.reshape(-1), nearest]
 
 
-def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "", nearest: int = NEAREST,
-                         draws: int = DRAWS) -> pd.DataFrame:
+def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "") -> pd.DataFrame:
     """Return each measure of a pool beside what as many real rows reach, over draws of both.
 
     In each draw, n rows of the pool and n real rows are compared with the other real rows; n is the size of the pool,
@@ -68,8 +67,6 @@ def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "", neare
         real: shape (N, D).
         pool: shape (M, D).
         name: of the class; it names the draws.
-        nearest: neighbours that a radius reaches.
-        draws: number of draws.
 
     Returns:
         One row a measure: measure, images (n), pool (mean over the draws), real_low, real, real_high (5 % quantile,
@@ -80,12 +77,12 @@ def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "", neare
     real = real[np.sort(rng.permutation(len(real))[:MAX_REAL])]
     size, rows = min(len(pool), len(real) // 2), []
     columns = ["measure", "images", "pool", "real_low", "real", "real_high"]
-    for _ in range(draws):
+    for _ in range(DRAWS):
         order, picked = rng.permutation(len(real)), pool[rng.permutation(len(pool))[:size]]
         sample, reference = real[order[:size]], real[order[size:]]
-        if min(len(np.unique(part, axis=0)) for part in (sample, reference, picked)) <= nearest:
+        if min(len(np.unique(part, axis=0)) for part in (sample, reference, picked)) <= NEAREST:
             return pd.DataFrame(columns=columns)
-        rows.append([coverage_measures(reference, part, nearest) for part in (picked, sample)])
+        rows.append([coverage_measures(reference, part) for part in (picked, sample)])
     found, usual = (pd.DataFrame([pair[side] for pair in rows])[list(MEASURES)] for side in (0, 1))
     low, middle, high = (usual.quantile(share) for share in (0.05, 0.5, 0.95))
     return pd.DataFrame({"measure": MEASURES, "images": size, "pool": found.mean().to_numpy(),

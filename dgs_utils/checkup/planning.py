@@ -29,18 +29,17 @@ class Plan(NamedTuple):
     high: float
 
 
-def images_to_generate(pool_counts: ArrayLike, target: ArrayLike, confidence: float = CONFIDENCE) -> Plan:
+def images_to_generate(pool_counts: ArrayLike, target: ArrayLike) -> Plan:
     """Return how many images of a class fill its target.
 
     Until n images have come that lie in an interval with share p of all, there are n plus a negative binomial number of
     others. Each interval that is wanted gets the same part of the error probability, so that all are filled together
-    with at least ``confidence``. The shares are Jeffreys' estimates from the pool, (m + ½) / (M + 1), and the ends
-    their central interval.
+    with a probability of at least `CONFIDENCE`. The shares are Jeffreys' estimates from the pool, (m + ½) / (M + 1),
+    and the ends their central interval.
 
     Args:
         pool_counts: images of the pool in each interval of difficulty, shape (K,).
         target: images wanted in each, shape (K,).
-        confidence: probability that all are filled.
 
     Returns:
         `Plan`.
@@ -56,8 +55,8 @@ def images_to_generate(pool_counts: ArrayLike, target: ArrayLike, confidence: fl
         raise ValueError(f"the pool has {len(counts)} intervals and the target {len(wanted)}; count both in the same")
     asked = wanted > 0
     hits, misses, wanted = counts[asked] + 0.5, counts.sum() - counts[asked] + 0.5, wanted[asked]
-    enough = 1 - (1 - confidence) / len(wanted)
-    ends = stats.beta.ppf([[(1 - confidence) / 2], [(1 + confidence) / 2]], hits, misses)
+    enough = 1 - (1 - CONFIDENCE) / len(wanted)
+    ends = stats.beta.ppf([[(1 - CONFIDENCE) / 2], [(1 + CONFIDENCE) / 2]], hits, misses)
     ends[0, counts[asked] == 0] = 0.0  # Jeffreys' own convention
     shares = (hits / (hits + misses), ends[1], ends[0])
     return Plan(*(_most(wanted, share, enough) for share in shares))

@@ -1,6 +1,6 @@
 """The effective number of different images in a set (Vendi score, Friedman and Dieng 2023)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -33,15 +33,14 @@ def effective_number(features: ArrayLike) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def effective_numbers(pool: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray], ipc: int,
-                      factors: Sequence[int] = range(1, 7)) -> pd.DataFrame:
-    """Return the effective number of images of pools of n × IPC, and of as many real images, a class and in all.
+def effective_numbers(pool: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray], ipc: int) -> pd.DataFrame:
+    """Return the effective number of images of pools of n × IPC, n = 1 … 6, and of as many real images, a class and in
+    all.
 
     Args:
         pool: features (M, D) of each class, in the order in which a pool is made longer.
         real: features of the originals of the same classes.
-        ipc: images per class of the distilled set.
-        factors: the values of n; those that a class has too few images for are left out.
+        ipc: images per class of the distilled set; n for which a class has too few images are left out.
 
     Returns:
         factor, class ("" = all together), set ("pool", "original"), images, effective.
@@ -49,7 +48,7 @@ def effective_numbers(pool: Mapping[str, np.ndarray], real: Mapping[str, np.ndar
     rows = []
     real = {name: part[numpy_rng("checkup", "vendi", name).permutation(len(part))] for name, part in real.items()}
     for kind, sets in (("pool", pool), ("original", real)):
-        for factor in factors:
+        for factor in range(1, 7):
             size = factor * ipc
             parts = {name: part[:size] for name, part in sets.items() if len(part) >= size}
             together = {"": np.concatenate(list(parts.values()))} if parts and len(parts) == len(sets) else {}

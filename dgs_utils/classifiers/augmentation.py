@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgs_utils.classifiers.protocols import Augmentation
+from dgs_utils.images.pixels import LUMINANCE
 from dgs_utils.runtime.devices import to_device_packed
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]; so is the next line
 STD = (0.229, 0.224, 0.225)
-LUMINANCE = (0.299, 0.587, 0.114)
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 

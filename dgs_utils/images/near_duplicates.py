@@ -21,6 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from dgs_utils.images.pixels import LUMINANCE
 from dgs_utils.runtime.seeds import numpy_rng
 
 SIDE = 32  # pixels that images are compared at
@@ -37,7 +38,6 @@ PLAIN = 0.06  # share of pixels without any slope, in the median image, from whi
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
 STEPS = ((0, 1, 0.8), (0, 1, 0.9), (0, 3, 0.96), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
 ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 512  # at once, so that they fit into a core's cache
-LUMA = (0.299, 0.587, 0.114)
 
 
 def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str = "cpu") -> pd.DataFrame:
@@ -92,7 +92,7 @@ def group_pairs(pairs: pd.DataFrame, count: int) -> np.ndarray:
 
 def contrast(images: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the grey levels of each square, uint8 (N, S, S, 3): float64 (N,)."""
-    return np.concatenate([(images[start : start + ROWS] @ np.array(LUMA)).std((1, 2))
+    return np.concatenate([(images[start : start + ROWS] @ np.array(LUMINANCE)).std((1, 2))
                            for start in range(0, len(images), ROWS)])
 
 
@@ -110,7 +110,7 @@ def _describe_block(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     colours = block.permute(0, 3, 1, 2).float() / 255
     if colours.shape[-1] != SIDE:
         colours = F.interpolate(colours, size=(SIDE, SIDE), mode="bilinear", antialias=True)
-    grey = torch.einsum("nchw,c->nhw", colours, colours.new_tensor(LUMA))
+    grey = torch.einsum("nchw,c->nhw", colours, colours.new_tensor(LUMINANCE))
     smooth = F.avg_pool2d(grey, 3, 1)[:, RIM - 2 : 2 - RIM, RIM - 2 : 2 - RIM]
     across, down = smooth[:, 1:-1, 2:] - smooth[:, 1:-1, :-2], smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
     strength = torch.hypot(across, down) + 1e-3

@@ -40,6 +40,7 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
 ORIENTATION, BITS, PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
 ORIENTATION_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys that may hold an orientation
 WHITES = (1, 255, 65535)
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue
 T = TypeVar("T")
 
 # Pillow refuses images of more than twice MAX_IMAGE_PIXELS (179 million), which `_from_file` turns into a sentence;
