@@ -216,7 +216,7 @@ def test_a_result_is_identified_by_all_but_folders_and_machine(stage, name):
 def test_settings_of_the_machine():
     machine = {name for model in STAGES.values() for name in model.fields_tagged("execution_only")}
     assert machine == {"gradient_checkpointing", "processes", "shard", "title", "batch_size", "figure_classes",
-                       "tracker"}
+                       "tracker", "allow_test_images"}
     batches = {stage for stage, model in STAGES.items() if "batch_size" in model.fields_tagged("execution_only")}
     assert batches == {"02_pool"}  # of a training they decide the result
 

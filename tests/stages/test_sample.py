@@ -313,7 +313,7 @@ def plant_copies(pool: Path) -> None:
     """
     for folder in pool.iterdir():
         images, buffer = [Image.open(folder / f"{number}.png") for number in range(4)], io.BytesIO()
-        images[1].save(buffer, "JPEG", quality=75)
+        images[1].save(buffer, "JPEG", quality=95)
         copies = [images[0], Image.open(buffer), ImageOps.mirror(images[2]), images[3].resize((20, 20))]
         for number, copy in enumerate(copies, 21):
             copy.save(folder / f"{number}.png")
