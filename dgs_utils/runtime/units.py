@@ -13,14 +13,21 @@ def format_duration(seconds: float) -> str:
 
 
 def format_range(low: float, high: float) -> str:
-    """Return a range of seconds in one unit, as roughly as it is known.
+    """Return a range of seconds, as roughly as it is known.
 
     >>> format_range(1660.2, 107_754), format_range(1_857_000, 2_548_000), format_range(92, 92.1)
-    ('0.46 to 30 h', '21 to 29 days', '92 s')
+    ('28 min to 30 h', '21 to 29 days', '92 s')
     """
-    unit, size = next((pair for pair in (("days", 86_400), ("h", 3600), ("min", 60)) if high >= 2 * pair[1]), ("s", 1))
-    texts = [f"{value / size:{'.0f' if value >= 10 * size else '.2g'}}" for value in (low, high)]
-    return f"{' to '.join(dict.fromkeys(texts))} {unit}"
+    (first, smaller), (last, unit) = _in_largest_unit(low), _in_largest_unit(high)
+    if (first, smaller) == (last, unit):
+        return f"{last} {unit}"
+    return f"{first}{'' if smaller == unit else f' {smaller}'} to {last} {unit}"
+
+
+def _in_largest_unit(seconds: float) -> tuple[str, str]:
+    units = (("days", 86_400), ("h", 3600), ("min", 60))
+    unit, size = next((pair for pair in units if seconds >= 2 * pair[1]), ("s", 1))
+    return f"{seconds / size:{'.0f' if seconds >= 10 * size else '.2g'}}", unit
 
 
 def format_size(count: float) -> str:
