@@ -61,8 +61,7 @@ class Size:
 def _prepare_work(size: Size) -> dict[str, float]:
     own = size.params
     return {"training": own.train_steps, "epochs": own.classifier_epochs * size.train * max(own.folds, 1),
-            "images": size.train + size.test, "headers": size.train + size.test, "latents": size.train,
-            "": size.train}
+            "images": size.train + size.test, "headers": size.train + size.test, "latents": size.train}
 
 
 def _fine_tune_work(size: Size) -> dict[str, float]:
