@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.image_set import ImageSet, load_squares
+from dgs_utils.images.image_set import ImageSet, in_order, load_squares
 from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.portable_names import class_folders, portable_filename, write_readme
 from dgs_utils.methods import Method
 from dgs_utils.params import PoolParams
 from dgs_utils.runtime.seeds import numpy_rng
-from dgs_utils.runtime.table_io import natural_key, read_table
+from dgs_utils.runtime.table_io import read_table
 from dgs_utils.selection.budgets import class_budgets
-from dgs_utils.selection.candidate_rows import Source, choices_by_rule, report, select_rows, shown_columns  # noqa: F401  (two of them are notebook 05's)
+from dgs_utils.selection.candidate_rows import Source, report, select_rows
+from dgs_utils.selection.candidate_rows import choices_by_rule as choices_by_rule  # for notebook 05, as the next
+from dgs_utils.selection.candidate_rows import shown_columns as shown_columns
 from dgs_utils.selection.rule_registry import RULE_FUNCTIONS
 from dgs_utils.selection.score_tables import (
     check_names,
@@ -94,9 +96,7 @@ def _drop_duplicates(run: Run, images: ImageSet) -> tuple[ImageSet, dict[str, in
     """
     from dgs_utils.images.near_duplicates import SIDE, find_pairs, group_pairs  # loading torch takes seconds
 
-    table = images.table
-    order = sorted(range(len(table)), key=lambda row: natural_key(table["file_name"].iloc[row]))
-    sorted_images = ImageSet(images.root, table.iloc[order].reset_index(drop=True))
+    table, sorted_images = images.table, ImageSet(images.root, in_order(images.table))
     squares = run.progress(load_squares(sorted_images, SIDE), label="images compared", total=len(images))
     pairs, classes = find_pairs(np.stack(list(squares))), sorted_images.labels
     within = pairs[classes[pairs["first"]] == classes[pairs["second"]]]

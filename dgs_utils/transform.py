@@ -181,7 +181,7 @@ def read_scored(params: TransformParams, pool_scores: Path, original_scores: Pat
             raise ValueError(f"class {name} has no images in the pool; generate some, or leave the class out")
         if size < params.ipc * params.pool_factor:
             warn(f"class {name} has {size} images in the pool, fewer than ipc × pool_factor = "
-                     f"{params.ipc * params.pool_factor}; all of them are used")
+                 f"{params.ipc * params.pool_factor}; all of them are used")
     return Sets(pool, originals)
 
 

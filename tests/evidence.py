@@ -39,12 +39,12 @@ ONE_BY_ONE = {"which_images", "quickstart"}
 COMMANDS = {name: f"dgs run params/{name}.yaml{'' if name in ONE_BY_ONE else ' --jobs 2'}" for name in NAMES}
 KEPT = {"results.csv", "rows.json", "nodes.csv", "manifest.json", "findings.md"}  # beside figures
 ASKED = "cifar10_pools"  # whose table the README shows
-README_RULES = {"Easiest": "Easiest", "Herding of pool": "Herding", "DGS": "DGS", "Hardest": "Hardest",
+README_RULES = {"Easiest": "Easiest", "DGS": "DGS", "Hardest": "Hardest",
                 "DGS (cut errors)": "DGS, without misclassified images",
                 "Random of pool (cut errors)": "Random, without misclassified images"}
-IN_SENTENCES = {"Random": "random real images", "Easiest": "the easiest", "Hardest": "the hardest", "CCS": "CCS",
-                "Herding of pool": "herding", "Random of pool (cut errors)": "random images without misclassified ones",
-                "DGS (cut errors)": "DGS without misclassified images", "Confidence (CaO2)": "the most confident"}
+IN_SENTENCES = {"Random": "random real images", "Easiest": "the easiest", "Hardest": "the hardest",
+                "Random of pool (cut errors)": "random images without misclassified ones",
+                "DGS (cut errors)": "DGS without misclassified images"}
 BASELINE = "Random of pool"
 FREE = {"digits", "fashion"}  # data sets whose images may be passed on; of others they may only be measured
 OWN = {"", "minimax", "dit", "plain", "mgd3", "strata"}  # pools that the kit generates; "" in older rows
@@ -317,7 +317,6 @@ def main(changes: list[str]) -> None:
             take_over(name, folder)
     write_claims(claims_table(), "claims", EVIDENCE)
     (EVIDENCE / "claims.csv").unlink()
-    tables.cache_clear()
     write_ledger()
     put_findings()
 

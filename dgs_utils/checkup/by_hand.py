@@ -71,4 +71,3 @@ def score_chosen(run: Run) -> pd.DataFrame:
 def _left_out(instead: str) -> str:
     """Return why nothing is looked at in a batch run; "" elsewhere."""
     return f"batch runs leave it out; run this notebook by hand, or {instead}" if BATCH in os.environ else ""
-

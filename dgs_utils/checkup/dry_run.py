@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 def pool_plan_lines(nodes: list[Node]) -> list[str]:
     """Return a line for each pool, IPC and target of a plan: how many generated images of a class fill the target.
 
-    Pools that differ in their seeds alone share a line, which has the largest number. Of pools that are not scored yet
-    there is none, nor of sets whose classes have budgets. Damaged results are told of elsewhere.
+    Transforms that differ in what their labels leave out, such as seeds, share a line, which has the largest number.
+    There is none for pools that are not scored yet, for sets whose classes have budgets, and for candidates that are
+    only a part of the pool. Damaged results are told of elsewhere.
     """
     plans: dict[str, dict[str, pd.DataFrame]] = defaultdict(dict)
     for node in nodes:
         params = node.params
         if not isinstance(params, SampleParams) or "target" not in params.needs or params.has_budgets:
             continue
+        if params.pool_share < 1 or params.drop_duplicates or params.cut or params.cut_errors:
+            continue
         pool, source = node.inputs["pool"], node.inputs["transform"]
         assert isinstance(pool, Node | Path)
-        target = params.distribution if isinstance(params.distribution, str) else "given counts"
-        name = f"{label_of(pool)}, IPC {params.ipc}, target {target}"
+        name = f"{label_of(pool)}, IPC {params.ipc}, target {params.distribution}"
         key = source.key if isinstance(source, Node) else str(source)
         if key not in plans[name]:
-            with suppress(ValueError, OSError):
+            with suppress(ValueError, OSError, KeyError):
                 plans[name] |= {key: plan} if (plan := _plan(params, source)) is not None else {}
     return [_line(name, list(tables.values())) for name, tables in plans.items() if tables]
 
@@ -73,7 +75,7 @@ def _finished(source: object) -> Path | None:
 def _line(name: str, tables: "list[pd.DataFrame]") -> str:
     import pandas as pd
 
-    classes, several = pd.concat(tables), f" (the most of {len(tables)} pools)" if len(tables) > 1 else ""
+    classes, several = pd.concat(tables), f" (the most of {len(tables)} plans)" if len(tables) > 1 else ""
     short = int((classes["missing"] > 0).sum())
     if not short:
         return f"{name}: the pool fills the target of each class"

@@ -10,6 +10,7 @@ and more are. An image that shows an original at least as well is not counted: d
 from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
 from dgs_utils.images.duplicates import MIN_CONTRAST, near_duplicates, near_duplicates_warning, signatures
@@ -66,9 +67,9 @@ def check_test_copies(train: np.ndarray, test: np.ndarray, name_of: Callable[[st
         ValueError: a training image is a copy of a test image, and of no original.
     """
     matches = near_duplicates(train, test)
-    rows = np.unique(matches[matches >= 0])
-    if not len(rows):
+    if (matches < 0).all():
         return ""
+    rows = np.union1d(matches[matches >= 0], np.flatnonzero(near_duplicates(test, train) >= 0))  # all, not the nearest
     shown, distances = copied(train[rows], test)
     copies = np.flatnonzero(shown >= 0)
     if cure and originals_of and len(copies):
@@ -99,16 +100,13 @@ def nearest(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Returns:
         Indices, int64 (N, 2), and distances in grey levels, float (N, 2), infinite where there is no second.
     """
+    known = np.concatenate([known, np.full((1, known.shape[1]), np.inf)]) if len(known) == 1 else known
     parts = []
     for start in range(0, len(images), BLOCK):
         block = images[start : start + BLOCK]
-        rows = np.arange(len(block))
-        both = np.stack([signatures(block), signatures(block[:, :, ::-1])], 1)
-        squares = (both**2).sum(2)[..., None] - 2 * both @ known.T + (known**2).sum(1)
-        squares = squares.clip(0)[rows, squares.min(2).argmin(1)]
-        first = squares.argmin(1)
-        least = squares[rows, first]
-        squares[rows, first] = np.inf
-        parts.append((first, squares.argmin(1), least, squares.min(1)))
-    first, second, least, following = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return np.stack([first, second], 1), np.sqrt(np.stack([least, following], 1) / known.shape[1])
+        straight, mirrored = (cdist(signatures(view), known) for view in (block, block[:, :, ::-1]))
+        distances = np.where((straight.min(1) <= mirrored.min(1))[:, None], straight, mirrored)
+        order = distances.argsort(1, kind="stable")[:, :2]
+        parts.append((order, np.take_along_axis(distances, order, 1)))
+    indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return indices, distances / np.sqrt(known.shape[1])

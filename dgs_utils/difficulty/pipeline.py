@@ -30,8 +30,8 @@ class DGSPipeline(BaseEstimator):
 
     Images are given as a folder with a sub-folder per class, an `ImageSet`, an `ImageTensors`, a data set of `datasets`
     with a column of images and one of classes, one of torch whose items are a PIL image and a label (as torchvision's
-    `ImageFolder`), or uint8 arrays (N, S, S) or (N, S, S, 3), or a list of PIL images, with
-    one label each. Pool and originals are matched by the names of their classes.
+    `ImageFolder`), or uint8 arrays (N, S, S) or (N, S, S, 3), or a list of PIL images, with one label each. Pool and
+    originals are matched by the names of their classes.
 
     Args:
         scorer: a classifier, or a string that `open_scorer` takes, such as "resnet18:IMAGENET1K_V1".
@@ -173,7 +173,7 @@ def _array_pairs(images: Any, y: Iterable[Hashable] | None, what: str) -> Iterat
         raise ValueError(f"the {what} are several: {', '.join(map(str, images))}; give one of them")
     if isinstance(images, ImageTensors):
         images, y = images.images.permute(0, 2, 3, 1).cpu().numpy(), images.labels.tolist()
-    if y is None and isinstance(images, Dataset):
+    if isinstance(images, Dataset):
         yield from ((_to_image(image, what), label) for image, label in map(images.__getitem__, range(len(images))))
         return
     if y is None:

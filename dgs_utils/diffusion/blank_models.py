@@ -19,10 +19,13 @@ KL_CONFIG: dict[str, Any] = {
 
 
 def described_size(params: PrepareParams) -> dict[str, int]:
-    """Return the size that is described; {} where it is a published one."""
-    is_described = not params.dit_size and params.hidden_size and params.patch_size
+    """Return the size that is described; {} where it is a published one, or that of weights that tell it themselves."""
     names = ("patch_size", "hidden_size", "depth", "num_heads")
-    return {name: getattr(params, name) for name in names} if is_described else {}
+    own = {name: getattr(params, name) for name in names}
+    unset = {name: PrepareParams.model_fields[name].default for name in names}
+    filled = params.model_copy(update=unset).with_defaults({})  # whose numbers say nothing of weights from elsewhere
+    is_described = params.base_model in ("train", "none") or own != {name: getattr(filled, name) for name in names}
+    return own if is_described and not params.dit_size and params.hidden_size and params.patch_size else {}
 
 
 def blank_dit(params: PrepareParams) -> DiT:
@@ -57,7 +60,7 @@ def operations_of_image(params: PrepareParams, steps: int) -> float:
             if params.autoencoder != "none":
                 blank_autoencoder(params.autoencoder).decode(latent)
     weights = resolve_path(params.base_model)
-    is_own = params.base_model not in ("train", "none") and not (params.dit_size or params.hidden_size)
+    is_own = params.base_model not in ("train", "none") and not (params.dit_size or described_size(params))
     bytes_here = sum(file.stat().st_size for file in (weights, *weights.rglob("*")) if file.is_file()) if is_own else 0
     share = min(bytes_here / (4 * sum(values.numel() for values in dit.parameters())), 1.0) if bytes_here else 1.0
     return 2.0 * steps * share * one_pass.get_total_flops() + decoder.get_total_flops()

@@ -22,8 +22,10 @@ BLOCK_NAMES = {"norm1.linear": "adaLN_modulation.1", "attn1.to_out.0": "attn.pro
 
 
 def frequency_shift_of(frequencies: str, is_hub_model: bool, path: str) -> int:
-    """Return the shift of the timestep frequencies of weights under diffusers' names: by the frequencies that the user
-    set, or those of the original's weights as the hub has them (`HUB_CONFIG`).
+    """Return the shift of the timestep frequencies of weights under diffusers' names.
+
+    ``frequencies`` are "original" or "diffusers", or "" where the user set none, which only the original's weights as
+    the hub has them (`HUB_CONFIG`) may leave open.
 
     Raises:
         ValueError: the frequencies are unknown.

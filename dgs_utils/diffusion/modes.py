@@ -15,7 +15,10 @@ DIFFICULTY_BINS = 10
 
 
 def kmeans_modes(latents: Tensor, count: int) -> Tensor:
-    """Return MGD3's modes of a class, float32: ``count`` k-means centres of its real latents (N, C, S, S)."""
+    """Return MGD3's modes of a class, (count, C, S, S) float32: k-means centres of its real latents (N, C, S, S).
+
+    N is at least ``count``.
+    """
     from sklearn.cluster import KMeans  # loading it takes a second, which other pools are spared
 
     clusters = KMeans(count, random_state=0, n_init="auto").fit(latents.flatten(1).numpy())

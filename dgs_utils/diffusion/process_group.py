@@ -60,8 +60,10 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def join_group(device: str = "auto") -> tuple[ProcessGroup, str]:
-    """Return the processes that a launcher (accelerate's or torchrun) started together, `SINGLE_PROCESS` without one,
-    and this process's device: the GPU of its rank, if there are any, or "cpu".
+    """Return the processes that a launcher (accelerate's or torchrun) started together, and this process's device.
+
+    Without a launcher these are `SINGLE_PROCESS` and ``device`` as it is; else the GPU of this process's rank, if there
+    are any and ``device`` is not "cpu", which keeps off the GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return SINGLE_PROCESS, device

@@ -40,13 +40,12 @@ STEPS = ((0, 1, 0.8), (0, 1, 0.9), (0, 3, 0.96), (1, 3, 0.96))  # half or full s
 ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 512  # at once, so that they fit into a core's cache
 
 
-def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str = "cpu") -> pd.DataFrame:
+def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataFrame:
     """Find the pairs of images that show one picture, within a set or between two sets.
 
     Args:
         images: squares of one size, uint8 (N, S, S, 3).
         others: squares of any one size, uint8 (M, T, T, 3); None compares ``images`` with each other.
-        device: where they are compared.
 
     Returns:
         One row a pair, ordered: first and second (indices; within a set first < second), mirrored (bool), likeness
@@ -62,7 +61,7 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None, device: str
     1      7       1      True  True
     """
     sets = [images] if others is None else [images, others]
-    levels, described = zip(*(_describe(squares, device) for squares in sets), strict=True)
+    levels, described = zip(*(_describe(squares) for squares in sets), strict=True)
     codes = _whiten(described)
     candidates = _candidates(codes[0], codes[-1], others is None)
     sample = torch.cat([full[_sample(len(full))] for _, full in levels])
@@ -98,9 +97,9 @@ def contrast(images: np.ndarray) -> np.ndarray:
 
 # ---- Candidates ------------------------------------------------------------------------------------------------------
 
-def _describe(images: np.ndarray, device: str) -> tuple[list[Tensor], Tensor]:
+def _describe(images: np.ndarray) -> tuple[list[Tensor], Tensor]:
     """Return grey levels at half and at full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), and descriptors (N, 81)."""
-    parts = [_describe_block(torch.from_numpy(np.ascontiguousarray(images[start : start + ROWS])).to(device))
+    parts = [_describe_block(torch.from_numpy(np.ascontiguousarray(images[start : start + ROWS])))
              for start in range(0, len(images), ROWS)]
     half, full, described = (torch.cat(part) for part in zip(*parts, strict=True))
     return [half, full], described
@@ -147,7 +146,7 @@ def _whiten(described: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
     The patterns keep few images from being as different from each other as is possible.
     """
     sample = [part[_sample(len(part))] for part in described]
-    fitted = torch.cat([*sample, _describe(_patterns(), str(described[0].device))[1]])
+    fitted = torch.cat([*sample, _describe(_patterns())[1]])
     means, axes, values = [], [], []
     for half in _halves(fitted):
         means.append(half.mean(0))

@@ -63,8 +63,7 @@ def dataset_card(classes: list[str], table: pd.DataFrame, results: pd.DataFrame,
         size_categories=[next((text for limit, text in SIZES.items() if len(table) < limit), "n>1M")])
     card = DatasetCard.from_template(
         header, template_path=str(files("dgs_utils.publish") / "templates" / "card.md"),
-        kind=kind,
-        dataset=prepare.get("dataset", "folder"), images=len(table), method=method.label if method else "",
+        kind=kind, dataset=prepare.get("dataset", "folder"), images=len(table), method=method.label if method else "",
         columns=list(cells), soft_labels=soft_labels, counts=_range(counts), picture=PICTURE,
         rows=list(zip(*cells.values(), strict=True)),
         recognised=None if recognised is None else 100 * (recognised * counts).sum() / counts.sum(),

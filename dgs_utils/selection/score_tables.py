@@ -12,7 +12,7 @@ from dgs_utils.images.image_set import ImageSet, in_order
 from dgs_utils.methods import DYNAMICS_SCORES
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import natural_key, read_table, row_label
-from dgs_utils.selection.permanent_numbers import permanent_numbers
+from dgs_utils.selection.permanent_numbers import permanent_numbers, smallest
 from dgs_utils.selection.targets import draw, scale_counts
 from dgs_utils.store.atomic import atomic
 
@@ -107,9 +107,8 @@ def share_of_class(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame
     kept = []
     for name, part in table.groupby("class", sort=False):
         numbers = permanent_numbers(seed, str(name), identities_of(part), "share")
-        order = np.argsort(numbers, kind="stable")[: math.ceil(round(share * len(part), 9))]
-        kept.append(part.iloc[np.sort(order)])
-    return pd.concat(kept, ignore_index=True)
+        kept.append(part.index[smallest(numbers, np.arange(len(part)), math.ceil(round(share * len(part), 9)))])
+    return table.loc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
 
 def keep_classes(images: ImageSet, classes: pd.DataFrame, warn: Callable[[str], None] = print) -> ImageSet:

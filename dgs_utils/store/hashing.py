@@ -24,7 +24,7 @@ RESERVED_VALUES = {"", "train", "none"}  # values of parameters that never name 
 WEIGHT_SUFFIXES = {".pt", ".pth", ".safetensors", ".npz", ".ckpt", ".bin", ".tar"}  # with a description beside, in JSON
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,10})\b")  # in the name of published weights, which identifies them
 CREATE_TABLE = ("create table if not exists hashes (path text, signature text, hash text, checksum text, "
-         "primary key (path, signature))")  # of files and folders; the checksum is of the other columns
+                "primary key (path, signature))")  # of files and folders; the checksum is of the other columns
 
 _cache: dict[tuple[str, frozenset[str]], str] | None = None
 

@@ -92,12 +92,12 @@ def write_array_jobs(folder: Path, file: str, changes: list[str], nodes: list[No
         name = _name(group)
         sources = {of_node[source.key] for node in members for source in input_nodes(node) if source.key in of_node}
         script, keys = shlex.quote(str(folder / f"{name}.sh")), "".join(f"{node.key} {node.name}\n" for node in members)
-        _write(folder / f"{name}.keys", keys)
+        _write(folder / f"{name}.keys", keys)  # for people, and as a mark of ours; the script holds its own
         _write(folder / f"{name}.sh", TASK.format(
             options="".join(f"#SBATCH {word}\n" for word in asked[group]), folder=shlex.quote(str(Path.cwd())),
             keys=keys, command=node_command(file, changes, options)))
         submit += f"\njobs_{name}=\n"
-        after = "".join(f"$jobs_{source}" for source in sorted(sources - {name}))
+        after = "".join(f"$jobs_{source}" for source in sorted(sources))
         for first in range(0, len(members), MAX_TASKS):
             tasks = f"1-{min(len(members) - first, MAX_TASKS)}"
             submit += f'jobs_{name}+=$(submit dgs_{name} {tasks} "{after}" {script} {first} "$@")\n'

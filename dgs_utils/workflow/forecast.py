@@ -84,8 +84,12 @@ def _transform_work(size: Size) -> dict[str, float]:
     return {"classes": size.classes * max(size.params.ipc // 2, 1) ** 2}
 
 
+def _images_of_set(params: Any, classes: int) -> int:
+    return getattr(params, "total", 0) or params.ipc * classes
+
+
 def _sample_work(size: Size) -> dict[str, float]:
-    own, chosen = size.params, size.train if size.params.preset[1].whole else size.params.ipc * size.classes
+    own, chosen = size.params, size.train if size.params.preset[1].whole else _images_of_set(size.params, size.classes)
     candidates = size.train if own.preset[1].source != "pool" else own.images_read_from("pool") * size.classes
     return {"images": chosen, "crops": chosen, "features": candidates}
 
@@ -93,7 +97,7 @@ def _sample_work(size: Size) -> dict[str, float]:
 def _evaluate_work(size: Size) -> dict[str, float]:
     own, ipc = size.params, size.pool.ipc if size.pool else 10
     is_full = isinstance(size.pool, SampleParams) and size.pool.preset[1].whole
-    images = size.train if is_full else ipc * size.classes
+    images = size.train if is_full else _images_of_set(size.pool, size.classes) if size.pool else ipc * size.classes
     epochs = own.epochs or PROTOCOLS[own.protocol].epochs(0 if is_full else ipc, own.epoch_factor, size.classes)
     tests = (epochs if is_full else min(own.evaluations, epochs)) * size.test
     return {"epochs": own.repeats * epochs * images, "epochs rest": own.repeats * tests,

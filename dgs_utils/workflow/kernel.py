@@ -58,8 +58,8 @@ class KernelPool:
                       on_wait: Callable[[str], None] = lambda activity: None) -> type:
         """Return the kernel manager of one notebook, for nbclient.
 
-        Its kernel loads what `forkserver.imports_of_notebook` lists, and has an environment that differs so far;
-        ``on_wait`` is called with what is waited for while it starts.
+        Its kernel loads ``imports``, what `forkserver.imports_of_notebook` lists; ``environment`` is what differs in it
+        from the others, and ``on_wait`` is called with what is waited for while it starts.
         """
         from dgs_utils.workflow.provisioner import BatchKernelManager, python_kernel  # takes a while to import
 

@@ -150,7 +150,7 @@ def _few(params: list[Any], most: int = UNLIMITED) -> Few:
     needed += [ipc for own in params if isinstance(own, SampleParams) and own.preset[1].source != "pool"]
     needed += [max(own.real_batch, ipc) for own in params if own.stage == "08_condense"]
     few = Few(count, whole, ipc, max(needed))
-    if max(few.originals, *(_pool_images(own, few) for own in params if own.stage == "02_pool")) <= most:
+    if max([few.originals, *(_pool_images(own, few) for own in params if own.stage == "02_pool")]) <= most:
         return few
     return Few(count, whole, max(min(ipc, most // 2), 1), min(few.originals, most), most)
 
@@ -202,7 +202,7 @@ def _cut(params: Any, few: Few) -> dict[str, Any]:
         "04_transform": lambda: {"ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "figure_classes": []},
         "05_sample": lambda: {
             "ipc": few.ipc, "pool_factor": pool_factor, "pool_images": 0, "cut_errors": False, "total": 0,
-            "drop_duplicates": False,
+            "drop_duplicates": False, "pool_share": 1.0,
             "short_classes": "take_all" if params.has_budgets else params.short_classes,
             "features_epochs": 1, **({"distribution": "scale"} if isinstance(params.distribution, list) else {})},
         "06_evaluate": lambda: {"epochs": EPOCHS, "evaluations": 1, "repeats": 1, "teacher_epochs": 1},

@@ -50,8 +50,9 @@ def test_scores_are_enough_where_stage_04_is_missing(world):
 def test_nothing_is_said_of_what_has_no_target_or_cannot_be_read(world):
     assert not pool_plan_lines([planned(world, 5, method="easiest"), planned(world, 5, class_weights="difficulty")])
     (world["scores"] / "scores.csv").write_text("damaged")
-    (world["transform"] / "transformed.csv").write_text("")
-    assert not pool_plan_lines([planned(world, 5), planned(world, 4)])
+    for text in ("", "damaged"):
+        (world["transform"] / "transformed.csv").write_text(text)
+        assert not pool_plan_lines([planned(world, 5), planned(world, 4)])
 
 
 def test_a_dry_run_prints_the_line(world, tmp_path):

@@ -15,7 +15,7 @@ from restamp import certify
 from small_diffusion import make_prepare
 from small_stages import BATCH, STEPS, fine_tuned, open_fine_tune, results
 from small_world import open_stage
-from waits import wait_for
+from waits import HANG, wait_for
 
 from dgs_utils import fine_tune
 from dgs_utils.diffusion.difffit import add_difffit, trainable_parameters
@@ -128,10 +128,14 @@ def test_sigterm_stops_all_processes_at_one_step_and_one_process_can_go_on(prepa
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(SystemExit, match="SIGTERM"):
-        fine_tuned(prepare, "stopped", steps=400, processes=2)
-    signal.signal(signal.SIGTERM, before)
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises(SystemExit, match="SIGTERM"):
+            fine_tuned(prepare, "stopped", steps=400, processes=2)
+    finally:
+        thread.join(HANG)
+        signal.signal(signal.SIGTERM, before)
     reached = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"]
     assert 0 < reached < 400
     monkeypatch.setattr(fine_tune, "last_step", lambda run: reached + 3)

@@ -11,6 +11,7 @@ from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.diffusion.blank_models import operations_of_image
 from dgs_utils.diffusion.dit import DiT
 from dgs_utils.params import STAGES, PrepareParams, validate
+from dgs_utils.store.node import default_node, input_nodes
 from dgs_utils.workflow.experiment import read_experiment
 from dgs_utils.workflow.forecast import WORK, Size, forecast
 from dgs_utils.workflow.plan_checks import check_plan
@@ -21,7 +22,8 @@ from dgs_utils.workflow.stand_in_weights import stand_ins
 PARAMS = Path(__file__).resolve().parents[2] / "params"
 COUNTS = {"seed", "classes", "images_per_class", "train_steps", "classifier_epochs", "folds", "steps", "shard", "ipc",
           "pool_factor", "pool_images", "figure_classes", "cut_errors", "features_epochs", "distribution", "epochs",
-          "evaluations", "repeats", "teacher_epochs", "iterations", "inner_loops", "pretrain_epochs"}
+          "evaluations", "repeats", "teacher_epochs", "iterations", "inner_loops", "pretrain_epochs",
+          "total", "short_classes", "drop_duplicates", "pool_share"}
 
 
 @pytest.mark.parametrize("name", ["quickstart", "fashion", "woof128", "nette64", "table1", "table4", "soft_labels",
@@ -53,6 +55,13 @@ def test_random_weights_stand_for_further_scorers_that_are_missing(tmp_path, sta
     assert made.keys() == {name}
     assert made[name] != missing
     assert [line.startswith("RANDOM WEIGHTS stand for") for line in lines] == [True]
+
+
+@pytest.mark.parametrize("values", [{"method": "random"}, {"method": "dgs", "pool_share": 0.8}])
+def test_plans_without_pools_and_with_parts_of_them_are_rehearsed(values, outputs):
+    node = default_node("05_sample", values)
+    made = rehearsed_nodes([*input_nodes(node), node])[node.key]
+    assert (made.params.method, made.params.pool_share) == (values["method"], 1.0)
 
 
 def test_a_total_of_images_is_not_rehearsed(outputs):
@@ -101,9 +110,11 @@ def test_without_a_gpu_a_large_diffusion_model_makes_few_images(outputs, monkeyp
 def test_a_small_diffusion_model_of_ones_own_is_no_large_one(tmp_path, outputs):
     model = DiT(input_size=32, patch_size=2, in_channels=4, hidden_size=64, depth=2, num_heads=2, num_classes=10)
     torch.save(model.state_dict(), tmp_path / "small.pt")
-    costs = [operations_of_image(PrepareParams(image_size=256, autoencoder="taesd", base_model=name), 3)
-             for name in (str(tmp_path / "small.pt"), "facebook/DiT-XL-2-256")]
+    models = [PrepareParams(image_size=256, autoencoder="taesd", base_model=name).with_defaults({})
+              for name in (str(tmp_path / "small.pt"), "facebook/DiT-XL-2-256")]
+    costs = [operations_of_image(params, 3) for params in models]
     assert 20 * costs[0] < costs[1]
+    assert costs[1] > 1e12  # that of a DiT-XL/2, whose size no parameter gives
 
 
 def test_the_full_set_takes_its_own_time():

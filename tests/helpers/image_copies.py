@@ -1,0 +1,43 @@
+"""Copies of images as they come about: saved again, resized, mirrored, cropped, shifted."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def jpeg(image: Image.Image, quality: int = 75) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def crop(image: Image.Image, left: float, top: float, share: float = 0.9) -> Image.Image:
+    side = round(image.size[0] * share)
+    x, y = (round((image.size[0] - side) * at) for at in (left, top))
+    return image.crop((x, y, x + side, y + side)).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def shift(image: Image.Image, right: int, down: int, mode: str) -> Image.Image:
+    pixels = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0)), mode=mode)
+    return Image.fromarray(pixels[4 - down : 36 - down, 4 - right : 36 - right])
+
+
+def rescale(image: Image.Image, side: int) -> Image.Image:
+    small = image.resize((side, side), Image.Resampling.BICUBIC)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
+
+
+PLANTED = {"JPEG 75": jpeg, "JPEG 50": lambda image: jpeg(image, 50), "scaled to 64": lambda image: rescale(image, 64),
+           "scaled to 24": lambda image: rescale(image, 24), "mirrored": ImageOps.mirror,
+           "grey": lambda image: image.convert("L").convert("RGB"),
+           "90 % crop, centre": lambda image: crop(image, 0.5, 0.5),
+           "90 % crop, corner": lambda image: crop(image, 0, 0),
+           "2 px right and down, edge": lambda image: shift(image, 2, 2, "edge"),
+           "2 px right and down, black": lambda image: shift(image, 2, 2, "constant"),
+           "2 px right, wrapped": lambda image: shift(image, 2, 0, "wrap"),
+           "corner crop, mirrored, JPEG 75": lambda image: jpeg(ImageOps.mirror(crop(image, 1, 0)))}
+
+
+def planted(images: list[Image.Image], kind: str) -> np.ndarray:
+    return np.stack([np.asarray(PLANTED[kind](image)) for image in images])
