@@ -26,13 +26,7 @@ from dgs_utils.diffusion.label_rows import add_new_labels, read_starts
 from dgs_utils.diffusion.latents import Latents, encode
 from dgs_utils.diffusion.training import Schedule, Trainer, ema_warning
 from dgs_utils.images import prepare_dataset
-from dgs_utils.images.classes import (
-    class_names_of_model,
-    model_indices,
-    read_class_index,
-    read_classes,
-    write_model_indices,
-)
+from dgs_utils.images.classes import class_names_of_model, model_indices, read_class_index, read_classes
 from dgs_utils.images.hub_datasets import pinned
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params import PrepareParams
@@ -252,12 +246,12 @@ def _write_indices(run: Run, column: str, model: str, count: int, names: Sequenc
                    new: Sequence[str] = ()) -> None:
     """Write the model's index of each class to the class table: known ones (`classes.model_indices`), then new ones."""
     given = read_class_index(resolve_path(run.params.class_index)) if run.params.class_index else {}
-    classes = list(read_classes(run.folder)["class"])
-    known = [name for name in classes if name not in new]
+    table = read_classes(run.folder)
+    known = [name for name in table["class"] if name not in new]
     numbers = dict(zip(known, model_indices(model, known, count, list(names), column=column, given=given.get(column)),
                        strict=True))
     numbers |= {name: count + number for number, name in enumerate(new)}
-    write_model_indices(run.folder, column, [numbers[name] for name in classes])
+    write_csv(run.folder / "classes.csv", table.assign(**{column: table["class"].map(numbers)}))
 
 
 def fetch_autoencoder(run: Run) -> Autoencoder:

@@ -59,7 +59,9 @@ def read_source(run: Run) -> Source:
     else:
         images = keep_classes(ImageSet.read(run.inputs["pool"]), read_classes(run.inputs["prepare"]), run.warn)
         size = params.images_read_from("pool")
-        _check_prefix(run.inputs["pool"], size)
+        pool = run.inputs["pool"]
+        if (pool / MANIFEST).exists() and (manifest := read_manifest(pool))["stage"] == PoolParams.stage:
+            PoolParams.model_construct(**manifest["params"]).check_prefix(size)
         images = ImageSet(images.root, first_of_class(images.table, size))
     check_names(images.table, images.root)
     images = ImageSet(images.root, share_of_class(images.table, params.pool_share, params.seed))
@@ -121,12 +123,6 @@ def _budgets(run: Run, images: ImageSet) -> dict[str, int]:
     params = run.params
     return class_budgets(images.table, params.ipc, params.total, params.class_weights,
                          params.short_classes == "take_all", run.warn) if params.has_budgets else {}
-
-
-def _check_prefix(pool: Path, count: int) -> None:
-    """Raise ValueError if the first ``count`` images a class of a pool of this kit are not such a pool themselves."""
-    if (pool / MANIFEST).exists() and (manifest := read_manifest(pool))["stage"] == PoolParams.stage:
-        PoolParams.model_construct(**manifest["params"]).check_prefix(count)
 
 
 def _prune_candidates(run: Run, images: ImageSet, min_count: int) -> ImageSet:
@@ -232,12 +228,12 @@ def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The metadata: file_name, class, label, what is known of its place in the pool and of its score, and source: its
         file's name below the root of the originals, of a pool that was given, or of the kit's own pool (for crops see
-        `mosaics.write_mosaics`).
+        `rded_crops.write_mosaics`).
     """
     if run.cached:
         return read_table(run.folder / "metadata.csv")
     if run.params.preset[1].source == "crops":
-        from dgs_utils.images.mosaics import write_mosaics
+        from dgs_utils.selection.rded_crops import write_mosaics
 
         metadata = write_mosaics(source.images, chosen, run.folder, run.progress)
     else:

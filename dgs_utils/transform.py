@@ -76,21 +76,17 @@ def transform_scores(sets: Sets, limit: int, warn: Callable[[str], None] = warn,
         for note in notes:
             warn(note)
         note = "; ".join(note.removeprefix(f"class {name}: ") for note in notes)
-        thresholds.append({"class": name, "label": pool["label"].iloc[0], **_threshold_row(result),
+        bottom, top, surfaces[name] = result.thresholds
+        thresholds.append({"class": name, "label": pool["label"].iloc[0], "bottom": bottom, "top": top,
+                           "objective": surfaces[name][bottom, top], "pool_images": len(pool),
+                           "original_images": len(real), "original_bottom": result.on_originals[0],
+                           "original_top": result.on_originals[1],
                            "shift": difficulty_shift(pool["score"], real["score"]), "note": note})
         scores += [pool.assign(set="pool", transformed=result.pool),
                    real.assign(set="original", transformed=result.originals)]
-        surfaces[name] = result.thresholds.objective
     columns = ["set", "file_name", "class", "label", "score", "transformed"]
     columns += [name for name in ("prediction", "confidence") if name in sets.pool and name in sets.originals]
     return Transformed(pd.DataFrame(thresholds), pd.concat(scores, ignore_index=True)[columns], surfaces)
-
-
-def _threshold_row(result: TransformedClass) -> dict[str, Any]:
-    bottom, top, surface = result.thresholds
-    return {"bottom": bottom, "top": top, "objective": surface[bottom, top], "pool_images": len(result.pool),
-            "original_images": len(result.originals), "original_bottom": result.on_originals[0],
-            "original_top": result.on_originals[1]}
 
 
 def _quietly(pool: pd.Series, originals: pd.Series, limit: int, settings: dict[str, Any]) -> TransformedClass:

@@ -92,23 +92,14 @@ def apply_augmentation(images: Tensor, draws: Draws) -> Tensor:
     return apply_map(images, matrix / std[:, None], (offset - mean) / std)
 
 
-class Constants(NamedTuple):
-    """The numbers of the published transforms as tensors: (3,) or (3, 3)."""
-
-    mean: Tensor
-    std: Tensor
-    luminance: Tensor
-    eigenvalues: Tensor
-    eigenvectors: Tensor
-    identity: Tensor
-
-
 @cache
-def constants(device: torch.device, dtype: torch.dtype) -> Constants:
-    """Return the constants on a device, cached: copying them for each batch would halt a GPU each time."""
+def constants(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Return mean, deviation, luminance and eigenvalues (3,), eigenvectors and identity (3, 3) on a device, cached:
+    copying them for each batch would halt a GPU each time.
+    """
     with torch.inference_mode(False):  # a tensor made for inference could not take part in training later
         values = [torch.tensor(numbers, dtype=dtype) for numbers in (MEAN, STD, LUMINANCE, EIGENVALUES, EIGENVECTORS)]
-        return Constants(*to_device_packed([*values, torch.eye(3, dtype=dtype)], device))
+        return to_device_packed([*values, torch.eye(3, dtype=dtype)], device)
 
 
 def shuffle_tiles(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class Temperature(NamedTuple):
     images: int  # number of images that it was fitted to
 
 
-def fit_temperature(logits: ArrayLike, target: ArrayLike, level: float = 0.95) -> Temperature:
-    """Fit the temperature of a scorer to images that it was not trained on, with its profile likelihood interval.
+def fit_temperature(logits: ArrayLike, target: ArrayLike) -> Temperature:
+    """Fit the temperature of a scorer to images that it was not trained on, with its 95 % profile likelihood interval.
 
     The interval holds every T whose log likelihood is less than half a χ² quantile below the largest. Its end nearest
     to 1 is the least correction that the images ask for: it never did harm where the estimate did, in few images of
@@ -39,7 +39,6 @@ def fit_temperature(logits: ArrayLike, target: ArrayLike, level: float = 0.95) -
     Args:
         logits: shape (N, classes), N ≥ 1, two classes or more; NumPy or torch.
         target: index of the true class among the logits: one for all, or shape (N,).
-        level: confidence of the interval, in (0, 1).
 
     Raises:
         ValueError: logits that are not finite, or targets that are no class indices.
@@ -59,7 +58,7 @@ def fit_temperature(logits: ArrayLike, target: ArrayLike, level: float = 0.95) -
 
     ends = np.log(BOUNDS)
     best = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-7})
-    limit = best.fun + gammaincinv(0.5, level)  # half of a quantile of χ² with one degree of freedom
+    limit = best.fun + gammaincinv(0.5, 0.95)  # half of a quantile of χ² with one degree of freedom
     low, high = (_crossing(lambda log_t: loss(log_t) - limit, best.x, end) for end in ends)
     estimate, low, high = np.exp([best.x, low, high]).tolist()
     return Temperature(float(np.clip(1.0, low, high)), estimate, low, high, len(values))

@@ -106,13 +106,7 @@ def check_library_network(name: str, image_size: int) -> None:
     if not reason:
         return
     works = next((size for size in TRIED_SIZES if size > image_size and not _refusal(name, size)), 0)
-    if works and "vit" not in name and not library_arguments(name, image_size)[0].keys() - {"aux_logits"}:
-        # a convolutional network, which takes all larger images
-        below = max(size for size in (image_size, *TRIED_SIZES) if size < works)
-        while works - below > 1:
-            middle = (works + below) // 2
-            below, works = (middle, works) if _refusal(name, middle) else (below, middle)
-    cure = f"the next size that it takes is {works}; set image_size to that, or choose another network" if works else (
+    cure = f"it takes {works}; set image_size to that, or choose another network" if works else (
         "choose another network")
     if name.endswith(SMALL_STEM) and not _refusal(name.removesuffix(SMALL_STEM), image_size):
         cure = f"its first layer cannot be another, so leave {SMALL_STEM} out"

@@ -3,7 +3,6 @@
 Each prepares an RGB image as uint8, the same on every device; (x / 255 − mean) / std follows on the device.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
@@ -81,11 +80,6 @@ class TimmTransform:
         """Return the same with another mean and std, whose lengths are the number of channels."""
         size = [len(mean), *self.data["input_size"][1:]]
         return replace(self, data=self.data | {"input_size": size, "mean": list(mean), "std": list(std)})
-
-    def to_resize_crop(self) -> ResizeCrop:
-        """Return about the same as a `ResizeCrop`, whose sizes can be set."""
-        return ResizeCrop(math.floor(self.crop / self.data["crop_pct"]), self.crop, self.mean, self.std,
-                          self.data["interpolation"])
 
     def __str__(self) -> str:
         shown = ", ".join(f"{name} {self.data[name]}" for name in ("crop_pct", "crop_mode") if name in self.data)

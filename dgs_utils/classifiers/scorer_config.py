@@ -1,13 +1,20 @@
 """Descriptions of scorers: ``config.json`` in their folders, and the sidecar ``.json`` of a file of weights."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dgs_utils.classifiers.architectures import DGS, TORCHVISION
 from dgs_utils.classifiers.networks import NETWORKS
-from dgs_utils.classifiers.preprocessing import TimmTransform, Transform, transform_from_json, transform_to_json
+from dgs_utils.classifiers.preprocessing import (
+    ResizeCrop,
+    TimmTransform,
+    Transform,
+    transform_from_json,
+    transform_to_json,
+)
 from dgs_utils.params.base import did_you_mean
 
 LEGACY_TRANSFORM = ("resize", "crop", "mean", "std", "interpolation")  # beside the network's name in older folders
@@ -79,7 +86,9 @@ def apply_sidecar(config: ClassifierConfig, sidecar: dict[str, Any], path: Path)
     """
     transform = config.transform
     if isinstance(transform, TimmTransform) and sidecar.keys() & {"resize", "crop"}:
-        transform = transform.to_resize_crop()
+        side, data = transform.crop, transform.data  # about the same, with sizes that can be set
+        transform = ResizeCrop(math.floor(side / data["crop_pct"]), side, transform.mean, transform.std,
+                               data["interpolation"])
     values = config.to_json()
     prepared = json.loads(json.dumps(transform_to_json(transform)))
     known = prepared | {name: values[name] for name in SIDECAR_FIELDS}

@@ -122,16 +122,16 @@ def draws_of(recipe: Recipe, train: ImageTensors) -> dict[str, Any]:
 
 @torch.no_grad()
 def make_soft_labels(kind: SoftLabelKind, train: ImageTensors, names: list[str], recipe: Recipe, teacher: Teacher,
-                     seed: int = 0, progress: Callable = no_progress, stage: str = "evaluate") -> SoftLabels:
+                     seed: int = 0, progress: Callable = no_progress) -> SoftLabels:
     """Ask a teacher, which returns logits, for the soft labels of a set on its device.
 
-    ``names`` are those of the images' files; seed and stage begin the names of the crops' draws.
+    ``names`` are those of the images' files; the seed names the crops' draws.
     """
     epochs, augmentation = (recipe.epochs, recipe.augmentation) if kind == "crop" else (1, NO_AUGMENTATION)
     parts: list[Tensor] = []
     for epoch in progress(range(1, epochs + 1), label="soft labels", total=epochs):
         loader = EpochLoader(train.images, train.labels, augmentation, recipe.batch_size,
-                             torch_rng(stage, "training", seed, epoch))
+                             torch_rng("evaluate", "training", seed, epoch))
         with autocast(train.images.device, recipe.precision):
             outputs = torch.cat([teacher(loader.batch(index).images).half() for index in range(len(loader))])
         parts.append(outputs[loader.order.argsort()].cpu())

@@ -58,10 +58,6 @@ def _cutout(images: Tensor, down: float, right: float, _: float) -> Tensor:
     return images * mask
 
 
-def _flip(images: Tensor, chance: float, *_: float) -> Tensor:
-    return images.flip(3) if chance < 0.5 else images
-
-
 def _scale(images: Tensor, vertical: float, horizontal: float, _: float) -> Tensor:
     y, x = (number * (SCALE - 1 / SCALE) + 1 / SCALE for number in (vertical, horizontal))
     return _affine(images, [[x, 0.0, 0.0], [0.0, y, 0.0]])
@@ -78,4 +74,5 @@ def _affine(images: Tensor, matrix: list[list[float]]) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-_TRANSFORMS = {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate}
+_TRANSFORMS = {"color": _color, "crop": _crop, "cutout": _cutout, "scale": _scale, "rotate": _rotate,
+               "flip": lambda images, chance, *_: images.flip(3) if chance < 0.5 else images}

@@ -32,7 +32,7 @@ from dgs_utils.runtime.progress import count_processed
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.store.manifest import parameter
-from dgs_utils.store.partial_results import verify_or_remove, write_verified
+from dgs_utils.store.partial_results import verify_or_remove, write_verified, write_verified_csv
 from dgs_utils.store.session import Run
 
 FILE = "held_out.safetensors"
@@ -185,8 +185,7 @@ def calibrate(run: Run, held_out: HeldOut, names: Sequence[str], others: Sequenc
                          "temperature": fitted.value, "estimate": fitted.estimate, "low": fitted.low,
                          "high": fitted.high, "ece_fitted": errors[1]})
     table = pd.DataFrame(rows)
-    with write_verified(run.folder / TABLE) as partial:
-        table.to_csv(partial, index=False)
+    write_verified_csv(run.folder / TABLE, table)
     return table
 
 

@@ -4,22 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dgs_utils.classifiers.scorer import Classifier, load_classifier
-from dgs_utils.difficulty.scoring import (
-    alternative_columns,
-    hash_of_names,
-    is_score_column,
-    score_columns,
-    score_images,
-    with_scores,
-)
+from dgs_utils.difficulty.scoring import hash_of_names, is_score_column, score_images
 from dgs_utils.difficulty.snapshots import DYNAMICS_COLUMNS, fold_of_originals
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.runtime.table_io import read_table
-from dgs_utils.store.partial_results import verify_or_remove, write_verified
+from dgs_utils.store.partial_results import verify_or_remove, write_verified_csv
 from dgs_utils.store.session import Run
 
 BATCH_SIZE = 128  # images per forward pass
@@ -31,18 +23,19 @@ def score_new_images(run: Run, images: ImageSet, **options: Any) -> pd.DataFrame
 
     Scores in ``scores.csv`` are reused: opening the folder removed whatever was made from other inputs.
     """
-    path, others = run.folder / "scores.csv", alternative_columns(**options)
+    path = run.folder / "scores.csv"
     known = read_exact(path) if verify_or_remove(path) else pd.DataFrame({"file_name": []})
-    new = ~images.table["file_name"].isin(known["file_name"])
-    if not set(score_columns(len(run.params.scorers) + 1, others)) <= set(known) or not len(known):
-        return score_in_blocks(images, run.folder, BATCH_SIZE, run.progress, **options)
-    parts = [known]
-    if new.any():
-        part = ImageSet(images.root, images.table[new].reset_index(drop=True))
-        parts.append(score_in_blocks(part, run.folder, BATCH_SIZE, run.progress, **options))
-    scored = pd.concat(parts).drop_duplicates("file_name").set_index("file_name")
-    ordered = scored.loc[images.table["file_name"], ["score", *filter(is_score_column, scored)]]
-    return images.table.assign(**{name: column.to_numpy() for name, column in ordered.items()})
+    new = images.table[~images.table["file_name"].isin(known["file_name"])]
+    if len(new):
+        scored = score_in_blocks(ImageSet(images.root, new), run.folder, BATCH_SIZE, run.progress, **options)
+        if len(new) == len(images):
+            return scored
+        if not set(scored) <= {*known, *images.table}:  # where another version of the kit made those that are known
+            return score_in_blocks(images, run.folder, BATCH_SIZE, run.progress, **options)
+        known = pd.concat([known, scored])
+    joined = known.drop_duplicates("file_name").set_index("file_name")
+    ordered = joined.loc[images.table["file_name"], ["score", *filter(is_score_column, joined)]]
+    return images.table.assign(**ordered.set_index(images.table.index))
 
 
 def cross_fit_scores(run: Run, images: ImageSet, fold_scorers: list[Classifier], others: list[Classifier],
@@ -73,22 +66,20 @@ def score_in_blocks(images: ImageSet, folder: Path, batch_size: int, progress: C
     parts = []
     for start in range(0, len(images), step):
         block = ImageSet(images.root, images.table.iloc[start : start + step])
-        file = folder / "checkpoints" / f"scores-{start:09d}-{hash_of_names(block)}.npy"
+        file = folder / "checkpoints" / f"scores-{start:09d}-{hash_of_names(block)}.csv"
         if verify_or_remove(file):
-            values = np.load(file)
+            scored = read_exact(file)
             for _ in range(len(block)):
                 next(bar)
         else:
             scored = score_images(block, batch_size=batch_size, **options,
                                   progress=lambda steps, **_: (s for s, _ in zip(steps, bar, strict=False)))
-            values = scored[[name for name in scored if is_score_column(name)]].to_numpy(dtype=np.float64)
-            with write_verified(file) as unfinished, unfinished.open("wb") as stream:
-                np.save(stream, values)
-        parts.append(values)
+            scored = scored[["score", *filter(is_score_column, scored)]]
+            write_verified_csv(file, scored)
+        parts.append(scored)
     for _ in bar:  # lets the progress bar reach its end
         pass
-    return with_scores(images, np.concatenate(parts), options.get("measure", "difficulty"),
-                       alternative_columns(**options))
+    return images.table.assign(**pd.concat(parts).set_index(images.table.index))
 
 
 def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +97,7 @@ def scores_of_sources(images: ImageSet, originals: pd.DataFrame) -> pd.DataFrame
         raise ValueError(f"{images.root / missing.iloc[0]} comes from no image that stage 03 has scored as an "
                          f"original; give 02 and 03 the same folder originals")
     values = known.loc[images.table["source"], list(filter(_is_number_column, known))]
-    return images.table.assign(**{name: column.to_numpy() for name, column in values.items()})
+    return images.table.assign(**values.set_index(images.table.index))
 
 
 def read_exact(path: Path) -> pd.DataFrame:

@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,6 @@ from dgs_utils.runtime.oom_backoff import OomBackoff
 from dgs_utils.runtime.progress import count_processed, no_progress
 
 OTHER = dict(zip(OVERS, reversed(OVERS), strict=True))
-SCORE_COLUMNS = [*MEASURES, "prediction", "confidence"]  # of every image
 
 
 def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
@@ -80,14 +78,15 @@ def score_images(images: ImageSet, scorers: Classifier | Sequence[Classifier],
     with images.naming_class():
         for pixels in count_processed(batches, lambda pixels: pixels[0], progress, "images scored", len(images)):
 
-            def scored(rows: range, pixels: list[torch.Tensor] = pixels, start: int = start) -> np.ndarray:
+            def scored(rows: range, pixels: list[torch.Tensor] = pixels, start: int = start) -> pd.DataFrame:
                 part, own = slice(rows.start, rows.stop), slice(start + rows.start, start + rows.stop)
                 return _score_batch([batch[part] for batch in pixels], labels[own], scorers, softmaxes, precision,
                                     folds, alternatives)
 
             parts += backoff(scored, range(len(pixels[0])))
             start += len(pixels[0])
-    return with_scores(images, np.concatenate(parts), measure, alternative_columns(alternatives, over, temperature))
+    columns = pd.concat(parts).set_index(images.table.index)
+    return images.table.assign(score=columns[measure], **columns)
 
 
 def _softmaxes(images: ImageSet, scorers: Sequence[Classifier], index: ArrayLike | None, over: Over,
@@ -135,8 +134,8 @@ def _by_names(scorer: Classifier, names: pd.Series) -> np.ndarray:
 
 @torch.inference_mode()
 def _score_batch(pixels: list[torch.Tensor], labels: np.ndarray, scorers: list[Classifier], softmaxes: list[Softmax],
-                 precision: str, folds: int, alternatives: bool) -> np.ndarray:
-    """Return float64 (n, columns of `score_columns`): means over scorers, the first one's prediction, each one's."""
+                 precision: str, folds: int, alternatives: bool) -> pd.DataFrame:
+    """Return the columns of `score_images` but score: means over scorers, the first one's prediction, each one's."""
     outputs = []
     for scorer, batch in zip(scorers, pixels, strict=True):
         with autocast(scorer.mean.device, precision):
@@ -146,16 +145,15 @@ def _score_batch(pixels: list[torch.Tensor], labels: np.ndarray, scorers: list[C
                              f"its last softmax out")
     ensembles = _mean_measures(outputs, labels, softmaxes, folds)
     first = softmaxes[0]
-    prediction = first.predictions(outputs[0])
     largest = first.logits(outputs[0])
-    columns = [*(np.mean([mean[name] for mean in ensembles], axis=0) for name in MEASURES), prediction,
-               1 - difficulty_scores(largest, largest.argmax(axis=1), from_="logits")]
+    columns = {name: np.mean([mean[name] for mean in ensembles], axis=0) for name in MEASURES}
+    columns["prediction"] = first.predictions(outputs[0])
+    columns["confidence"] = 1 - difficulty_scores(largest, largest.argmax(axis=1), from_="logits")
     if len(ensembles) > 1:
-        columns += [mean["difficulty"] for mean in ensembles]
-        columns += [softmax.predictions(logits) for softmax, logits in zip(softmaxes[folds:], outputs[folds:],
-                                                                           strict=True)]
-    columns += _alternatives(outputs, labels, softmaxes, folds, alternatives)
-    return np.stack(columns, axis=1)
+        others = zip(softmaxes[folds:], outputs[folds:], strict=True)
+        columns |= {f"difficulty_{i}": mean["difficulty"] for i, mean in enumerate(ensembles, 1)}
+        columns |= {f"prediction_{i}": softmax.predictions(logits) for i, (softmax, logits) in enumerate(others, 2)}
+    return pd.DataFrame(columns | _alternatives(outputs, labels, softmaxes, folds, alternatives))
 
 
 def _mean_measures(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: list[Softmax],
@@ -169,46 +167,25 @@ def _mean_measures(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: lis
 
 
 def _alternatives(outputs: list[np.ndarray], labels: np.ndarray, softmaxes: list[Softmax],
-                  folds: int, alternatives: bool) -> list[np.ndarray]:
-    """Return the columns of `alternative_columns`."""
+                  folds: int, alternatives: bool) -> dict[str, np.ndarray]:
+    """Return the difficulty otherwise: over the other outputs, with the prediction among them, and raw."""
     def difficulty(changed: list[Softmax]) -> np.ndarray:
         return np.mean([mean["difficulty"] for mean in _mean_measures(outputs, labels, changed, folds)], axis=0)
 
     other = [replace(softmax, over=OTHER[softmax.over]) for softmax in softmaxes]
     plain = [replace(softmax, temperature=1.0) for softmax in softmaxes]
-    pair = [difficulty(other), other[0].predictions(outputs[0])] if alternatives else []
-    return pair + ([difficulty(plain)] if any(softmax.temperature != 1 for softmax in softmaxes) else [])
-
-
-def alternative_columns(alternatives: bool = False, over: Over = "all", temperature: float | Sequence[float] = 1.0,
-                        **_others: Any) -> list[str]:
-    """Return the columns with the difficulty otherwise: over the other outputs, and without a temperature; arguments as
-    those of `score_images`.
-
-    >>> alternative_columns(True, "all", [0.8])
-    ['difficulty_task', 'prediction_task', 'difficulty_raw']
-    """
-    raw = ["difficulty_raw"] if np.any(np.asarray(temperature) != 1) else []
-    return ([f"difficulty_{OTHER[over]}", f"prediction_{OTHER[over]}"] if alternatives else []) + raw
-
-
-def score_columns(scorers: int, alternatives: Sequence[str] = ()) -> list[str]:
-    """Return the columns of scores by so many scorers, with those of `alternative_columns`."""
-    each = [f"difficulty_{i}" for i in range(1, scorers + 1)] + [f"prediction_{i}" for i in range(2, scorers + 1)]
-    return [*SCORE_COLUMNS, *(each if scorers > 1 else []), *alternatives]
-
-
-def with_scores(images: ImageSet, scored: np.ndarray, measure: str, alternatives: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the table of an image set with `score_columns` from an array (images, columns)."""
-    names = score_columns((scored.shape[1] - len(SCORE_COLUMNS) - len(alternatives) + 1) // 2 or 1, alternatives)
-    columns = {name: column.astype(int) if name.startswith("prediction") else column
-               for name, column in zip(names, scored.T, strict=True)}
-    return images.table.assign(score=columns[measure], **columns)
+    which, columns = OTHER[softmaxes[0].over], dict[str, np.ndarray]()
+    if alternatives:
+        columns = {f"difficulty_{which}": difficulty(other), f"prediction_{which}": other[0].predictions(outputs[0])}
+    if any(softmax.temperature != 1 for softmax in softmaxes):
+        columns["difficulty_raw"] = difficulty(plain)
+    return columns
 
 
 def is_score_column(column: str) -> bool:
-    """Return whether a column is one of `score_columns`, whatever the number of scorers."""
-    return column in SCORE_COLUMNS or re.fullmatch(r"(difficulty|prediction)_(\d+|all|task|raw)", column) is not None
+    """Return whether `score_images` makes a column beside score, with whichever scorers."""
+    return column in (*MEASURES, "prediction", "confidence") or (
+        re.fullmatch(r"(difficulty|prediction)_(\d+|all|task|raw)", column) is not None)
 
 
 def hash_of_names(images: ImageSet) -> str:

@@ -6,13 +6,13 @@ others.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dgs_utils.classifiers.pretrained import open_scorer
 from dgs_utils.classifiers.scorer import Classifier, load_classifier, read_batches
@@ -37,6 +37,7 @@ from dgs_utils.store.session import Run
 
 NEW_LABELS = "new_labels.csv"  # of stage 00, where there are any
 INITIAL_DEVIATION = 0.02  # of label rows in a DiT without training
+BATCH_SIZE = 50  # of images that a classifier looks at
 MAX_IMAGES_ASKED = 100  # of a class that a classifier looks at, the first in natural order
 
 
@@ -59,7 +60,8 @@ def add_label_rows(model: DiT, sources: Mapping[str, Sequence[int]], seed: int =
     """
     for number, embedder in enumerate(part for part in model.modules() if isinstance(part, LabelEmbedder)):
         table = embedder.embedding_table.weight.detach()
-        rows = [table[list(labels)].mean(0) if labels else _random_row(table, seed, name, number)
+        rows = [table[list(labels)].mean(0) if labels else INITIAL_DEVIATION * torch.randn(
+            table.shape[1], generator=torch_rng("prepare", "label", seed, name, number)).to(table)
                 for name, labels in sources.items()]
         known, null = table[: embedder.null], table[embedder.null:]
         embedder.embedding_table = nn.Embedding.from_pretrained(torch.cat([known, *(row[None] for row in rows), null]),
@@ -67,38 +69,6 @@ def add_label_rows(model: DiT, sources: Mapping[str, Sequence[int]], seed: int =
         embedder.null += len(rows)
     model.register_to_config(num_classes=model.config.num_classes + len(sources))
     return model
-
-
-def _random_row(table: Tensor, seed: int, name: str, number: int) -> Tensor:
-    draw = torch.randn(table.shape[1], generator=torch_rng("prepare", "label", seed, name, number))
-    return (draw * INITIAL_DEVIATION).to(table)
-
-
-def label_sources(starts: Mapping[str, str], model: str, count: int, names: Sequence[str],
-                  nearest: Callable[[str, str], int]) -> dict[str, list[int]]:
-    """Return the labels that new rows begin with, as `add_label_rows` takes them.
-
-    Args:
-        starts: by class what its condition says: ``null``, ``scratch``, ``nearest`` (and a classifier, as in ``nearest
-            resnet50:IMAGENET1K_V1``), or names or numbers of the DiT's classes, joined by +.
-        model: the DiT's name in an error.
-        count: number of its classes.
-        names: of its classes; () where it has none of its own.
-        nearest: returns the label nearest to a class, given the class and the classifier ("" for the stage's scorer).
-
-    Raises:
-        ValueError: a name or number that the DiT does not know; the sentence names the class.
-    """
-    sources = dict[str, list[int]]()
-    for name, start in starts.items():
-        word, _, rest = start.partition(" ")
-        if start in (NULL, SCRATCH):
-            sources[name] = [count] if start == NULL else []
-        elif word == NEAREST:
-            sources[name] = [nearest(name, rest.strip())]
-        else:
-            sources[name] = [_label_of(part.strip(), name, model, count, names) for part in start.split("+")]
-    return sources
 
 
 def _label_of(text: str, name: str, model: str, count: int, names: Sequence[str]) -> int:
@@ -113,7 +83,7 @@ def _label_of(text: str, name: str, model: str, count: int, names: Sequence[str]
 
 
 @torch.inference_mode()
-def nearest_label(images: ImageSet, scorer: Classifier, count: int, batch_size: int = 50) -> int:
+def nearest_label(images: ImageSet, scorer: Classifier, count: int) -> int:
     """Return the output of a classifier of the DiT's classes with the highest mean probability over the first
     `MAX_IMAGES_ASKED` images of one class.
 
@@ -127,7 +97,7 @@ def nearest_label(images: ImageSet, scorer: Classifier, count: int, batch_size: 
                          f"resnet50:IMAGENET1K_V1', or names of classes")
     on_device, total = scorer.on(resolve_device()), np.zeros(count)
     names = images.table["file_name"].to_numpy()[:MAX_IMAGES_ASKED]
-    for [pixels] in read_batches(images.root, names, [on_device], batch_size):
+    for [pixels] in read_batches(images.root, names, [on_device], BATCH_SIZE):
         total += on_device(on_device.send(pixels)).double().softmax(1).sum(0).cpu().numpy()
     return int(total.argmax())
 
@@ -145,6 +115,9 @@ def add_new_labels(run: Run, model: DiT, starts: Mapping[str, str], names: Seque
 
     The run is of stage 00, with its class table and, where it is one of elsewhere, its scorer; ``starts`` are of
     `read_starts`, ``names`` those of the model's classes, if it has any.
+
+    Raises:
+        ValueError: a name or number that the model does not know; the sentence names the class.
     """
     count = model.config.num_classes
 
@@ -156,7 +129,16 @@ def add_new_labels(run: Run, model: DiT, starts: Mapping[str, str], names: Seque
         scorer = open_scorer(classifier, warn=run.warn) if classifier else load_classifier(run.folder / "classifier")
         return nearest_label(ImageSet.read(run.folder, "train").of_class(name), scorer, count)
 
-    sources = label_sources(starts, run.params.base_model, count, names, nearest)
+    sources = dict[str, list[int]]()
+    for name, start in starts.items():
+        word, _, rest = start.partition(" ")
+        if start in (NULL, SCRATCH):
+            sources[name] = [count] if start == NULL else []
+        elif word == NEAREST:
+            sources[name] = [nearest(name, rest.strip())]
+        else:
+            sources[name] = [_label_of(part.strip(), name, run.params.base_model, count, names)
+                             for part in start.split("+")]
     add_label_rows(model, sources, run.params.seed)
     if starts:
         write_csv(run.folder / NEW_LABELS, pd.DataFrame({

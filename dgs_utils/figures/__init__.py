@@ -4,10 +4,9 @@
 one by one in notebook 07.
 """
 
-from dgs_utils.figures.from_folders import claim_inputs, generator_shares, scorer_errors, sets_by_method
+from dgs_utils.figures.from_folders import claim_inputs, describe_set, generator_shares, scorer_errors, sets_by_method
 from dgs_utils.figures.from_rows import figures_of, scorer_confusion, tables_of
 from dgs_utils.figures.report import Report
-from dgs_utils.figures.set_report import describe_set
 
 __all__ = ["Report", "claim_inputs", "describe_set", "figures_of", "generator_shares", "scorer_confusion",
            "scorer_errors", "sets_by_method", "tables_of"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from dgs_utils import plots
 from dgs_utils.figures.from_rows import scorer_confusion
@@ -166,6 +167,29 @@ def titles_of_set(sample: Path) -> dict[str, str]:
     """Return the readable name of each class of a distilled set; {} without a class table behind it."""
     prepared = _behind(sample, "00_prepare")
     return display_names(read_classes(prepared)) if prepared else {}
+
+
+def describe_set(folder: Path) -> tuple[str, list[str | Figure]]:
+    """Return a title, and Markdown texts and figures, of a finished 05 folder: the set, the pool behind it from easy to
+    hard, and what the scorer recognises.
+    """
+    plots.use_style()
+    manifest, table, titles = read_manifest(folder), read_table(folder / "metadata.csv"), titles_of_set(folder)
+    label = METHODS[manifest["params"]["method"]].label
+    title = f"{manifest['label']}: {len(table)} images of {table['class'].nunique()} classes, selected by {label}"
+    contents: list[str | Figure] = [
+        f"## {title}\n\nThe images are in `{folder.name}/images`, a folder a class, with `metadata.csv`.",
+        "### The distilled set", plots.set_gallery(table, folder, titles),
+        "Each class from the easiest image to the hardest, with its difficulty where it is known."]
+    if scored := scored_pool(folder):
+        contents += ["### The pool, from easy to hard", plots.set_gallery(*scored, titles, columns=12),
+                     "At even steps of rank. If hard images look like another class, it is the scorer that errs, or "
+                     "the pool."]
+    if errors := scorer_errors([folder]):
+        contents += ["### What the scorer recognises",
+                     plots.confusion_matrix(errors[1], f"the scorer on the {errors[0]}"),
+                     "Of a class that the scorer hardly recognises, difficulties mean little."]
+    return title, contents
 
 
 def _behind(folder: Path, stage: str, source: str | None = None) -> Path | None:

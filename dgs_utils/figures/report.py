@@ -40,10 +40,13 @@ class Report:
         self.words = yaml.safe_load(files("dgs_utils.figures").joinpath("captions.yaml").read_text(encoding="utf-8"))
         self.missing: dict[str, list[str]] = {}  # titles by reason
         self.content: dict[str, Callable[[], Figure | str | dict[str, str] | None]] = {
-            **drawings(self.rows, run.params.margin, self.tables), **self._drawings_of_folders(), "figure4": _figure4,
+            **drawings(self.rows, run.params.margin, self.tables), **self._drawings_of_folders(),
+            "figure4": lambda: plots.figure4({
+                name: {ipc: predefined_counts(name, ipc) for ipc in (10, 20, 50)} for name in list(PREDEFINED)[:4]}),
             "findings": self._findings, "verdicts": self._verdicts, "tables": self._write_tables, "noise": self._noise,
             "robust_scores": lambda: _text(dd_ranking.robust_scores(self.rows), 3),
-            "gains": self._gains, "claims": self._claims}
+            "gains": self._gains, "claims": lambda: reports.write_claims(claims.claims_table(
+                from_folders.claim_inputs(self.rows, self.samples)), "claims", self.folder)}
         write_csv(self.folder / "results.csv", self.rows.drop(columns=["folder", "series", "condition"]))
         write_csv(self.folder / "summary.csv", self.summary)
         if len(self.tables["rules"]):
@@ -138,15 +141,6 @@ class Report:
             return ""
         write_csv(self.folder / "gains_of_pools.csv", gains)
         return reports.write_gains(add_differences_to_dgs(gains), "gains", self.folder)
-
-    def _claims(self) -> str:
-        table = claims.claims_table(from_folders.claim_inputs(self.rows, self.samples))
-        return reports.write_claims(table, "claims", self.folder)
-
-
-def _figure4() -> Figure:
-    return plots.figure4({name: {ipc: predefined_counts(name, ipc) for ipc in (10, 20, 50)}
-                          for name in list(PREDEFINED)[:4]})
 
 
 def _text(frame: pd.DataFrame, digits: int) -> str:

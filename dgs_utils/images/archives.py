@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dgs_utils.images.folder_roles import SPLITS
 from dgs_utils.images.scan import ARCHIVES, is_hidden, list_folder, looks_like_image
@@ -34,18 +34,13 @@ class Member(NamedTuple):
 
     name: str
     is_link: bool
-    open: Callable[[], IO[bytes]]
-
-
-def is_archive(path: Path) -> bool:
-    """Return whether a file has the suffix of an archive."""
-    return path.name.lower().endswith(ARCHIVES)
+    open: Callable[[], Any]
 
 
 def archives_in(root: Path) -> list[Path]:
     """Return the archives directly in a folder, else those of its folder ``data``, as repositories of the hub have."""
-    found = [root / file for file in list_folder(root)[1] if is_archive(root / file)]
-    return found if found or not (root / "data").is_dir() else archives_in(root / "data")
+    archives = [root / file for file in list_folder(root)[1] if file.lower().endswith(ARCHIVES)]
+    return archives if archives or not (root / "data").is_dir() else archives_in(root / "data")
 
 
 def unpack_all(archives: list[Path], target: Path) -> None:
@@ -139,7 +134,7 @@ def _members(path: Path) -> Iterator[list[Member]]:
                               partial(zipped.open, info)) for info in zipped.infolist() if not info.is_dir()]
         else:
             with _TarStream(path) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
-                members = (Member(info.name, not info.isreg(), partial(_open_regular, file, info))
+                members = (Member(info.name, not info.isreg(), partial(file.extractfile, info))
                            for info in file if not info.isdir())
                 yield list(islice(members, MAX_FILES + 1))
     except (*DAMAGE, OSError) as error:
@@ -148,7 +143,8 @@ def _members(path: Path) -> Iterator[list[Member]]:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         if "password" in reason:
             raise ValueError(f"{path} is encrypted; unpack it with its password, and give the folder") from None
-        cure = "delete it and fetch it again" if is_archive(path) else "unpack it yourself, and give the folder"
+        is_named_so = path.name.lower().endswith(ARCHIVES)
+        cure = "delete it and fetch it again" if is_named_so else "unpack it yourself, and give the folder"
         raise ValueError(f"{path} cannot be unpacked ({reason}); {cure}") from None
 
 
@@ -179,10 +175,3 @@ class _TarStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _open_regular(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = archive.extractfile(info)
-    if file is None:
-        raise tarfile.ExtractError(f"{info.name} is no file")
-    return file

@@ -9,9 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from dgs_utils.images import hub_datasets
-from dgs_utils.images.archives import archives_in, unpack_all
 from dgs_utils.images.download import fetch
-from dgs_utils.images.scan import count_images
 from dgs_utils.params import PrepareParams
 from dgs_utils.store.atomic import atomic
 from dgs_utils.store.partial_results import verify_or_remove, write_verified
@@ -117,18 +115,10 @@ def _open_files(params: PrepareParams, folder: Path, progress: Callable, warn: C
     else:
         raise ValueError(f"prepare.root is empty and {params.dataset} cannot be downloaded; "
                          f"give the folder with its images")
-    archives = [root] if root.is_file() else archives_in(root)
-    has_images = root.is_dir() and count_images(root)
-    is_read_by_datasets = params.root.startswith(HUB_DATASETS) and (has_images or not archives)
-    if is_read_by_datasets or hub_datasets.holds_packed_images(root):
-        if not verify_or_remove(target):
-            with write_verified(target) as partial:
-                hub_datasets.write_images(root, partial, params.class_folders(), column, progress, warn)
-        return target
-    if not archives or has_images:  # beside images, an archive is an old copy
-        return root
+    if not (params.root.startswith(HUB_DATASETS) or hub_datasets.needs_writing(root)):
+        return root  # beside images, an archive is an old copy
     if not verify_or_remove(target):
         with write_verified(target) as partial:
             partial.mkdir(parents=True)
-            unpack_all(list(progress(archives, label="archives")), partial)
+            hub_datasets.write_files(root, partial, params.class_folders(), column, progress, warn)
     return target

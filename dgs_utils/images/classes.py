@@ -12,7 +12,6 @@ import pandas as pd
 from dgs_utils.images.scan import to_nfc
 from dgs_utils.params.subsets import IMAGENET, SUBSETS
 from dgs_utils.runtime.table_io import read_table, row_label
-from dgs_utils.store.atomic import write_csv
 from dgs_utils.store.filenames import check_name
 from dgs_utils.store.lineage import input_folder
 from dgs_utils.store.manifest import MANIFEST, read_manifest
@@ -226,11 +225,6 @@ def pick_figure_classes(asked: Sequence[str], titles: Mapping[str, str], warn: C
              f"{'the others' if len(missing) < len(asked) else 'the first two'} are shown")
     shown = dict.fromkeys(known[name] for name in asked if name in known) or list(titles)[:2]
     return {name: titles[name] for name in shown}
-
-
-def write_model_indices(prepare: Path, column: str, numbers: Sequence[int]) -> None:
-    """Write the numbers that classes have in a model into a 00 folder's class table, in its order."""
-    write_csv(prepare / "classes.csv", read_classes(prepare).assign(**{column: list(numbers)}))
 
 
 def class_names_of_model(model: Path) -> list[str]:

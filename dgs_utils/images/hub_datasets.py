@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dgs_utils.images.archives import DAMAGE, check_archive
+from dgs_utils.images.archives import DAMAGE, archives_in, check_archive, unpack_all
 from dgs_utils.images.classes import imagenet_names, match_class_names
 from dgs_utils.images.folder_roles import SPLITS
 from dgs_utils.images.pixels import image_suffixes, suffix_of_image
@@ -107,6 +107,22 @@ def holds_packed_images(root: Path) -> bool:
     archives = [file for file in files if file.name.lower().endswith(TARS)]
     return any(map(_has_image_column, (file for file in files if file.suffix.lower() == ".parquet"))) or (
         bool(archives) and _is_webdataset(archives[0]))
+
+
+def needs_writing(root: Path) -> bool:
+    """Return whether images are in an archive or in tables, and so have to be written as files first."""
+    return root.is_file() or (root.is_dir() and not count_images(root) and (
+        holds_packed_images(root) or bool(archives_in(root))))
+
+
+def write_files(root: Path, target: Path, wanted: Sequence[str], column: str, progress: Callable,
+                warn: Callable[[str], None]) -> None:
+    """Write the images of archives, of tables or of a data set of the hub into a folder (see `write_images`)."""
+    archives = [root] if root.is_file() else [] if count_images(root) else archives_in(root)
+    if archives and not holds_packed_images(root):
+        unpack_all(list(progress(archives, label="archives")), target)
+    else:
+        write_images(root, target, wanted, column, progress, warn)
 
 
 def _is_webdataset(archive: Path) -> bool:

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from dgs_utils.images.pixels import image_suffixes, is_image
@@ -97,15 +98,9 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
 def count_images(folder: Path, enough: int = 1) -> int:
     """Return how many images there are anywhere below a folder, at most ``enough``."""
     folders, files = list_folder(folder)
-    count = 0
-    for file in files:
-        count += looks_like_image(folder / file)
-        if count >= enough:
-            return count
+    count = len(list(islice((file for file in files if looks_like_image(folder / file)), enough)))
     for inner in folders:
-        count += count_images(folder / inner, enough - count)
-        if count >= enough:
-            return count
+        count += count_images(folder / inner, enough - count) if count < enough else 0
     return count
 
 

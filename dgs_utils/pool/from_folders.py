@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dgs_utils.images.archives import archives_in, unpack_all
-from dgs_utils.images.hub_datasets import ADDRESS, download, holds_packed_images, pinned, write_images
+from dgs_utils.images.hub_datasets import ADDRESS, download, needs_writing, pinned, write_files
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import copy_image
-from dgs_utils.images.scan import count_images
 from dgs_utils.store.atomic import atomic
 from dgs_utils.store.paths import HUB_DATASETS, resolve_path
 from dgs_utils.store.session import Run
@@ -44,9 +42,7 @@ def images_root(run: Run) -> Path:
 
 def _is_packed(root: str) -> bool:
     """Return whether images are in an archive, in tables or on the hub, and so have to be written as files first."""
-    path = resolve_path(root)
-    return root.startswith(HUB_DATASETS) or path.is_file() or (path.is_dir() and not count_images(path) and (
-        holds_packed_images(path) or bool(archives_in(path))))
+    return root.startswith(HUB_DATASETS) or needs_writing(resolve_path(root))
 
 
 def merge_folders(run: Run, roots: list[str], classes: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +67,11 @@ def merge_folders(run: Run, roots: list[str], classes: pd.DataFrame) -> pd.DataF
             folder = run.folder / "unpacked" / name
             with atomic(folder) as partial:  # replaces what a killed run left
                 partial.mkdir(parents=True)
-                _unpack(run, root, partial, list(classes["class"]))
+                path, column = resolve_path(root), ""
+                if root.startswith(HUB_DATASETS):
+                    path, column = download(root, run.folder)
+                    run.params = run.params.model_copy(update={"root": pinned(run.params.root, run.folder)})
+                write_files(path, partial, list(classes["class"]), column, run.progress, run.warn)
         images = _read_images(run, folder, classes)
         parts.append(images.table[["class"]].assign(generator=name, source=images.table["file_name"],
                                                     path=images.paths))
@@ -94,18 +94,6 @@ def _generator_of(root: str) -> str:
         return (parts["folder"] or parts["name"]).rstrip("/").rpartition("/")[2] if parts else root
     path = resolve_path(root)
     return path.name.partition(".")[0] if path.is_file() else path.name
-
-
-def _unpack(run: Run, root: str, target: Path, classes: list[str]) -> None:
-    """Write the images of an archive, of tables or of a data set of the hub into a folder."""
-    path, column = resolve_path(root), ""
-    if root.startswith(HUB_DATASETS):
-        path, column = download(root, run.folder)
-        run.params = run.params.model_copy(update={"root": pinned(run.params.root, run.folder)})
-    archives = [path] if path.is_file() else [] if count_images(path) else archives_in(path)
-    if archives and not holds_packed_images(path):
-        return unpack_all(archives, target)
-    write_images(path, target, classes, column, run.progress, run.warn)
 
 
 def _read_images(run: Run, root: Path, classes: pd.DataFrame) -> ImageSet:

@@ -7,8 +7,8 @@ import pandas as pd
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.pool.from_folders import copy_images
 from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.selection.permanent_numbers import weighted_order
 from dgs_utils.selection.score_tables import read_scores
-from dgs_utils.selection.weighted_sampling import weighted_order
 from dgs_utils.store.session import Run
 
 

@@ -10,26 +10,22 @@ SCORE_KEYS = ("dataset", "split", "test_list", "prepare_seed", "image_size", "ne
 EPOCH_TOLERANCE = 0.2  # relative; short trainings are rounded to whole epochs
 
 
-def label_robust_score(real_hard: float, distilled_hard: float, distilled: float, random: float) -> float:
-    """Return the label-robust score in [0, 1]; 0.269 is no better than random.
+def robust_score(distilled: float, random: float, other: float, reference: float) -> float:
+    """Return a robust score in [0, 1], the mean of two differences on an exponential scale; 0.269 is no better than
+    random.
 
-    Accuracies are fractions: of the full real set and of the distilled set with hard labels, of the distilled set with
-    any labels, and of random real images of the same IPC under the same recipe.
+    Accuracies are fractions: of the distilled set with any labels, and of random real images of the same IPC under the
+    same recipe. The label-robust score has those of the distilled set and of the full real set with hard labels beside
+    them, the augmentation-robust score those of the first two without augmentation.
 
-    >>> round(label_robust_score(0.5, 0.5, 0.4, 0.4), 3)
+    >>> round(robust_score(0.4, 0.4, 0.3, 0.3), 3)
     0.269
     """
-    return _scaled(distilled, random, distilled_hard, real_hard)
-
-
-def augmentation_robust_score(distilled: float, random: float, distilled_plain: float, random_plain: float) -> float:
-    """Return the augmentation-robust score in [0, 1], from accuracies (fractions) with and without (plain) augmentation
-    of the distilled set and of random real images.
-
-    >>> round(augmentation_robust_score(0.4, 0.4, 0.3, 0.3), 3)
-    0.269
-    """
-    return _scaled(distilled, random, distilled_plain, random_plain)
+    for value in (distilled, random, other, reference):
+        if not 0 <= value <= 1:
+            raise ValueError(f"an accuracy is {value}; DD-Ranking's scores want fractions in [0, 1], not percent")
+    mean = (distilled - random + other - reference) / 2
+    return float((np.exp(mean) - np.exp(-1)) / (np.exp(1) - np.exp(-1)))
 
 
 def robust_scores(results: pd.DataFrame) -> pd.DataFrame:
@@ -69,16 +65,6 @@ def _robust_scores(row: dict, runs: pd.DataFrame) -> dict[str, float]:
     own = {name: fraction(*recipe, **{key: row[key] for key in ("series", *SEEDS)}) for name, recipe in recipes.items()}
     random = {name: fraction(*recipe, method="random", **selection) for name, recipe in recipes.items()}
     labels = "hard" if np.isnan([own["soft"], random["soft"]]).any() else "soft"
-    lrs = [fraction("idc", True, 0, method="full"), own["hard"], own[labels], random[labels]]
-    ars = [own["hard"], random["hard"], own["plain"], random["plain"]]
-    return {"lrs": np.nan if np.isnan(lrs).any() else label_robust_score(*lrs),
-            "ars": np.nan if np.isnan(ars).any() else augmentation_robust_score(*ars)}
-
-
-def _scaled(first: float, rival: float, second: float, other: float) -> float:
-    """Return the mean of two differences of accuracies, exponentially scaled to [0, 1]."""
-    for value in (first, rival, second, other):
-        if not 0 <= value <= 1:
-            raise ValueError(f"an accuracy is {value}; DD-Ranking's scores want fractions in [0, 1], not percent")
-    mean = (first - rival + second - other) / 2
-    return float((np.exp(mean) - np.exp(-1)) / (np.exp(1) - np.exp(-1)))
+    parts = {"lrs": [own[labels], random[labels], own["hard"], fraction("idc", True, 0, method="full")],
+             "ars": [own["hard"], random["hard"], own["plain"], random["plain"]]}
+    return {name: np.nan if np.isnan(four).any() else robust_score(*four) for name, four in parts.items()}

@@ -44,15 +44,12 @@ def _what_was_run(rows: pd.DataFrame, summary: pd.DataFrame) -> str:
     where = summary.groupby(CONDITION, sort=False).ngroups
     titles = DATASET_TITLES | {"folder": "images of folders"}
     datasets = " and ".join(titles.get(name, name) for name in rows["dataset"].unique())
-    one = f"one condition ({_condition(summary.iloc[0])})" if where == 1 else f"{where} conditions"
+    first = summary.iloc[0]
+    one = f"one condition ({first['condition']}, IPC {first['ipc'] or 'all'})" if where == 1 else f"{where} conditions"
     trainings = f"{len(rows)} training{'s' * (len(rows) > 1)}"
     series = summary["series"].nunique()
     arms = f"{series} arms" if series > 1 else f"one arm, {summary['series'].iloc[0]},"
     return f"{'These are' if len(rows) > 1 else 'This is'} {trainings} of {arms} on {datasets}, in {one}."
-
-
-def _condition(row: pd.Series) -> str:
-    return f"{row['condition']}, IPC {row['ipc'] or 'all'}"
 
 
 def _best(best: pd.DataFrame, summary: pd.DataFrame) -> tuple[str, str]:

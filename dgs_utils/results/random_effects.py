@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, special
 
+POWER = 0.8  # with which a gain is to be decided
+
 
 @dataclass(frozen=True)
 class VarianceComponent:
@@ -153,9 +155,9 @@ def p_equivalent(difference: float, margin: float, components: Sequence[Variance
     return max(p_value(margin - difference, components), p_value(margin + difference, components)) / 2
 
 
-def count_needed(components: Sequence[VarianceComponent], source: str, gain: float, confidence: float = 0.95,
-                 power: float = 0.8) -> float:
-    """Return how many units of ``source`` would decide a gain with the given power, all else as it is.
+def count_needed(components: Sequence[VarianceComponent], source: str, gain: float,
+                 confidence: float = 0.95) -> float:
+    """Return how many units of ``source`` would decide a gain with a power of `POWER`, all else as it is.
 
     Components count as known: the variance of a source is inversely proportional to its count. The number is from 2 to
     10,000; NaN for a source without repeats; inf where 10,000 are too few.
@@ -167,7 +169,7 @@ def count_needed(components: Sequence[VarianceComponent], source: str, gain: flo
         scaled = [_with_count(component, count) if component.source == source else component
                   for component in components]
         error = float(np.sqrt(sum(component.exclusive for component in scaled)))
-        return float(half_width(scaled, confidence)) + special.ndtri(power) * error <= gain
+        return float(half_width(scaled, confidence)) + special.ndtri(POWER) * error <= gain
 
     counts = range(2, 10_001)
     index = bisect_left(counts, True, key=enough)

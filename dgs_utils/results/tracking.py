@@ -83,7 +83,11 @@ def _log_run(name: str, folder: Path, row: Mapping[str, Any], curve: pd.DataFram
             tracker.log({key: float(value) for key, value in point.items()}, step=step)
         tracker.log({key: float(row[key]) for key in MEASURED}, step=int(curve["epoch"].max()))
         if notebook is not None and notebook.is_file():
-            _log_artefact(name, tracker, notebook)
+            if name == "mlflow":
+                tracker.log_artifact(str(notebook))
+            elif name == "wandb":
+                run_id = tracker.tracker.id
+                tracker.tracker.log_artifact(str(notebook), name=f"notebook-{run_id}", type="notebook")
     finally:
         tracker.finish()
 
@@ -91,11 +95,3 @@ def _log_run(name: str, folder: Path, row: Mapping[str, Any], curve: pd.DataFram
 def _plain(value: Any) -> bool | int | float | str:
     value = value.item() if hasattr(value, "item") else value
     return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def _log_artefact(name: str, tracker: Any, path: Path) -> None:
-    """Log a file where the tracker has artefacts: MLflow, Weights & Biases."""
-    if name == "mlflow":
-        tracker.log_artifact(str(path))
-    elif name == "wandb":
-        tracker.tracker.log_artifact(str(path), name=f"notebook-{tracker.tracker.id}", type="notebook")

@@ -151,15 +151,13 @@ def measured_effects(contrasts: Iterable[Contrast]) -> list[Effect]:
     compared = [(contrast, _compared(contrast.parts)) for contrast in contrasts]
     compared = [(contrast, comparison) for contrast, comparison in compared if comparison.trainings]
     p_values = holm([comparison.p for _, comparison in compared])
-    sides = [int(np.sign(found.difference)) * (p < ERROR_RATE) * _has_sets(found)
-             for (_, found), p in zip(compared, p_values, strict=True)]
+    # One set may be good or bad by chance, so that only several have a side.
+    has_sets = ["selection" not in found.given.split(", ") and (found.pools, found.selections) not in ((1, 0), (1, 1))
+                for _, found in compared]
+    sides = [int(np.sign(found.difference)) * (p < ERROR_RATE) * several
+             for (_, found), p, several in zip(compared, p_values, has_sets, strict=True)]
     return [Effect(contrast.name, found.difference, side, found.low, found.high, rival=contrast.rival,
                    counts=count_runs(found)) for (contrast, found), side in zip(compared, sides, strict=True)]
-
-
-def _has_sets(comparison: Comparison) -> bool:
-    """Return whether a comparison has several sets of a method: one set may be good or bad by chance."""
-    return "selection" not in comparison.given.split(", ") and not (comparison.pools == 1 and comparison.selections < 2)
 
 
 def _compared(parts: Sequence[tuple[float, pd.DataFrame]]) -> Comparison:

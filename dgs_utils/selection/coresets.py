@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 ROWS = 512  # rows of features that are worked on at a time
 CANDIDATES_AT_A_TIME = 256  # candidates whose gains are brought up to date at a time
 AWAKE = 0.5  # share of the best gain from which facility location follows an image at every step
-D2_NEIGHBOURS = 5  # of the graph of D2
+D2_NEIGHBOURS, D2_DECAY = 5, 0.1  # of the graph of D2, and how fast influence falls with distance in it
 ROUNDS = 20  # of k-means, at the most
 
 
@@ -153,26 +153,23 @@ def _total_similarity(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (len(features) + np.concatenate(along)) / 2
 
 
-def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: int = D2_NEIGHBOURS,
-                  decay: float = 0.1) -> np.ndarray:
+def graph_density(features: ArrayLike, scores: ArrayLike, k: int) -> np.ndarray:
     """Choose ``k`` hard images in dense regions, away from those chosen before: D2 (Maharana et al., 2024).
 
-    On the graph of each image's nearest neighbours, with d the Euclidean distance over the mean length of features, the
+    On the graph of five nearest neighbours, with d the Euclidean distance over the mean length of features, the
     density of image i is s_i + Σ_j exp(−d_ij) s_j. The densest is chosen, and the densities of its neighbours j fall by
-    exp(−decay · d_ij) of its own, until there are k.
+    exp(−0.1 · d_ij) of its own, until there are k.
 
     Args:
         features: shape (N, D), one row an image.
         scores: shape (N,), s.
         k: number of images, 1 … N.
-        neighbours: of each image; all others where there are fewer.
-        decay: how fast the influence of a chosen image falls with distance.
 
     Returns and errors as `k_center`.
     """
     features = check_features(features, k)
     scores = np.asarray(scores, dtype=np.float64)
-    count = min(neighbours, len(features) - 1)
+    count = min(D2_NEIGHBOURS, len(features) - 1)
     unit = max(float(np.sqrt(_squared_distances(features, np.zeros(features.shape[1]))).mean()), 1e-30)
     density, ids = scores.copy(), np.empty((len(features), count), dtype=np.int32)
     for rows, distances, neighbour_ids in nearest_neighbours(features, count):
@@ -183,7 +180,7 @@ def graph_density(features: ArrayLike, scores: ArrayLike, k: int, neighbours: in
         best = density.max()
         chosen[step] = at = np.argmax(density >= best - 1e-9 * abs(best))
         gaps = np.sqrt(_squared_distances(features[ids[at]], features[at])) / unit
-        density[ids[at]] -= np.exp(-decay * gaps) * density[at]
+        density[ids[at]] -= np.exp(-D2_DECAY * gaps) * density[at]
         density[chosen[: step + 1]] = -np.inf
     return chosen
 

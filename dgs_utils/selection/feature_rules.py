@@ -5,28 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from dgs_utils.selection import coresets
-from dgs_utils.selection.rule_registry import Candidates, selection_rule
+from dgs_utils.selection.rule_registry import RULE_FUNCTIONS, Candidates, selection_rule
 from dgs_utils.selection.score_rules import score_window
 
 RELIABLE = 0.5  # least probability of the class for "reliable × far"
+ATTRACTION, REPULSION, SWEEPS = 0.4, 0.9, 5  # of S3
 
-
-@selection_rule("k_center")
-def k_center(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take K-Center's greedy centres in feature space."""
-    return coresets.k_center(candidates.features, ipc)
-
-
-@selection_rule("herding")
-def herding(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the herding sequence in feature space."""
-    return coresets.herding(candidates.features, ipc)
-
-
-@selection_rule("facility_location")
-def facility_location(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the images that together are most similar to all of the class."""
-    return coresets.facility_location(candidates.features, ipc)
+RULE_FUNCTIONS.update({
+    "k_center": lambda candidates, ipc: coresets.k_center(candidates.features, ipc),
+    "herding": lambda candidates, ipc: coresets.herding(candidates.features, ipc),
+    "facility_location": lambda candidates, ipc: coresets.facility_location(candidates.features, ipc),
+    "d2": lambda candidates, ipc: coresets.graph_density(candidates.features, candidates.scores, ipc),
+    # Images nearest to one of IPC k-means centres (Sorscher et al., 2022) are advised where data are few, and those
+    # farthest from all of them where data are many.
+    "prototypes_near": lambda candidates, ipc: np.argsort(_to_prototypes(candidates, ipc), kind="stable")[:ipc],
+    "prototypes_far": lambda candidates, ipc: np.argsort(-_to_prototypes(candidates, ipc), kind="stable")[:ipc],
+})
 
 
 @selection_rule("moderate")
@@ -34,18 +28,6 @@ def moderate(candidates: Candidates, ipc: int) -> np.ndarray:
     """Take the images whose distance to the class centre is around the median (Moderate coreset; Xia et al., 2023)."""
     features = coresets.check_features(candidates.features, ipc)
     return score_window(coresets.distances_to_centres(features, coresets.mean_of(features)[None]), ipc, 0.5)
-
-
-@selection_rule("prototypes_near")
-def prototypes_near(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the images nearest to one of IPC k-means centres (Sorscher et al., 2022): advised where data are few."""
-    return np.argsort(_to_prototypes(candidates, ipc), kind="stable")[:ipc]
-
-
-@selection_rule("prototypes_far")
-def prototypes_far(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the images farthest from all of IPC k-means centres (Sorscher et al., 2022): advised where data are many."""
-    return np.argsort(-_to_prototypes(candidates, ipc), kind="stable")[:ipc]
 
 
 def _to_prototypes(candidates: Candidates, k: int) -> np.ndarray:
@@ -56,42 +38,35 @@ def _to_prototypes(candidates: Candidates, k: int) -> np.ndarray:
     return np.round(distances / grain) * grain
 
 
-@selection_rule("d2")
-def d2(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take hard images from dense places, with influence passed along a graph of neighbours (D2 pruning)."""
-    return coresets.graph_density(candidates.features, candidates.scores, ipc)
-
-
 @selection_rule("reliable_far")
-def reliable_far(candidates: Candidates, ipc: int, least: float = RELIABLE) -> np.ndarray:
-    """Take images recognised with probability ``least`` or more first, by score × distance to those taken.
+def reliable_far(candidates: Candidates, ipc: int) -> np.ndarray:
+    """Take images recognised with probability `RELIABLE` or more first, by score × distance to those taken.
 
     In the spirit of Pool-Select-Refine, whose score is the entropy of the prediction.
     """
-    reliable = candidates.correct & (candidates.confidence >= least)  # for them, confidence is the class's probability
+    reliable = candidates.correct & (candidates.confidence >= RELIABLE)  # confidence is then the class's
     return coresets.reliable_far(candidates.features, candidates.scores, reliable, ipc)
 
 
 @selection_rule("s3")
-def s3(classes: Sequence[Candidates], ipc: int, attraction: float = 0.4, repulsion: float = 0.9,
-       sweeps: int = 5) -> list[np.ndarray]:
+def s3(classes: Sequence[Candidates], ipc: int) -> list[np.ndarray]:
     """Choose one group of ``ipc`` consecutive images per class, near the real class and far from the other groups.
 
     Selective subgroup sampling: with c the groups' mean directions and r the real classes', it maximises
-    attraction · Σ_i −log(1 − cos(c_i, r_i)) + repulsion · Σ_{i<j} log(1 − cos(c_i, c_j)), starting from the groups
-    closest to the real classes, one class at a time (in order of class names), for at most ``sweeps`` rounds.
+    0.4 · Σ_i −log(1 − cos(c_i, r_i)) + 0.9 · Σ_{i<j} log(1 − cos(c_i, c_j)), starting from the groups
+    closest to the real classes, one class at a time (in order of class names), for at most five rounds.
     """
     groups = [np.stack([_direction(c.features[g * ipc : (g + 1) * ipc]) for g in range(c.size // ipc)])
               for c in classes]
     pull = [-_log_gap(g @ _direction(c.real_features)) for g, c in zip(groups, classes, strict=True)]
     chosen = [int(np.argmax(p)) for p in pull]
     order = sorted(range(len(classes)), key=lambda i: classes[i].name)
-    for _ in range(sweeps):
+    for _ in range(SWEEPS):
         before = list(chosen)
         for i in order:
             others = np.stack([groups[j][chosen[j]] for j in order if j != i]) if len(order) > 1 else groups[i][:0]
             push = _log_gap(groups[i] @ others.T).sum(axis=1)
-            chosen[i] = int(np.argmax(attraction * pull[i] + repulsion * push))
+            chosen[i] = int(np.argmax(ATTRACTION * pull[i] + REPULSION * push))
         if chosen == before:
             break
     return [np.arange(g * ipc, (g + 1) * ipc) for g in chosen]

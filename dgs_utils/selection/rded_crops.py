@@ -1,11 +1,12 @@
 """RDED's crops of real images, of which mosaics are made [B §3.1].
 
 Of the random square crops of each real image the one of lowest cross-entropy is kept, and of those the best of the
-class. Every tiles × tiles of them make one image (`dgs_utils.images.mosaics`).
+class. Every tiles × tiles of them make one image.
 """
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,14 +14,16 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor
 
 from dgs_utils.images.image_set import ImageSet
-from dgs_utils.images.mosaics import resized_crop
 from dgs_utils.images.pixels import load_rgb, map_files
+from dgs_utils.images.portable_names import class_folders
 from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.progress import no_progress
 from dgs_utils.runtime.seeds import numpy_rng
+from dgs_utils.store.atomic import atomic
 
 if TYPE_CHECKING:
     from dgs_utils.classifiers.scorer import Classifier
@@ -31,14 +34,13 @@ MIN_AREA = 0.08  # smallest share of an image's area in a crop
 BOX = ["left", "upper", "right", "lower"]
 
 
-def square_crop(width: int, height: int, rng: np.random.Generator,
-                least: float = MIN_AREA) -> tuple[int, int, int, int]:
-    """Draw a square box (left, upper, right, lower) of ``least`` to all of an image's area, as torchvision draws it.
+def square_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw a square box (left, upper, right, lower) of `MIN_AREA` to all of an image's area, as torchvision draws it.
 
     After ten draws that do not fit, the largest central square is taken.
     """
     for _ in range(10):
-        side = round(math.sqrt(width * height * rng.uniform(least, 1)))
+        side = round(math.sqrt(width * height * rng.uniform(MIN_AREA, 1)))
         if 0 < side <= min(width, height):
             left, upper = rng.integers([width - side + 1, height - side + 1])
             return int(left), int(upper), int(left) + side, int(upper) + side
@@ -114,3 +116,31 @@ def _best_of_each(images: ImageSet, part: pd.DataFrame, side: int, rng: np.rando
             boxes.append(tried[best])
             crop_losses.append(float(values[best]))
     return np.array(boxes), np.array(crop_losses)
+
+
+def resized_crop(image: Image.Image, box: tuple[int, int, int, int], side: int) -> np.ndarray:
+    """Return a box of an image, scaled to ``side`` (bilinear, antialiased): uint8 (side, side, 3)."""
+    return np.asarray(image.crop(box).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def write_mosaics(images: ImageSet, chosen: pd.DataFrame, folder: Path,
+                  progress: Callable = no_progress) -> pd.DataFrame:
+    """Write ``folder/images/<class folder>/<i>.png`` from the crops of `choose_crops`; return the metadata.
+
+    ``source`` names the originals of an image's tiles, row by row, with "|" between them.
+    """
+    folders = class_folders(images.classes)
+    side, tiles, rows = int(chosen["side"].iloc[0]), math.isqrt(chosen["tile"].nunique()), []
+    with atomic(folder / "images") as partial, images.naming_class():
+        mosaics = chosen.groupby(["label", "class", "image"])
+        for (label, name, image), parts in progress(mosaics, label="images", total=mosaics.ngroups):
+            parts = parts.sort_values("tile")
+            boxes = parts[["left", "upper", "right", "lower"]].itertuples(index=False, name=None)
+            crops = [resized_crop(load_rgb(images.root / file), box, side)
+                     for file, box in zip(parts["file_name"], boxes, strict=True)]
+            mosaic = np.array(crops).reshape(tiles, tiles, side, side, 3).swapaxes(1, 2)
+            target = partial / folders[name] / f"{image}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mosaic.reshape(tiles * side, tiles * side, 3)).save(target)
+            rows.append((f"images/{folders[name]}/{image}.png", name, label, "|".join(parts["file_name"])))
+    return pd.DataFrame(rows, columns=["file_name", "class", "label", "source"])

@@ -2,39 +2,39 @@
 
 import numpy as np
 
-from dgs_utils.selection.rule_registry import Candidates, selection_rule
+from dgs_utils.selection.permanent_numbers import weighted_order
+from dgs_utils.selection.rule_registry import RULE_FUNCTIONS, Candidates, selection_rule
 from dgs_utils.selection.targets import draw
-from dgs_utils.selection.weighted_sampling import weighted_order
 
 STRATA = 50  # bins of coverage-centric selection
 
-# ---- By order and chance ---------------------------------------------------------------------------------------------
+# ---- By order, chance and rank ---------------------------------------------------------------------------------------
 
-@selection_rule("first")
-def first(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the first images: what a generator would have made for this IPC alone."""
-    return np.arange(ipc)
+RULE_FUNCTIONS.update({
+    "first": lambda candidates, ipc: np.arange(ipc),  # what a generator would have made for this IPC alone
+    "all": lambda candidates, ipc: np.arange(candidates.size),  # the full data set
+    "random": lambda candidates, ipc: candidates.draw(ipc),  # of the pool, the control for the effect of the pool alone
+    "easiest": lambda candidates, ipc: np.argsort(candidates.scores, kind="stable")[:ipc],
+    "hardest": lambda candidates, ipc: np.argsort(-candidates.scores, kind="stable")[:ipc],
+    "middle": lambda candidates, ipc: score_window(candidates.scores, ipc, 0.5),  # the band around the median score
+    # By target counts per bin, the published rule [F §8.3].
+    "draw": lambda candidates, ipc: draw(candidates.scores, candidates.counts, keys=candidates.keys).indices,
+})
 
 
-@selection_rule("all")
-def everything(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take every image (the full data set)."""
-    return np.arange(candidates.size)
+@selection_rule("cad")
+def compute_aware(candidates: Candidates, ipc: int, compute: float = 0.0) -> np.ndarray:
+    """Take a band of the order by score, the harder the more compute the evaluation has: from 0 (little) to 1."""
+    return score_window(candidates.scores, ipc, compute)
 
 
-@selection_rule("random")
-def random(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Draw uniformly; on the pool, the control for the effect of the pool alone."""
-    return candidates.draw(ipc)
+def score_window(values: np.ndarray, k: int, position: float) -> np.ndarray:
+    """Return the indices of ``k`` neighbours in ascending order of values, from the lowest (0) to the highest (1)."""
+    start = int(position * (len(values) - k))  # 0.5 of an odd number of starts: the lower one
+    return np.argsort(values, kind="stable")[start : start + k]
 
 
 # ---- By a target distribution ----------------------------------------------------------------------------------------
-
-@selection_rule("draw")
-def difficulty_guided(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Draw by target counts per bin: the published rule [F §8.3]."""
-    return draw(candidates.scores, candidates.counts, keys=candidates.keys).indices
-
 
 @selection_rule("match")
 def match(candidates: Candidates, ipc: int) -> np.ndarray:
@@ -83,40 +83,9 @@ def low_discrepancy(candidates: Candidates, ipc: int) -> np.ndarray:
     return chosen
 
 
-# ---- By rank of the score ------------------------------------------------------------------------------------------
+# ---- By the score ----------------------------------------------------------------------------------------------------
 
-@selection_rule("easiest")
-def easiest(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the images of lowest score."""
-    return np.argsort(candidates.scores, kind="stable")[:ipc]
-
-
-@selection_rule("hardest")
-def hardest(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the images of highest score."""
-    return np.argsort(-candidates.scores, kind="stable")[:ipc]
-
-
-@selection_rule("middle")
-def middle(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take the band around the median score."""
-    return score_window(candidates.scores, ipc, 0.5)
-
-
-@selection_rule("cad")
-def compute_aware(candidates: Candidates, ipc: int, compute: float = 0.0) -> np.ndarray:
-    """Take a band of the order by score, the harder the more compute the evaluation has: 0 is the easy end (little
-    training), 1 the hard end (much).
-    """
-    return score_window(candidates.scores, ipc, compute)
-
-
-def score_window(values: np.ndarray, k: int, position: float) -> np.ndarray:
-    """Return the indices of ``k`` neighbours in ascending order of values, from the lowest (0) to the highest (1)."""
-    start = int(position * (len(values) - k))  # 0.5 of an odd number of starts: the lower one
-    return np.argsort(values, kind="stable")[start : start + k]
-
-
+@selection_rule("ccs")  # of what is left without the hardest 30 %, as published for keeping a tenth
 @selection_rule("stratified")
 def stratified(candidates: Candidates, ipc: int) -> np.ndarray:
     """Spread the choice over equal-width bins of the score: coverage-centric selection (Zheng et al., 2023).
@@ -134,12 +103,6 @@ def stratified(candidates: Candidates, ipc: int) -> np.ndarray:
         chosen.append(candidates.draw(taken, np.flatnonzero(members == which)))
         missing -= taken
     return np.concatenate(chosen)
-
-
-@selection_rule("ccs")
-def coverage_centric(candidates: Candidates, ipc: int) -> np.ndarray:
-    """Take `stratified`'s choice of what is left without the hardest 30 %: CCS as published for keeping a tenth."""
-    return stratified(candidates, ipc)
 
 
 # ---- By training dynamics --------------------------------------------------------------------------------------------

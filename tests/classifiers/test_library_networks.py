@@ -38,7 +38,7 @@ def least_size(name: str) -> int:
     try:
         check_library_network(name, 16)
     except ValueError as error:
-        return int(re.search(r"takes is (\d+);", str(error))[1])
+        return int(re.search(r"; it takes (\d+);", str(error))[1])
     return 16
 
 
@@ -143,10 +143,10 @@ def test_names_that_no_library_has_are_refused(name, sentence):
 
 
 @pytest.mark.parametrize(("name", "size", "next_size"), [
-    ("torchvision:inception_v3", 32, 75), ("torchvision:alexnet", 32, 63), ("torchvision:vit_b_32", 40, 64),
+    ("torchvision:inception_v3", 32, 80), ("torchvision:alexnet", 32, 64), ("torchvision:vit_b_32", 40, 64),
     ("timm:vit_tiny_patch16_224", 8, 16)])
 def test_a_size_that_a_network_cannot_take_brings_the_next_that_it_can(name, size, next_size):
-    with pytest.raises(ValueError, match=f"{name} cannot be trained on images of {size} pix.* takes is {next_size}"):
+    with pytest.raises(ValueError, match=f"{name} cannot be trained on images of {size} pix.*; it takes {next_size}; set"):
         build_network(name, 10, size)
     check_library_network(name, next_size)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgs_utils.results.dd_ranking import augmentation_robust_score, label_robust_score, robust_scores
+from dgs_utils.results.dd_ranking import robust_score, robust_scores
 from dgs_utils.results.rows import SEEDS
 
 
@@ -20,25 +20,25 @@ def rows(method: str, seeds: list[tuple], best: list[float], **condition) -> pd.
 
 
 def test_label_robust_score_of_the_worked_values():
-    assert label_robust_score(0.6, 0.3, 0.4, 0.3) == pytest.approx(0.228, abs=5e-4)  # HLR 30, IOR 10 points
-    assert label_robust_score(0.5, 0.4, 0.6, 0.3) == pytest.approx(0.314, abs=5e-4)  # HLR 10, IOR 30 points
-    assert label_robust_score(0.5, 0.5, 0.4, 0.4) == pytest.approx(0.269, abs=5e-4)
-    assert augmentation_robust_score(0.4, 0.4, 0.3, 0.3) == pytest.approx(0.269, abs=5e-4)
+    assert robust_score(0.4, 0.3, 0.3, 0.6) == pytest.approx(0.228, abs=5e-4)  # HLR 30, IOR 10 points
+    assert robust_score(0.6, 0.3, 0.4, 0.5) == pytest.approx(0.314, abs=5e-4)  # HLR 10, IOR 30 points
+    assert robust_score(0.4, 0.4, 0.5, 0.5) == pytest.approx(0.269, abs=5e-4)
+    assert robust_score(0.4, 0.4, 0.3, 0.3) == pytest.approx(0.269, abs=5e-4)
 
 
 @given(*[st.floats(0, 1)] * 4)
 def test_scores_stay_between_zero_and_one_and_rise_with_accuracy(a, b, c, d):
-    assert 0 <= label_robust_score(a, b, c, d) <= 1
-    assert label_robust_score(a, b, 1.0, d) >= label_robust_score(a, b, c, d)
-    assert augmentation_robust_score(a, b, c, d) <= augmentation_robust_score(1.0, b, c, d)
+    assert 0 <= robust_score(c, d, b, a) <= 1
+    assert robust_score(1.0, d, b, a) >= robust_score(c, d, b, a)
+    assert robust_score(a, b, c, d) <= robust_score(1.0, b, c, d)
     alpha = 0.5 * (a - b) + 0.5 * (c - d)
     expected = (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))
-    assert augmentation_robust_score(a, b, c, d) == pytest.approx(expected, abs=1e-12)
+    assert robust_score(a, b, c, d) == pytest.approx(expected, abs=1e-12)
 
 
 def test_percent_is_refused_where_fractions_are_wanted():
     with pytest.raises(ValueError, match=r"accuracy is 37\.5; DD-Ranking's scores want fractions"):
-        label_robust_score(37.5, 0.3, 0.4, 0.3)
+        robust_score(0.4, 0.3, 0.3, 37.5)
 
 PLACE = {"protocol": "idc", "dataset": "digits", "network": "convnet3", "ipc": 10, "augment": True, "epoch_factor": 1.0}
 
@@ -55,11 +55,11 @@ def test_scores_come_where_their_runs_are():
     plain = [cell("dgs", 40.0, augment=False), cell("random", 45.0, augment=False)]
     scores = robust_scores(pd.DataFrame(hard)).to_dict("records")
     assert [row["series"] for row in scores] == ["DGS"]
-    assert scores[0]["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.6, 0.5))
+    assert scores[0]["lrs"] == pytest.approx(robust_score(0.6, 0.5, 0.6, 0.9))
     assert math.isnan(scores[0]["ars"])
     [row] = robust_scores(pd.DataFrame(hard + soft + plain)).to_dict("records")
-    assert row["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.75, 0.72))
-    assert row["ars"] == pytest.approx(augmentation_robust_score(0.6, 0.5, 0.4, 0.45))
+    assert row["lrs"] == pytest.approx(robust_score(0.75, 0.72, 0.6, 0.9))
+    assert row["ars"] == pytest.approx(robust_score(0.6, 0.5, 0.4, 0.45))
     assert robust_scores(pd.DataFrame(hard[:2])).empty
 
 
@@ -132,8 +132,8 @@ def test_scores_never_mix_conditions(other):
     cells = [cell("dgs", 60.0, **place), cell("random", 50.0, **place), cell("full", 90.0, **{**place, "ipc": 0})]
     far = [{**row, **other, "best": row["best"] - 20} for row in cells]
     [row] = robust_scores(pd.DataFrame(cells)).to_dict("records")
-    assert row["lrs"] == pytest.approx(label_robust_score(0.9, 0.6, 0.6, 0.5))
+    assert row["lrs"] == pytest.approx(robust_score(0.6, 0.5, 0.6, 0.9))
     assert [row["lrs"] for row in robust_scores(pd.DataFrame(cells + far)).to_dict("records")] == pytest.approx(
-        [label_robust_score(0.9, 0.6, 0.6, 0.5), label_robust_score(0.7, 0.4, 0.4, 0.3)])
+        [robust_score(0.6, 0.5, 0.6, 0.9), robust_score(0.4, 0.3, 0.4, 0.7)])
     assert robust_scores(pd.DataFrame([cells[0], *far[1:]])).empty
     assert robust_scores(pd.DataFrame([*cells, {**cells[1], "norm": "batch"}])).empty  # two that could be the control

@@ -7,7 +7,6 @@ from PIL import Image
 from small_world import CLASSES, make_prepare, open_stage, small_classifier, write_digits
 
 from dgs_utils.images.image_set import ImageSet
-from dgs_utils.images.mosaics import resized_crop
 from dgs_utils.images.pixels import load_rgb
 from dgs_utils.sample import read_source, report, select_images, write_set
 from dgs_utils.selection import rded_crops
@@ -83,7 +82,9 @@ def test_chosen_crops_are_easier_than_random_ones(stage):
     chosen, rng = select_images(run, source), np.random.default_rng(0)
     for label, name in enumerate(CLASSES):
         files = source.images.of_class(name).paths
-        others = [loss_of(resized_crop(load_rgb(file), rded_crops.square_crop(8, 8, rng), 4), label) for file in files]
+        boxes = [rded_crops.square_crop(8, 8, rng) for _ in files]
+        others = [loss_of(rded_crops.resized_crop(load_rgb(file), box, 4), label)
+                  for file, box in zip(files, boxes, strict=True)]
         assert chosen[chosen["class"] == name]["loss"].max() < np.median(others)
 
 

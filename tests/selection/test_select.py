@@ -11,7 +11,6 @@ from dgs_utils.methods import METHODS
 from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.feature_rules import s3
 from dgs_utils.selection.rule_registry import RULE_FUNCTIONS, Candidates
-from dgs_utils.selection.score_rules import match
 from dgs_utils.selection.select import select
 from dgs_utils.selection.targets import quantiles_of_scores, scale_counts
 
@@ -54,39 +53,6 @@ def test_every_method_of_the_tables_that_selects_has_its_selector():
     assert not missing
 
 
-@given(st.lists(st.floats(0, 1), min_size=4, max_size=9), st.lists(st.floats(0, 1), min_size=1, max_size=4), st.data())
-def test_match_is_the_best_of_all_subsets(scores, targets, data):
-    candidates = Candidates("a", len(scores), np.random.default_rng(0), scores=np.array(scores),
-                            quantiles=np.sort(targets))
-    k = len(targets)
-
-    def gap(subset):
-        return np.abs(np.sort(np.array(scores)[list(subset)]) - np.sort(targets)).mean()
-
-    best = min(gap(subset) for subset in combinations(range(len(scores)), k))
-    assert gap(match(candidates, k)) == pytest.approx(best, abs=1e-12)
-
-
-def test_order_rules():
-    candidates = make_candidates(size=7)
-    order = np.argsort(candidates.scores).tolist()
-    by_rule = {name: select(name, [candidates], 3)[0].tolist() for name in ("easiest", "hardest", "middle", "first")}
-    assert by_rule == {"easiest": order[:3], "hardest": order[:-4:-1], "middle": order[2:5], "first": [0, 1, 2]}
-
-
-@pytest.mark.parametrize(("ipc", "expected"), [(3, [1, 0, 4]), (11, None)])
-def test_confidence_takes_correct_images_first_and_turns_round_above_ipc_10(ipc, expected):
-    confidence = np.array([0.5, 0.9, 0.99, 0.1, 0.4] + [0.3] * 10)
-    correct = np.array([True, True, False, False, True] + [False] * 10)
-    candidates = Candidates("a", 15, np.random.default_rng(0), confidence=confidence, correct=correct)
-    found = select("confidence", [candidates], ipc)[0].tolist()
-    if expected:
-        assert found == expected
-    else:
-        assert found[:4] == [4, 0, 1, 3]  # least confident of the correct ones, then of the others
-        assert 2 not in found
-
-
 def s3_value(classes, chosen, ipc):
     def direction(x):
         mean = np.mean([v / np.linalg.norm(v) for v in x], axis=0)
@@ -107,11 +73,6 @@ def test_s3_reaches_a_choice_that_no_single_change_improves():
         other = [*chosen[:i], g, *chosen[i + 1 :]]
         assert s3_value(classes, other, ipc) <= value + 1e-9
     assert [indices.tolist() for indices in s3(classes, ipc)] == [list(range(4 * g, 4 * g + 4)) for g in chosen]
-
-
-def test_s3_works_for_a_single_class_and_a_single_group():
-    classes = [make_candidates("a", 5, 4)]
-    assert s3(classes, 4)[0].tolist() == [0, 1, 2, 3]
 
 
 def test_bad_requests_are_named():

@@ -80,20 +80,6 @@ def test_draw_keeps_its_contract(scores, counts, seed):
     assert (found >= np.minimum(counts, there)).all()
 
 
-def test_draw_is_uniform_within_a_bin_and_fills_from_anywhere():
-    scores = np.array([0.05] * 4 + [0.95] * 6)
-    rng = np.random.default_rng(0)
-    drawn = np.zeros(10)
-    for _ in range(4000):
-        drawn[draw(scores, [1, *[0] * 8, 1], rng).indices] += 1
-    np.testing.assert_allclose(drawn[:4] / 4000, 1 / 4, atol=0.04)
-    np.testing.assert_allclose(drawn[4:] / 4000, 1 / 6, atol=0.04)
-    filler = np.zeros(10)
-    for _ in range(4000):
-        filler[draw(scores, [0, 2, *[0] * 8], rng).indices] += 1  # an empty bin: both come from all ten images
-    np.testing.assert_allclose(filler / 4000, 2 / 10, atol=0.04)
-
-
 def test_values_on_edges_zeros_and_ones_are_drawn_from_one_bin():
     values = np.array([0.0, 0.1, 0.2, 0.4, 0.5, 0.8, 0.9, 1.0])
     counts = histogram(values)

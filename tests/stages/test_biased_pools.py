@@ -13,9 +13,9 @@ from small_world import CLASSES, make_prepare, open_stage, write_digits
 from dgs_utils import difficulty, evaluate, pool, sample, transform
 from dgs_utils.params import PoolParams, validate
 from dgs_utils.results.figure1_texts import figure1_texts
+from dgs_utils.selection.permanent_numbers import weighted_order
 from dgs_utils.selection.targets import difficulty_shift
 from dgs_utils.selection.transforms import transform_class
-from dgs_utils.selection.weighted_sampling import weighted_order
 from dgs_utils.store.lineage import lineage
 from dgs_utils.store.session import Run
 from dgs_utils.workflow.experiment import read_experiment

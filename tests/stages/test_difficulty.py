@@ -111,14 +111,14 @@ def test_killed_run_resumes_at_its_unfinished_block(scans, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=f"{last.name} cannot be read as an image"):
         score_in_blocks(images, tmp_path / "killed", progress=no_progress, **options)
     last.write_bytes(kept)
-    done = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").glob("*.npy")}
+    done = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").glob("*.csv")}
     assert len(done) == 5  # 90 images in blocks of 16: all but the last
     seen = []
     found = score_in_blocks(images, tmp_path / "killed", **options,
                             progress=lambda items, label, total: (seen.append(i) or i for i in items))
     pd.testing.assert_frame_equal(found, expected)
     assert seen == list(range(len(images)))  # images, not batches
-    after = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").glob("*.npy")}
+    after = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "killed" / "checkpoints").glob("*.csv")}
     assert {name: after[name] for name in done} == done
 
 

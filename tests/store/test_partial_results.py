@@ -107,7 +107,7 @@ def test_damaged_scores(tmp_path, outputs, chance, monkeypatch, capsys, kind):
                      prepare=str(make_prepare(write_digits(tmp_path / "originals", 0, 12))))
     score_source(run)
     before = contents(run.folder)
-    blocks = sorted((run.folder / "checkpoints").glob("*.npy"))
+    blocks = sorted((run.folder / "checkpoints").glob("*.csv"))
     assert len(blocks) == 5
     assert damage(blocks[1], kind, blocks[2:4], chance)
     (run.folder / "scores.csv").write_bytes((run.folder / "scores.csv").read_bytes()[:-20])
