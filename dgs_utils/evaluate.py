@@ -286,7 +286,10 @@ def _train_once(run: Run, seed: int, evaluator: Evaluator) -> None:
     started, checkpointer = time.perf_counter(), Checkpointer(run.folder / "checkpoints" / f"{seed}.pt")
     outcome = evaluator.train(seed, run.progress, checkpointer)
     seconds = time.perf_counter() - started
-    _save_outcome(run, seed, outcome)
+    curve, predictions = _paths(run, seed)
+    write_verified_csv(curve, outcome.curve)
+    with write_verified(predictions) as partial, partial.open("wb") as file:
+        np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
     checkpointer.clear()
     images = evaluator.recipe.epochs * len(evaluator.train_set.labels)
     line = {"training_seed": seed, "seconds": seconds, "images_per_second": images / seconds,
@@ -294,13 +297,6 @@ def _train_once(run: Run, seed: int, evaluator: Evaluator) -> None:
     path = run.folder / "timing.csv"
     before = read_table(path) if verify_or_remove(path) else pd.DataFrame()
     write_verified_csv(path, pd.concat([before, pd.DataFrame([line])]))
-
-
-def _save_outcome(run: Run, seed: int, outcome: Outcome) -> None:
-    curve, predictions = _paths(run, seed)
-    write_verified_csv(curve, outcome.curve)
-    with write_verified(predictions) as partial, partial.open("wb") as file:
-        np.save(file, np.stack([outcome.predictions, outcome.best_predictions]))
 
 
 def _write_results(run: Run, row: dict, seeds: range, test: ImageSet) -> pd.DataFrame:

@@ -80,13 +80,9 @@ def _as_array(values: Any, problem: str) -> np.ndarray:
 
 def _check_targets(target: np.ndarray, images: tuple[int, ...], classes: int) -> None:
     if target.shape not in ((), images):
-        rows = images[0] if images else 1
-        if target.ndim > 1:
-            hint = ("; of one-hot rows take target.argmax(axis=1)" if target.shape == (rows, classes) else
-                    "; take target.ravel()" if target.shape == (rows, 1) else "")
-            raise ValueError(f"the targets have the shape {target.shape}, and one class index an image is wanted{hint}")
-        raise ValueError(f"there are {target.size} targets and outputs of {rows} images, a row each; give one target "
-                         f"an image, or one for all")
+        raise ValueError(f"the targets have the shape {target.shape} for outputs of {images[0] if images else 1} "
+                         f"images, a row each; give one class index an image, as target.argmax(axis=1) of one-hot "
+                         f"rows, or one for all")
     if target.dtype == bool and classes == 2:
         return
     known = np.issubdtype(target.dtype, np.integer)

@@ -21,11 +21,6 @@ class ComparisonDesign:
     groups: list[list[int]]  # which tables share their trainings
 
     @property
-    def is_empty(self) -> bool:
-        """Whether an arm has no run to compare."""
-        return not all(self.grids)
-
-    @property
     def counts(self) -> dict[str, int]:
         """Numbers of pools, selections and trainings, in the arm that has more."""
         return {UNITS[name]: max(arm.loc[arm[name] >= 0, name].nunique() for arm in self.arms) for name in SEEDS}

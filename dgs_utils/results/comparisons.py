@@ -67,11 +67,6 @@ class Comparison:
     anytime_low: float = np.nan
     anytime_high: float = np.nan
 
-    @property
-    def decided(self) -> bool:
-        """Whether zero is outside the interval."""
-        return self.low > 0 or self.high < 0
-
     def sentence(self, first: str, second: str) -> str:
         """Return the finding on A (``first``) and B (``second``) as a sentence.
 
@@ -92,7 +87,7 @@ class Comparison:
         listed = " and ".join(filter(None, [", ".join(fixed[:-1]), *fixed[-1:]]))
         given = f"For {listed}, " if listed else ""
         is_within, within = self.p_equivalent < 1 - self.confidence, f"within ± {self.margin:g} points"
-        if self.decided:
+        if self.low > 0 or self.high < 0:
             side = "above" if self.difference > 0 else "below"
             return (f"{given}{first} is {abs(self.difference):.1f} points {side} {second} {epoch} ({interval}; "
                     f"{counts}){f', which is {within}' if is_within else ''}.")
@@ -102,14 +97,11 @@ class Comparison:
         loss, gain = self.low <= -self.margin, self.high >= self.margin
         contents = "both a loss and a gain that matter" if loss and gain else (
             f"zero and a {'gain' if gain else 'loss'} that matters")
-        return (f"{given}{first} against {second} cannot be decided {epoch}: the {interval} contains {contents}; "
-                f"{counts}{self._runs_needed}.")
-
-    @property
-    def _runs_needed(self) -> str:
         needed = [(name, getattr(self, name), getattr(self, f"{name}_needed")) for name in UNITS.values()]
         enough = " or ".join(f"{n:.0f} {name}" for name, present, n in needed if present < n < np.inf)
-        return f" ({enough} would decide a gain of {self.margin:g} points)" if enough else ""
+        more = f" ({enough} would decide a gain of {self.margin:g} points)" if enough else ""
+        return (f"{given}{first} against {second} cannot be decided {epoch}: the {interval} contains {contents}; "
+                f"{counts}{more}.")
 
 
 def count_runs(comparison: Any) -> str:
@@ -174,7 +166,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, measure: str = "best
     """Compare the rows of two arms in one condition (see `compare`); rows without an accuracy are left out."""
     options: dict[str, Any] = {"margin": margin, "confidence": confidence, "measure": measure}
     design = build_design(first[first[measure].notna()], second[second[measure].notna()])
-    if design.is_empty:
+    if not all(design.grids):  # an arm has no run to compare
         return Comparison(np.nan, np.nan, np.nan, np.nan, np.nan, 0, 0, 0, **options)
     tables = design.tables([arm[measure].to_numpy(dtype=np.float64) for arm in design.arms])
     difference, components = float(sum(table.mean for table in tables)), variance_of_difference(tables, design.groups)

@@ -146,7 +146,7 @@ def test_names_that_no_library_has_are_refused(name, sentence):
     ("torchvision:inception_v3", 32, 80), ("torchvision:alexnet", 32, 64), ("torchvision:vit_b_32", 40, 64),
     ("timm:vit_tiny_patch16_224", 8, 16)])
 def test_a_size_that_a_network_cannot_take_brings_the_next_that_it_can(name, size, next_size):
-    with pytest.raises(ValueError, match=f"{name} cannot be trained on images of {size} pix.*; it takes {next_size}; set"):
+    with pytest.raises(ValueError, match=f"{name} cannot be trained on images of {size} pix.*; it takes {next_size}"):
         build_network(name, 10, size)
     check_library_network(name, next_size)
 

@@ -115,10 +115,9 @@ def test_no_probabilities_where_they_are_said(outputs):
 
 
 @pytest.mark.parametrize(("target", "sentence"), [
-    (np.eye(3, dtype=int)[[0, 2]], r"of one-hot rows take target.argmax\(axis=1\)"),
-    ([[0], [2]], r"take target.ravel\(\)"),
-    ([0, 1, 2], "3 targets and outputs of 2 images"),
-    ([1], "1 targets and outputs of 2 images"),
+    (np.eye(3, dtype=int)[[0, 2]], r"as target.argmax\(axis=1\) of one-hot rows"),
+    ([[0], [2]], r"the targets have the shape \(2, 1\) for outputs of 2 images"),
+    ([0, 1, 2], r"shape \(3,\) for outputs of 2 images"), ([1], r"shape \(1,\) for outputs of 2 images"),
     ([0, 3], "target 3 of image 1 is no class index from 0 to 2"),
     ([-1, 0], "target -1 of image 0"),
     ([0.0, 2.0], "float64 instead of whole numbers"),
