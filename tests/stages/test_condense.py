@@ -116,7 +116,8 @@ class Stopping(Checkpointer):
 
 
 @pytest.mark.parametrize(("method", "more", "calls"), [
-    ("dm", {}, (3, 4)), ("idc", {}, (1, 4, 8)), ("idc", {"pretrain_epochs": 1}, (1, 14))])
+    ("dm", {}, (3, 4)), ("idc", {"iterations": 2}, (1, 3, 5)),
+    ("idc", {"iterations": 2, "pretrain_epochs": 1}, (1, 7))])
 def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, more, calls):
     """Wherever it is left: between iterations, among the steps before a comparison, or between two comparisons."""
     run = open_stage("08_condense", prepare=str(prepare), method=method, **SMALL | more)
@@ -134,7 +135,7 @@ def test_resumed_run_equals_an_undisturbed_one(prepare, tmp_path, method, more, 
 
 @pytest.mark.parametrize("method", CONDENSERS)
 def test_without_a_folder_the_images_are_the_stages(prepare, method):
-    values = {"method": method} | SMALL
+    values = {"method": method} | SMALL | {"iterations": 2}
     expected, losses = condense(open_stage("08_condense", prepare=str(prepare), **values))
     state = torch.get_rng_state()
     originals = ImageSet.read(prepare, "train")

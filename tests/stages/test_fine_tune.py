@@ -109,18 +109,7 @@ def test_the_largest_model_fits_by_count():
 # ---- Several processes -----------------------------------------------------------------------------------------------
 
 @pytest.mark.slow  # starts processes that import everything anew
-def test_two_processes_equal_one(prepare):
-    expected = fine_tuned(prepare, "one")
-    seen = []
-    run = open_fine_tune(prepare, "two", processes=2)
-    fine_tune.fine_tune(run, on_losses=lambda losses: seen.append(len(losses())))
-    assert_same(results(run), expected)
-    assert max(seen, default=0) <= STEPS
-    assert run.finish()["files"].keys() == {"difffit.safetensors", "losses.csv"}
-
-
-@pytest.mark.slow  # starts processes that import everything anew
-def test_sigterm_stops_all_processes_at_one_step_and_one_process_can_go_on(prepare, monkeypatch):
+def test_sigterm_stops_two_processes_at_one_step_and_they_go_on_and_equal_one(prepare, monkeypatch):
     folder = prepare.parents[1] / "stopped"
 
     def stop() -> None:
@@ -139,7 +128,11 @@ def test_sigterm_stops_all_processes_at_one_step_and_one_process_can_go_on(prepa
     reached = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"]
     assert 0 < reached < 400
     monkeypatch.setattr(fine_tune, "last_step", lambda run: reached + 3)
-    assert_same(fine_tuned(prepare, "stopped", steps=400), fine_tuned(prepare, "one", steps=400))
+    run, seen = open_fine_tune(prepare, "stopped", steps=400, processes=2), []
+    fine_tune.fine_tune(run, on_losses=lambda losses: seen.append(len(losses())))
+    assert max(seen, default=0) <= reached + 3
+    assert_same(results(run), fine_tuned(prepare, "one", steps=400))
+    assert run.finish()["files"].keys() == {"difffit.safetensors", "losses.csv"}
 
 
 @pytest.mark.slow  # starts processes that import everything anew
