@@ -23,10 +23,9 @@ from dgs_utils.classifiers.protocols import PROTOCOLS
 from dgs_utils.classifiers.recipes import Recipe, recipe_of
 from dgs_utils.classifiers.run_teachers import has_soft_labels, label_columns, open_soft_labels, open_teacher
 from dgs_utils.classifiers.soft_labels import SoftLabels, Teacher
-from dgs_utils.classifiers.test_copies import find_test_copies
+from dgs_utils.classifiers.test_copies import check_overlap, find_test_copies
 from dgs_utils.classifiers.training import Outcome
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.duplicates import check_overlap
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.images.pixels import read_header
 from dgs_utils.params.dataset_defaults import MAX_SIDE

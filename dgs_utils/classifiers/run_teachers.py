@@ -13,8 +13,8 @@ from dgs_utils.classifiers.recipes import Recipe
 from dgs_utils.classifiers.scorer import load_classifier
 from dgs_utils.classifiers.soft_labels import SoftLabels, Teacher, make_soft_labels
 from dgs_utils.classifiers.teachers import teacher_of
+from dgs_utils.classifiers.test_copies import check_overlap
 from dgs_utils.images.classes import read_classes
-from dgs_utils.images.duplicates import check_overlap
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.params.types import soft_labels_file
 from dgs_utils.store.partial_results import verify_or_remove, write_verified

@@ -1,25 +1,43 @@
-"""Copies of test images in a training set, which stop a run before anything is trained on them.
+"""Test images in a training set, which stop a run before anything is trained on them.
 
-Near duplicates (`images.duplicates`) are only told of: clothes on black are alike without being copies. An image is a
-copy of a test image if its signature differs from that image's by at most a tenth of the contrast, and by at most two
-fifths of what it differs from any other test image's. Of 4,000 training images of Fashion-MNIST, of CIFAR-10 and 1,200
-scans of digits, 1, 3 and 0 are such copies of a test image, with mirrored ones; of test images saved as JPEG 75, 99 %
-and more are. An image that shows an original at least as well is not counted: data sets have duplicates of their own.
+What was only saved again, resized, mirrored or made grey (`near_duplicates.find_pairs`: ``same``) is a copy. Other
+pairs that show one picture are only told of. An image that shows an original at least as well is not counted: data sets
+have duplicates of their own.
 """
 
+import filecmp
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import pandas as pd
 
 from dgs_utils.classifiers.image_tensors import ImageTensors, load_images
-from dgs_utils.images.duplicates import MIN_CONTRAST, near_duplicates, near_duplicates_warning, signatures
 from dgs_utils.images.image_set import ImageSet
+from dgs_utils.images.near_duplicates import SAVED, find_pairs
 
-MAX_SHARE = 0.1  # of the contrast
-MAX_RATIO = 0.4  # of the distance to the test image that is next nearest
-SAME = 2.0  # grey levels that an image may differ by where it was saved again
-BLOCK = 256  # images at once
+
+def check_overlap(train: ImageSet, test: ImageSet) -> None:
+    """Raise ValueError for a test image that is among the training images.
+
+    Two images are the same if the distilled set names the test image as its source, which images of a generator do
+    not, or if they have the same name in the same class and the same bytes.
+    """
+    if "source" in train.table:
+        drawn = train.table if "generator" not in train.table else train.table.query("generator == 'originals'")
+        sources = {name for names in drawn["source"] for name in names.split("|")}  # a mosaic has several
+        shared = sorted(sources & set(test.table["file_name"]))
+        if shared:
+            raise ValueError(f"the test image {shared[0]} is in the distilled set {train.root}; "
+                             f"draw that set again from the train split")
+    files = defaultdict(list)
+    for name, file in zip(train.table["class"], train.table["file_name"], strict=True):
+        files[name, file.rpartition("/")[2]].append(file)
+    for name, file in zip(test.table["class"], test.table["file_name"], strict=True):
+        for other in files.get((name, file.rpartition("/")[2]), ()):
+            if filecmp.cmp(train.root / other, test.root / file, shallow=False):
+                raise ValueError(f"the test image {test.root / file} is also the training image {train.root / other}; "
+                                 f"take it out of one of the two")
 
 
 def find_test_copies(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, train_tensors: ImageTensors,
@@ -55,7 +73,7 @@ def find_test_copies(train: ImageSet | ImageTensors, test: ImageSet | ImageTenso
 
 def check_test_copies(train: np.ndarray, test: np.ndarray, name_of: Callable[[str, int], str], cure: str = "",
                       originals_of: Callable[[np.ndarray], np.ndarray] | None = None) -> str:
-    """Return a sentence on test images that are near duplicates of training images; "" for none.
+    """Return a sentence on test images that training images show; "" for none.
 
     Args:
         train, test: squares of one size, uint8 (N, S, S, 3).
@@ -66,47 +84,27 @@ def check_test_copies(train: np.ndarray, test: np.ndarray, name_of: Callable[[st
     Raises:
         ValueError: a training image is a copy of a test image, and of no original.
     """
-    matches = near_duplicates(train, test)
-    if (matches < 0).all():
-        return ""
-    rows = np.union1d(matches[matches >= 0], np.flatnonzero(near_duplicates(test, train) >= 0))  # all, not the nearest
-    shown, distances = copied(train[rows], test)
-    copies = np.flatnonzero(shown >= 0)
+    pairs = find_pairs(train, test)
+    copies = pairs[pairs["same"]].sort_values(["first", "difference"]).drop_duplicates("first")
     if cure and originals_of and len(copies):
-        to_originals = nearest(train[rows[copies]], signatures(originals_of(rows[copies])))[1][:, 0]
-        copies = copies[to_originals > np.maximum(distances[copies], SAME)]
+        rows = copies["first"].to_numpy()
+        shown = find_pairs(train[rows], originals_of(rows)).groupby("first")["difference"].min()
+        nearest = shown.reindex(range(len(rows)), fill_value=np.inf).to_numpy()
+        copies = copies[nearest > copies["difference"].clip(SAVED)]
     if cure and len(copies):
-        first = copies[0]
+        first = copies.iloc[0]
         raise ValueError(f"{len(copies)} of the {len(train)} images to train on are copies of test images, first "
-                         f"{name_of('train', rows[first])} of {name_of('test', shown[first])}; {cure}")
-    return near_duplicates_warning(train, test, name_of, matches)
+                         f"{name_of('train', first['first'])} of {name_of('test', first['second'])}; {cure}")
+    return _warning(train, test, name_of, pairs)
 
 
-def copied(images: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which test image each of some images is a copy of, also mirrored, −1 for none, int64 (N,), and how far
-    they are from the nearest one, in grey levels.
-    """
-    known = signatures(test)
-    indices, distances = nearest(images, known)
-    contrast = np.minimum(signatures(images).std(1), known[indices[:, 0]].std(1))
-    near, next_near = distances.T
-    alike = (near <= MAX_SHARE * contrast) & (near <= MAX_RATIO * next_near) & (contrast >= MIN_CONTRAST)
-    return np.where(alike, indices[:, 0], -1), near
-
-
-def nearest(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two nearest of some signatures (M, 192) to each image, in the orientation in which it is nearer.
-
-    Returns:
-        Indices, int64 (N, 2), and distances in grey levels, float (N, 2), infinite where there is no second.
-    """
-    known = np.concatenate([known, np.full((1, known.shape[1]), np.inf)]) if len(known) == 1 else known
-    parts = []
-    for start in range(0, len(images), BLOCK):
-        block = images[start : start + BLOCK]
-        straight, mirrored = (cdist(signatures(view), known) for view in (block, block[:, :, ::-1]))
-        distances = np.where((straight.min(1) <= mirrored.min(1))[:, None], straight, mirrored)
-        order = distances.argsort(1, kind="stable")[:, :2]
-        parts.append((order, np.take_along_axis(distances, order, 1)))
-    indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return indices, distances / np.sqrt(known.shape[1])
+def _warning(train: np.ndarray, test: np.ndarray, name_of: Callable[[str, int], str], pairs: pd.DataFrame) -> str:
+    if pairs.empty:
+        return ""
+    nearest = pairs.sort_values(["second", "difference"], kind="stable").drop_duplicates("second")
+    ends = nearest[["first", "second"]].to_numpy()
+    exact = sum(np.array_equal(train[first], test[second]) for first, second in ends)
+    first, second = ends[0]
+    return (f"{len(ends)} of the {len(test)} test images are among the training images ({exact} with the same pixels, "
+            f"{len(ends) - exact} saved again, resized, mirrored, cropped or nearly the same), first the test image "
+            f"{name_of('test', second)} as {name_of('train', first)}; accuracy on them is not meaningful")

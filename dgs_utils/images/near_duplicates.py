@@ -12,6 +12,8 @@ the same even half of it, and the odd half with the other sign, so one product o
 """
 
 import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -31,13 +33,16 @@ DIMENSIONS = 64
 SAMPLE, PATTERNS = 10_000, 1_000  # images, and patterns of coloured noise, that whitening is fitted to
 SIMILARITY = 0.48  # cosine from which on a pair is a candidate
 NEIGHBOURS = 12  # candidates an image at the most
+SHARE = 0.08  # of the contrast, at the most, that an image differs by that was only saved again,
+SAVED, RATIO = 2.0, 0.4  # and grey levels at the most, or share of what any other candidate differs by
 LIKENESS = 0.91  # correlation of edges from which on two aligned images are one picture
 RESIDUAL = 3.5  # grey levels (root mean square) between images whose grey levels agree
 FLAT, SLOPE = 0.2, 2.0  # share of pixels with smaller slopes (grey levels a pixel) from which on an image is flat
-PLAIN = 0.06  # share of pixels without any slope, in the median image, from which on all images count as drawings
+PLAIN = 0.035  # share of pixels without any slope, in the median image, from which on all images count as drawings
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
-STEPS = ((0, 1, 0.8), (0, 1, 0.9), (0, 3, 0.96), (1, 3, 0.96))  # half or full size, steps, least correlation to go on
-ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 512  # at once, so that they fit into a core's cache
+STEPS = ((0, 1, 0.8, 6), (0, 1, 0.9, 4), (0, 3, 0.96, 2), (1, 3, 0.96, 2))  # half or full size, steps; to go on: least
+# correlation, and of drawings, as most are alike, the greatest residual, as a multiple of `RESIDUAL`
+ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 2048  # at once, so that they fit into a core's cache
 
 
 def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataFrame:
@@ -48,14 +53,14 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataF
         others: squares of any one size, uint8 (M, T, T, 3); None compares ``images`` with each other.
 
     Returns:
-        One row a pair, ordered: first and second (indices; within a set first < second), mirrored (bool), likeness
-        (correlation of the aligned edges, up to 1), same (bool: grey levels agree where they are, so that the image was
-        at most saved again, resized, mirrored or made grey). An image has at most `NEIGHBOURS` rows as first, and of a
-        set with itself also as second. Images of one colour have none.
+        One row a pair, ordered: first and second (indices; within a set first < second), mirrored (bool), difference
+        (grey levels, root mean square of 8 × 8 areas, unmoved), same (bool: it is so small that the image was at most
+        saved again, resized, mirrored or made grey), likeness (correlation of the aligned edges, up to 1). An image has
+        at most `NEIGHBOURS` rows as first, and of a set with itself also as second. Images of one colour have none.
 
     >>> from sklearn.datasets import load_digits
     >>> scans = np.repeat(load_digits().images[:20, :, :, None] * 15, 3, axis=3).astype(np.uint8)
-    >>> find_pairs(scans, scans[[3, 7], :, ::-1]).drop(columns="likeness")
+    >>> find_pairs(scans, scans[[3, 7], :, ::-1])[["first", "second", "mirrored", "same"]]
        first  second  mirrored  same
     0      3       0      True  True
     1      7       1      True  True
@@ -66,15 +71,15 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataF
     candidates = _candidates(codes[0], codes[-1], others is None)
     sample = torch.cat([full[_sample(len(full))] for _, full in levels])
     drawings = bool(_flat_shares(sample.float(), 1.0).median() >= PLAIN)
-    frames = [_verify(levels[0], levels[-1], candidates[start : start + PAIRS], drawings)
-              for start in range(0, len(candidates), PAIRS)]
-    columns = ["first", "second", "mirrored", "likeness", "same"]
-    pairs = pd.DataFrame(np.concatenate([np.empty((0, 5)), *frames]), columns=columns)
+    candidates = _compare_unmoved(levels[0][0], levels[-1][0], candidates)
+    frames = _in_threads(lambda block: _verify(levels[0], levels[-1], block, drawings), candidates.split(PAIRS))
+    columns = ["first", "second", "mirrored", "difference", "same", "likeness"]
+    pairs = pd.DataFrame(torch.cat(frames or [torch.empty(0, 6)]).cpu().numpy(), columns=columns)
     pairs = pairs.astype({"first": int, "second": int, "mirrored": bool, "same": bool})
     if others is None:
         ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
         pairs = pairs.assign(first=ends[:, 0], second=ends[:, 1])
-    pairs = pairs.sort_values(["first", "second", "likeness"], ascending=[True, True, False], kind="stable")
+    pairs = pairs.sort_values(["first", "second", "difference"], kind="stable")
     return pairs.drop_duplicates(["first", "second"], ignore_index=True)
 
 
@@ -91,22 +96,21 @@ def group_pairs(pairs: pd.DataFrame, count: int) -> np.ndarray:
 
 def contrast(images: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the grey levels of each square, uint8 (N, S, S, 3): float64 (N,)."""
-    return np.concatenate([(images[start : start + ROWS] @ np.array(LUMINANCE)).std((1, 2))
-                           for start in range(0, len(images), ROWS)])
+    blocks = np.split(images, range(ROWS, len(images), ROWS))
+    return np.concatenate([(block @ np.array(LUMINANCE)).std((1, 2)) for block in blocks])
 
 
 # ---- Candidates ------------------------------------------------------------------------------------------------------
 
 def _describe(images: np.ndarray) -> tuple[list[Tensor], Tensor]:
-    """Return grey levels at half and at full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), and descriptors (N, 81)."""
-    parts = [_describe_block(torch.from_numpy(np.ascontiguousarray(images[start : start + ROWS])))
-             for start in range(0, len(images), ROWS)]
-    half, full, described = (torch.cat(part) for part in zip(*parts, strict=True))
+    """Return smooth grey levels at half and full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), descriptors (N, 81)."""
+    parts = _in_threads(lambda start: _describe_block(images[start : start + ROWS]), range(0, len(images), ROWS))
+    half, full, described = map(torch.cat, zip(*parts, strict=True))
     return [half, full], described
 
 
-def _describe_block(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    colours = block.permute(0, 3, 1, 2).float() / 255
+def _describe_block(images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    colours = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     if colours.shape[-1] != SIDE:
         colours = F.interpolate(colours, size=(SIDE, SIDE), mode="bilinear", antialias=True)
     grey = torch.einsum("nchw,c->nhw", colours, colours.new_tensor(LUMINANCE))
@@ -119,7 +123,7 @@ def _describe_block(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     edges = edges / edges.flatten(1).norm(dim=1).clamp(min=1e-6)[:, None, None, None]
     light = _fields(grey[:, None, RIM:-RIM, RIM:-RIM])
     full = grey[:, None] * 255
-    half = F.avg_pool2d(full, 2)
+    half, full = _smooth(F.avg_pool2d(full, 2)), _smooth(full)
     return half.round().to(torch.uint8), full.round().to(torch.uint8), torch.cat([edges, light], 1).flatten(1)
 
 
@@ -183,56 +187,92 @@ def _patterns() -> np.ndarray:
 
 def _candidates(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], same: bool) -> Tensor:
     """Return rows of first, second, mirrored, int64 (n, 3): the nearest neighbours, up to `NEIGHBOURS` an image."""
-    parts = []
     others = tuple(F.pad(half, (0, 0, 0, -len(half) % PEAK)) for half in others)  # a row of zeros is like no image
-    for start in range(0, len(codes[0]), ROWS):
-        even, odd = (half[start : start + ROWS] for half in codes)
-        hits = []
-        for left in range(0, len(others[0]), COLUMNS):
-            right = slice(left, left + COLUMNS)
-            best = torch.addmm((odd @ others[1][right].T).abs_(), even, others[0][right].T).view(len(even), -1, PEAK)
-            row, group = (best.amax(2) >= SIMILARITY).nonzero(as_tuple=True)  # few, found in one pass
-            near = best[row, group]
-            hit, column = (near >= SIMILARITY).nonzero(as_tuple=True)
-            row, column, near = row[hit], left + group[hit] * PEAK + column, near[hit, column]
-            sign = (odd[row] * others[1][column]).sum(1)
-            hits.append(torch.stack([row + start, column, sign < 0, near], 1).double())
-        block = torch.cat(hits)
-        block = block[block[:, 0] != block[:, 1]] if same else block
-        block = block[(-block[:, 3]).argsort(stable=True)]
-        block = block[block[:, 0].argsort(stable=True)]
-        counts = torch.bincount(block[:, 0].long() - start, minlength=1)
-        rank = torch.arange(len(block), device=block.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-        parts.append(block[rank < NEIGHBOURS, :3].long())
-    return torch.cat(parts)
+    return torch.cat(_in_threads(lambda start: _nearest(codes, others, same, start), range(0, len(codes[0]), ROWS)))
+
+
+def _nearest(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], same: bool, start: int) -> Tensor:
+    """Return the rows of `_candidates` of `ROWS` images from ``start`` on."""
+    even, odd = (half[start : start + ROWS] for half in codes)
+    hits, top = [], even.new_full((len(even), NEIGHBOURS + 1), SIMILARITY)  # one more, as an image is like itself
+    for left in range(0, len(others[0]), COLUMNS):
+        right = slice(left, left + COLUMNS)
+        best = torch.addmm((odd @ others[1][right].T).abs_(), even, others[0][right].T).view(len(even), -1, PEAK)
+        peaks = best.amax(2)
+        top = torch.cat([top, peaks], 1).topk(NEIGHBOURS + 1)[0]
+        row, group = (peaks >= top[:, -1:]).nonzero(as_tuple=True)  # few, found in one pass
+        near = best[row, group]
+        hit, column = (near >= top[row, -1:]).nonzero(as_tuple=True)
+        row, column, near = row[hit], left + group[hit] * PEAK + column, near[hit, column]
+        hits.append(torch.stack([row, column, near], 1).double())
+    block = torch.cat(hits)
+    block = block[block[:, 0] + start != block[:, 1]] if same else block
+    block = block[(-block[:, 2]).argsort(stable=True)]
+    block = block[block[:, 0].argsort(stable=True)]
+    row, column = block[:, :2].long().T
+    counts = torch.bincount(row, minlength=1)
+    rank = torch.arange(len(block), device=block.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    row, column = row[rank < NEIGHBOURS], column[rank < NEIGHBOURS]
+    return torch.stack([row + start, column, (odd[row] * others[1][column]).sum(1) < 0], 1)
+
+
+def _in_threads(function: Callable, blocks: Iterable) -> list:
+    """Return a function's value for each block, from as many threads of one core as torch has threads."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, blocks))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compare_unmoved(levels: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
+    """Return candidates with how far they differ, and whether the first was only saved again, float64 (n, 5).
+
+    Args:
+        levels, others: grey levels of both sets at half size.
+        candidates: of `_candidates`.
+    """
+    coarse = [F.avg_pool2d(images.float(), 2)[:, 0] for images in (levels, others)]
+    parts = []
+    for block in candidates.split(ROWS):
+        first, second = (images[block[:, column]] for column, images in enumerate(coarse))
+        first = torch.where(block[:, 2, None, None] == 1, first.flip(-1), first)
+        contrasts = torch.minimum(first.std((1, 2)), second.std((1, 2)))
+        parts.append(torch.stack([(first - second).square().mean((1, 2)).sqrt(), contrasts], 1))
+    (difference, contrasts), first = torch.cat(parts).T, candidates[:, 0]
+    nearest = difference.new_full((2, len(levels)), math.inf)
+    nearest[0].scatter_reduce_(0, first, difference, "amin")
+    is_nearest = difference == nearest[0, first]
+    nearest[1].scatter_reduce_(0, first, difference.masked_fill(is_nearest, math.inf), "amin")
+    same = (difference <= SAVED) | (is_nearest & (difference <= RATIO * nearest[1, first]))
+    same &= (difference <= SHARE * contrasts) & (contrasts >= MIN_CONTRAST)
+    return torch.cat([candidates.double(), torch.stack([difference, same], 1)], 1)
 
 
 # ---- Alignment -------------------------------------------------------------------------------------------------------
 
-def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor, drawings: bool) -> np.ndarray:
-    """Return the candidates that show one picture, their likeness, and whether they agree unmoved, float64 (n, 5)."""
-    unmoved = torch.tensor([1.0, 1, 0, 0], device=candidates.device)
-    fit = unmoved.repeat(len(candidates), 1)
-    for level, steps, least in STEPS:
-        first, second = (_smooth(images[level][candidates[:, column]].float())
-                         for column, images in enumerate((levels, others)))
+def _verify(levels: list[Tensor], others: list[Tensor], candidates: Tensor, drawings: bool) -> Tensor:
+    """Return the candidates of `_compare_unmoved` that show one picture, and their likeness, float64 (n, 6)."""
+    fit = torch.tensor([1.0, 1, 0, 0], device=candidates.device).repeat(len(candidates), 1)
+    for level, steps, least, most in STEPS:
+        first, second = (images[level][ends.long()].float()
+                         for images, ends in zip((levels, others), candidates[:, :2].T, strict=True))
         first = torch.where(candidates[:, 2, None, None, None] == 1, first.flip(-1), first)
         fit, correlation, contrasts, residual = _align(first, second, fit, steps)
         kept = (correlation >= least) & (contrasts >= MIN_CONTRAST)
-        if drawings and steps > 1:  # most are alike, so that the last steps would take long
-            kept &= residual <= 2 * RESIDUAL
+        kept = (kept & ((residual <= most * RESIDUAL) | (not drawings))) | (candidates[:, 4] == 1)
         candidates, fit = candidates[kept], fit[kept]
     first, second, residual = first[kept], second[kept], residual[kept]
     likeness = _edge_correlation(first, second, fit)
     flat = torch.ones_like(likeness, dtype=torch.bool) if drawings else _flat_shares(second, SLOPE) >= FLAT
-    same = (_inner(first) - _inner(second)).square().mean((1, 2)).sqrt() <= RESIDUAL
-    rows = torch.cat([candidates.double(), likeness[:, None].double(), same[:, None].double()], 1)
-    return rows[(residual <= RESIDUAL) | ((likeness >= LIKENESS) & ~flat)].cpu().numpy()
+    copies = (candidates[:, 4] == 1) | (residual <= RESIDUAL) | ((likeness >= LIKENESS) & ~flat)
+    return torch.cat([candidates, likeness[:, None].double()], 1)[copies]
 
 
 def _flat_shares(images: Tensor, slope: float) -> Tensor:
     """Return the share of pixels within the rim whose slopes are smaller, of grey levels (N, 1, S, S): (N,)."""
-    return (_inner(_slopes(images)).norm(dim=1) < slope).float().mean(1)
+    return (_inner(_slopes(images)).square().sum(1) < slope**2).float().mean(1)
 
 
 def _smooth(images: Tensor) -> Tensor:

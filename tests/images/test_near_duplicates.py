@@ -1,5 +1,6 @@
 """Near duplicates: planted copies are found, and real images are not taken for each other."""
 
+import gzip
 import io
 import zipfile
 
@@ -60,6 +61,16 @@ def test_what_was_only_saved_again_is_the_same_and_what_was_moved_is_not(cifar):
         pairs = find_pairs(planted(cifar[:200], kind), known)
         assert least <= (pairs["same"] & (pairs["first"] == pairs["second"])).sum() / 200 <= most, kind
     assert not find_pairs(known[:100], known[100:])["same"].any()
+
+
+def test_clothes_that_were_only_saved_again_are_told_from_others(shared_data):
+    with gzip.open(shared_data / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz") as file:
+        clothes = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)[:3000].repeat(3, 3)
+    images = [Image.fromarray(image) for image in clothes[:200]]
+    for kind in ("JPEG 75", "scaled to 64", "scaled to 24", "mirrored"):
+        pairs = find_pairs(planted(images, kind), clothes)
+        assert (pairs["same"] & (pairs["first"] == pairs["second"])).sum() >= 198, kind
+    assert len(find_pairs(clothes[:1500], clothes[1500:])) <= 1
 
 
 def test_a_pair_does_not_depend_on_which_set_comes_first():

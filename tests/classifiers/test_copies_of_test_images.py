@@ -2,23 +2,18 @@
 
 import io
 import re
-import zipfile
 
 import numpy as np
 import pytest
+from image_copies import planted
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 from small_world import make_prepare, open_stage, write_digits
 
 from dgs_utils import evaluate
 from dgs_utils.classifiers.image_tensors import ImageTensors
-from dgs_utils.classifiers.test_copies import copied
-from dgs_utils.images.duplicates import match_near_duplicates, signatures
+from dgs_utils.classifiers.test_copies import check_test_copies
 from dgs_utils.images.image_set import ImageSet
-
-
-def squares(images) -> np.ndarray:
-    return np.stack([np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)) for image in images])
 
 
 def again(image: Image.Image, size: int, quality: int = 0) -> Image.Image:
@@ -27,52 +22,6 @@ def again(image: Image.Image, size: int, quality: int = 0) -> Image.Image:
     image.resize((size, size), Image.Resampling.BICUBIC).save(buffer, *(["JPEG"] if quality else ["PNG"]),
                                                               **({"quality": quality} if quality else {}))
     return Image.open(buffer).convert("RGB")
-
-
-@pytest.fixture(scope="module")
-def cifar(shared_data):
-    """500 test images and 5,000 training images of CIFAR-10."""
-    def read(archive, count):
-        with zipfile.ZipFile(archive) as members:
-            names = [name for name in members.namelist() if not name.endswith("/")]
-            chosen = np.random.default_rng(0).permutation(len(names))[:count]
-            return [Image.open(io.BytesIO(members.read(names[place]))).convert("RGB") for place in chosen]
-
-    return read(shared_data / "cifar10" / "val.zip", 500), read(shared_data / "cifar10" / "train.zip", 5000)
-
-
-def test_of_cifar_s_own_images_at_most_one_in_a_thousand_is_taken_for_another(cifar):
-    test, train = map(signatures, map(squares, cifar))
-    assert (match_near_duplicates(test, train) >= 0).mean() <= 0.001
-    assert (match_near_duplicates(train[:1000], train[1000:]) >= 0).mean() <= 0.002
-    mirrored = signatures(squares([ImageOps.mirror(image) for image in cifar[0]]))
-    assert (match_near_duplicates(mirrored, train) >= 0).mean() <= 0.001
-
-
-@pytest.mark.parametrize(("size", "quality", "share"), [
-    (32, 95, 1), (32, 75, 0.99), (64, 0, 1), (64, 75, 1), (24, 0, 1), (16, 0, 0.9), (224, 85, 1), (48, 50, 0.95)])
-def test_re_encoded_and_resized_images_of_cifar_are_found(cifar, size, quality, share):
-    test, train = cifar
-    known = signatures(squares([*(again(image, size, quality) for image in test[:200]), *train[:2000]]))
-    assert (match_near_duplicates(signatures(squares(test[:200])), known) == np.arange(200)).mean() >= share
-
-
-def test_signatures_are_means_of_areas():
-    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    expected = images.reshape(3, 8, 2, 8, 2, 3).mean((2, 4)).reshape(3, -1)
-    np.testing.assert_allclose(signatures(images), expected, rtol=1e-5)
-    odd = np.random.default_rng(1).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)  # area means, whatever the side
-    np.testing.assert_allclose(signatures(odd), signatures(np.kron(odd, np.ones((1, 2, 2, 1), np.uint8))), rtol=1e-4)
-    np.testing.assert_allclose(signatures(odd).reshape(2, 64, 3).mean(1), odd.mean((1, 2)), rtol=1e-5)
-
-
-def test_digits_and_plain_colours_are_no_copies_of_each_other():
-    scans = np.round(load_digits().images * 255 / 16).astype(np.uint8)[..., None].repeat(3, 3)
-    found = signatures(scans)
-    assert (match_near_duplicates(found[:500], found[500:]) < 0).all()
-    assert (match_near_duplicates(found[:500], found[100:]) >= 0).sum() == 400
-    plain = signatures(np.full((2, 8, 8, 3), 255, np.uint8))
-    assert match_near_duplicates(plain, plain).tolist() == [-1, -1]
 
 
 def renamed(source, target, change=None):
@@ -140,16 +89,14 @@ def test_originals_that_a_test_image_repeats_are_told_of_and_do_not_stop(tmp_pat
     assert run.decisive[0].startswith("3 of the 12 test images are among the training images")
 
 
-@pytest.mark.parametrize("change", [lambda image: again(image, 32), lambda image: again(image, 32, 75),
-                                    lambda image: again(image, 64, 75), lambda image: again(image, 24, 0),
-                                    ImageOps.mirror], ids=["PNG", "JPEG 75", "64 px", "24 px", "mirrored"])
-def test_copies_of_test_images_of_cifar_are_told_from_what_is_alike(cifar, change):
-    """At least 99 % of planted copies, and at most 2 in 1,000 of CIFAR-10's own images, which has duplicates."""
-    test, train = cifar
-    shown, _ = copied(squares([change(image) for image in test[:200]]), squares(test))
-    assert (shown == np.arange(200)).mean() >= 0.99
-    own, _ = copied(squares(train[:2000]), squares(test))
-    assert (own >= 0).mean() <= 0.002
+@pytest.mark.parametrize("kind", ["as they are", "JPEG 75", "mirrored"])
+def test_copies_of_scans_of_eight_pixels_stop_and_other_scans_do_not(kind):
+    scans = np.round(load_digits().images * 255 / 16).astype(np.uint8)[..., None].repeat(3, 3)
+    images = [Image.fromarray(scan) for scan in scans[:300]]
+    copies = scans[:300] if kind == "as they are" else planted(images, kind)
+    assert check_test_copies(scans[900:], scans[:900], "{} {}".format, "take them out") == ""
+    with pytest.raises(ValueError, match=r"^(300|299) of the 300 images to train on .*, first train 0 of test 0; "):
+        check_test_copies(copies, scans[:900], "{} {}".format, "take them out")
 
 
 def test_a_set_that_holds_others_is_not_told_of(tmp_path, outputs):
