@@ -20,7 +20,7 @@ class ConvNet(Network):
     def features(self, x: Tensor) -> Tensor:
         """Return the flattened last map (N, width · (image_size/2^depth)²)."""
         for conv, norm in zip(self.conv, self.norm, strict=True):
-            x = self.normalise(norm, self.convolve(conv, x), pool=2)
+            x = self.block(conv, norm, x, pool=2)
         return x.flatten(1)
 
     def classify(self, features: Tensor) -> Tensor:

@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgs_utils.runtime.compiling import compile_c
-from dgs_utils.runtime.devices import full_precision
 
 SOURCE = Path(__file__).with_suffix(".c")
-C_OPTIONS: dict[str, tuple[str, ...]] = {"fp32": (), "bf16": ("-DBF16",)}  # by precision
-LANES, TILE = 16, 4  # channels that the C works on at a time, and output pixels a side of a tile
-TO_TILE = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-KERNEL_MAP = torch.kron(TO_TILE, TO_TILE)  # (36, 9), from a kernel to its tile
+LANES = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # numbers of a vector
+# Whether products of pairs of bf16 are faster than those of fp32: on AMD's processors with such instructions; Intel's
+# are half as fast.
+PAIRS = False
+C_OPTIONS: dict[str, tuple[str, ...]] = {  # by precision
+    "fp32": (f"-DLANES={LANES}",), "bf16": (f"-DLANES={LANES}", "-DBF16", *["-DDOT"] * PAIRS)}
+CHANNELS, TILE = 32, 4  # channels divide by this, and sides by output pixels a side of a tile
 
 
 class Fusible(nn.Module):
@@ -27,18 +29,23 @@ class Fusible(nn.Module):
 
     fused = False
 
-    def convolve(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
-        """Return the convolution of x; fused without its bias, which the instance norm that follows takes out again."""
-        if not self.fused:
-            return layer(x)
-        if layer.kernel_size == (3, 3) and layer.stride == (1, 1) and not (x.shape[1] % LANES or x.shape[2] % TILE):
-            return Winograd.apply(x, layer.weight)
-        return F.conv2d(channels_last(x), channels_last(layer.weight), None, layer.stride, layer.padding)
-
-    def normalise(self, norm: nn.Module, x: Tensor, relu: bool = True, pool: int = 1) -> Tensor:
-        """Return the norm of x, after a ReLU if that is wanted, averaged over squares of ``pool`` pixels a side."""
+    def block(self, layer: nn.Conv2d, norm: nn.Module, x: Tensor, relu: bool = True, pool: int = 1) -> Tensor:
+        """Return the norm of a convolution of x, after a ReLU if that is wanted, averaged over squares of ``pool``
+        pixels a side. Fused, the convolution goes without its bias, which the instance norm takes out again.
+        """
+        ours = self.fused and layer.kernel_size == (3, 3) and layer.stride == (1, 1)
+        kernel, dtype = None, x.dtype
+        if ours and x.shape[1] == 3 and x.shape[2] % pool == 0 and not x.requires_grad:
+            kernel, dtype = layer.weight, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else dtype
+        elif ours and not (x.shape[1] % CHANNELS or x.shape[2] % TILE):
+            x = Winograd.apply(x, layer.weight)
+        elif self.fused:
+            x = F.conv2d(channels_last(x), channels_last(layer.weight), None, layer.stride, layer.padding)
+            dtype = x.dtype
+        else:
+            x = layer(x)
         if self.fused and x.shape[2] % pool == 0:
-            return NormReluPool.apply(x, norm.weight, norm.bias, norm.eps, relu, pool)
+            return NormReluPool.apply(x, kernel, norm.weight, norm.bias, norm.eps, relu, pool, dtype)
         x = F.relu(norm(x)) if relu else norm(x)
         return F.avg_pool2d(x, pool) if pool > 1 else x
 
@@ -47,7 +54,7 @@ def can_fuse(network: nn.Module) -> bool:
     """Return whether layers can be fused: of networks of ours, in fp32 on the CPU, with instance norms alone."""
     norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm | nn.BatchNorm2d)]
     return isinstance(network, Fusible) and all(
-        isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels and norm.num_channels % LANES == 0
+        isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels and norm.num_channels % CHANNELS == 0
         and (norm.weight.device.type, norm.weight.dtype) == ("cpu", torch.float32) for norm in norms)
 
 
@@ -67,66 +74,58 @@ def _empty(n: int, channels: int, side: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(n, channels, side, side, dtype=dtype, memory_format=torch.channels_last)
 
 
-def _call(function: str, first: Tensor, *args: Tensor | float) -> None:
+def _call(function: str, first: Tensor, *args: Tensor | float | None) -> None:
     """Call a function of the C, in the storage of the first tensor."""
     library = compile_c(SOURCE, *C_OPTIONS["bf16" if first.dtype == torch.bfloat16 else "fp32"])
     getattr(library, function)(*(ctypes.c_void_p(arg.data_ptr()) if isinstance(arg, Tensor)
+                                 else ctypes.c_void_p() if arg is None
                                  else ctypes.c_float(arg) if isinstance(arg, float) else ctypes.c_int(arg)
                                  for arg in (first, *args, torch.get_num_threads())))
-
-
-def _to_tiles(function: str, x: Tensor) -> Tensor:
-    """Return images (N, C, S, S) as tiles (36, tiles, C)."""
-    n, channels, side = x.shape[:3]
-    tiles = x.new_empty(36, n * (side // TILE) ** 2, channels)
-    _call(function, channels_last(x), tiles, n, side, channels)
-    return tiles
-
-
-def _convolve_tiles(tiles: Tensor, weight: Tensor, n: int, side: int) -> Tensor:
-    """Return the images (N, K, S, S) of tiles (36, tiles, C) multiplied by a kernel (K, C, 3, 3)."""
-    outputs, inputs = weight.shape[:2]
-    product = tiles @ (KERNEL_MAP @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, inputs, outputs).to(tiles)
-    images = _empty(n, outputs, side, tiles.dtype)
-    _call("output_tiles", product, images, n, side, outputs)
-    return images
 
 
 class Winograd(torch.autograd.Function):
     """Convolution (N, C, S, S) → (N, K, S, S) by a kernel (K, C, 3, 3) with padding 1; S is a multiple of 4."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        tiles = _to_tiles("input_tiles", x)
-        ctx.save_for_backward(tiles, weight)
-        with full_precision(x.device):
-            return _convolve_tiles(tiles, weight, len(x), x.shape[-1])
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        x, kernel, shape = channels_last(x), kernel.contiguous(), (len(x), x.shape[2], x.shape[1], len(kernel))
+        ctx.save_for_backward(x, kernel)
+        ctx.shape, out = shape, _empty(len(x), len(kernel), x.shape[2], x.dtype)
+        _call("winograd", x, kernel, out, *shape, False)
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        tiles, weight = ctx.saved_tensors
-        product = (tiles.mT @ _to_tiles("gradient_tiles", gradient)).float()
-        kernel = (KERNEL_MAP.T @ product.view(36, -1)).view(3, 3, *product.shape[1:]).permute(3, 2, 0, 1)
-        del product  # larger than the network's weights
-        tiles, mirrored = _to_tiles("input_tiles", gradient), weight.flip(2, 3).transpose(0, 1)
-        return _convolve_tiles(tiles, mirrored, len(gradient), gradient.shape[-1]), kernel
+        (x, kernel), (n, side, inputs, outputs) = ctx.saved_tensors, ctx.shape
+        gradient, of_x, of_kernel = channels_last(gradient), torch.empty_like(x), torch.empty_like(kernel)
+        _call("winograd_kernel", x, gradient, of_kernel, *ctx.shape)
+        _call("winograd", gradient, kernel, of_x, n, side, outputs, inputs, True)
+        return of_x, of_kernel
 
 
 class NormReluPool(torch.autograd.Function):
-    """Instance norm with weights, a ReLU if wanted, and an average pool of images (N, C, S, S)."""
+    """Instance norm with weights, a ReLU if wanted, and an average pool of images (N, C, S, S).
+
+    With a kernel (C, 3, 3, 3) the images are the convolution of x (N, 3, S, S) with padding 1, which need not be stored.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, relu: bool, pool: int) -> Tensor:
-        x, (n, channels, side) = channels_last(x), x.shape[:3]
-        out, statistics = _empty(n, channels, side // pool, x.dtype), bias.new_empty(n, 2, channels)
-        _call("norm", x, weight, bias, out, statistics, n, side, channels, epsilon, relu, pool)
-        ctx.save_for_backward(x, weight, bias, statistics)
+    def forward(ctx: Any, x: Tensor, kernel: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float, relu: bool,
+                pool: int, dtype: torch.dtype) -> Tensor:
+        n, channels, side = len(x), len(weight), x.shape[2]
+        x = channels_last(x) if kernel is None else F.pad(x.float().permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        taps = None if kernel is None else kernel.permute(2, 3, 1, 0).contiguous()
+        out, statistics = _empty(n, channels, side // pool, dtype), bias.new_empty(n, 2, channels)
+        _call("norm", out, x, taps, weight, bias, statistics, n, side, channels, epsilon, relu, pool)
+        ctx.save_for_backward(x, taps, weight, bias, statistics)
         ctx.options = n, side, channels, relu, pool
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, statistics = ctx.saved_tensors
-        out, sums = torch.empty_like(x), torch.empty_like(statistics)
-        _call("norm_backward", channels_last(gradient), x, weight, bias, statistics, out, sums, *ctx.options)
-        return out, *sums.sum(0).flip(0), None, None, None
+        x, taps, weight, bias, statistics = ctx.saved_tensors
+        out = torch.empty_like(x) if taps is None else x.new_empty(len(x), 3, 3, 3, len(weight))
+        sums = torch.empty_like(statistics)
+        _call("norm_backward", channels_last(gradient), x, taps, weight, bias, statistics, out, sums, *ctx.options)
+        of_x, of_kernel = (out, None) if taps is None else (None, out.sum(0).permute(3, 2, 0, 1))
+        return of_x, of_kernel, *sums.sum(0).flip(0), None, None, None, None

@@ -29,8 +29,8 @@ class ResidualBlock(Fusible):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H/factor, W/factor)."""
-        inner = self.normalise(self.bn1, self.convolve(self.conv1, x), pool=self.pool)
-        return F.relu(self.normalise(self.bn2, self.convolve(self.conv2, inner), relu=False) + self.shortcut(x))
+        inner = self.block(self.conv1, self.bn1, x, pool=self.pool)
+        return F.relu(self.block(self.conv2, self.bn2, inner, relu=False) + self.shortcut(x))
 
 
 class ResNet(Network):
@@ -62,7 +62,7 @@ class ResNet(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the average of the last map (N, 512)."""
-        x = self.normalise(self.bn1, self.convolve(self.conv1, x))
+        x = self.block(self.conv1, self.bn1, x)
         return self.blocks(x if self.stem == "small" else self.pool_stem(x)).mean((2, 3))
 
     def pool_stem(self, x: Tensor) -> Tensor:
