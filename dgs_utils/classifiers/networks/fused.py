@@ -1,7 +1,9 @@
 """Layers of networks on the CPU in C, compiled in a second: Winograd's convolution, and norm, ReLU and pool in one.
 
 A convolution of 3 × 3 becomes 36 matrix products, one for each number of a tile of 6 × 6, with a quarter of the
-multiplications [Lavin and Gray, arXiv:1509.09308]. Between layers images lie as (N, S, S, C), "channels last".
+multiplications [Lavin and Gray, arXiv:1509.09308], some images at a time, so that their tiles stay in a cache. That of
+the images themselves is computed with its norm, and again for the gradients, so that it need not be stored. Between
+layers images lie as (N, S, S, C), "channels last".
 """
 
 import ctypes
@@ -15,13 +17,8 @@ from torch import Tensor, nn
 from dgs_utils.runtime.compiling import compile_c
 
 SOURCE = Path(__file__).with_suffix(".c")
-LANES = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # numbers of a vector
-# Whether products of pairs of bf16 are faster than those of fp32: on AMD's processors with such instructions; Intel's
-# are half as fast.
-PAIRS = False
-C_OPTIONS: dict[str, tuple[str, ...]] = {  # by precision
-    "fp32": (f"-DLANES={LANES}",), "bf16": (f"-DLANES={LANES}", "-DBF16", *["-DDOT"] * PAIRS)}
-CHANNELS, TILE = 32, 4  # channels divide by this, and sides by output pixels a side of a tile
+C_OPTIONS: dict[str, tuple[str, ...]] = {"fp32": (), "bf16": ("-DBF16",)}  # by precision
+CHANNELS, TILE = 32, 4  # multiples of which the numbers of channels, and the sides of images, are
 
 
 class Fusible(nn.Module):
@@ -33,19 +30,18 @@ class Fusible(nn.Module):
         """Return the norm of a convolution of x, after a ReLU if that is wanted, averaged over squares of ``pool``
         pixels a side. Fused, the convolution goes without its bias, which the instance norm takes out again.
         """
-        ours = self.fused and layer.kernel_size == (3, 3) and layer.stride == (1, 1)
-        kernel, dtype = None, x.dtype
-        if ours and x.shape[1] == 3 and x.shape[2] % pool == 0 and not x.requires_grad:
-            kernel, dtype = layer.weight, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else dtype
-        elif ours and not (x.shape[1] % CHANNELS or x.shape[2] % TILE):
-            x = Winograd.apply(x, layer.weight)
-        elif self.fused:
-            x = F.conv2d(channels_last(x), channels_last(layer.weight), None, layer.stride, layer.padding)
-            dtype = x.dtype
-        else:
+        if not self.fused:
             x = layer(x)
+        else:
+            small = layer.kernel_size == (3, 3) and layer.stride == (1, 1)
+            if small and x.shape[1] == 3 and not (x.requires_grad or x.shape[2] % pool):
+                return First.apply(x, layer.weight, norm.weight, norm.bias, norm.eps, relu, pool)
+            if small and not (x.shape[1] % CHANNELS or x.shape[2] % TILE):
+                x = Winograd.apply(x, layer.weight)
+            else:
+                x = F.conv2d(channels_last(x), channels_last(layer.weight), None, layer.stride, layer.padding)
         if self.fused and x.shape[2] % pool == 0:
-            return NormReluPool.apply(x, kernel, norm.weight, norm.bias, norm.eps, relu, pool, dtype)
+            return NormReluPool.apply(x, norm.weight, norm.bias, norm.eps, relu, pool)
         x = F.relu(norm(x)) if relu else norm(x)
         return F.avg_pool2d(x, pool) if pool > 1 else x
 
@@ -74,11 +70,10 @@ def _empty(n: int, channels: int, side: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(n, channels, side, side, dtype=dtype, memory_format=torch.channels_last)
 
 
-def _call(function: str, first: Tensor, *args: Tensor | float | None) -> None:
+def _call(function: str, first: Tensor, *args: Tensor | float) -> None:
     """Call a function of the C, in the storage of the first tensor."""
     library = compile_c(SOURCE, *C_OPTIONS["bf16" if first.dtype == torch.bfloat16 else "fp32"])
     getattr(library, function)(*(ctypes.c_void_p(arg.data_ptr()) if isinstance(arg, Tensor)
-                                 else ctypes.c_void_p() if arg is None
                                  else ctypes.c_float(arg) if isinstance(arg, float) else ctypes.c_int(arg)
                                  for arg in (first, *args, torch.get_num_threads())))
 
@@ -104,28 +99,44 @@ class Winograd(torch.autograd.Function):
 
 
 class NormReluPool(torch.autograd.Function):
-    """Instance norm with weights, a ReLU if wanted, and an average pool of images (N, C, S, S).
-
-    With a kernel (C, 3, 3, 3) the images are the convolution of x (N, 3, S, S) with padding 1, which need not be stored.
-    """
+    """Instance norm with weights, a ReLU if wanted, and an average pool of images (N, C, S, S)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float, relu: bool,
-                pool: int, dtype: torch.dtype) -> Tensor:
-        n, channels, side = len(x), len(weight), x.shape[2]
-        x = channels_last(x) if kernel is None else F.pad(x.float().permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        taps = None if kernel is None else kernel.permute(2, 3, 1, 0).contiguous()
-        out, statistics = _empty(n, channels, side // pool, dtype), bias.new_empty(n, 2, channels)
-        _call("norm", out, x, taps, weight, bias, statistics, n, side, channels, epsilon, relu, pool)
-        ctx.save_for_backward(x, taps, weight, bias, statistics)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, relu: bool, pool: int) -> Tensor:
+        x, (n, channels, side) = channels_last(x), x.shape[:3]
+        out, statistics = _empty(n, channels, side // pool, x.dtype), bias.new_empty(n, 2, channels)
+        _call("norm", out, x, weight, bias, statistics, n, side, channels, epsilon, relu, pool)
+        ctx.save_for_backward(x, weight, bias, statistics)
         ctx.options = n, side, channels, relu, pool
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, taps, weight, bias, statistics = ctx.saved_tensors
-        out = torch.empty_like(x) if taps is None else x.new_empty(len(x), 3, 3, 3, len(weight))
-        sums = torch.empty_like(statistics)
-        _call("norm_backward", channels_last(gradient), x, taps, weight, bias, statistics, out, sums, *ctx.options)
-        of_x, of_kernel = (out, None) if taps is None else (None, out.sum(0).permute(3, 2, 0, 1))
-        return of_x, of_kernel, *sums.sum(0).flip(0), None, None, None, None
+        x, weight, bias, statistics = ctx.saved_tensors
+        of_x, sums = torch.empty_like(x), torch.empty_like(statistics)
+        _call("norm_backward", channels_last(gradient), x, weight, bias, statistics, of_x, sums, *ctx.options)
+        return of_x, *sums.sum(0).flip(0), None, None, None
+
+
+class First(torch.autograd.Function):
+    """`NormReluPool` of the convolution of images (N, 3, S, S), which need no gradient, by a kernel (C, 3, 3, 3)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, epsilon: float, relu: bool,
+                pool: int) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        bordered = F.pad(x.float().permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        taps, n, channels, side = kernel.permute(2, 3, 1, 0).contiguous(), len(x), len(kernel), x.shape[2]
+        out, statistics = _empty(n, channels, side // pool, dtype), bias.new_empty(n, 2, channels)
+        _call("first", out, bordered, taps, weight, bias, statistics, n, side, channels, epsilon, relu, pool)
+        ctx.save_for_backward(bordered, taps, weight, bias, statistics)
+        ctx.options = n, side, channels, relu, pool
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, statistics = ctx.saved_tensors
+        n, channels = gradient.shape[:2]
+        of_kernel, sums = statistics.new_empty(n, 3, 3, 3, channels), torch.empty_like(statistics)
+        _call("first_backward", channels_last(gradient), *saved, statistics, of_kernel, sums, *ctx.options)
+        return None, of_kernel.sum(0).permute(3, 2, 0, 1), *sums.sum(0).flip(0), None, None, None

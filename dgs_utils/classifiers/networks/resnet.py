@@ -30,7 +30,15 @@ class ResidualBlock(Fusible):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H/factor, W/factor)."""
         inner = self.block(self.conv1, self.bn1, x, pool=self.pool)
-        return F.relu(self.block(self.conv2, self.bn2, inner, relu=False) + self.shortcut(x))
+        return F.relu(self.block(self.conv2, self.bn2, inner, relu=False) + self._shortcut(x))
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if not self.fused or isinstance(self.shortcut, nn.Identity):
+            return self.shortcut(x)
+        convolution, *pool, norm = self.shortcut
+        for layer in pool:
+            x = layer(x)  # before the convolution, to which it makes no difference, as that has kernels of one pixel
+        return self.block(convolution, norm, x, relu=False)
 
 
 class ResNet(Network):
