@@ -227,20 +227,17 @@ def _in_threads(function: Callable, blocks: Iterable) -> list:
 
 
 def _compare_unmoved(levels: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
-    """Return candidates with how far they differ, and whether the first was only saved again, float64 (n, 5).
-
-    Args:
-        levels, others: grey levels of both sets at half size.
-        candidates: of `_candidates`.
-    """
+    """Return `_candidates`, how far they differ at half size, whether the first was only saved again, float64 (n, 5)."""
     coarse = [F.avg_pool2d(images.float(), 2)[:, 0] for images in (levels, others)]
-    parts = []
-    for block in candidates.split(ROWS):
+
+    def compare(block: Tensor) -> Tensor:
         first, second = (images[block[:, column]] for column, images in enumerate(coarse))
         first = torch.where(block[:, 2, None, None] == 1, first.flip(-1), first)
         contrasts = torch.minimum(first.std((1, 2)), second.std((1, 2)))
-        parts.append(torch.stack([(first - second).square().mean((1, 2)).sqrt(), contrasts], 1))
-    (difference, contrasts), first = torch.cat(parts).T, candidates[:, 0]
+        return torch.stack([(first - second).square().mean((1, 2)).sqrt(), contrasts])
+
+    difference, contrasts = torch.cat(_in_threads(compare, candidates.split(PAIRS)), 1)
+    first = candidates[:, 0]
     nearest = difference.new_full((2, len(levels)), math.inf)
     nearest[0].scatter_reduce_(0, first, difference, "amin")
     is_nearest = difference == nearest[0, first]
