@@ -227,7 +227,7 @@ def _in_threads(function: Callable, blocks: Iterable) -> list:
 
 
 def _compare_unmoved(levels: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
-    """Return `_candidates`, how far they differ at half size, whether the first was only saved again, float64 (n, 5)."""
+    """Return `_candidates`, how far they differ, and whether the first was only saved again, float64 (n, 5)."""
     coarse = [F.avg_pool2d(images.float(), 2)[:, 0] for images in (levels, others)]
 
     def compare(block: Tensor) -> Tensor:
