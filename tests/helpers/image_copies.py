@@ -19,8 +19,8 @@ def crop(image: Image.Image, left: float, top: float, share: float = 0.9) -> Ima
 
 
 def shift(image: Image.Image, right: int, down: int, mode: str) -> Image.Image:
-    pixels = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0)), mode=mode)
-    return Image.fromarray(pixels[4 - down : 36 - down, 4 - right : 36 - right])
+    pixels, side = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0)), mode=mode), image.size[0] + 4
+    return Image.fromarray(pixels[4 - down : side - down, 4 - right : side - right])
 
 
 def rescale(image: Image.Image, side: int) -> Image.Image:
@@ -41,3 +41,12 @@ PLANTED = {"JPEG 75": jpeg, "JPEG 50": lambda image: jpeg(image, 50), "scaled to
 
 def planted(images: list[Image.Image], kind: str) -> np.ndarray:
     return np.stack([np.asarray(PLANTED[kind](image)) for image in images])
+
+
+def hash_distances(images: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return in how many of 64 bits imagehash's perceptual hashes of images differ from those of others, (N, M)."""
+    import imagehash
+
+    bits = [np.stack([imagehash.phash(Image.fromarray(image)).hash.ravel() for image in part]) * 2.0 - 1
+            for part in (images, known)]
+    return ((64 - bits[0] @ bits[1].T) / 2).round()

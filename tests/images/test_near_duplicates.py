@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from image_copies import PLANTED, planted
+from image_copies import PLANTED, hash_distances, planted
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -33,6 +33,17 @@ def test_planted_copies_of_photographs_are_found(cifar, kind):
     assert share_found(planted(cifar, kind), known) >= 0.985  # of all 10,000 .99; less, as these are 1,000 only
     mirrored = find_pairs(planted(cifar[:50], kind), known)
     assert mirrored["mirrored"].mean() > 0.9 if "mirrored" in kind else mirrored["mirrored"].mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["JPEG 75", "mirrored", "2 px right, wrapped", "90 % crop, centre"])
+def test_perceptual_hashes_find_no_more_at_as_many_false_pairs(cifar, kind):
+    pytest.importorskip("imagehash", reason="needs the package imagehash")
+    known = np.stack([np.asarray(image) for image in cifar])
+    among = hash_distances(known, known) + 99 * np.eye(len(known))
+    bits = np.sort(among.min(1))[1] - 1  # fewer than those by which a second image has another like it
+    theirs = (hash_distances(planted(cifar, kind), known).diagonal() <= bits).mean()
+    assert share_found(planted(cifar, kind), known) >= theirs - 0.005
+    assert theirs > 0.99 or "JPEG" not in kind
 
 
 def digits(count: int) -> list[Image.Image]:
