@@ -39,22 +39,33 @@ def coverage_measures(real: ArrayLike, pool: ArrayLike, nearest: int = NEAREST) 
     >>> coverage_measures(real, real[::2] + 0.01, nearest=2)["coverage"]
     1.0
     """
-    real, pool = np.unique(np.asarray(real, dtype=np.float64), axis=0), np.asarray(pool, dtype=np.float64)
-    between, real_radii, pool_radii = cdist(real, pool), _radii(real, nearest, "real"), _radii(pool, nearest, "pool")
-    in_real = between < real_radii[:, None]
+    real, pool = np.asarray(real, dtype=np.float64), np.asarray(pool, dtype=np.float64)
+    return _measures(cdist(real, pool), cdist(real, real), cdist(pool, pool), nearest)
+
+
+def _measures(between: np.ndarray, within_real: np.ndarray, within_pool: np.ndarray, nearest: int) -> dict[str, float]:
+    """Return `coverage_measures` from the distances of real rows to the pool's, and within both."""
+    real_radii, different = _radii(within_real, nearest, "real")
+    pool_radii, between = _radii(within_pool, nearest, "pool")[0], between[different]
+    in_real = between < real_radii[different, None]
     return {"precision": float(in_real.any(0).mean()),
             "recall": float((between < pool_radii).any(1).mean()),
             "density": float(in_real.sum() / (nearest * between.shape[1])),
             "coverage": float(in_real.any(1).mean())}
 
 
-def _radii(rows: np.ndarray, nearest: int, name: str) -> np.ndarray:
-    """Return the distance of each row to its ``nearest``-th neighbour among the different rows."""
-    different, index = np.unique(rows, axis=0, return_inverse=True)
+def _radii(within: np.ndarray, nearest: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance of each row to its ``nearest``-th neighbour among the different rows, and which these are."""
+    different = _different(within)
     if len(different) <= nearest:
         raise ValueError(f"the {name} features have {len(different)} different rows, and neighbour {nearest} is wanted "
                          f"of each; give more images, or a smaller nearest")
-    return np.partition(cdist(different, different), nearest, axis=1)[index.reshape(-1), nearest]
+    return np.partition(within[:, different], nearest, axis=1)[:, nearest], different
+
+
+def _different(within: np.ndarray) -> np.ndarray:
+    """Return the indices of rows that no row before them equals, by the distances of all."""
+    return np.flatnonzero((within == 0).argmax(1) == np.arange(len(within)))
 
 
 def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "") -> pd.DataFrame:
@@ -77,12 +88,16 @@ def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "") -> pd
     real = real[np.sort(rng.permutation(len(real))[:MAX_REAL])]
     size, rows = min(len(pool), len(real) // 2), []
     columns = ["measure", "images", "pool", "real_low", "real", "real_high"]
+    between, within_real, within_pool = cdist(real, pool), cdist(real, real), cdist(pool, pool)
     for _ in range(DRAWS):
-        order, picked = rng.permutation(len(real)), pool[rng.permutation(len(pool))[:size]]
-        sample, reference = real[order[:size]], real[order[size:]]
-        if min(len(np.unique(part, axis=0)) for part in (sample, reference, picked)) <= NEAREST:
+        order, picked = rng.permutation(len(real)), rng.permutation(len(pool))[:size]
+        sample, reference = order[:size], order[size:]
+        references, samples = (within_real[np.ix_(part, part)] for part in (reference, sample))
+        chosen = within_pool[np.ix_(picked, picked)]
+        if min(len(_different(within)) for within in (references, samples, chosen)) <= NEAREST:
             return pd.DataFrame(columns=columns)
-        rows.append([coverage_measures(reference, part) for part in (picked, sample)])
+        rows.append([_measures(between[np.ix_(reference, picked)], references, chosen, NEAREST),
+                     _measures(within_real[np.ix_(reference, sample)], references, samples, NEAREST)])
     found, usual = (pd.DataFrame([pair[side] for pair in rows])[list(MEASURES)] for side in (0, 1))
     low, middle, high = (usual.quantile(share) for share in (0.05, 0.5, 0.95))
     return pd.DataFrame({"measure": MEASURES, "images": size, "pool": found.mean().to_numpy(),
