@@ -244,9 +244,9 @@ def evaluate(run: Run, train: ImageSet, test: ImageSet) -> pd.DataFrame:
         train_tensors = as_tensors(train, params.image_size).to(device)
         test_tensors = as_tensors(test, params.image_size, zoom=recipe.protocol.test_zoom).to(device)
         cure = "" if params.allow_test_images else "take them out, or set evaluate.allow_test_images to true"
-        originals = ImageSet.read(run.inputs["prepare"], "train", classes=test.classes)
         zoom = recipe.protocol.test_zoom
-        if sentence := find_test_copies(train, test, train_tensors, test_tensors, zoom, cure, originals):
+        if sentence := find_test_copies(train, test, train_tensors, test_tensors, zoom, cure,
+                                        lambda: ImageSet.read(run.inputs["prepare"], "train", classes=test.classes)):
             run.warn(sentence, decides=True)
         labels = open_soft_labels(run, train, train_tensors, recipe, row)
         teacher = open_teacher(run, device) if labels is None else labels

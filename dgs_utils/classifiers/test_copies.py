@@ -41,8 +41,8 @@ def check_overlap(train: ImageSet, test: ImageSet) -> None:
 
 
 def find_test_copies(train: ImageSet | ImageTensors, test: ImageSet | ImageTensors, train_tensors: ImageTensors,
-                     test_tensors: ImageTensors, zoom: float, cure: str, originals: ImageSet | None = None,
-                     workers: int = 0) -> str:
+                     test_tensors: ImageTensors, zoom: float, cure: str,
+                     open_originals: Callable[[], ImageSet] | None = None, workers: int = 0) -> str:
     """Return a warning about test images that are also training images, whatever their names; "" if there are none.
 
     Args:
@@ -50,7 +50,8 @@ def find_test_copies(train: ImageSet | ImageTensors, test: ImageSet | ImageTenso
         train_tensors, test_tensors: the same as tensors; ``test_tensors`` scaled by ``zoom`` before the crop.
         zoom: of the test images.
         cure: see `check_test_copies`.
-        originals: the data set's own training images, with the same classes, which may show what test images show.
+        open_originals: returns the data set's own training images, with the same classes, which may show what test
+            images show; it is called where there are copies.
         workers: threads that read images again where zoom is not 1.
     """
     size = train_tensors.images.shape[-1]
@@ -63,12 +64,13 @@ def find_test_copies(train: ImageSet | ImageTensors, test: ImageSet | ImageTenso
         return str(images.paths[index]) if isinstance(images, ImageSet) else f"number {index}"
 
     def originals_of(rows: np.ndarray) -> np.ndarray:
-        assert originals is not None
+        assert open_originals is not None
+        originals = open_originals()
         same = np.isin(originals.labels, train_tensors.labels.cpu().numpy()[rows])
         images = ImageSet(originals.root, originals.table[same].reset_index(drop=True))
         return load_images(images, size, workers).images.permute(0, 2, 3, 1).numpy()
 
-    return check_test_copies(first, second, name_of, cure, originals_of if originals else None)
+    return check_test_copies(first, second, name_of, cure, originals_of if open_originals else None)
 
 
 def check_test_copies(train: np.ndarray, test: np.ndarray, name_of: Callable[[str, int], str], cure: str = "",
