@@ -75,22 +75,15 @@ def fine_tune_model(base: DiT, latents: Latents, conditions: ArrayLike | None = 
         raise ValueError(f"conditions is None, but the DiT has {base.config.num_classes:,} classes, and the latents "
                          f"have {classes}; give the DiT's label of each class")
     known = range(classes) if conditions is None else conditions
-    model = with_difffit(base).to(resolve_device(device))
+    model = add_difffit(base).to(resolve_device(device))
     trainer = trainer_of(model, latents, known, params)
     average = trainer.run(progress=progress)
     return {name: tensor.contiguous().cpu() for name, tensor in average.items()}, trainer.loss_table()
 
 
-def with_difffit(base: DiT) -> DiT:
-    """Give a DiT the scales of DiffFit and freeze all but DiffFit's parameters, in place."""
-    model = add_difffit(base)
-    trainable_parameters(model)
-    return model
-
-
 def trainer_of(model: DiT, latents: Latents, conditions: ArrayLike, params: FineTuneParams,
                checkpoint: Path | None = None, group: ProcessGroup = SINGLE_PROCESS) -> Trainer:
-    """Return the trainer of a model that `with_difffit` made, on its device, resumed where there is a checkpoint."""
+    """Return the trainer of a model with DiffFit's scales, on its device, resumed where there is a checkpoint."""
     if params.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     criterion = None
@@ -112,9 +105,9 @@ def total_steps(params: FineTuneParams, images: int) -> int:
 def trained_share(run: Run) -> str:
     """Return a sentence about the size of what is trained, and about the length of the training."""
     model, last = build_model(run), last_step(run)
+    trained = sum(parameter.numel() for parameter in trainable_parameters(model).values())
+    total = sum(parameter.numel() for parameter in model.parameters())
     images = len(Latents.load(run.inputs["prepare"] / "latents.safetensors"))
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    trained, total = sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
     return (f"{trained:,} of {total:,} parameters ({trained / total:.2%}), {last:,} steps: "
             f"{last / max(images // run.params.batch_size, 1):.1f} epochs of the originals")
 
@@ -168,8 +161,8 @@ def build_trainer(run: Run, group: ProcessGroup = SINGLE_PROCESS, device: str = 
 
 
 def build_model(run: Run) -> DiT:
-    """Return the base DiT with DiffFit's scales, all but DiffFit's parameters frozen, on the CPU."""
-    return with_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"))
+    """Return the base DiT with DiffFit's scales, on the CPU."""
+    return add_difffit(DiT.from_pretrained(run.inputs["prepare"] / "dit"))
 
 
 def checkpoint_of(run: Run) -> Path:

@@ -35,7 +35,14 @@ def read_tensors(path: Path) -> StateDict:
     """
     if path.suffix.lower() not in READERS:
         raise ValueError(f"{path} is no file of weights by its name; give one that ends in {', '.join(READERS)}")
-    content = READERS[path.suffix.lower()](path)
+    try:
+        content = READERS[path.suffix.lower()](path)
+    except Exception as error:  # of many kinds, for a damaged file
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be read as weights ({reason}); fetch it again, or save the network's "
+                         f"state_dict()") from None
     tensors = dict(_flatten(content))
     if not tensors:
         keys = f" but {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) and content else ""
@@ -160,19 +167,5 @@ def _read_numpy(path: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def _with_one_sentence(reader: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Return a reader whose errors for a damaged file are one sentence."""
-    def read(path: Path) -> object:
-        try:
-            return reader(path)
-        except Exception as error:
-            if isinstance(error, ValueError) and str(error).startswith(str(path)):
-                raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"{path} cannot be read as weights ({reason}); fetch it again, or save the network's "
-                             f"state_dict()") from None
-    return read
-
-
-READERS = {".safetensors": _with_one_sentence(load_file), ".npz": _with_one_sentence(_read_numpy)} | dict.fromkeys(
-    (".pth", ".pt", ".ckpt", ".bin", ".tar"), _with_one_sentence(_read_torch))
+READERS: dict[str, Callable[[Path], object]] = {".safetensors": load_file, ".npz": _read_numpy} | dict.fromkeys(
+    (".pth", ".pt", ".ckpt", ".bin", ".tar"), _read_torch)

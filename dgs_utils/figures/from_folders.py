@@ -23,11 +23,6 @@ from dgs_utils.store.manifest import parameter, read_manifest
 Warn = Callable[[str], None]
 
 
-def first_dgs_set(samples: Sequence[Path]) -> Path | None:
-    """Return the first 05 folder of difficulty-guided sampling, or None."""
-    return next((folder for folder in samples if read_manifest(folder)["identity"].get("method") == "dgs"), None)
-
-
 def read_figure2_scores(distilled: Path, names: Sequence[str], warn: Warn) -> dict[str, dict[str, dict]]:
     """Return the scores of Figure 2 (`sampling_panels`) for a 05 folder of difficulty-guided sampling; the row with
     transform has the set itself. ``names`` and ``warn`` are of `images.classes.pick_figure_classes`, here and below.

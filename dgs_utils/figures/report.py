@@ -21,7 +21,7 @@ from dgs_utils.results.rows import column_title, main_series, read_folders, read
 from dgs_utils.results.summaries import ablated_columns
 from dgs_utils.selection.targets import PREDEFINED, predefined_counts
 from dgs_utils.store.atomic import atomic, write_csv
-from dgs_utils.store.manifest import FINDINGS, parameter
+from dgs_utils.store.manifest import FINDINGS, parameter, read_manifest
 from dgs_utils.store.paths import resolve_path
 from dgs_utils.store.session import Run
 
@@ -77,7 +77,8 @@ class Report:
 
     def _drawings_of_folders(self) -> dict[str, Callable[[], Figure | None]]:
         """Return what draws the figures of distilled sets and of the stages behind them."""
-        of, warn = from_folders.first_dgs_set(self.samples), self.run.warn
+        methods = {folder: read_manifest(folder)["identity"].get("method") for folder in self.samples}
+        of, warn = next((folder for folder in self.samples if methods[folder] == "dgs"), None), self.run.warn
         names, originals = self.params.figure_classes, self.params.show_originals
 
         def sets() -> Figure | None:

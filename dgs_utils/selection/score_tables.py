@@ -71,15 +71,13 @@ def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
     """
     if not score:
         return table
-    if score not in table and score in DYNAMICS_SCORES:
-        raise ValueError(f"{where} has no column {score}, since nothing was kept of the scorer's training; set "
-                         f"prepare.dynamics to true and run notebooks 00 and 03 again, or choose another sample.score")
-    if score not in table and score == "mean_rank":
-        raise ValueError(f"{where} has no column mean_rank, since one scorer alone has scored the images; name more in "
-                         f"difficulty.scorers and run notebook 03 again, or choose another sample.score")
     if score not in table:
-        raise ValueError(f"{where} has no column {score}, since its scores are published ones or older; run notebook "
-                         f"03 again, with difficulty.published_scores off, or leave sample.score empty")
+        reason = ("nothing was kept of the scorer's training; set prepare.dynamics to true and run notebooks 00 and 03 "
+                  "again" if score in DYNAMICS_SCORES else
+                  "one scorer alone has scored the images; name more in difficulty.scorers and run notebook 03 again"
+                  if score == "mean_rank" else
+                  "its scores are published ones or older; run notebook 03 again, with difficulty.published_scores off")
+        raise ValueError(f"{where} has no column {score}, since {reason}, or choose another sample.score")
     return table.assign(score=1 - table[score] if score == "confidence" else table[score])
 
 
