@@ -147,9 +147,10 @@ class Disturbed:
         traced_grid.write_notebook(self.workspace, stage, f"v{self.draw('version', [*'012'])}")
         self._note_code(stage)
 
-    def damage_a_file(self) -> None:
-        """Of those that decide, and of all that there are, in turns."""
-        files = self._files(self.draw("decides", [True, False]))
+    def damage_a_file(self, folder: Path | None = None) -> None:
+        """Of those that decide, and of all that there are, in turns; maybe of one folder alone."""
+        files = [file for file in self._files(self.draw("decides", [True, False]))
+                 if file.is_relative_to(folder or self.outputs)]
         if files:
             path, others = self.chance.choice(files), self.chance.sample(files, min(3, len(files)))
             kind = self.draw("kind", [*KINDS, *REPLACED])
@@ -185,6 +186,8 @@ class Disturbed:
                             self.draw("signal", [KILL, KILL, TERM, INT, STOP]), ["self"], 0.1)
             with self._only_as_it_should():
                 self._by_hand([node])
+            if self.draw("what was begun", [True, False]):
+                self.damage_a_file(node.folder)
 
     def two_by_hand(self) -> None:
         """The same, at the same time: one does it, and the other takes it."""
