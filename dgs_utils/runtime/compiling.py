@@ -66,7 +66,7 @@ def compile_unavailable_reason(device: torch.device, source: Path | None = None,
 
 @cache
 def compile_c(source: Path, *options: str) -> ctypes.CDLL:
-    """Compile a file of C for this processor and load it, in a second; raise OSError where that is impossible."""
+    """Compile a file of C for this processor and load it, in two seconds; raise OSError where that is impossible."""
     flags = ("-x", "c", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "library.so"

@@ -1,4 +1,4 @@
-"""Layers of networks on the CPU in C, compiled in a second: Winograd's convolution, and norm, ReLU and pool in one.
+"""Layers of networks on the CPU in C, compiled in two seconds: Winograd's convolution; norm, ReLU and pool in one.
 
 A convolution of 3 × 3 becomes 36 matrix products, one for each number of a tile of 6 × 6, with a quarter of the
 multiplications [Lavin and Gray, arXiv:1509.09308], some images at a time, so that their tiles stay in a cache. That of
