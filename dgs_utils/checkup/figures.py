@@ -23,15 +23,16 @@ def copies_sheet(pairs: pd.DataFrame, roots: Mapping[str, Path]) -> Figure:
         pairs: of `copies.find_copies`.
         roots: folder of each set, by name.
     """
-    rows: dict[str, list[Path]] = {}
+    rows: dict[str, list[Path | None]] = {}
     captions: dict[str, list[str]] = {}
     for kind, part in pairs.groupby("other_set", sort=False):
         ranked = part.sort_values("likeness", ascending=False, kind="stable")
         steps = np.linspace(0, len(ranked) - 1, min(SHOWN_PAIRS, len(ranked))).round().astype(int)
         shown = ranked.iloc[np.unique(steps)]
-        first, second = f"pool ({len(part)} pairs)", f"{KINDS[kind]}"
+        first, second = f"pool ({len(part)} pair{'s'[: len(part) > 1]})", f"{KINDS[kind]}"
         first = first if first not in rows else f"{first} "
-        rows[first] = [roots["pool"] / name for name in shown["file_name"]]
+        blank = [None] * (SHOWN_PAIRS // 2 - len(shown))  # a narrow sheet has no room for its texts
+        rows[first] = [*(roots["pool"] / name for name in shown["file_name"]), *blank]
         rows[second] = [roots[kind] / name for name in shown["other"]]
         captions[first] = [""] * len(shown)
         captions[second] = [f"{value:.2f}{' mirrored' if turned else ''}".removeprefix("0")
@@ -55,6 +56,7 @@ def coverage_panels(coverage: pd.DataFrame) -> Figure:
         axis.hlines(part["class"], part["real_low"], part["real_high"], color="C0", linewidth=6, alpha=0.35,
                     label="as many real images (5 to 95 %)")
         axis.plot(part["pool"], part["class"], "o", color="C1", label="pool")
+        axis.locator_params(axis="x", nbins=3)
         axis.set(xlabel=measure, xlim=(0, 1.05 * max(1, part[["pool", "real_high"]].max().max())))
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -74,5 +76,5 @@ def effective_curves(effective: pd.DataFrame) -> Figure:
             sns.lineplot(part, x="images", y="effective", hue="set", hue_order=["original", "pool"],
                          palette={"original": "C0", "pool": "C1"}, marker="o", errorbar=("pi", 100), ax=axis)
             axis.get_legend().set_title("")
-        axis.set(title=title, xlabel="images", ylabel="effective number", ylim=(0, None))
+        axis.set(title=title, xlabel="images", ylabel="effective number", ylim=(0, 1.05 * axis.get_ylim()[1]))
     return figure

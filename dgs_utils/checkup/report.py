@@ -61,7 +61,7 @@ class PoolCheck:
         for measure, part in self.coverage.groupby("measure", sort=False) if len(self.coverage) else ():
             pool, low, high = part[["pool", "real_low", "real_high"]].mean()
             side = "below" if pool < low else "above" if pool > high else "within"
-            lines.append(f"{measure} {pool:.2f} is {side} the {low:.2f} to {high:.2f} of as many real images "
+            lines.append(f"{measure} {pool:.3f} is {side} the {low:.3f} to {high:.3f} of as many real images "
                          f"(means over {len(part)} classes)")
         if len(self.effective):
             together = self.effective[self.effective["class"] == ""].pivot(index="images", columns="set",
