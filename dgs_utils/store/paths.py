@@ -1,6 +1,7 @@
 """The workspace, the outputs folder, and relative paths."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 HUB_DATASETS = "hf://datasets/"  # how the address of a data set of the hub begins
@@ -33,7 +34,12 @@ def notebook_path(stage: str) -> Path:
 
 def outputs_root() -> Path:
     """Return the folder that holds every stage's results: ``$DGS_OUTPUTS``, or ``outputs`` in the workspace."""
-    return Path(os.environ.get("DGS_OUTPUTS") or workspace() / "outputs").absolute()
+    return _absolute(os.environ.get("DGS_OUTPUTS") or f"{workspace()}/outputs", os.getcwd())
+
+
+@lru_cache(8)  # plans of thousands of nodes ask for each of their folders
+def _absolute(path: str, here: str) -> Path:
+    return Path(here, path)
 
 
 def display_path(path: Path) -> str:

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -61,6 +62,18 @@ def node_status(node: Node) -> Status:
 # ---- Manifests -------------------------------------------------------------------------------------------------------
 
 _manifests: dict[str, tuple] = {}  # by path: what shows that it is the same, `CACHED_FIELDS` of it, what is wrong
+_seen: dict[str, dict[str, Any] | None] | None = None  # by path, while `one_look` lasts
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Look at each manifest once while a table is made, which asks for each of them many times."""
+    global _seen
+    _seen = {}
+    try:
+        yield
+    finally:
+        _seen = None
 
 
 def node_manifest(node: Node) -> dict[str, Any] | None:
@@ -77,6 +90,14 @@ def cached_manifest(folder: Path | str) -> dict[str, Any] | None:
     the class folders that count; None where there is no readable one.
     """
     path = f"{folder}/{MANIFEST}"
+    if _seen is None:
+        return _current_manifest(path)
+    if path not in _seen:
+        _seen[path] = _current_manifest(path)
+    return _seen[path]
+
+
+def _current_manifest(path: str) -> dict[str, Any] | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -18,12 +18,14 @@ from dgs_utils.store.status import (
     manifest_fault,
     node_manifest,
     node_status,
+    one_look,
     stale_lines,
 )
 from dgs_utils.workflow.durations import duration_group, expected_seconds, seconds_by_group
 from dgs_utils.workflow.notebook import format_failure
 
 
+@one_look()
 def overview(nodes: list[Node], disk: bool = False) -> list[str]:
     """Return the table of a plan, with sizes on ``disk``, and a line for each failed, damaged or stale result."""
     statuses: dict[str, str] = {node.key: node_status(node) for node in nodes}
