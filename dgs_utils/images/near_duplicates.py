@@ -233,8 +233,8 @@ def _compare_unmoved(levels: Tensor, others: Tensor, candidates: Tensor) -> Tens
     def compare(block: Tensor) -> Tensor:
         first, second = (images[block[:, column]] for column, images in enumerate(coarse))
         first = torch.where(block[:, 2, None, None] == 1, first.flip(-1), first)
-        contrasts = torch.minimum(first.std((1, 2)), second.std((1, 2)))
-        return torch.stack([(first - second).square().mean((1, 2)).sqrt(), contrasts])
+        spreads = [(v - v.mean((1, 2), True)).square().mean((1, 2)).sqrt() for v in (first, second)]
+        return torch.stack([(first - second).square().mean((1, 2)).sqrt(), torch.minimum(*spreads)])
 
     difference, contrasts = torch.cat(_in_threads(compare, candidates.split(PAIRS)), 1)
     first = candidates[:, 0]
