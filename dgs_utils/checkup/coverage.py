@@ -72,7 +72,7 @@ def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "") -> pd
     """Return each measure of a pool beside what as many real rows reach, over draws of both.
 
     In each draw, n rows of the pool and n real rows are compared with the other real rows; n is the size of the pool,
-    at most half of the real rows (of which `MAX_REAL` are looked at).
+    at most half of the real rows. Of these `MAX_REAL` are looked at, of the pool twice as many.
 
     Args:
         real: shape (N, D).
@@ -86,6 +86,8 @@ def coverage_beside_real(real: ArrayLike, pool: ArrayLike, name: str = "") -> pd
     real, pool = np.asarray(real, dtype=np.float64), np.asarray(pool, dtype=np.float64)
     rng = numpy_rng("checkup", "coverage", name)
     real = real[np.sort(rng.permutation(len(real))[:MAX_REAL])]
+    if len(pool) > 2 * MAX_REAL:  # a table of all distances of a large pool takes gigabytes
+        pool = pool[np.sort(numpy_rng("checkup", "coverage", name, "pool").permutation(len(pool))[: 2 * MAX_REAL])]
     size, rows = min(len(pool), len(real) // 2), []
     columns = ["measure", "images", "pool", "real_low", "real", "real_high"]
     between, within_real, within_pool = cdist(real, pool), cdist(real, real), cdist(pool, pool)

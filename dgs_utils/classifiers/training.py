@@ -37,7 +37,7 @@ COMPILE_FROM_STEPS = 20_000  # steps on a GPU outweigh the minute or so that com
 # So many pixels trained on outweigh it twice on a CPU, where compiling takes 20 to 45 seconds for each of the two batch
 # sizes and saves 1.4 to 4 microseconds a pixel (by tests/benchmarks/bench_compile.py, at 32 and 64 px).
 COMPILE_FROM_PIXELS = 2**26
-FUSE_FROM_PIXELS = 2**20  # the same where `networks.fused` compiles its layers: two seconds, 2.5 microseconds a pixel
+FUSE_FROM_PIXELS = 2**20  # where `networks.fused` compiles its layers: two seconds, 2.5 microseconds a pixel
 EpochCallback = Callable[[int, Network], None]  # called after an epoch (from 1) with the network
 
 

@@ -14,6 +14,7 @@ the same even half of it, and the odd half with the other sign, so one product o
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ SAMPLE, PATTERNS = 10_000, 1_000  # images, and patterns of coloured noise, that
 SIMILARITY = 0.48  # cosine from which on a pair is a candidate
 NEIGHBOURS = 12  # candidates an image at the most
 SHARE = 0.08  # of the contrast, at the most, that an image differs by that was only saved again,
-SAVED, RATIO = 2.0, 0.4  # and grey levels at the most, or share of what any other candidate differs by
+SAVED, RATIO = 2.0, 0.4  # and grey levels at the most, or share of what the next candidate differs by, if any
 LIKENESS = 0.91  # correlation of edges from which on two aligned images are one picture
 RESIDUAL = 3.5  # grey levels (root mean square) between images whose grey levels agree
 FLAT, SLOPE = 0.2, 2.0  # share of pixels with smaller slopes (grey levels a pixel) from which on an image is flat
@@ -42,7 +43,9 @@ PLAIN = 0.035  # share of pixels without any slope, in the median image, from wh
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
 STEPS = ((0, 1, 0.8, 6), (0, 1, 0.9, 4), (0, 3, 0.96, 2), (1, 3, 0.96, 2))  # half or full size, steps; to go on: least
 # correlation, and of drawings, as most are alike, the greatest residual, as a multiple of `RESIDUAL`
-ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 2048  # at once, so that they fit into a core's cache
+ROWS, COLUMNS, PEAK = 512, 1024, 64  # at once, so that they fit into a core's cache
+PAIRS = 2048  # candidates at once
+_alone = Lock()  # of those that set the number of torch's threads for a while
 
 
 def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataFrame:
@@ -79,6 +82,7 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataF
     if others is None:
         ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
         pairs = pairs.assign(first=ends[:, 0], second=ends[:, 1])
+        pairs["same"] = pairs.groupby(["first", "second"])["same"].transform("any")
     pairs = pairs.sort_values(["first", "second", "difference"], kind="stable")
     return pairs.drop_duplicates(["first", "second"], ignore_index=True)
 
@@ -104,13 +108,14 @@ def contrast(images: np.ndarray) -> np.ndarray:
 
 def _describe(images: np.ndarray) -> tuple[list[Tensor], Tensor]:
     """Return smooth grey levels at half and full size, uint8 (N, 1, 16, 16) and (N, 1, 32, 32), descriptors (N, 81)."""
-    parts = _in_threads(lambda start: _describe_block(images[start : start + ROWS]), range(0, len(images), ROWS))
+    rows = max(1, ROWS * SIDE**2 // max(images.shape[1], SIDE) ** 2)
+    parts = _in_threads(lambda start: _describe_block(images[start : start + rows]), range(0, len(images), rows))
     half, full, described = map(torch.cat, zip(*parts, strict=True))
     return [half, full], described
 
 
 def _describe_block(images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    colours = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    colours = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
     if colours.shape[-1] != SIDE:
         colours = F.interpolate(colours, size=(SIDE, SIDE), mode="bilinear", antialias=True)
     grey = torch.einsum("nchw,c->nhw", colours, colours.new_tensor(LUMINANCE))
@@ -218,12 +223,13 @@ def _nearest(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], same: 
 
 def _in_threads(function: Callable, blocks: Iterable) -> list:
     """Return a function's value for each block, from as many threads of one core as torch has threads."""
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, blocks))
-    finally:
-        torch.set_num_threads(threads)
+    with _alone:
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(function, blocks))
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _compare_unmoved(levels: Tensor, others: Tensor, candidates: Tensor) -> Tensor:

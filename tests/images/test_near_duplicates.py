@@ -43,7 +43,7 @@ def test_perceptual_hashes_find_no_more_at_as_many_false_pairs(cifar, kind):
     bits = np.sort(among.min(1))[1] - 1  # fewer than those by which a second image has another like it
     theirs = (hash_distances(planted(cifar, kind), known).diagonal() <= bits).mean()
     assert share_found(planted(cifar, kind), known) >= theirs - 0.005
-    assert theirs > 0.99 or "JPEG" not in kind
+    assert theirs > 0.99 if "JPEG" in kind else theirs < 0.05
 
 
 def digits(count: int) -> list[Image.Image]:
@@ -84,7 +84,7 @@ def test_clothes_that_were_only_saved_again_are_told_from_others(shared_data):
     assert len(find_pairs(clothes[:1500], clothes[1500:])) <= 1
 
 
-def test_a_pair_does_not_depend_on_which_set_comes_first():
+def test_copies_are_found_whichever_set_comes_first():
     known = np.stack([np.asarray(scan) for scan in digits(60)])
     there, back = find_pairs(known[:40], known[20:]), find_pairs(known[20:], known[:40])
     assert set(zip(there["first"], there["second"], strict=True)) >= {(20 + i, i) for i in range(20)}

@@ -1,6 +1,6 @@
 // Convolutions of 3 × 3 by Winograd's F(4 × 4, 3 × 3) (Lavin and Gray, arXiv:1509.09308), and instance norm with ReLU
-// and average pool, of images (N, S, S, C). Functions work on a vector of channels at a time, in parallel over images
-// or tiles. Arithmetic is fp32, storage T: fp32, or bf16 with -DBF16. `fused.py` compiles and calls it.
+// and average pool, of images (N, S, S, C). Functions work on a vector of channels at a time, in parallel over images,
+// tiles, numbers of a tile or channels. Sides are multiples of 4 and channels of 32, as `fused.py` sees to. Arithmetic is fp32, storage T: fp32, or bf16 with -DBF16. `fused.py` compiles and calls it.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 #define SPOTS 72  // tiles at a time: more leave the caches, fewer load each tile of a kernel more often
 #define ROWS (LANES / 2)  // of a product that stay in registers, two vectors each
 #if defined BF16 && defined __AVX512BF16__ && (defined __znver3__ || defined __znver4__ || defined __znver5__)
-#define PAIRS  // products of pairs of bf16 are faster than those of fp32; Intel's processors are half as fast at them
+#define PAIRS  // products of pairs of bf16 are faster than those of fp32; an Intel Xeon of 2023 is half as fast at them
 #endif
 #define EACH(steps) _Pragma("GCC unroll 32") for (steps)  // in registers
 typedef float V __attribute__((vector_size(4 * LANES)));
@@ -214,7 +214,8 @@ void winograd_kernel(const T *x, const T *gradient, float *kernel, int images, i
 #define SECOND (sums + (2L * n + 1) * channels + c)
 #define SHARE (1.0f / (side * side))
 
-static inline V rectified(V x, V by, int relu) { return relu ? (V)((I)x & (by > 0)) : x; }
+// What is not a number stays so, as in PyTorch: a training that diverges shows it.
+static inline V rectified(V x, V by, int relu) { return relu ? (V)((I)x & ~(by <= 0)) : x; }
 static inline void set_rate(float *rate, V square, float share, float epsilon) {
     for (int k = 0; k < LANES; k++) rate[k] = 1 / sqrtf(square[k] * share + epsilon);
 }

@@ -1,7 +1,7 @@
 """Layers of networks on the CPU in C, compiled in two seconds: Winograd's convolution; norm, ReLU and pool in one.
 
 A convolution of 3 × 3 becomes 36 matrix products, one for each number of a tile of 6 × 6, with a quarter of the
-multiplications [Lavin and Gray, arXiv:1509.09308], some images at a time, so that their tiles stay in a cache. That of
+multiplications [Lavin and Gray, arXiv:1509.09308], 72 tiles at a time, so that they stay in a cache. That of
 the images themselves is computed with its norm, and again for the gradients, so that it need not be stored. Between
 layers images lie as (N, S, S, C), "channels last".
 """
@@ -18,6 +18,7 @@ from dgs_utils.runtime.compiling import compile_c
 
 SOURCE = Path(__file__).with_suffix(".c")
 C_OPTIONS: dict[str, tuple[str, ...]] = {"fp32": (), "bf16": ("-DBF16",)}  # by precision
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 CHANNELS, TILE = 32, 4  # multiples of which the numbers of channels, and the sides of images, are
 
 
@@ -33,7 +34,8 @@ class Fusible(nn.Module):
         if not self.fused:
             x = layer(x)
         else:
-            small = layer.kernel_size == (3, 3) and layer.stride == (1, 1)
+            small = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups) == (
+                (3, 3), (1, 1), (1, 1), (1, 1), 1)
             if small and x.shape[1] == 3 and not (x.requires_grad or x.shape[2] % pool):
                 return First.apply(x, layer.weight, norm.weight, norm.bias, norm.eps, relu, pool)
             if small and not (x.shape[1] % CHANNELS or x.shape[2] % TILE):
@@ -72,7 +74,7 @@ def _empty(n: int, channels: int, side: int, dtype: torch.dtype) -> Tensor:
 
 def _call(function: str, first: Tensor, *args: Tensor | float) -> None:
     """Call a function of the C, in the storage of the first tensor."""
-    library = compile_c(SOURCE, *C_OPTIONS["bf16" if first.dtype == torch.bfloat16 else "fp32"])
+    library = compile_c(SOURCE, *C_OPTIONS[PRECISIONS[first.dtype]])
     getattr(library, function)(*(ctypes.c_void_p(arg.data_ptr()) if isinstance(arg, Tensor)
                                  else ctypes.c_float(arg) if isinstance(arg, float) else ctypes.c_int(arg)
                                  for arg in (first, *args, torch.get_num_threads())))
@@ -125,7 +127,7 @@ class First(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, epsilon: float, relu: bool,
                 pool: int) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        bordered = F.pad(x.float().permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        bordered = F.pad(x.float().permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
         taps, n, channels, side = kernel.permute(2, 3, 1, 0).contiguous(), len(x), len(kernel), x.shape[2]
         out, statistics = _empty(n, channels, side // pool, dtype), bias.new_empty(n, 2, channels)
         _call("first", out, bordered, taps, weight, bias, statistics, n, side, channels, epsilon, relu, pool)
