@@ -33,4 +33,4 @@ class Softmax:
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """Return which output of the scorer each image is taken for, (N,)."""
         columns = self.logits(outputs).argmax(axis=1)
-        return self.outputs[columns] if self.over == "task" else columns
+        return self.outputs[columns].astype(int) if self.over == "task" else columns

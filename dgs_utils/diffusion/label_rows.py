@@ -60,8 +60,8 @@ def add_label_rows(model: DiT, sources: Mapping[str, Sequence[int]], seed: int =
     """
     for number, embedder in enumerate(part for part in model.modules() if isinstance(part, LabelEmbedder)):
         table = embedder.embedding_table.weight.detach()
-        rows = [table[list(labels)].mean(0) if labels else INITIAL_DEVIATION * torch.randn(
-            table.shape[1], generator=torch_rng("prepare", "label", seed, name, number)).to(table)
+        rows = [table[list(labels)].mean(0) if labels else (INITIAL_DEVIATION * torch.randn(
+            table.shape[1], generator=torch_rng("prepare", "label", seed, name, number))).to(table)
                 for name, labels in sources.items()]
         known, null = table[: embedder.null], table[embedder.null:]
         embedder.embedding_table = nn.Embedding.from_pretrained(torch.cat([known, *(row[None] for row in rows), null]),

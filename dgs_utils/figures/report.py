@@ -77,8 +77,8 @@ class Report:
 
     def _drawings_of_folders(self) -> dict[str, Callable[[], Figure | None]]:
         """Return what draws the figures of distilled sets and of the stages behind them."""
-        methods = {folder: read_manifest(folder)["identity"].get("method") for folder in self.samples}
-        of, warn = next((folder for folder in self.samples if methods[folder] == "dgs"), None), self.run.warn
+        of, warn = next((folder for folder in self.samples
+                         if read_manifest(folder)["identity"].get("method") == "dgs"), None), self.run.warn
         names, originals = self.params.figure_classes, self.params.show_originals
 
         def sets() -> Figure | None:

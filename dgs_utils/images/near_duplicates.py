@@ -43,8 +43,7 @@ PLAIN = 0.035  # share of pixels without any slope, in the median image, from wh
 MIN_CONTRAST = 2.0  # standard deviation of grey levels below which an image shows nothing that could be recognised
 STEPS = ((0, 1, 0.8, 6), (0, 1, 0.9, 4), (0, 3, 0.96, 2), (1, 3, 0.96, 2))  # half or full size, steps; to go on: least
 # correlation, and of drawings, as most are alike, the greatest residual, as a multiple of `RESIDUAL`
-ROWS, COLUMNS, PEAK = 512, 1024, 64  # at once, so that they fit into a core's cache
-PAIRS = 2048  # candidates at once
+ROWS, COLUMNS, PEAK, PAIRS = 512, 1024, 64, 2048  # at once: images, others, nearest of these in a cache; candidates
 _alone = Lock()  # of those that set the number of torch's threads for a while
 
 
@@ -76,9 +75,8 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataF
     drawings = bool(_flat_shares(sample.float(), 1.0).median() >= PLAIN)
     candidates = _compare_unmoved(levels[0][0], levels[-1][0], candidates)
     frames = _in_threads(lambda block: _verify(levels[0], levels[-1], block, drawings), candidates.split(PAIRS))
-    columns = ["first", "second", "mirrored", "difference", "same", "likeness"]
-    pairs = pd.DataFrame(torch.cat(frames or [torch.empty(0, 6)]).cpu().numpy(), columns=columns)
-    pairs = pairs.astype({"first": int, "second": int, "mirrored": bool, "same": bool})
+    kinds = {"first": int, "second": int, "mirrored": bool, "difference": float, "same": bool, "likeness": float}
+    pairs = pd.DataFrame(torch.cat(frames or [torch.empty(0, 6)]).cpu().numpy(), columns=[*kinds]).astype(kinds)
     if others is None:
         ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
         pairs = pairs.assign(first=ends[:, 0], second=ends[:, 1])
@@ -100,8 +98,8 @@ def group_pairs(pairs: pd.DataFrame, count: int) -> np.ndarray:
 
 def contrast(images: np.ndarray) -> np.ndarray:
     """Return the standard deviation of the grey levels of each square, uint8 (N, S, S, 3): float64 (N,)."""
-    blocks = np.split(images, range(ROWS, len(images), ROWS))
-    return np.concatenate([(block @ np.array(LUMINANCE)).std((1, 2)) for block in blocks])
+    blocks, weights = np.split(images, range(ROWS, len(images), ROWS)), np.array(LUMINANCE)
+    return np.concatenate([(block @ weights).std((1, 2)) for block in blocks])
 
 
 # ---- Candidates ------------------------------------------------------------------------------------------------------
@@ -223,11 +221,10 @@ def _nearest(codes: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], same: 
 
 def _in_threads(function: Callable, blocks: Iterable) -> list:
     """Return a function's value for each block, from as many threads of one core as torch has threads."""
-    with _alone:
-        threads = torch.get_num_threads()
+    with _alone, ThreadPoolExecutor(
+            threads := torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(function, blocks))
+            return list(pool.map(function, blocks))
         finally:
             torch.set_num_threads(threads)
 

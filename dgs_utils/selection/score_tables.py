@@ -77,7 +77,8 @@ def with_score(table: pd.DataFrame, score: str, where: Path) -> pd.DataFrame:
                   "one scorer alone has scored the images; name more in difficulty.scorers and run notebook 03 again"
                   if score == "mean_rank" else
                   "its scores are published ones or older; run notebook 03 again, with difficulty.published_scores off")
-        raise ValueError(f"{where} has no column {score}, since {reason}, or choose another sample.score")
+        raise ValueError(f"{where} has no column {score}, since {reason}, or choose another sample.score, "
+                         f"or leave it empty")
     return table.assign(score=1 - table[score] if score == "confidence" else table[score])
 
 

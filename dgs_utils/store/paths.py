@@ -34,7 +34,8 @@ def notebook_path(stage: str) -> Path:
 
 def outputs_root() -> Path:
     """Return the folder that holds every stage's results: ``$DGS_OUTPUTS``, or ``outputs`` in the workspace."""
-    return _absolute(os.environ.get("DGS_OUTPUTS") or f"{workspace()}/outputs", os.getcwd())
+    root = os.environ.get("DGS_OUTPUTS") or os.path.join(workspace(), "outputs")
+    return _absolute(root, "" if os.path.isabs(root) else os.getcwd())
 
 
 @lru_cache(8)  # plans of thousands of nodes ask for each of their folders

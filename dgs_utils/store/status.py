@@ -69,11 +69,11 @@ _seen: dict[str, dict[str, Any] | None] | None = None  # by path, while `one_loo
 def one_look() -> Iterator[None]:
     """Look at each manifest once while a table is made, which asks for each of them many times."""
     global _seen
-    _seen = {}
+    before, _seen = _seen, {}
     try:
         yield
     finally:
-        _seen = None
+        _seen = before
 
 
 def node_manifest(node: Node) -> dict[str, Any] | None:

@@ -452,6 +452,10 @@ def test_center_crop_of_real_photographs(shared_data):
                 assert np.abs(found - plain_crop(image, size)).max() <= 2
 
 
+def test_center_crop_keeps_grey_images_and_enlarges_a_pixel():
+    assert center_crop(Image.new("L", (1, 7), 77), 5).getcolors() == [(25, 77)]
+
+
 def test_center_crop_needs_a_size():
     with pytest.raises(ValueError, match="size is 0; an image needs at least 1 pixel a side"):
         center_crop(Image.new("RGB", (4, 4)), 0)

@@ -305,7 +305,7 @@ def nearest_group(given_class, k, chosen):
 OTHERS = {  # rules whose definitions are not tested above
     "first": lambda given_class, k, chosen: chosen == list(range(k)),
     "all": lambda given_class, k, chosen: chosen == list(range(given_class.size)),
-    "random": lambda given_class, k, chosen: len({*chosen}) == k,
+    "random": lambda given_class, k, chosen: chosen == np.argsort(given_class.keys, kind="stable")[:k].tolist(),
     "draw": has_target_counts, "match": is_cheapest_match, "confidence": by_confidence, "dual": scored_first,
     "low_discrepancy": leaves_the_least_excess,
     "s3": nearest_group,

@@ -62,6 +62,11 @@ def test_scaled_counts_sum_to_ipc_and_stay_within_one_of_the_share(scores, ipc, 
     np.testing.assert_array_equal(scale_counts(shuffled, ipc, bins), found)
 
 
+def test_a_draw_follows_its_rng():
+    assert len({tuple(draw(np.linspace(0, 1, 40), [2, 2], np.random.default_rng(seed)).indices)
+                for seed in range(20)}) > 15
+
+
 @given(scores_lists, st.lists(st.integers(0, 8), min_size=1, max_size=12).filter(any), st.integers(0, 5))
 def test_draw_keeps_its_contract(scores, counts, seed):
     if len(scores) < sum(counts):

@@ -1,6 +1,7 @@
 """Stage 01: what is written, several processes as one, signals, and curves that are drawn live."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -127,11 +128,14 @@ def test_sigterm_stops_two_processes_at_one_step_and_they_go_on_and_equal_one(pr
         signal.signal(signal.SIGTERM, before)
     reached = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["step"]
     assert 0 < reached < 400
+    shutil.copytree(folder, folder.parent / "alone")
     monkeypatch.setattr(fine_tune, "last_step", lambda run: reached + 3)
     run, seen = open_fine_tune(prepare, "stopped", steps=400, processes=2), []
     fine_tune.fine_tune(run, on_losses=lambda losses: seen.append(len(losses())))
     assert max(seen, default=0) <= reached + 3
-    assert_same(results(run), fine_tuned(prepare, "one", steps=400))
+    expected = fine_tuned(prepare, "one", steps=400)
+    assert_same(results(run), expected)
+    assert_same(fine_tuned(prepare, "alone", steps=400), expected)  # one process goes on where two were stopped
     assert run.finish()["files"].keys() == {"difffit.safetensors", "losses.csv"}
 
 
