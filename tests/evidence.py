@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -207,17 +208,21 @@ def interval(row) -> str:
     return f"({signed(row.gain)}, {signed(row.low)} to {signed(row.high)})"
 
 
-def verdict_sentences() -> str:
-    """Return what `against_random` decides after Holm's correction, as a sentence, and DGS beside the easiest."""
+def verdict_sentences(shown: Collection[str] = ()) -> str:
+    """Return what `against_random` decides after Holm's correction, as a sentence, and DGS beside the easiest.
+
+    The numbers of arms that are ``shown`` in a table beside it are left out.
+    """
     arms = against_random()
     kinds = {"better": "better than random images of the same pool", "worse": "worse",
              "as good": "as good within ± 2 points"}
     parts = []
     for verdict, words in kinds.items():
         decided = arms[arms["verdict"] == verdict].itertuples()
-        named = [f"{IN_SENTENCES.get(row.arm, row.arm)} {interval(row)}" for row in decided]
+        named = [f"{IN_SENTENCES.get(row.arm, row.arm)}{'' if row.arm in shown else f' {interval(row)}'}"
+                 for row in decided]
         if named:
-            verb = "is" if len(named) == 1 else "are"
+            verb = "is" if len(named) == 1 and named[0].startswith("DGS") else "are"
             parts.append(f"{' and '.join(filter(None, [', '.join(named[:-1]), named[-1]]))} {verb} {words}")
     left = int((~arms["verdict"].isin(list(kinds))).sum())
     parts += [f"{left} of {len(arms)} {'is' if left == 1 else 'are'} not decided"] * (left > 0)
@@ -232,11 +237,12 @@ def asked_setting() -> str:
     """Return how many selections and trainings the rows of `ASKED` have, as a sentence."""
     rows = read_results([EVIDENCE / ASKED])
     counts = rows.groupby("series")[["selection_seed", "training_seed"]].nunique()
-    least, most = (int(counts["selection_seed"].agg(end)) for end in ("min", "max"))
-    trainings = int(counts["training_seed"].max())
-    sets = f"{most} selections" if least == most else f"{least} to {most} selections"
-    shares = ", each from another 80 % of every class" if (rows["method"] == "easiest").sum() > trainings else ""
-    return f"{sets} a rule{shares}, {trainings} training{'s' * (trainings > 1)} a set"
+    most, trainings = int(counts["selection_seed"].max()), int(counts["training_seed"].max())
+    fewer = [f"{count} of {IN_SENTENCES.get(str(name), name)}" for name, count in counts["selection_seed"].items()
+             if count < most]
+    but = f" ({', '.join(fewer)})" if fewer else ""
+    shares = ", each from another 80 % of the pool" if (rows["method"] == "easiest").sum() > trainings else ""
+    return f"{most} selections a rule{but}{shares}, {trainings} training{'s' * (trainings > 1)} a set"
 
 
 def put_findings() -> None:
@@ -261,7 +267,7 @@ def readme_table() -> str:
 
 def readme_verdicts() -> str:
     """Return the rest of the README's sentence that begins with `POOL`."""
-    text = f"{POOL}, after Holm's correction for {len(against_random())} comparisons: {verdict_sentences()}"
+    text = f"{POOL}, after Holm's correction for {len(against_random())} comparisons: {verdict_sentences(README_RULES)}"
     return wrapped(text).replace("\n", "\n  ").removeprefix(POOL)
 
 

@@ -1,5 +1,7 @@
 """The check-up of a pool of real scans with planted copies, by function and by command."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,3 +77,10 @@ def test_the_command_writes_the_folder(folders, tmp_path, capsys):
     assert np.isin(["table.csv", "pairs.csv", "copies.png", "coverage.png", "effective.png", "confusion.png"],
                    [path.name for path in (tmp_path / "out").iterdir()]).all()
     assert main(["check", str(folders["pool"]), "--originals", str(folders["originals"]), "--ipc", "0"]) == 2
+
+
+def test_the_readme_quotes_the_least_share_of_copies_that_are_found():
+    root = Path(__file__).parents[2]
+    page = (root / "notebooks" / "checkup.md").read_text().split("| planted |")[1].split("\n\n")[0]
+    least = min(float(line.split("|")[2].split()[0]) for line in page.splitlines()[2:])
+    assert f"finds {least} % or more" in " ".join((root / "README.md").read_text().split())

@@ -28,6 +28,7 @@ def until(process: subprocess.Popen, word: str) -> str:
     while not lines or word not in lines[-1]:
         lines.append(process.stdout.readline())
         assert lines[-1], lines
+        assert word in lines[-1] or "open" not in lines[-1], lines  # else it waits for what does not come
     return "".join(lines)
 
 
