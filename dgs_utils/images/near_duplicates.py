@@ -78,8 +78,7 @@ def find_pairs(images: np.ndarray, others: np.ndarray | None = None) -> pd.DataF
     kinds = {"first": int, "second": int, "mirrored": bool, "difference": float, "same": bool, "likeness": float}
     pairs = pd.DataFrame(torch.cat(frames or [torch.empty(0, 6)]).cpu().numpy(), columns=[*kinds]).astype(kinds)
     if others is None:
-        ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
-        pairs = pairs.assign(first=ends[:, 0], second=ends[:, 1])
+        pairs["first"], pairs["second"] = np.sort(pairs[["first", "second"]].to_numpy(), axis=1).T
         pairs["same"] = pairs.groupby(["first", "second"])["same"].transform("any")
     pairs = pairs.sort_values(["first", "second", "difference"], kind="stable")
     return pairs.drop_duplicates(["first", "second"], ignore_index=True)
@@ -226,6 +225,7 @@ def _in_threads(function: Callable, blocks: Iterable) -> list:
         try:
             return list(pool.map(function, blocks))
         finally:
+            pool.shutdown()  # a thread that begins late sets the number, too
             torch.set_num_threads(threads)
 
 
