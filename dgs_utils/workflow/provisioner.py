@@ -9,16 +9,21 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from queue import Empty
 from typing import Any
 
 from jupyter_client import AsyncKernelManager
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
-from traitlets import default
+from traitlets import Type, default
 
 from dgs_utils.runtime.process_lifetime import KERNEL_GRACE_S
 from dgs_utils.store.paths import workspace
+
+CHANNEL_POLL_S = 1.0
 
 
 def python_kernel(module: str, environment: Mapping[str, str]) -> KernelSpec:
@@ -70,6 +75,30 @@ class ForkProvisioner(LocalProvisioner):
         return status
 
 
+class PolledChannel(AsyncZMQSocketChannel):
+    """Looks anew for what has arrived once a second, whatever the socket has told.
+
+    ZeroMQ wakes a reader once for each change. Where a cell has widgets, nbclient answers them on the socket on which
+    it waits for the cell's reply, and a send takes the wake-up of a reply that arrives in that moment along with it.
+    """
+
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+        """Return the next message; raise `queue.Empty` if none comes within ``timeout`` seconds (None: no limit)."""
+        while timeout is None or timeout > CHANNEL_POLL_S:
+            try:
+                return await super().get_msg(CHANNEL_POLL_S)
+            except Empty:
+                timeout = None if timeout is None else timeout - CHANNEL_POLL_S
+        return await super().get_msg(timeout)
+
+
+class BatchKernelClient(AsyncKernelClient):
+    """Talks to a kernel through channels that no message is stuck in."""
+
+    shell_channel_class = Type(PolledChannel)
+    iopub_channel_class = Type(PolledChannel)
+
+
 class BatchKernelManager(AsyncKernelManager):
     """Starts one kernel of a pool and talks to it through sockets in the pool's folder."""
 
@@ -83,6 +112,10 @@ class BatchKernelManager(AsyncKernelManager):
         super().__init__(**options)
         self.kernel_id = uuid.uuid4().hex
         self.provisioner = ForkProvisioner(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
+
+    @default("client_factory")
+    def _client_factory(self) -> type:
+        return BatchKernelClient
 
     @default("transport")
     def _transport(self) -> str:

@@ -28,18 +28,18 @@ def until(process: subprocess.Popen, word: str) -> str:
     while not lines or word not in lines[-1]:
         lines.append(process.stdout.readline())
         assert lines[-1], lines
-        assert word in lines[-1] or "open" not in lines[-1], lines  # else it waits for what does not come
+        assert word in lines[-1] or lines[-1] != "open\n", lines  # else it waits for what does not come
     return "".join(lines)
 
 
 def test_the_second_waits_and_says_for_whom(outputs):
     first = holder()
-    until(first, "open")
+    until(first, "open\n")
     second = holder()
     assert f"is held by process {first.pid} on " in until(second, "waiting until it ends")
     print("", file=first.stdin, flush=True)
     until(first, "closed")  # whose process goes on, as a kernel does
-    assert "is finished already, from the same inputs" in until(second, "open")
+    assert "is finished already, from the same inputs" in until(second, "open\n")
     for process in (first, second):
         process.kill()
         process.wait()
@@ -47,7 +47,7 @@ def test_the_second_waits_and_says_for_whom(outputs):
 
 def test_a_killed_holder_holds_nothing(outputs):
     first = holder()
-    until(first, "open")
+    until(first, "open\n")
     first.kill()
     first.wait()
     assert opened("00_prepare").cached is None
@@ -65,12 +65,12 @@ def test_shares_work_side_by_side_and_a_whole_pool_waits_for_them(outputs):
 
     shares = [started("1-2"), started("2-2")]
     for share in shares:
-        assert until(share, "open") == "open\n"
+        assert until(share, "open\n") == "open\n"
     whole = started("")  # only now, else it may be the first
     until(whole, "waiting until it ends")
     for share in shares:
         share.communicate("\n")
-    until(whole, "open")
+    until(whole, "open\n")
     whole.communicate("\n")
 
 
@@ -79,7 +79,7 @@ def test_a_runner_leaves_a_folder_to_the_notebook_that_has_it(tmp_path):
     workspace = small_grid.build(tmp_path / "w")
     hand = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                             cwd=workspace, env=small_grid.environment(workspace))
-    until(hand, "open")
+    until(hand, "open\n")
     runner = small_grid.start(workspace, "run", "params/small.yaml", "--until", "prepare")
     assert f"is held by process {hand.pid} on " in until(runner, "it is left to that")
     hand.communicate("\n\n")

@@ -4,14 +4,18 @@ import asyncio
 import signal
 import sys
 import threading
+import time
 
 import psutil
 import pytest
+import zmq.asyncio
 from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.session import Session
 from nbclient.exceptions import DeadKernelError
 from waits import HANG, wait_for
 
 from dgs_utils.workflow.kernel import KernelPool
+from dgs_utils.workflow.provisioner import PolledChannel
 
 
 class OwnKernel:
@@ -58,6 +62,31 @@ def test_a_kernel_that_is_ready_answers_what_it_is_asked_next():
 
     assert asyncio.run(first_words()) == ["busy", None, "42\n", "idle", "ok"]
     assert kernel.waits == ["waiting for libraries to be loaded", "waiting for the kernel's first answer"]
+
+
+def test_a_reply_that_arrives_while_something_is_sent_is_noticed(tmp_path):
+    """As where nbclient answers a widget while it waits for the cell's reply."""
+    async def reply_while_sending() -> str:
+        session = Session(key=b"any")
+        kernel, ours = zmq.Context.instance().socket(zmq.ROUTER), zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        try:
+            kernel.bind(f"ipc://{tmp_path}/socket")
+            ours.identity = b"runner"
+            ours.connect(f"ipc://{tmp_path}/socket")
+            channel = PolledChannel(ours, session)
+            channel.send(session.msg("execute_request"))
+            kernel.recv_multipart()
+            reply = asyncio.ensure_future(channel.get_msg())
+            await asyncio.sleep(0.1)  # now it waits
+            session.send(kernel, "execute_reply", ident=b"runner")
+            time.sleep(0.2)  # the loop must not look while the reply arrives
+            channel.send(session.msg("comm_msg"))
+            return (await asyncio.wait_for(reply, HANG))["msg_type"]
+        finally:
+            kernel.close(0)
+            ours.close(0)
+
+    assert asyncio.run(reply_while_sending()) == "execute_reply"
 
 
 def test_a_kernel_that_does_not_come_is_an_error():
