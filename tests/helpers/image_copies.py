@@ -43,10 +43,20 @@ def planted(images: list[Image.Image], kind: str) -> np.ndarray:
     return np.stack([np.asarray(PLANTED[kind](image)) for image in images])
 
 
-def hash_distances(images: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return in how many of 64 bits imagehash's perceptual hashes of images differ from those of others, (N, M)."""
-    import imagehash
+def hash_distances(images: np.ndarray, known: np.ndarray, package: str = "imagehash") -> np.ndarray:
+    """Return in how many of 64 bits a package's perceptual hashes of images differ from those of others, (N, M)."""
+    if package == "imagehash":
+        import imagehash
 
-    bits = [np.stack([imagehash.phash(Image.fromarray(image)).hash.ravel() for image in part]) * 2.0 - 1
-            for part in (images, known)]
-    return ((64 - bits[0] @ bits[1].T) / 2).round()
+        def bits(image: np.ndarray) -> np.ndarray:
+            return imagehash.phash(Image.fromarray(image)).hash.ravel()
+    else:
+        from imagededup.methods import PHash
+
+        encoder = PHash(verbose=False)
+
+        def bits(image: np.ndarray) -> np.ndarray:
+            return np.array(list(f"{int(encoder.encode_image(image_array=image), 16):064b}")) == "1"
+
+    signs = [np.stack([bits(image) for image in part]) * 2.0 - 1 for part in (images, known)]
+    return ((64 - signs[0] @ signs[1].T) / 2).round()

@@ -35,13 +35,14 @@ def test_planted_copies_of_photographs_are_found(cifar, kind):
     assert mirrored["mirrored"].mean() > 0.9 if "mirrored" in kind else mirrored["mirrored"].mean() < 0.1
 
 
+@pytest.mark.parametrize("package", ["imagehash", "imagededup"])
 @pytest.mark.parametrize("kind", ["JPEG 75", "mirrored", "2 px right, wrapped", "90 % crop, centre"])
-def test_perceptual_hashes_find_no_more_at_as_many_false_pairs(cifar, kind):
-    pytest.importorskip("imagehash", reason="needs the package imagehash")
+def test_perceptual_hashes_find_no_more_at_as_many_false_pairs(cifar, kind, package):
+    pytest.importorskip(package, reason=f"needs the package {package}")
     known = np.stack([np.asarray(image) for image in cifar])
-    among = hash_distances(known, known) + 99 * np.eye(len(known))
+    among = hash_distances(known, known, package) + 99 * np.eye(len(known))
     bits = np.sort(among.min(1))[1] - 1  # fewer than those by which a second image has another like it
-    theirs = (hash_distances(planted(cifar, kind), known).diagonal() <= bits).mean()
+    theirs = (hash_distances(planted(cifar, kind), known, package).diagonal() <= bits).mean()
     assert share_found(planted(cifar, kind), known) >= theirs - 0.005
     assert theirs > 0.99 or "JPEG" not in kind
 
