@@ -219,8 +219,8 @@ def _publish(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from dgs_utils.checkup.report import check_pool
 
-    checked = check_pool(*(vars(options)[name] for name in ("pool", "originals", "test", "scorer", "ipc")))
-    checked.write(Path(options.output))
+    sets = [vars(options)[name] for name in ("pool", "originals", "test", "scorer", "ipc")]
+    (checked := check_pool(*sets, progress=_progress_bar)).write(options.output)
     return _print(checked.table.to_string(index=False), *checked.sentences, f"Tables, figures: {options.output}")
 
 

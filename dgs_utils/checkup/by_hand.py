@@ -4,7 +4,6 @@ Both take longer than the stages themselves, so batch runs leave them out.
 """
 
 import os
-import warnings
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -36,9 +35,7 @@ def check_up(run: Run, ipc: int = 10) -> "PoolCheck":
     has_test = (read_table(prepare / "originals.csv")["split"] == "val").any()
     test = ImageSet.read(prepare, "val", names) if has_test else None
     scorer = None if run.params.published_scores else load_classifier(prepare / "classifier")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # those of the transform, which stage 04 will give
-        checked = check_pool(pool, originals, test, scorer, ipc, index=classes["index"].tolist(), progress=run.progress)
+    checked = check_pool(pool, originals, test, scorer, ipc, index=classes["index"].tolist(), progress=run.progress)
     print(*checked.sentences, sep="\n")
     return checked
 

@@ -58,8 +58,7 @@ def _plan(params: SampleParams, source: object) -> "pd.DataFrame | None":
     assert pool
     assert originals
     assert isinstance(settings, TransformParams)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # stage 04 will give them
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # stage 04 will give them
         sets = transform.read_scored(settings, pool, originals)
         scores = transform.transform_scores(sets, **transform.settings_of(settings)).scores
     return plan_classes(scores, params.ipc, params.distribution, settings.bins)

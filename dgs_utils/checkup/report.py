@@ -1,6 +1,7 @@
 """What is in a pool, told before anything is trained on it: `check_pool`, ``dgs check``."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from dgs_utils.checkup.vendi import effective_numbers
 from dgs_utils.classifiers.pretrained import open_scorer
 from dgs_utils.classifiers.scorer import Classifier, extract_features
 from dgs_utils.difficulty.scoring import outputs_of_labels, score_images
+from dgs_utils.images.classes import default_class_names
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.plots.heatmaps import confusion_matrix
 from dgs_utils.plots.style import save, use_style
@@ -26,6 +28,8 @@ from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.targets import check_ipc
 from dgs_utils.selection.transforms import default_limit, transform_class
 from dgs_utils.store.atomic import write_csv
+
+FIGURES = ("copies", "coverage", "effective", "confusion")
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,22 @@ class PoolCheck:
         row = self.table.iloc[-1]
         lines = [f"{row[name]} of {row['images']} images {text}" for name, text in (
             ("blank", "are of one colour"), ("repeated", "show a picture that the pool has already"),
-            ("original", "show one of the originals"), ("test", "show a test image")) if row.get(name, 0)]
-        lines = lines or [f"no image of {row['images']} shows a picture twice, or one of the other sets"]
+            ("original", "show one of the originals"), ("test", "show a test image"),
+            ("recognised", "are recognised by the scorer as their class")) if name in row]
+        if "test" not in row:
+            lines.append("copies of test images were not looked for, as no test images were given")
+        if "generate" in row and self.coverage.empty:
+            lines.append("coverage is not known: no class has enough different images")
         for measure, part in self.coverage.groupby("measure", sort=False) if len(self.coverage) else ():
             pool, low, high = part[["pool", "real_low", "real_high"]].mean()
             side = "below" if pool < low else "above" if pool > high else "within"
             lines.append(f"{measure} {pool:.3f} is {side} the {low:.3f} to {high:.3f} of as many real images "
-                         f"(means over {len(part)} classes)")
+                         f"(means over {len(part)} class{'es' * (len(part) > 1)})")
         if len(self.effective):
-            together = self.effective[self.effective["class"] == ""].pivot(index="images", columns="set",
-                                                                          values="effective").dropna()
+            together = self.effective.query("`class` == ''").pivot(index="images", columns="set")["effective"].dropna()
             lines += [f"{images} images are worth {pair['pool']:.1f} different ones, as many originals "
-                      f"{pair['original']:.1f}" for images, pair in together.iloc[[0, -1]].iterrows()
-                      if {"pool", "original"} <= set(together)] if len(together) else []
+                      f"{pair['original']:.1f}" for images, pair in together.iloc[[0, -1][: len(together)]].iterrows()
+                      if {"pool", "original"} <= set(together)]
         if "generate" in row:
             high = "without a bound" if math.isinf(row["high"]) else f"up to {row['high']:.0f}"
             lines.append(f"the target of each class is filled with {row['generate']:.0f} generated images a class "
@@ -79,15 +86,16 @@ class PoolCheck:
         """Return the figures by name, of what there is to draw."""
         drawn = {"copies": copies_sheet(self.pairs, self.roots) if len(self.pairs) else None,
                  "coverage": coverage_panels(self.coverage) if len(self.coverage) else None,
-                 "effective": effective_curves(self.effective) if len(self.effective) else None}
-        if len(self.confusion):
-            drawn["confusion"] = confusion_matrix(self.confusion)
+                 "effective": effective_curves(self.effective) if len(self.effective) else None,
+                 "confusion": confusion_matrix(self.confusion) if len(self.confusion) else None}
         return {name: figure for name, figure in drawn.items() if figure is not None}
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path | str) -> None:
         """Write tables as CSV, figures as PNG and PDF, and the sentences as README.md."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for name in ("table", "pairs", "coverage", "effective", "confusion"):
+        for earlier in [f"{name}.{ending}" for name in ("pairs", *FIGURES) for ending in ("csv", "png", "pdf")]:
+            (Path(folder) / earlier).unlink(missing_ok=True)  # this check-up may lack it
+        for name in ("table", "pairs", *FIGURES[1:]):
             if len(frame := getattr(self, name)):
                 write_csv(Path(folder) / f"{name}.csv", frame)
         use_style()
@@ -115,25 +123,26 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
         progress: wraps the images.
 
     Raises:
-        ValueError: a class that is not in both sets, or an image that cannot be read.
+        ValueError: a class that is not in both sets or has no known output, or an image that cannot be read.
     """
     check_ipc(ipc)
     pool, originals = (s if isinstance(s, ImageSet) else ImageSet.read(Path(s)) for s in (pool, originals))
     if pool.classes != originals.classes:
         raise ValueError(f"{pool.root} has the classes {', '.join(pool.classes)} and {originals.root} has "
                          f"{', '.join(originals.classes)}; give both the same folders of classes")
-    others = {"original": originals}
-    if test is not None:
-        others["test"] = test if isinstance(test, ImageSet) else ImageSet.read(Path(test))
+    others = {name: s if isinstance(s, ImageSet) else ImageSet.read(Path(s))
+              for name, s in (("original", originals), ("test", test)) if s is not None}
+    scorer = open_scorer(scorer) if isinstance(scorer, str) else scorer
+    if scorer is not None and index is None and (count := scorer.config.num_classes) != len(pool.classes) \
+            and not (scorer.config.classes or default_class_names(count)):
+        raise ValueError(f"the scorer has {count} outputs without names, and {pool.root} has {len(pool.classes)} "
+                         f"classes; give the outputs' names as classes in its config.json, or index in Python")
     pairs, images = find_copies(pool, others, workers, progress)
     roots = {"pool": pool.root} | {name: images.root for name, images in others.items()}
-    columns = ["blank", "repeated", *others]
-    table = images.groupby("class", sort=False)[columns].sum()
-    table.insert(0, "images", images.groupby("class", sort=False).size())
-    table = table.reset_index()
+    counted = images.assign(images=1).groupby("class", sort=False)
+    table = counted[["images", "blank", "repeated", *others]].sum().reset_index()
     if scorer is None:
         return PoolCheck(_with_all(table), pairs, roots=roots)
-    scorer = open_scorer(scorer) if isinstance(scorer, str) else scorer
     sample = _sample(originals)
     options: dict = {"index": index, "device": device, "workers": workers, "progress": progress}
     scored = score_images(pool, scorer, **options)
@@ -143,9 +152,8 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     covered = [coverage_beside_real(parts[1][name], parts[0][name], name).assign(**{"class": name})
                for name in pool.classes]
     outputs = outputs_of_labels(pool, [scorer], index)[0]
-    named = {outputs[label]: name for label, name in zip(*np.unique(pool.labels, return_index=True), strict=True)}
-    named = {output: pool.table["class"].iloc[row] for output, row in named.items()}
-    predicted = [named.get(output, f"output {output}") for output in scored["prediction"]]
+    names = {outputs[label]: name for label, name in zip(pool.labels, pool.table["class"], strict=True)}
+    predicted = [names.get(output, f"output {output}") for output in scored["prediction"]]
     right = pd.Series(np.array(predicted) == pool.table["class"].to_numpy()).groupby(images["class"].to_numpy()).sum()
     table["recognised"] = table["class"].map(right)
     table = table.merge(_plan(scored, real, ipc), on="class")
@@ -169,7 +177,8 @@ def _plan(pool: pd.DataFrame, real: pd.DataFrame, ipc: int) -> pd.DataFrame:
     """Return the columns of `planning.plan_classes`, after the transform of stage 04 with its defaults."""
     rows = []
     for name, part in pool.groupby("class", sort=False):
-        scaled = transform_class(part["difficulty"], real["difficulty"][real["class"] == name], default_limit(ipc))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # stage 04 will give them
+            scaled = transform_class(part["difficulty"], real["difficulty"][real["class"] == name], default_limit(ipc))
         rows += [pd.DataFrame({"class": name, "set": kind, "transformed": values})
                  for kind, values in (("pool", scaled.pool), ("original", scaled.originals))]
     return plan_classes(pd.concat(rows), ipc).drop(columns="pool")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageOps
@@ -44,13 +43,17 @@ def test_planted_copies_are_counted(folders):
     assert pairs.loc[("original", "1/own.png"), ["other", "mirrored"]].tolist() == ["1/5.png", True]
     assert pairs.loc[("test", "2/own.png"), "other"] == "2/7.png"
     assert "1 of 95 images are of one colour" in checked.sentences
+    assert {"1 of 95 images show a test image", "1 of 95 images show one of the originals"} <= {*checked.sentences}
     assert "copies" in checked.figures()
+    assert "no test images were given" in dgs.check_pool(folders["test"], folders["originals"]).sentences[-1]
     with pytest.raises(ValueError, match="has the classes 0, 1, 2 and"):
         dgs.check_pool(folders["pool"], ImageSet.read(folders["originals"]).of_class("0"))
 
 
 def test_a_scorer_tells_what_a_pool_covers(folders, tmp_path, styled):
     pool = dgs.ImageSet.read(folders["pool"])
+    with pytest.raises(ValueError, match=r"has 4 outputs without names, and .* has 3 classes; give"):
+        dgs.check_pool(pool, folders["originals"], scorer=small_classifier(4))
     checked = dgs.check_pool(pool, folders["originals"], scorer=small_classifier(), ipc=5, index=[0, 1, 2])
     scored = dgs.score_images(pool, small_classifier(), index=[0, 1, 2])
     right = scored["prediction"].to_numpy() == pool.labels
@@ -71,11 +74,14 @@ def test_the_command_writes_the_folder(folders, tmp_path, capsys):
     small_classifier().save(scorer)
     command = ["check", str(folders["pool"]), "--originals", str(folders["originals"]), "--test",
                str(folders["test"]), "--output", str(tmp_path / "out")]
-    assert main([*command, "--scorer", str(scorer), "--ipc", "5"]) == 0
+    assert main([*command, "--scorer", str(scorer), "--ipc", "30"]) == 0
     printed = capsys.readouterr().out
     assert "show a picture that the pool has already" in printed
-    assert np.isin(["table.csv", "pairs.csv", "copies.png", "coverage.png", "effective.png", "confusion.png"],
-                   [path.name for path in (tmp_path / "out").iterdir()]).all()
+    assert printed.count("different ones") == 1
+    figures = {"copies.png", "coverage.png", "effective.png", "confusion.png"}
+    assert {"table.csv", "pairs.csv", *figures} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert main(command) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"copies.png"}  # the others were the earlier's
     assert main(["check", str(folders["pool"]), "--originals", str(folders["originals"]), "--ipc", "0"]) == 2
 
 
