@@ -53,7 +53,7 @@ LEDGER = (EVIDENCE / "README.md").read_text()
 FINDINGS = LEDGER.partition("## Findings")[2].partition("\n## ")[0]
 PROSE = " ".join(f"{RESULTS} {FINDINGS}".split())
 DATA_PAGE = " ".join((ROOT / "params" / "data.md").read_text().split())
-MAIN_EXPERIMENTS = ("cifar10_pools", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10",
+MAIN_EXPERIMENTS = ("cifar10_pools", "cifar10_ipc", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10",
                     "compute_fashion")
 LOG = " ".join(LEDGER.partition("## Log")[2].partition("\n## ")[0].split())
 
