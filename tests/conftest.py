@@ -23,8 +23,6 @@ settings.load_profile("fixed")
 load_papermill()  # as runs do, before a test imports nbformat with all that it would load
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
 GPU = "gpu"  # mark of the tests that want one
 
 

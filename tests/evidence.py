@@ -72,11 +72,7 @@ def nodes_behind(folder: Path, outputs: Path) -> pd.DataFrame:
 
 
 def shows_images(folder: Path) -> bool:
-    """Tell whether the images in Figure 3 may be passed on: free ones, or generated ones without originals beside them.
-
-    Args:
-        folder: a 07 folder, or one of the evidence: with results.csv, and its manifest as manifest.json or rows.json.
-    """
+    """Tell whether Figure 3 of a folder shows free images, or generated ones without originals: it may be passed on."""
     rows = read_results([folder])
     if set(rows["dataset"]) <= FREE:
         return True
@@ -209,10 +205,7 @@ def interval(row) -> str:
 
 
 def verdict_sentences(shown: Collection[str] = ()) -> str:
-    """Return what `against_random` decides after Holm's correction, as a sentence, and DGS beside the easiest.
-
-    The numbers of arms that are ``shown`` in a table beside it are left out.
-    """
+    """Return what `against_random` decides, without numbers of arms ``shown`` beside it, and DGS beside the easiest."""
     arms = against_random()
     kinds = {"better": "better than random images of the same pool", "worse": "worse",
              "as good": "as good within ± 2 points"}
@@ -259,7 +252,7 @@ POOL = "* **On this pool**"
 def readme_table() -> str:
     """Return the README's table with what it is of."""
     intro = (f"CIFAR-10: each rule selects ten of 500 images per class by five public GANs; ConvNet-3 students, "
-             f"{asked_setting()}; differences in percentage points with 95 % intervals, each for one comparison "
+             f"{asked_setting()}; differences in points with 95 % intervals, each for one comparison "
              f"(`{COMMANDS[ASKED]}`, {minutes(ASKED)} minutes of notebooks):")
     head = ["| Selected by | Accuracy (%) | Minus random images of the pool |", "| --- | --- | --- |"]
     return "\n".join([intro, "", *head, *readme_lines()])

@@ -123,5 +123,3 @@ def _refusal(name: str, image_size: int) -> str:
         except Exception as error:  # each network has errors of its own
             return architectures.short_reason(error)
         return architectures.input_error(network.train(), (3, image_size, image_size), batch=2, outputs=2)
-
-

@@ -227,5 +227,3 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
     flat = table.set_axis(columns, axis=1)
     flat.index = flat.index.set_names([column_title(name) for name in flat.index.names])
     return flat.reset_index()
-
-

@@ -48,15 +48,11 @@ def hash_distances(images: np.ndarray, known: np.ndarray, package: str = "imageh
     if package == "imagehash":
         import imagehash
 
-        def bits(image: np.ndarray) -> np.ndarray:
-            return imagehash.phash(Image.fromarray(image)).hash.ravel()
+        hashes = [[str(imagehash.phash(Image.fromarray(image))) for image in part] for part in (images, known)]
     else:
         from imagededup.methods import PHash
 
         encoder = PHash(verbose=False)
-
-        def bits(image: np.ndarray) -> np.ndarray:
-            return np.array(list(f"{int(encoder.encode_image(image_array=image), 16):064b}")) == "1"
-
-    signs = [np.stack([bits(image) for image in part]) * 2.0 - 1 for part in (images, known)]
-    return ((64 - signs[0] @ signs[1].T) / 2).round()
+        hashes = [[encoder.encode_image(image_array=image) for image in part] for part in (images, known)]
+    first, second = (np.array([int(code, 16) for code in part], np.uint64) for part in hashes)
+    return np.bitwise_count(first[:, None] ^ second).astype(int)

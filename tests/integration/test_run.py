@@ -164,7 +164,6 @@ def test_two_runners_share_the_work(copy):
     assert all(path.read_text() == "x" for path in (copy / "outputs").rglob(".runs"))
 
 
-
 @pytest.mark.slow  # real notebooks
 def test_shares_of_a_pool_fill_one_folder_side_by_side(tmp_path, tmp_path_factory):
     whole, _ = small_grid.finished(tmp_path_factory.getbasetemp(), small_grid.build_real)
@@ -188,6 +187,3 @@ def test_a_run_with_closed_streams_works(tmp_path, closed, jobs):
     assert (done.returncode, done.stderr) == (0, "")
     assert {folder.split("/")[0] for folder in map(str, manifests(workspace))} == {"00_prepare", "01_fine_tune",
                                                                                   "02_pool"}
-
-
-

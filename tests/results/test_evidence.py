@@ -252,7 +252,9 @@ def test_what_the_readme_says_of_sizes_and_generators_holds():
     several, alone = ours[ours["ipc"] > 10].sort_values("ipc"), ours[ours["ipc"] == 10].set_index("generator")
     assert several["ipc"].tolist() == [20, 50]
     quoted = "; ".join(f"{signed(row['difference'])}, {interval(row).strip('()')}" for _, row in several.iterrows())
-    assert f"DGS does not differ significantly from random images of the pool ({quoted}), nor with 10 of four" in PROSE
+    more = "three selections, and cifar10_ipc has more"
+    assert (f"DGS does not differ significantly from random images of the pool ({quoted}; {more}), "
+            "nor with 10 of four") in PROSE
     big = alone.loc["BigGAN"]
     assert f"of BigGAN's it is {-big['difference']:.1f} below {interval(big)}" in PROSE
     undecided = pd.concat([several, alone.drop("BigGAN")])
@@ -264,6 +266,21 @@ def test_what_the_readme_says_of_sizes_and_generators_holds():
     assert f"in all seven cases, by {gains.min():.1f} to {gains.max():.1f} points" in PROSE
     assert easiest["low"].isna().all()
     assert gains.min() > 0
+
+
+def test_what_the_readme_says_of_one_and_fifty_images_holds():
+    gains, verdicts = (frame.set_index([name, "ipc"]) for frame, name in (
+        (tables("cifar10_ipc")["rules"], "rule"), (differences_of("cifar10_ipc"), "second")))
+    one, fifty = gains.loc["DGS"].to_dict("records")
+    for page in map(" ".join, (RESULTS.split(), FINDINGS.split())):
+        assert f"({signed(one['difference'])}, {interval(one).strip('()')}" in page
+        assert re.search(rf"fifty.{{,8}}{fifty['difference']:.1f} points .*{re.escape(interval(fifty))}", page)
+    assert verdicts.loc["Random of pool", "verdict"].tolist() == ["as good", "better"]
+    assert (gains.loc[["Easiest", "Herding of pool"], "low"] > 0).all()
+    leads = verdicts.loc["Easiest", "high"].tolist()
+    assert leads[0] < differences_of(ASKED).query("second == 'Easiest'")["difference"].item() < leads[1] < 0
+    counts = read_results([EVIDENCE / "cifar10_ipc"]).groupby("ipc")["selection_seed"].nunique()
+    assert counts.to_dict() == {1: 24, 50: 16}
 
 
 @pytest.mark.parametrize(("name", "rule", "bias", "words"), [
