@@ -219,8 +219,8 @@ def _publish(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from dgs_utils.checkup.report import check_pool
 
-    sets = [vars(options)[name] for name in ("pool", "originals", "test", "scorer", "ipc")]
-    (checked := check_pool(*sets, progress=_progress_bar)).write(options.output)
+    checked = check_pool(options.pool, options.originals, options.test, options.scorer, options.ipc, progress=_progress)
+    checked.write(options.output)
     return _print(checked.table.to_string(index=False), *checked.sentences, f"Tables, figures: {options.output}")
 
 
@@ -231,12 +231,12 @@ def _verify(options: argparse.Namespace) -> int:
     nodes: list = []
     if not Path(options.file).is_dir():
         nodes = _nodes(options)
-        report = verify_nodes(nodes, _progress_bar)
+        report = verify_nodes(nodes, _progress)
     elif options.repair:
         raise ValueError(f"--repair needs an experiment file, which can make again what is damaged; {options.file} is "
                          f"a folder")
     else:
-        report = verify_folders(Path(options.file), _progress_bar)
+        report = verify_folders(Path(options.file), _progress)
     _print(*report_lines(report, nodes))
     if options.repair and report.damaged:
         _print(*repair(nodes, report))
@@ -246,7 +246,7 @@ def _verify(options: argparse.Namespace) -> int:
     return int(not report.whole)
 
 
-def _progress_bar(items, label: str = "", total: int | None = None):
+def _progress(items, label: str = "", total: int | None = None):
     """Pass items through a progress bar, on a terminal."""
     from tqdm import tqdm
 

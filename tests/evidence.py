@@ -253,7 +253,7 @@ def readme_table() -> str:
     """Return the README's table with what it is of."""
     intro = (f"CIFAR-10: each rule selects ten of 500 images per class by five public GANs; ConvNet-3 students, "
              f"{asked_setting()}; differences in points with 95 % intervals, each for one comparison "
-             f"(`{COMMANDS[ASKED]}`, {minutes(ASKED)} minutes of notebooks):")
+             f"(`{COMMANDS[ASKED]}`, {minutes(ASKED)} minutes):")
     head = ["| Selected by | Accuracy (%) | Minus random images of the pool |", "| --- | --- | --- |"]
     return "\n".join([intro, "", *head, *readme_lines()])
 

@@ -29,7 +29,7 @@ from dgs_utils.selection.targets import check_ipc
 from dgs_utils.selection.transforms import default_limit, transform_class
 from dgs_utils.store.atomic import write_csv
 
-FIGURES = ("copies", "coverage", "effective", "confusion")
+TABLES, FIGURES = ("pairs", "coverage", "effective", "confusion"), ("copies", "coverage", "effective", "confusion")
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,10 @@ class PoolCheck:
     def write(self, folder: Path | str) -> None:
         """Write tables as CSV, figures as PNG and PDF, and the sentences as README.md."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for earlier in [f"{name}.{ending}" for name in ("pairs", *FIGURES) for ending in ("csv", "png", "pdf")]:
+        figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
+        for earlier in (*(f"{name}.csv" for name in TABLES), *figures):
             (Path(folder) / earlier).unlink(missing_ok=True)  # this check-up may lack it
-        for name in ("table", "pairs", *FIGURES[1:]):
+        for name in ("table", *TABLES):
             if len(frame := getattr(self, name)):
                 write_csv(Path(folder) / f"{name}.csv", frame)
         use_style()

@@ -23,7 +23,7 @@ from traitlets import Type, default
 from dgs_utils.runtime.process_lifetime import KERNEL_GRACE_S
 from dgs_utils.store.paths import workspace
 
-CHANNEL_POLL_S = 1.0
+CHANNEL_POLL_S = 1.0  # after which a channel is looked at anew
 
 
 def python_kernel(module: str, environment: Mapping[str, str]) -> KernelSpec:

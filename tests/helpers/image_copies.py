@@ -54,5 +54,5 @@ def hash_distances(images: np.ndarray, known: np.ndarray, package: str = "imageh
 
         encoder = PHash(verbose=False)
         hashes = [[encoder.encode_image(image_array=image) for image in part] for part in (images, known)]
-    first, second = (np.array([int(code, 16) for code in part], np.uint64) for part in hashes)
-    return np.bitwise_count(first[:, None] ^ second).astype(int)
+    signs = [np.array([list(f"{int(code, 16):064b}") for code in part], float) * 2 - 1 for part in hashes]
+    return ((64 - signs[0] @ signs[1].T) / 2).round()

@@ -38,6 +38,7 @@ def test_a_fault_can_be_planted(name: str) -> None:
         compile(planted.changed((planted.PACKAGE / file).read_text(), old, new), file, "exec")
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.skipif(not PLANTED, reason="takes minutes: set DGS_PLANTED to the seconds that each may take")
 @pytest.mark.parametrize("name", planted.FAULTS)
 def test_planted_faults_are_found(name: str) -> None:
@@ -46,6 +47,7 @@ def test_planted_faults_are_found(name: str) -> None:
     assert found
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.skipif(not SOAK, reason="takes hours: set DGS_SOAK to the seconds that each kind may take")
 @pytest.mark.parametrize("kind", ["hand", "kills", "stops", "runs", "real"])
 def test_soak(kind: str) -> None:

@@ -252,9 +252,7 @@ def test_what_the_readme_says_of_sizes_and_generators_holds():
     several, alone = ours[ours["ipc"] > 10].sort_values("ipc"), ours[ours["ipc"] == 10].set_index("generator")
     assert several["ipc"].tolist() == [20, 50]
     quoted = "; ".join(f"{signed(row['difference'])}, {interval(row).strip('()')}" for _, row in several.iterrows())
-    more = "three selections, and cifar10_ipc has more"
-    assert (f"DGS does not differ significantly from random images of the pool ({quoted}; {more}), "
-            "nor with 10 of four") in PROSE
+    assert f"images of the pool ({quoted}; three selections, and cifar10_ipc has more), nor with 10 of four" in PROSE
     big = alone.loc["BigGAN"]
     assert f"of BigGAN's it is {-big['difference']:.1f} below {interval(big)}" in PROSE
     undecided = pd.concat([several, alone.drop("BigGAN")])
@@ -279,8 +277,7 @@ def test_what_the_readme_says_of_one_and_fifty_images_holds():
     assert (gains.loc[["Easiest", "Herding of pool"], "low"] > 0).all()
     leads = verdicts.loc["Easiest", "high"].tolist()
     assert leads[0] < differences_of(ASKED).query("second == 'Easiest'")["difference"].item() < leads[1] < 0
-    counts = read_results([EVIDENCE / "cifar10_ipc"]).groupby("ipc")["selection_seed"].nunique()
-    assert counts.to_dict() == {1: 24, 50: 16}
+    assert read_results([EVIDENCE / "cifar10_ipc"]).groupby("ipc")["selection_seed"].nunique().tolist() == [24, 16]
 
 
 @pytest.mark.parametrize(("name", "rule", "bias", "words"), [

@@ -48,6 +48,7 @@ def test_a_kernel_that_is_ready_answers_what_it_is_asked_next():
     async def first_words() -> list[str]:
         async with kernel as client:
             await client.wait_for_ready(HANG)
+            assert {type(client.shell_channel), type(client.iopub_channel)} == {PolledChannel}
             request, answers = client.execute("print(6 * 7)"), []
             for channel, last in ((client.iopub_channel, "idle"), (client.shell_channel, "ok")):
                 while not answers or answers[-1] != last:
