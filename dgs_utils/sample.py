@@ -16,7 +16,6 @@ from dgs_utils.images.pixels import copy_image
 from dgs_utils.images.portable_names import class_folders, portable_filename, write_readme
 from dgs_utils.methods import Method
 from dgs_utils.params import PoolParams
-from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.selection.budgets import class_budgets
 from dgs_utils.selection.candidate_rows import Source, report, select_rows
@@ -214,12 +213,7 @@ def _features(run: Run, images: ImageSet, method: Method) -> tuple[np.ndarray, d
 
 def real_images(run: Run) -> ImageSet:
     """Return up to 200 training images of each class, chosen once and for all by the class's name."""
-    images = ImageSet.read(run.inputs["prepare"], split="train")
-    parts = []
-    for name, part in images.table.groupby("class", sort=False):
-        order = numpy_rng("sample", "originals", name).permutation(len(part))[:REAL_IMAGES]
-        parts.append(part.iloc[np.sort(order)])
-    return ImageSet(images.root, pd.concat(parts, ignore_index=True))
+    return ImageSet.read(run.inputs["prepare"], split="train").sample_each_class(REAL_IMAGES, "sample", "originals")
 
 
 def write_set(run: Run, source: Source, chosen: pd.DataFrame) -> pd.DataFrame:

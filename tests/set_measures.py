@@ -28,7 +28,6 @@ from dgs_utils.difficulty.scoring import score_images
 from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.results.rows import read_results
-from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.store.lineage import input_folder
 from dgs_utils.store.manifest import read_manifest
 
@@ -44,10 +43,7 @@ def by_class(images: ImageSet, features: np.ndarray) -> dict[str, np.ndarray]:
 
 def real_features(prepare: Path, scorer: Classifier) -> dict[str, np.ndarray]:
     """Return the features of some originals of each class."""
-    images = ImageSet.read(prepare, split="train")
-    rows = [part.iloc[np.sort(numpy_rng("sets", "originals", name).permutation(len(part))[:REAL])]
-            for name, part in images.table.groupby("class", sort=False)]
-    some = ImageSet(images.root, pd.concat(rows, ignore_index=True))
+    some = ImageSet.read(prepare, split="train").sample_each_class(REAL, "sets", "originals")
     return by_class(some, extract_features(some, scorer))
 
 

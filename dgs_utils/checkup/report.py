@@ -16,20 +16,21 @@ from dgs_utils.checkup.figures import copies_sheet, coverage_panels, effective_c
 from dgs_utils.checkup.planning import plan_classes
 from dgs_utils.checkup.vendi import effective_numbers
 from dgs_utils.classifiers.pretrained import open_scorer
+from dgs_utils.classifiers.sanity_checks import scorer_sanity_checks
 from dgs_utils.classifiers.scorer import Classifier, extract_features
 from dgs_utils.difficulty.scoring import outputs_of_labels, score_images
-from dgs_utils.images.classes import default_class_names
+from dgs_utils.images.classes import default_class_names, imagenet_names
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.plots.heatmaps import confusion_matrix
 from dgs_utils.plots.style import save, use_style
 from dgs_utils.results.correctness import count_confusions
 from dgs_utils.runtime.progress import no_progress
-from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.selection.targets import check_ipc
 from dgs_utils.selection.transforms import default_limit, transform_class
 from dgs_utils.store.atomic import write_csv
 
 TABLES, FIGURES = ("pairs", "coverage", "effective", "confusion"), ("copies", "coverage", "effective", "confusion")
+MAX_CHECKED = 2000  # originals that a scorer is checked on, about
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class PoolCheck:
         effective: `vendi.effective_numbers`; empty without a scorer.
         confusion: true, predicted, images; empty without a scorer.
         roots: folder of each set, by name.
+        problems: of the scorer, by its answers to originals (`sanity_checks.scorer_sanity_checks`), a sentence each.
     """
 
     table: pd.DataFrame
@@ -53,12 +55,14 @@ class PoolCheck:
     effective: pd.DataFrame = field(default_factory=pd.DataFrame)
     confusion: pd.DataFrame = field(default_factory=pd.DataFrame)
     roots: Mapping[str, Path] = field(default_factory=dict)
+    problems: Sequence[str] = ()
 
     @property
     def sentences(self) -> list[str]:
         """What the check-up found, a sentence each."""
         row = self.table.iloc[-1]
-        lines = [f"{row[name]} of {row['images']} images {text}" for name, text in (
+        lines = list(self.problems)
+        lines += [f"{row[name]} of {row['images']} images {text}" for name, text in (
             ("blank", "are of one colour"), ("repeated", "show a picture that the pool has already"),
             ("original", "show one of the originals"), ("test", "show a test image"),
             ("recognised", "are recognised by the scorer as their class")) if name in row]
@@ -134,7 +138,8 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     others = {name: s if isinstance(s, ImageSet) else ImageSet.read(Path(s))
               for name, s in (("original", originals), ("test", test)) if s is not None}
     scorer = open_scorer(scorer) if isinstance(scorer, str) else scorer
-    if scorer is not None and index is None and (count := scorer.config.num_classes) != len(pool.classes) \
+    count = scorer.config.num_classes if scorer else 0
+    if scorer is not None and index is None and count != len(pool.classes) \
             and not (scorer.config.classes or default_class_names(count)):
         raise ValueError(f"the scorer has {count} outputs without names, and {pool.root} has {len(pool.classes)} "
                          f"classes; give the outputs' names as classes in its config.json, or index in Python")
@@ -144,7 +149,7 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     table = counted[["images", "blank", "repeated", *others]].sum().reset_index()
     if scorer is None:
         return PoolCheck(_with_all(table), pairs, roots=roots)
-    sample = _sample(originals)
+    sample = originals.sample_each_class(MAX_REAL, "checkup", "originals")
     options: dict = {"index": index, "device": device, "workers": workers, "progress": progress}
     scored = score_images(pool, scorer, **options)
     real = score_images(sample, scorer, **options)
@@ -153,21 +158,19 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     covered = [coverage_beside_real(parts[1][name], parts[0][name], name).assign(**{"class": name})
                for name in pool.classes]
     outputs = outputs_of_labels(pool, [scorer], index)[0]
-    names = {outputs[label]: name for label, name in zip(pool.labels, pool.table["class"], strict=True)}
+    titles = [imagenet_names().get(name, name) for name in scorer.config.classes or default_class_names(count)]
+    names = dict(enumerate(titles)) | dict(zip(outputs[pool.labels], pool.table["class"], strict=True))
     predicted = [names.get(output, f"output {output}") for output in scored["prediction"]]
+    some = originals.sample_each_class(max(1, MAX_CHECKED // len(pool.classes)), "checkup", "scorer")
+    logits = extract_features(some, scorer, device, workers=workers, progress=progress, logits=True)
+    source = "their order" if index is None and not titles else "the table of classes"
+    problems = scorer_sanity_checks(logits, some.labels, outputs, pool.classes, titles, index_source=source)
     right = pd.Series(np.array(predicted) == pool.table["class"].to_numpy()).groupby(images["class"].to_numpy()).sum()
     table["recognised"] = table["class"].map(right)
     table = table.merge(_plan(scored, real, ipc), on="class")
     return PoolCheck(_with_all(table), pairs, pd.concat(covered, ignore_index=True),
                      effective_numbers(parts[0], parts[1], ipc),
-                     count_confusions(pool.table["class"], predicted, pool.classes), roots)
-
-
-def _sample(originals: ImageSet) -> ImageSet:
-    """Return up to `MAX_REAL` originals of each class, drawn once and for all by the class's name."""
-    parts = [part.iloc[np.sort(numpy_rng("checkup", "originals", name).permutation(len(part))[:MAX_REAL])]
-             for name, part in originals.table.groupby("class", sort=False)]
-    return ImageSet(originals.root, pd.concat(parts, ignore_index=True))
+                     count_confusions(pool.table["class"], predicted, pool.classes), roots, problems)
 
 
 def _by_class(images: ImageSet, features: np.ndarray) -> dict[str, np.ndarray]:

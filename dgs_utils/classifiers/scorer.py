@@ -157,15 +157,15 @@ def read_batches(root: Path, names: Sequence[str], scorers: Sequence[Classifier]
 
 @torch.inference_mode()
 def extract_features(images: ImageSet, scorer: Classifier, device: str = "auto", batch_size: int = 128,
-                     workers: int = 0, progress: Callable = no_progress) -> np.ndarray:
-    """Return the features of every image of a set, in table order: float32 array (N, D)."""
+                     workers: int = 0, progress: Callable = no_progress, *, logits: bool = False) -> np.ndarray:
+    """Return the features of every image of a set, or its ``logits``, in table order: float32 array (N, D)."""
     scorer = scorer.on(resolve_device(device))
     names = images.table["file_name"].to_numpy()
     batches = count_processed(read_batches(images.root, names, [scorer], batch_size, workers), lambda pixels: pixels[0],
-                        progress, "features", len(names))
+                        progress, "logits" if logits else "features", len(names))
+    answer = scorer if logits else scorer.features
     with images.naming_class():
-        return np.concatenate([scorer.features(batch.to(scorer.mean.device)).float().cpu().numpy()
-                               for batch, in batches])
+        return np.concatenate([answer(scorer.send(batch)).float().cpu().numpy() for batch, in batches])
 
 
 def _pad_like_tensorflow(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor]:

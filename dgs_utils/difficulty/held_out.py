@@ -29,7 +29,6 @@ from dgs_utils.params.difficulty import NOTHING_HELD_OUT
 from dgs_utils.params.types import OVERS, Over
 from dgs_utils.runtime.devices import resolve_device
 from dgs_utils.runtime.progress import count_processed
-from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.store.manifest import parameter
 from dgs_utils.store.partial_results import verify_or_remove, write_verified, write_verified_csv
@@ -97,11 +96,7 @@ def _held_out_images(prepare: Path, own: Sequence[Classifier]) -> tuple[str, Ima
     kind = "cross-fitted" if len(own) > 1 else "training" if not trained else "test" if tests else "seen"
     images = ImageSet.read(prepare, "val" if kind == "test" else "train")
     most = max(1, MAX_IMAGES // max(len(images.classes), 1))
-    parts = []
-    for name, rows in images.table.groupby("class", sort=False):
-        keep = numpy_rng("difficulty", "held out", str(name)).permutation(len(rows))[:most]
-        parts.append(rows.iloc[np.sort(keep)])
-    return kind, ImageSet(images.root, pd.concat(parts).reset_index(drop=True))
+    return kind, images.sample_each_class(most, "difficulty", "held out")
 
 
 @torch.inference_mode()

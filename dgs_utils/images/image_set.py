@@ -17,6 +17,7 @@ from dgs_utils.images.folder_roles import EXPECTED_LAYOUT
 from dgs_utils.images.imagefolder import find_images, missing_class_error
 from dgs_utils.images.pixels import UnreadableImage, center_crop, load_rgb, map_files, read_header
 from dgs_utils.runtime.progress import no_progress
+from dgs_utils.runtime.seeds import numpy_rng
 from dgs_utils.runtime.table_io import natural_key
 
 
@@ -51,6 +52,12 @@ class ImageSet:
     def of_class(self, name: str) -> "ImageSet":
         """Return the images of one class."""
         return ImageSet(self.root, self.table[self.table["class"] == name].reset_index(drop=True))
+
+    def sample_each_class(self, most: int, *seed: str) -> "ImageSet":
+        """Return up to ``most`` images of each class, drawn once and for all by a named seed and the class's name."""
+        parts = [part.iloc[np.sort(numpy_rng(*seed, str(name)).permutation(len(part))[:most])]
+                 for name, part in self.table.groupby("class", sort=False)]
+        return ImageSet(self.root, pd.concat(parts, ignore_index=True))
 
     @classmethod
     def read(cls, folder: Path, split: str = "", classes: list[str] | None = None,

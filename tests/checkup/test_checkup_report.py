@@ -1,5 +1,6 @@
 """The check-up of a pool of real scans with planted copies, by function and by command."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -67,6 +68,16 @@ def test_a_scorer_tells_what_a_pool_covers(folders, tmp_path, styled):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "confusion.csv", dtype={"true": str, "predicted": str}),
                                   checked.confusion, check_dtype=False)
     assert all(f"- {line}" in (tmp_path / "README.md").read_text() for line in checked.sentences)
+
+
+def test_a_scorer_whose_outputs_are_in_another_order_is_told(folders):
+    originals, test = (dgs.ImageSet.read(folders[name]) for name in ("originals", "test"))
+    scorer, _ = dgs.train_scorer(originals, test, "convnet3", 32, epochs=12, flip=False, device="cpu")
+    assert not dgs.check_pool(folders["pool"], originals, scorer=scorer).problems
+    wrong = dgs.check_pool(folders["pool"], originals, scorer=scorer, index=[1, 2, 0])
+    assert wrong.sentences[0] == wrong.problems[0]
+    assert re.search("the images of 3 of 3 classes are answered by other outputs of the scorer than the table of "
+                     r"classes gives: class 0 by output 0 \(0\), not 1", wrong.sentences[0])
 
 
 def test_the_command_writes_the_folder(folders, tmp_path, capsys):
