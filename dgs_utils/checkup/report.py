@@ -40,7 +40,7 @@ class PoolCheck:
     Attributes:
         table: a row a class, and "all": images, blank, repeated (images that show a picture of the pool once more),
             for each other set how many show one of its pictures; with a scorer also recognised, and images to generate
-            until the target is filled (generate, low, high; see `planning.Plan`).
+            until the target is filled by different pictures (generate, low, high; see `planning.Plan`).
         pairs: of images that show one picture (`copies.find_copies`).
         coverage: class, and `coverage.coverage_beside_real` of it; empty without a scorer.
         effective: `vendi.effective_numbers`; empty without a scorer.
@@ -167,7 +167,8 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     problems = scorer_sanity_checks(logits, some.labels, outputs, pool.classes, titles, index_source=source)
     right = pd.Series(np.array(predicted) == pool.table["class"].to_numpy()).groupby(images["class"].to_numpy()).sum()
     table["recognised"] = table["class"].map(right)
-    table = table.merge(_plan(scored, real, ipc), on="class")
+    once = scored[~images["repeated"].to_numpy()]  # a picture that is there twice fills one place of the target
+    table = table.merge(_plan(once, real, ipc), on="class")
     return PoolCheck(_with_all(table), pairs, pd.concat(covered, ignore_index=True),
                      effective_numbers(parts[0], parts[1], ipc),
                      count_confusions(pool.table["class"], predicted, pool.classes), roots, problems)

@@ -1,6 +1,7 @@
 """The check-up of a pool of real scans with planted copies, by function and by command."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +69,17 @@ def test_a_scorer_tells_what_a_pool_covers(folders, tmp_path, styled):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "confusion.csv", dtype={"true": str, "predicted": str}),
                                   checked.confusion, check_dtype=False)
     assert all(f"- {line}" in (tmp_path / "README.md").read_text() for line in checked.sentences)
+
+
+def test_pictures_that_are_there_twice_fill_one_place_of_the_target(folders, tmp_path):
+    doubled = shutil.copytree(folders["originals"], tmp_path / "doubled")
+    for path in [*doubled.rglob("*.png")]:
+        shutil.copy(path, path.with_name(f"again-{path.name}"))
+    once, twice = (dgs.check_pool(folder, folders["originals"], scorer=small_classifier(), index=[0, 1, 2]).table
+                   for folder in (folders["originals"], doubled))
+    assert twice["images"].tolist() == [2 * count for count in once["images"]]
+    pd.testing.assert_frame_equal(twice[["missing", "generate", "low", "high"]],
+                                  once[["missing", "generate", "low", "high"]])
 
 
 def test_a_scorer_whose_outputs_are_in_another_order_is_told(folders):
