@@ -107,6 +107,24 @@ def test_notebook_07_makes_them_from_the_rows_alone(tmp_path, monkeypatch):
     assert {"accuracy.png", "differences.png", "claims.md", "manifest.json"} <= made
 
 
+def narrower(experiment: str, ipc: int, first: str, second: str) -> tuple[int, str]:
+    """Return the seeds that two arms share, and how far pairs narrow their difference, in words."""
+    rows = read_results([EVIDENCE / experiment]).query("ipc == @ipc")
+    pairs = rows.pivot(index="selection_seed", columns="series", values="best")[[first, second]].dropna()
+    r = stats.pearsonr(pairs[first], pairs[second])
+    values = (r.statistic, *reversed(r.confidence_interval()))
+    parts = [f"{(1 - value) ** 0.5:.2f}".removeprefix("0") for value in values]
+    return len(pairs), "{} ({} to {})".format(*parts)
+
+
+def test_the_page_of_the_draw_says_how_far_pairs_narrow_differences():
+    page = (ROOT / "params" / "drawing.md").read_text().partition("| experiment |")[2].splitlines()[2:]
+    lines = [line.strip("| ").split(" | ") for line in page if line.startswith("|")]
+    assert len(lines) == 6
+    for experiment, ipc, difference, seeds, part in lines:
+        assert (int(seeds), part) == narrower(experiment, int(ipc), *difference.split(" − "))
+
+
 def git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
 
