@@ -72,8 +72,7 @@ def read_source(run: Run) -> Source:
             images = _prune_candidates(run, _with_columns(images, scores, columns), _least(run))
         return Source(images, {}, {}, _budgets(run, images), repeated)
     folder = run.inputs["transform"]
-    scores = read_table(folder / "transformed.csv")
-    bins = parameter(folder, "bins")
+    scores, bins = read_table(folder / "transformed.csv"), parameter(folder, "bins")
     pool, real = (scores[scores["set"] == set_name] for set_name in ("pool", "original"))
     columns = ["score", "transformed", *(["prediction"] if "prediction" in params.needs else [])]
     images = _prune_candidates(run, _with_columns(images, pool, columns), _least(run))
@@ -182,9 +181,7 @@ def select_images(run: Run, source: Source) -> pd.DataFrame:
 
 def _choose_crops(run: Run, images: ImageSet, tiles: int) -> pd.DataFrame:
     """Choose crops by 00's classifier; the distilled images have the size that it sees."""
-    from dgs_utils.classifiers.scorer import (
-        load_classifier,  # loading torchvision takes seconds, which other methods are spared
-    )
+    from dgs_utils.classifiers.scorer import load_classifier  # loading torchvision takes seconds
     from dgs_utils.selection.rded_crops import choose_crops
 
     params, scorer = run.params, load_classifier(run.inputs["prepare"] / "classifier")

@@ -74,12 +74,15 @@ def _finished(source: object) -> Path | None:
 def _line(name: str, tables: "list[pd.DataFrame]") -> str:
     import pandas as pd
 
+    from dgs_utils.checkup.planning import UNKNOWN
+
     classes, several = pd.concat(tables), f" (the most of {len(tables)} plans)" if len(tables) > 1 else ""
     short = int((classes["missing"] > 0).sum())
     if not short:
         return f"{name}: the pool fills the target of each class"
-    low, high = classes["low"].max(), classes["high"].max()
+    low, high, generate = classes[["low", "high", "generate"]].max()
     upper = "without a bound" if math.isinf(high) else f"to {high:.0f}"
-    return (f"{name}: the pool lacks images for the target of {short} of {len(classes)} classes; "
-            f"{classes['generate'].max():.0f} generated images of each class fill it with 95 % probability "
-            f"({low:.0f} {upper}){several}, now {classes['pool'].max()}")
+    return f"{name}: the pool lacks images for the target of {short} of {len(classes)} classes; " + (
+        f"{UNKNOWN} (see `dgs check`)" if math.isinf(generate) else
+        f"{generate:.0f} generated images of each class fill it with 95 % probability ({low:.0f} {upper}){several}, "
+        f"now {classes['pool'].max()}")

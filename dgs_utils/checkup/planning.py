@@ -13,6 +13,7 @@ from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.targets import check_counts, class_target
 
 CONFIDENCE = 0.95
+UNKNOWN = "how many images to generate is not known, as those of a class have too few different difficulties"
 
 
 class Plan(NamedTuple):
@@ -58,8 +59,7 @@ def images_to_generate(pool_counts: ArrayLike, target: ArrayLike) -> Plan:
     enough = 1 - (1 - CONFIDENCE) / len(wanted)
     ends = stats.beta.ppf([[(1 - CONFIDENCE) / 2], [(1 + CONFIDENCE) / 2]], hits, misses)
     ends[0, counts[asked] == 0] = 0.0  # Jeffreys' own convention
-    shares = (hits / (hits + misses), ends[1], ends[0])
-    return Plan(*(_most(wanted, share, enough) for share in shares))
+    return Plan(*(_most(wanted, share, enough) for share in (hits / (hits + misses), ends[1], ends[0])))
 
 
 def _most(wanted: np.ndarray, shares: np.ndarray, enough: float) -> float:
@@ -80,13 +80,17 @@ def plan_classes(transformed: pd.DataFrame, ipc: int, distribution: str | Sequen
         bins: equal intervals of difficulty.
 
     Returns:
-        class, pool (images that it has), missing (images that its intervals lack), generate, low, high (see `Plan`).
+        class, pool (images that it has), missing (images that its intervals lack), generate, low, high (see `Plan`). A
+        pool of fewer difficulties than the target has intervals, such as one image many times, says nothing of its
+        generator: where it lacks images, generate and high are infinite.
     """
     rows = []
     for name, part in transformed.groupby("class", sort=False):
         pool, real = (part["transformed"][part["set"] == kind].to_numpy() for kind in ("pool", "original"))
         target, counts = class_target(real, ipc, distribution, bins).counts, histogram(pool, bins)
-        plan = images_to_generate(counts, target)
-        rows.append({"class": name, "pool": len(pool), "missing": int(np.maximum(target - counts, 0).sum()),
-                     "generate": plan.images, "low": plan.low, "high": plan.high})
+        plan, missing = images_to_generate(counts, target), int(np.maximum(target - counts, 0).sum())
+        if missing and len(np.unique(pool.round(6))) < max((target > 0).sum(), 2):
+            plan = Plan(math.inf, plan.low, math.inf)
+        rows.append({"class": name, "pool": len(pool), "missing": missing, "generate": plan.images, "low": plan.low,
+                     "high": plan.high})
     return pd.DataFrame(rows)

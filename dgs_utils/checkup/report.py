@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dgs_utils.checkup.copies import find_copies
 from dgs_utils.checkup.coverage import MAX_REAL, coverage_beside_real
 from dgs_utils.checkup.figures import copies_sheet, coverage_panels, effective_curves
-from dgs_utils.checkup.planning import plan_classes
+from dgs_utils.checkup.planning import UNKNOWN, plan_classes
 from dgs_utils.checkup.vendi import effective_numbers
 from dgs_utils.classifiers.pretrained import open_scorer
 from dgs_utils.classifiers.sanity_checks import scorer_sanity_checks
@@ -82,8 +82,9 @@ class PoolCheck:
                       if {"pool", "original"} <= set(together)]
         if "generate" in row:
             high = "without a bound" if math.isinf(row["high"]) else f"up to {row['high']:.0f}"
-            lines.append(f"the target of each class is filled with {row['generate']:.0f} generated images a class "
-                         f"({row['low']:.0f} {high})" if row["missing"] else "the pool fills the target of each class")
+            lines.append("the pool fills the target of each class" if not row["missing"] else UNKNOWN if math.isinf(
+                row["generate"]) else f"the target of each class is filled with {row['generate']:.0f} generated images "
+                         f"a class ({row['low']:.0f} {high})")
         return lines
 
     def figures(self) -> dict[str, Figure]:

@@ -9,7 +9,8 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
 from dgs_utils.checkup.coverage import coverage_beside_real, coverage_measures
-from dgs_utils.checkup.planning import Plan, images_to_generate, plan_classes
+from dgs_utils.checkup.dry_run import _line
+from dgs_utils.checkup.planning import UNKNOWN, Plan, images_to_generate, plan_classes
 from dgs_utils.checkup.vendi import effective_number, effective_numbers
 
 DIGITS = load_digits().data
@@ -110,3 +111,8 @@ def test_a_plan_of_classes_counts_what_is_missing():
     [row] = plan_classes(scores, ipc=20).to_dict("records")
     assert (row["pool"], row["missing"]) == (100, 5)
     assert row["generate"] == images_to_generate([90, *[0] * 8, 10], [5, *[0] * 8, 15]).images > 100
+    repeated = scores.assign(transformed=scores["transformed"].where(scores["set"] == "original", 0.35))
+    assert plan_classes(repeated, 20)["generate"].tolist() == [math.inf]  # one image 100 times tells no share
+    assert UNKNOWN in _line("pool", [plan_classes(repeated, 20)])
+    filled = repeated.assign(transformed=0.35)
+    assert plan_classes(filled, 20)["generate"].tolist() == [images_to_generate([100], [20]).images]
