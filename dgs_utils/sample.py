@@ -57,8 +57,7 @@ def read_source(run: Run) -> Source:
         images = ImageSet(images.root, images.table.sort_values(["label", "file_name"]).reset_index(drop=True))
     else:
         images = keep_classes(ImageSet.read(run.inputs["pool"]), read_classes(run.inputs["prepare"]), run.warn)
-        size = params.images_read_from("pool")
-        pool = run.inputs["pool"]
+        size, pool = params.images_read_from("pool"), run.inputs["pool"]
         if (pool / MANIFEST).exists() and (manifest := read_manifest(pool))["stage"] == PoolParams.stage:
             PoolParams.model_construct(**manifest["params"]).check_prefix(size)
         images = ImageSet(images.root, first_of_class(images.table, size))
@@ -80,8 +79,7 @@ def read_source(run: Run) -> Source:
     real = _prune_candidates(run, ImageSet(folder, real.reset_index(drop=True)), 1).table  # the target is pruned, too
     targets = {name: class_target(part.to_numpy(), budgets.get(name, params.ipc), params.distribution, bins)
                for name, part in real.groupby("class", sort=False)["transformed"]}
-    thresholds = read_table(folder / "thresholds.csv")
-    notes = dict(zip(thresholds["class"], thresholds["note"], strict=True))
+    notes = read_table(folder / "thresholds.csv").set_index("class")["note"].to_dict()
     return Source(images, targets, notes, budgets, repeated)
 
 

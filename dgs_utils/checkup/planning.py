@@ -80,9 +80,9 @@ def plan_classes(transformed: pd.DataFrame, ipc: int, distribution: str | Sequen
         bins: equal intervals of difficulty.
 
     Returns:
-        class, pool (images that it has), missing (images that its intervals lack), generate, low, high (see `Plan`). A
-        pool of fewer difficulties than the target has intervals, such as one image many times, says nothing of its
-        generator: where it lacks images, generate and high are infinite.
+        class, pool (images that it has), missing (images that its intervals lack), generate, low, high (see `Plan`).
+        Where a pool that lacks images has fewer difficulties than its target has intervals, such as one image many
+        times, so that it does not tell the shares, generate and high are infinite.
     """
     rows = []
     for name, part in transformed.groupby("class", sort=False):
