@@ -47,13 +47,14 @@ def _plan(params: SampleParams, source: object) -> "pd.DataFrame | None":
         pool, originals = (_finished(source.inputs[name]) for name in ("pool_scores", "original_scores"))
     if not (folder or (pool and originals)):
         return None
-    from dgs_utils import transform  # here, because pandas takes a while to import
-    from dgs_utils.checkup.planning import plan_classes
+    from dgs_utils.checkup.planning import plan_classes  # here, because pandas takes a while to import
     from dgs_utils.runtime.table_io import read_table
 
     if folder:
         scores, bins = read_table(folder / "transformed.csv"), parameter(folder, "bins")
         return plan_classes(scores, params.ipc, params.distribution, bins)
+    from dgs_utils import transform
+
     settings = getattr(source, "params", None)
     assert pool
     assert originals

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from dgs_utils.selection.histograms import histogram
 from dgs_utils.selection.targets import check_counts, class_target
@@ -57,7 +57,7 @@ def images_to_generate(pool_counts: ArrayLike, target: ArrayLike) -> Plan:
     asked = wanted > 0
     hits, misses, wanted = counts[asked] + 0.5, counts.sum() - counts[asked] + 0.5, wanted[asked]
     enough = 1 - (1 - CONFIDENCE) / len(wanted)
-    ends = stats.beta.ppf([[(1 - CONFIDENCE) / 2], [(1 + CONFIDENCE) / 2]], hits, misses)
+    ends = special.betaincinv(hits, misses, [[(1 - CONFIDENCE) / 2], [(1 + CONFIDENCE) / 2]])
     ends[0, counts[asked] == 0] = 0.0  # Jeffreys' own convention
     return Plan(*(_most(wanted, share, enough) for share in (hits / (hits + misses), ends[1], ends[0])))
 
@@ -66,7 +66,10 @@ def _most(wanted: np.ndarray, shares: np.ndarray, enough: float) -> float:
     """Return the largest of the quantiles of the numbers of images until each interval has what is wanted."""
     if (shares <= 0).any():
         return math.inf
-    return int((wanted + stats.nbinom.ppf(enough, wanted, np.minimum(shares, 1.0))).max())
+    shares = np.minimum(shares, 1.0)
+    others = np.ceil(special.nbdtrik(enough, wanted, shares))  # scipy.stats, which has it, takes a second to load
+    others -= (others > 0) & (special.betainc(wanted, np.maximum(others, 1), shares) >= enough)  # rounded up
+    return int((wanted + others).max())
 
 
 def plan_classes(transformed: pd.DataFrame, ipc: int, distribution: str | Sequence[int] = "scale",

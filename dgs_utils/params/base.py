@@ -143,12 +143,13 @@ class StageParams(BaseModel):
 
 
 Params = TypeVar("Params", bound=StageParams)
+sorted_json = json.JSONEncoder(sort_keys=True).encode  # as `json.dumps`, which makes an encoder for each call
 
 
-def hash_key(stage: str, fingerprint: Mapping[str, Any], input_keys: Mapping[str, Any]) -> str:
+def hash_key(stage: str, fingerprint: Mapping[str, Any] | str, input_keys: Mapping[str, Any]) -> str:
     """Return a cache key: 12 hex digits of the hash of a stage, what decides its result, and its inputs' keys."""
-    payload = json.dumps([stage, fingerprint, input_keys], sort_keys=True)
-    return hashlib.sha256(payload.encode()).hexdigest()[:12]
+    text = fingerprint if isinstance(fingerprint, str) else sorted_json(fingerprint)
+    return hashlib.sha256(f"[{sorted_json(stage)}, {text}, {sorted_json(input_keys)}]".encode()).hexdigest()[:12]
 
 
 # ---- Checks ----------------------------------------------------------------------------------------------------------

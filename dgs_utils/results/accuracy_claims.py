@@ -14,8 +14,8 @@ from dgs_utils.results.published_tables import published_table
 from dgs_utils.results.rows import (
     CONDITION_KEYS,
     DATASET_TITLES,
-    IPC_DEPENDENT,
     METHOD_LABELS,
+    NEEDS_IPC,
     SET_KEYS,
     SHAPES,
     fill_columns,
@@ -31,7 +31,7 @@ TABLE2_METHODS = ("random", "first", "dit", "minimax", "dgs")  # its random imag
 PREDEFINED = ("hill", "ground", "slope", "cliff")  # Fig. 4, from few easy images to many
 WOOF, OTHERS = "imagewoof", ("imagenette", "imageidc")
 
-SETTING = [name for name in CONDITION_KEYS if name not in (*IPC_DEPENDENT, "network", "ipc")]
+SETTING = [name for name in CONDITION_KEYS if name not in (*NEEDS_IPC, "network", "ipc")]
 SAME_POOL = ["generator", "fine_tune_seed", "pool_factor"]
 
 

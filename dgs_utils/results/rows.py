@@ -18,7 +18,7 @@ UNITS = dict(zip(SEEDS, ("pools", "selections", "trainings"), strict=True))
 CONDITION_KEYS = ["protocol", "dataset", "split", "test_list", "prepare_seed", "image_size", "epoch_factor",
                   "batch_size", "learning_rate", "augment", "flip", "precision", "evaluations", "teacher",
                   "soft_labels", "network", "norm", "ipc"]
-IPC_DEPENDENT = ("epoch_factor", "batch_size", "evaluations")  # epochs are whole; the full set is tested every epoch
+NEEDS_IPC = ("epoch_factor", "batch_size", "evaluations")  # epochs are whole; the full set is tested every epoch
 # How the images of a set were made.
 SET_KEYS = ["method", "generator", "distribution", "pool_factor", "objective", "measure", "judge", "cut", "compute",
             "budget", "bias", "features", "fine_tune_seed", "variant"]

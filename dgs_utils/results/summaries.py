@@ -4,15 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dgs_utils.results.protocol_labels import protocol_label
-from dgs_utils.results.rows import (
-    CELL_KEYS,
-    CONDITION_KEYS,
-    IPC_DEPENDENT,
-    SEEDS,
-    main_series,
-    seed_numbers,
-    with_names,
-)
+from dgs_utils.results.rows import CELL_KEYS, CONDITION_KEYS, NEEDS_IPC, SEEDS, main_series, seed_numbers, with_names
 
 FULL_SET_SIZE = ("originals", "per_class")  # of the set that was distilled
 SIZE_COLUMNS = (*FULL_SET_SIZE, "bytes")  # and of the distilled one
@@ -90,7 +82,7 @@ def ablated_columns(summary: pd.DataFrame) -> list[str]:
 
 def is_ablated(summary: pd.DataFrame, name: str) -> pd.Series:
     """Return a mask of the rows of DGS that agree with other rows in all but ``name`` (and IPC)."""
-    others = [column for column in CELL_KEYS if column not in (name, "ipc", *IPC_DEPENDENT)]
+    others = [column for column in CELL_KEYS if column not in (name, "ipc", *NEEDS_IPC)]
     lines = summary[summary["method"] == "dgs"].groupby(others, dropna=False)[name]
     return (lines.transform("nunique") > 1).reindex(summary.index, fill_value=False)
 

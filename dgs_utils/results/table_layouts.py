@@ -11,8 +11,8 @@ from dgs_utils.results.rows import (
     CELL_KEYS,
     CONDITION_KEYS,
     DATASET_TITLES,
-    IPC_DEPENDENT,
     METHOD_LABELS,
+    NEEDS_IPC,
     SET_KEYS,
     format_value,
     network_title,
@@ -94,9 +94,9 @@ def distinguishing_columns(cells: pd.DataFrame, layout: TableLayout) -> list[str
     """
     keys = [*layout.rows, *layout.columns]
     others = [name for name in (CONDITION_KEYS if "series" in keys else CELL_KEYS) if name not in keys]
-    varying = [name for name in others if cells[name].nunique() > 1 and name not in IPC_DEPENDENT]
+    varying = [name for name in others if cells[name].nunique() > 1 and name not in NEEDS_IPC]
     clashing = cells.groupby([*keys, *varying])
-    return varying + [name for name in others if name in IPC_DEPENDENT and clashing[name].nunique().max() > 1]
+    return varying + [name for name in others if name in NEEDS_IPC and clashing[name].nunique().max() > 1]
 
 
 def axis_values(layout: TableLayout, names: tuple[str, ...], shown: pd.DataFrame) -> pd.Index:

@@ -151,22 +151,22 @@ def _hash_large_file(path: Path) -> str:
     if status.st_size <= UNCACHED_MAX_BYTES:
         return _read_hash(path)
     real = os.path.realpath(path)
-    return _hash_cached({real: _stat_signature(status)})[real]
+    return _hash_cached({real: stat_signature(status)})[real]
 
 
 def _hash_folder(folder: Path, only: frozenset[str]) -> str:
     top = os.path.realpath(folder)
-    signatures = {f"{top}/{name}": _stat_signature(status) for name, status in walk_files(top, only)}
+    signatures = {f"{top}/{name}": stat_signature(status) for name, status in walk_files(top, only)}
     signature = hashlib.sha256(json.dumps(sorted(signatures.items())).encode()).hexdigest()
-    rows = _select("path = ?", top)
+    rows = list(select_rows("path = ?", top))
     if content := next((value for _, other, value in rows if other == signature), ""):
         return content
     if not rows:
-        _insert([(top, "", "")])  # so that it is registered, whatever becomes of its hash
+        insert_rows([(top, "", "")])  # so that it is registered, whatever becomes of its hash
     hashes = _hash_cached(signatures)
     content = _hash_listing({path[len(top) + 1:]: value for path, value in hashes.items()})
-    if all(map(_is_stable, signatures.values())):
-        _insert([(top, signature, content)])
+    if all(map(is_stable, signatures.values())):
+        insert_rows([(top, signature, content)])
     return content
 
 
@@ -174,26 +174,26 @@ def _hash_cached(signatures: dict[str, tuple[int, int, int]]) -> dict[str, str]:
     """Return the hashes of files by path, reading those that are not cached with their signature."""
     above = os.path.commonpath(map(os.path.dirname, signatures)) if signatures else ""
     wanted = {path: json.dumps(signature) for path, signature in signatures.items()}
-    rows = _select("path >= ? and path < ?", f"{above}/", f"{above}0")  # "0" follows "/"
+    rows = select_rows("path >= ? and path < ?", f"{above}/", f"{above}0")  # "0" follows "/"
     hashes = {path: value for path, signature, value in rows if wanted.get(path) == signature}
     missing = [path for path in wanted if path not in hashes]
     with ThreadPoolExecutor(4) as pool:
         hashes |= zip(missing, pool.map(_read_hash, missing), strict=True)
-    _insert([(path, wanted[path], hashes[path]) for path in missing if _is_stable(signatures[path])])
+    insert_rows([(path, wanted[path], hashes[path]) for path in missing if is_stable(signatures[path])])
     return hashes
 
 
 def is_registered(folder: Path) -> bool:
     """Return whether an experiment or a notebook beside these results has named a folder before."""
-    return bool(_select("path = ?", os.path.realpath(folder)))
+    return any(select_rows("path = ?", os.path.realpath(folder)))
 
 
-def _stat_signature(status: os.stat_result) -> tuple[int, int, int]:
+def stat_signature(status: os.stat_result) -> tuple[int, int, int]:
     """Return size, modification time and change time in ns; the last shows an edit whose other time was set back."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_stable(signature: tuple[int, int, int]) -> bool:
+def is_stable(signature: tuple[int, int, int]) -> bool:
     """Return whether a later change would show in the times, which are older than the clock's steps are long."""
     newest = max(signature[1:])
     return newest < time.time_ns() - (2 * 10**9 if newest % 10**9 == 0 else 5 * 10**7)
@@ -214,16 +214,16 @@ def _database() -> sqlite3.Connection:
     return base
 
 
-def _select(condition: str, *values: str) -> list[tuple[str, str, str]]:
-    """Return rows of the SQLite file: path, signature, hash. None is there where it cannot be read, or is damaged."""
+def select_rows(condition: str, *values: str) -> Iterator[tuple[str, str, str]]:
+    """Yield rows of the SQLite file: path, signature, hash. None is there where it cannot be read, or is damaged."""
     with suppress(sqlite3.Error, OSError), closing(_database()) as base:
-        rows = base.execute(f"select * from hashes where {condition}", values).fetchall()
-        return [tuple(row[:3]) for row in rows if row[3] == _row_checksum(*row[:3])]
-    return []
+        for row in base.execute(f"select * from hashes where {condition}", values):
+            if row[3] == _row_checksum(*row[:3]):
+                yield row[:3]
 
 
-def _insert(rows: list[tuple[str, str, str]]) -> None:
-    """Write rows to the SQLite file, if that can be written."""
+def insert_rows(rows: list[tuple[str, str, str]]) -> None:
+    """Write rows to the SQLite file, if there are any and it can be written."""
     with suppress(sqlite3.Error, OSError), closing(_database()) as base, base:
         base.executemany("insert or replace into hashes values (?, ?, ?, ?)",
                          [(*row, _row_checksum(*row)) for row in rows])

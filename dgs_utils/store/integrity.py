@@ -39,23 +39,25 @@ def damaged_files(folder: Path, entries: dict[str, int]) -> list[str]:
 
 def _touched(folder: Path, entries: dict[str, int]) -> list[str]:
     """Return the entries and records of which files are missing or were changed since the stage finished."""
-    try:
-        times = {name: _change_times(f"{folder}/{name}") for name in (*entries, *RECORDS)}
-        finished, written = min(times[name][0] for name in RECORDS if times[name]), times[MANIFEST][0]
-    except (OSError, LookupError):  # while it is removed
+    expected, top = dict.fromkeys(RECORDS, 1) | entries, str(folder)
+    times = {name: _last_change(f"{top}/{name}") for name in expected}
+    written, finished = times[MANIFEST][1], min((times[name][1] for name in RECORDS if times[name][0]), default=0)
+    if not written:  # while it is removed
         return []
-    expected = dict.fromkeys(RECORDS, 1) | entries
-    return [name for name, changed in times.items() if len(changed) < expected[name]
-            or max(changed, default=0) > (written if name in RECORDS else finished)]
+    return [name for name, (files, changed) in times.items() if files < expected[name]
+            or changed > (written if name in RECORDS else finished)]
 
 
-def _change_times(path: str) -> list[int]:
-    """Return when each file at or below a path was changed last, in ns."""
+def _last_change(path: str) -> tuple[int, int]:
+    """Return how many files are at or below a path, and when one was changed last, in ns; 0 for none."""
     try:
         status = os.stat(path)
-        return [file.st_ctime_ns for _, file in walk_files(path)] if S_ISDIR(status.st_mode) else [status.st_ctime_ns]
+        if not S_ISDIR(status.st_mode):
+            return 1, status.st_ctime_ns
+        changed = [file.st_ctime_ns for _, file in walk_files(path)]
+        return len(changed), max(changed, default=0)
     except OSError:  # it is missing, or a link to itself
-        return []
+        return 0, 0
 
 
 def checksums_of(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:

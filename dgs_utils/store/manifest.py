@@ -5,7 +5,6 @@ read: the cache key from its fingerprint and its inputs' keys, the content hash 
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from dgs_utils.params import STAGES
-from dgs_utils.params.base import Count, hash_key
+from dgs_utils.params.base import Count, hash_key, sorted_json
 from dgs_utils.store.hashing import combine_hashes, hash_file, hash_files
 from dgs_utils.store.records import read_record, write_record
 
@@ -241,7 +240,7 @@ def restore_records(folder: Path, manifest: dict[str, Any]) -> None:
 
 def content_hash(stage: str, key: str, files: dict[str, dict[str, Any]]) -> str:
     """Return the hash of what a result holds: its stage, its key, and its entries' names, hashes and sizes."""
-    return hashlib.sha256(json.dumps([stage, key, files], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(sorted_json([stage, key, files]).encode()).hexdigest()
 
 
 def hash_entries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, dict[str, Any]]]]:

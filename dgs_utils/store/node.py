@@ -1,13 +1,13 @@
 """Nodes: a stage with all its parameters resolved, its cache key and its folder."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dgs_utils.params import STAGES, validate
-from dgs_utils.params.base import StageParams, hash_key
+from dgs_utils.params.base import StageParams, hash_key, sorted_json
 from dgs_utils.store.filenames import clean_name
 from dgs_utils.store.hashing import content_id, hash_path, is_registered
 from dgs_utils.store.manifest import MANIFEST, read_manifest
@@ -21,6 +21,7 @@ class Node:
     params: StageParams  # the parameters, of the stage's own model
     # By parameter name a node, the path of a given folder, or a list of those.
     inputs: Mapping[str, "Node | Path | Sequence[Node | Path]"]
+    known: dict[str, str] = field(default_factory=dict, compare=False, repr=False)  # of all with these parameters
 
     @property
     def stage(self) -> str:
@@ -30,7 +31,9 @@ class Node:
     @cached_property
     def key(self) -> str:
         """Twelve hex digits: stage, own parameters, what is in the files that they name, inputs' keys."""
-        return hash_key(self.stage, self.fingerprint, self.input_keys)
+        if not self.known:
+            self.known["fingerprint"] = sorted_json(self.fingerprint)
+        return hash_key(self.stage, self.known["fingerprint"], self.input_keys)
 
     @cached_property
     def input_keys(self) -> dict[str, Any]:

@@ -8,16 +8,20 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
+from dgs_utils.params.base import sorted_json
 from dgs_utils.runtime.units import format_duration
 from dgs_utils.store.atomic import read_json
 from dgs_utils.store.code_fingerprint import code_hashes
+from dgs_utils.store.hashing import insert_rows, is_stable, select_rows, stat_signature
 from dgs_utils.store.lock import LOCK, is_locked, shard_of
 from dgs_utils.store.manifest import (
     MANIFEST,
@@ -66,11 +70,28 @@ _seen: dict[str, dict[str, Any] | None] | None = None  # by path, while `one_loo
 
 
 @contextmanager
-def one_look() -> Iterator[None]:
-    """Look at each manifest once while a table is made, which asks for each of them many times."""
+def one_look(nodes: Iterable[Node] = ()) -> Iterator[None]:
+    """Look at each manifest once while a table is made, which asks for each of them many times.
+
+    Those of ``nodes`` are not checked again where they are as they were when they were checked last. That is noted
+    beside the hashes of the user's files; the same signs show a change (see `hashing`).
+    """
     global _seen
     before, _seen = _seen, {}
     try:
+        new = [path for node in nodes if (path := f"{node.folder}/{MANIFEST}") not in _manifests]
+        asked = "signature = ? and path in (select value from json_each(?))", MANIFEST, json.dumps(new)
+        for path, _, text in select_rows(*asked) if new and outputs_root().is_dir() else ():
+            with suppress(ValueError, TypeError):  # a row of somebody else's
+                checks, signature, kept = from_json(text, cache_strings="all")
+                if checks == _checks():
+                    _manifests[path] = tuple(signature), kept, ""
+        noted = {path: _manifests[path][0] for path in new if path in _manifests}
+        rows = [(path, MANIFEST, json.dumps([_checks(), *_manifests[path][:2]])) for path in new
+                if cached_manifest(os.path.dirname(path)) and (signature := _manifests[path][0]) != noted.get(path)
+                and is_stable(signature[:3])]
+        if rows:
+            insert_rows(rows)
         yield
     finally:
         _seen = before
@@ -90,11 +111,17 @@ def cached_manifest(folder: Path | str) -> dict[str, Any] | None:
     the class folders that count; None where there is no readable one.
     """
     path = f"{folder}/{MANIFEST}"
-    if _seen is None:
-        return _current_manifest(path)
-    if path not in _seen:
-        _seen[path] = _current_manifest(path)
-    return _seen[path]
+    seen = {} if _seen is None else _seen
+    if path not in seen:
+        seen[path] = _current_manifest(path)
+    return seen[path]
+
+
+@cache
+def _checks() -> str:
+    """Return a hash of the code that checks manifests."""
+    files = [file for room in ("params", "store") for file in (Path(__file__).parents[1] / room).glob("*.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:12]
 
 
 def _current_manifest(path: str) -> dict[str, Any] | None:
@@ -102,14 +129,14 @@ def _current_manifest(path: str) -> dict[str, Any] | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    signature = status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+    signature = *stat_signature(status), status.st_ino
     if path not in _manifests or _manifests[path][0] != signature:
         try:
             manifest = read_manifest(Path(path).parent)
             kept = {name: manifest[name] for name in CACHED_FIELDS} | {
                 "size": size_key(manifest["identity"], manifest["params"]),
                 "entries": entry_counts(manifest),
-                "class_folders": read_class_folders(manifest) if manifest["given"] else frozenset()}
+                "class_folders": sorted(read_class_folders(manifest)) if manifest["given"] else []}
             _manifests[path] = signature, kept, ""
         except ValueError as error:
             _manifests[path] = signature, None, str(error)
@@ -118,7 +145,7 @@ def _current_manifest(path: str) -> dict[str, Any] | None:
 
 def size_key(identity: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """Return what may decide how long a result takes: what decides it, as a hash, its IPC, trainings or pool images."""
-    text = json.dumps({name: value for name, value in identity.items() if name != "seed"}, sort_keys=True)
+    text = sorted_json({name: value for name, value in identity.items() if name != "seed"})
     return {"hash": hashlib.sha256(text.encode()).hexdigest()[:12], "ipc": identity.get("ipc", 0),
             "count": params.get("repeats", params.get("images_per_class", 0))}
 
@@ -177,15 +204,21 @@ def notebook_dir(node: Node) -> Path:
 
 # ---- Reasons and costs -----------------------------------------------------------------------------------------------
 
-def format_stale(node: Node) -> str:
+def why_stale(node: Node) -> str:
     """Return one sentence on why a stale node is made again, the same for all nodes with this reason."""
     source = next(iter(changed_inputs(node_manifest(node) or {"inputs": []})), "an input")
     return (f"{display_path(outputs_root() / source)} holds another content than before; what was made from it is made "
             f"again")
 
 
-def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
-    """Return a line for each reason why finished results are not those that are asked for now.
+def fault_lines(nodes: list[Node]) -> list[str]:
+    """Return a line for each node that counts as missing although its folder has a manifest."""
+    faults = filter(None, map(manifest_fault, nodes))
+    return [f"Counts as missing: {fault.rsplit('; ', 1)[0]}; it is made anew by the next run" for fault in faults]
+
+
+def reason_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
+    """Return a line for each reason why finished results are not those that are asked for now, damaged ones first.
 
     Results whose inputs hold another content now are made again by the next run; what was made from them follows where
     they turn out different. Those that another version of their own code made are kept. ``statuses`` are by key.
@@ -193,8 +226,12 @@ def stale_lines(nodes: list[Node], statuses: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
         if statuses[node.key] == Status.STALE:
-            reasons[format_stale(node)].append(node)
-    lines = []
+            reasons[why_stale(node)].append(node)
+    partial = [(node, manifest) for node in nodes if statuses[node.key] == Status.MISSING
+               and (manifest := cached_manifest(node.folder)) and manifest["key"] == node.key]
+    lines = [*fault_lines(nodes), *(
+        f"{display_path(node.folder)} has {manifest['count']} of the {node.count} that are asked for; the rest is made "
+        f"by the next run" for node, manifest in partial)]
     for reason, group in reasons.items():
         below = [node for node in downstream(nodes, [node.folder for node in group])
                  if statuses[node.key] == Status.DONE]
@@ -229,7 +266,7 @@ def changed_external_data(missing: list[Node]) -> list[str]:
     for (_, name, _), (node, entry) in wanted.items():
         earlier = [folder for folder, manifest in results.items()
                    if manifest["stage"] == node.stage and (before := manifest["given"].get(name))
-                   and manifest["class_folders"] == frozenset(node.params.class_folders())
+                   and manifest["class_folders"] == sorted({*node.params.class_folders()})
                    and before["path"] == entry["path"] and before["content"] != entry["content"]]
         if earlier:
             paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]

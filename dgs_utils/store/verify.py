@@ -21,7 +21,7 @@ from dgs_utils.store.manifest import CHECKSUMS, MANIFEST, RUN_INPUTS, damaged_re
 from dgs_utils.store.node import Node, downstream, input_nodes
 from dgs_utils.store.paths import display_path
 from dgs_utils.store.resume import empty, remove_damaged
-from dgs_utils.store.status import count_by_stage, finished_at, manifest_fault, node_manifest
+from dgs_utils.store.status import count_by_stage, finished_at, manifest_fault, node_manifest, one_look
 
 MAX_SHOWN_FILES = 5  # damaged files of one folder that are named
 
@@ -138,10 +138,11 @@ def _published_entries(folder: Path, manifest: dict[str, Any]) -> list[Entry]:
 
 def changed_since_finish(nodes: list[Node]) -> VerifyReport:
     """Return which files of finished results, of a plan and of its inputs, are missing or not what they were."""
-    report = VerifyReport()
-    for node in _with_inputs(nodes):
-        if manifest := node_manifest(node):
-            report.add(node.folder, damaged_files(node.folder, manifest["entries"]))
+    report, asked = VerifyReport(), _with_inputs(nodes)
+    with one_look(asked):
+        for node in asked:
+            if manifest := node_manifest(node):
+                report.add(node.folder, damaged_files(node.folder, manifest["entries"]))
     return report
 
 

@@ -26,7 +26,7 @@ from dgs_utils.runtime.threads import CORE_BUDGET, LIBRARY_THREADS
 from dgs_utils.store.atomic import HOST_NAME
 from dgs_utils.store.node import Node, input_nodes
 from dgs_utils.store.paths import display_path, outputs_root, resolve_path
-from dgs_utils.store.status import FAILURE, changed_external_data, failure, format_stale, node_manifest, node_status
+from dgs_utils.store.status import FAILURE, changed_external_data, failure, node_manifest, node_status, why_stale
 from dgs_utils.workflow.display import WAIT_INTERVAL_S, Display
 from dgs_utils.workflow.notebook import Options, Report, finished_report, manifest_identity
 from dgs_utils.workflow.scheduler import FIRST_FAILURE, OK_OUTCOMES, check_start, interruptible, unaffected
@@ -51,7 +51,7 @@ def run_with_snakemake(file: str, changes: list[str], nodes: list[Node], display
     """
     config = find_profile(profile)
     left = check_start(nodes, options)
-    for line in [*changed_external_data(left), *(format_stale(node) for node in left if node_status(node) == "stale")]:
+    for line in [*changed_external_data(left), *(why_stale(node) for node in left if node_status(node) == "stale")]:
         display.note(line)
     display.start(left, len(nodes))
     reports = unaffected(nodes, left)

@@ -58,40 +58,37 @@ class Size:
     pool: Any = None
 
 
-def _prepare_work(size: Size) -> dict[str, float]:
-    own = size.params
-    return {"training": own.train_steps, "epochs": own.classifier_epochs * size.train * max(own.folds, 1),
-            "images": size.train + size.test, "headers": size.train + size.test, "latents": size.train}
-
-
-def _fine_tune_work(size: Size) -> dict[str, float]:
-    own = size.params
-    return {"training": own.steps or own.epochs * max(size.train // own.batch_size, 1)}
-
-
-def _pool_work(size: Size) -> dict[str, float]:
-    images = size.params.images_per_class * size.classes
-    return {"pool": images * size.params.steps, "pool rest": images, "images": images, "": images}
-
-
-def _difficulty_work(size: Size) -> dict[str, float]:
-    own = size.params
-    images = size.pool.images_per_class * size.classes if own.source == "pool" and size.pool else size.train
-    return {"images scored": images, "snapshots": images}
-
-
-def _transform_work(size: Size) -> dict[str, float]:
-    return {"classes": size.classes * max(size.params.ipc // 2, 1) ** 2}
+def work_of(size: Size) -> dict[str, float]:
+    """Return a stage's work by loop, as `forecast` takes it; {} for 07, which is in proportion to what it shows."""
+    own, pool, every = size.params, size.pool, size.train + size.test
+    match own.stage:
+        case "00_prepare":
+            return {"training": own.train_steps, "epochs": own.classifier_epochs * size.train * max(own.folds, 1),
+                    "images": every, "headers": every, "latents": size.train}
+        case "01_fine_tune":
+            return {"training": own.steps or own.epochs * max(size.train // own.batch_size, 1)}
+        case "02_pool":
+            images = own.images_per_class * size.classes
+            return {"pool": images * own.steps, "pool rest": images, "images": images, "": images}
+        case "03_difficulty":
+            images = pool.images_per_class * size.classes if own.source == "pool" and pool else size.train
+            return {"images scored": images, "snapshots": images}
+        case "04_transform":
+            return {"classes": size.classes * max(own.ipc // 2, 1) ** 2}
+        case "05_sample":
+            chosen = size.train if own.preset[1].whole else _images_of_set(own, size.classes)
+            is_pool = own.preset[1].source == "pool"
+            candidates = own.images_read_from("pool") * size.classes if is_pool else size.train
+            return {"images": chosen, "crops": chosen, "features": candidates}
+        case "06_evaluate":
+            return _evaluate_work(size)
+        case "08_condense":
+            return {own.method: own.iterations * (own.inner_loops if own.method == "idc" else 1) * size.classes}
+    return {}
 
 
 def _images_of_set(params: Any, classes: int) -> int:
     return getattr(params, "total", 0) or params.ipc * classes
-
-
-def _sample_work(size: Size) -> dict[str, float]:
-    own, chosen = size.params, size.train if size.params.preset[1].whole else _images_of_set(size.params, size.classes)
-    candidates = size.train if own.preset[1].source != "pool" else own.images_read_from("pool") * size.classes
-    return {"images": chosen, "crops": chosen, "features": candidates}
 
 
 def _evaluate_work(size: Size) -> dict[str, float]:
@@ -102,17 +99,6 @@ def _evaluate_work(size: Size) -> dict[str, float]:
     tests = (epochs if is_full else min(own.evaluations, epochs)) * size.test
     return {"epochs": own.repeats * epochs * images, "epochs rest": own.repeats * tests,
             "soft labels": (epochs if own.soft_labels == "crop" else 1) * images, "images": images + size.test}
-
-
-def _condense_work(size: Size) -> dict[str, float]:
-    own = size.params
-    loops = own.inner_loops if own.method == "idc" else 1
-    return {own.method: own.iterations * loops * size.classes}
-
-
-WORK = {"00_prepare": _prepare_work, "01_fine_tune": _fine_tune_work, "02_pool": _pool_work,
-        "03_difficulty": _difficulty_work, "04_transform": _transform_work, "05_sample": _sample_work,
-        "06_evaluate": _evaluate_work, "08_condense": _condense_work}
 
 
 def forecast(steps: Mapping[str, list[float]], seconds: float, rehearsed: Mapping[str, float],
@@ -189,14 +175,14 @@ def rehearsal_table(nodes: list[Node], made: Mapping[str, Node], few: Few) -> li
 
 def _node_forecast(node: Node, rehearsed: Node, few: Few) -> tuple[float, float]:
     manifest = read_manifest(rehearsed.folder)
-    if node.stage not in WORK:
+    if node.stage == "07_figures":
         shown = [len([*input_nodes(figures)]) for figures in (node, rehearsed)]
         return manifest["seconds"], manifest["seconds"] * max(shown[0] / max(shown[1], 1), 1)
     path = rehearsed.folder / STEP_TIMES_FILE
     steps = json.loads(path.read_text()) if path.exists() else {}
-    work, (now, whole) = WORK[node.stage], _sizes(node, rehearsed, few)
-    return forecast({name: times for name, times in steps.items() if times}, manifest["seconds"], work(now),
-                    work(whole))
+    now, whole = _sizes(node, rehearsed, few)
+    return forecast({name: times for name, times in steps.items() if times}, manifest["seconds"],
+                    work_of(now), work_of(whole))
 
 
 def _sizes(node: Node, rehearsed: Node, few: Few) -> tuple[Size, Size]:

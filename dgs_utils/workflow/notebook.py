@@ -21,14 +21,7 @@ from dgs_utils.store.manifest import MANIFEST, REQUEST
 from dgs_utils.store.node import Node
 from dgs_utils.store.paths import display_path, notebook_path, outputs_root
 from dgs_utils.store.resume import empty
-from dgs_utils.store.status import (
-    FAILURE,
-    changed_inputs,
-    format_stale,
-    made_by_other_code,
-    node_manifest,
-    notebook_dir,
-)
+from dgs_utils.store.status import FAILURE, changed_inputs, made_by_other_code, node_manifest, notebook_dir, why_stale
 from dgs_utils.workflow.display import WAIT_INTERVAL_S, Display, NodeProgress
 from dgs_utils.workflow.forkserver import imports_of_notebook
 from dgs_utils.workflow.gpus import VISIBLE_GPUS, leased_gpus
@@ -96,7 +89,7 @@ def run_node(node: Node, display: Display, kernels: KernelPool, options: Options
                 if not owner and is_forced(node, options):
                     empty(folder, keep=set())
                 elif not owner and node_manifest(node):
-                    display.note(format_stale(node))
+                    display.note(why_stale(node))
                 if not owner:
                     _clear_leftovers(node)
         if not owner:

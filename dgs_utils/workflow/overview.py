@@ -8,42 +8,32 @@ from typing import Any
 
 from dgs_utils.runtime.terminal import format_table
 from dgs_utils.runtime.units import format_duration, format_size
-from dgs_utils.store.manifest import read_manifest
+from dgs_utils.store.manifest import find_manifest
 from dgs_utils.store.node import Node
 from dgs_utils.store.paths import display_path
-from dgs_utils.store.status import (
-    Status,
-    cached_manifest,
-    failure,
-    manifest_fault,
-    node_manifest,
-    node_status,
-    one_look,
-    stale_lines,
-)
+from dgs_utils.store.status import Status, failure, node_manifest, node_status, one_look, reason_lines
 from dgs_utils.workflow.durations import duration_group, expected_seconds, seconds_by_group
 from dgs_utils.workflow.notebook import format_failure
 
 
-@one_look()
 def overview(nodes: list[Node], disk: bool = False) -> list[str]:
     """Return the table of a plan, with sizes on ``disk``, and a line for each failed, damaged or stale result."""
-    statuses: dict[str, str] = {node.key: node_status(node) for node in nodes}
-    stages: dict[str, list[Node]] = defaultdict(list)
-    for node in nodes:
-        stages[node.stage].append(node)
-    earlier = seconds_by_group([node for node in nodes if statuses[node.key] != "done"])
-    rows = [["stage", "nodes", *Status, "spent", "to come", *(["disk"] if disk else [])]]
-    for stage, group in stages.items():
-        counts = Counter(statuses[node.key] for node in group)
-        spent = sum(manifest["seconds"] for node in group if (manifest := node_manifest(node)))
-        left = Counter(duration_group(node) for node in group if statuses[node.key] != "done")
-        size = [format_size(sum(folder_size(node.folder) for node in group))] if disk else []
-        rows.append([stage, str(len(group)), *(str(counts[name] or "·") for name in Status), format_duration(spent),
-                     _expected(left, earlier), *size])
-    failed = [format_failure(node, failure(node)) for node in nodes if statuses[node.key] == "failed"]
-    return [*format_table(rows, left=["stage"]), *failed, *fault_lines(nodes), *_incomplete_lines(nodes, statuses),
-            *stale_lines(nodes, statuses), *_namesake_lines(nodes)]
+    with one_look(nodes):
+        statuses: dict[str, str] = {node.key: node_status(node) for node in nodes}
+        stages: dict[str, list[Node]] = defaultdict(list)
+        for node in nodes:
+            stages[node.stage].append(node)
+        earlier = seconds_by_group([node for node in nodes if statuses[node.key] != "done"])
+        rows = [["stage", "nodes", *Status, "spent", "to come", *(["disk"] if disk else [])]]
+        for stage, group in stages.items():
+            counts = Counter(statuses[node.key] for node in group)
+            spent = sum(manifest["seconds"] for node in group if (manifest := node_manifest(node)))
+            left = Counter(duration_group(node) for node in group if statuses[node.key] != "done")
+            size = [format_size(sum(folder_size(node.folder) for node in group))] if disk else []
+            rows.append([stage, str(len(group)), *(str(counts[name] or "·") for name in Status), format_duration(spent),
+                         _expected(left, earlier), *size])
+        failed = [format_failure(node, failure(node)) for node in nodes if statuses[node.key] == "failed"]
+        return [*format_table(rows, left=["stage"]), *failed, *reason_lines(nodes, statuses), *_namesake_lines(nodes)]
 
 
 def _namesake_lines(nodes: list[Node]) -> list[str]:
@@ -51,10 +41,10 @@ def _namesake_lines(nodes: list[Node]) -> list[str]:
     lines = []
     for node in (node for node in nodes if node.stage == "07_figures"):
         for folder in sorted(node.folder.parent.glob(f"{node.name}-*")):
-            with suppress(ValueError):  # damaged: reported elsewhere, if it is part of a plan
-                if cached_manifest(folder) and (manifest := read_manifest(folder))["label"] == node.label:
-                    finished = manifest["finished"][:16].replace("T", " ")
-                    lines.append((finished, f"{display_path(folder)} of {finished}: {_difference(node, manifest)}"))
+            # One that is damaged is reported elsewhere, if it is part of a plan.
+            if (manifest := find_manifest(folder)) and manifest["label"] == node.label:
+                finished = manifest["finished"][:16].replace("T", " ")
+                lines.append((finished, f"{display_path(folder)} of {finished}: {_difference(node, manifest)}"))
     return [line for _, line in sorted(lines)] if len(lines) > 1 else []
 
 
@@ -71,19 +61,6 @@ def _difference(node: Node, manifest: dict[str, Any]) -> str:
     others += [f"{name} = {identity.get(name)!r}" for name in sorted({*identity, *planned})
                if identity.get(name) != planned.get(name)]
     return ", ".join(others) or "made earlier"
-
-
-def fault_lines(nodes: list[Node]) -> list[str]:
-    """Return a line for each node that counts as missing although its folder has a manifest."""
-    faults = filter(None, map(manifest_fault, nodes))
-    return [f"Counts as missing: {fault.rsplit('; ', 1)[0]}; it is made anew by the next run" for fault in faults]
-
-
-def _incomplete_lines(nodes: list[Node], statuses: dict[str, str]) -> list[str]:
-    """Return a line for each growing result that has fewer images or trainings than are asked for."""
-    manifests = [(node, cached_manifest(node.folder)) for node in nodes if statuses[node.key] == "missing"]
-    return [f"{display_path(node.folder)} has {manifest['count']} of the {node.count} that are asked for; the rest is "
-            f"made by the next run" for node, manifest in manifests if manifest and manifest["key"] == node.key]
 
 
 def _expected(left: Counter[str], earlier: dict[str, list[float]]) -> str:

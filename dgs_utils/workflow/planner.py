@@ -5,7 +5,7 @@ of one key are one node, so grid points share whatever they can: one fine-tuning
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from dgs_utils.workflow.experiment import MAX_NODES, ORDER, Experiment, Point, i
 from dgs_utils.workflow.plan_checks import check_plan
 
 _UP_TO = {stage: frozenset(ORDER[: index + 1]) for index, stage in enumerate(ORDER)}  # a stage and those before it
+
+# The stages whose axes decide a stage's parameters, with the defaults that its images ask for and its title.
+_DECISIVE = {stage: {stage, "00_prepare", *["02_pool"] * (stage == "05_sample")} for stage in ORDER}
 
 
 def plan(experiment: Experiment, on_missing_weights: Callable[[str], None] | None = None) -> list[Node]:
@@ -58,40 +61,39 @@ class _Planner:
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.nodes: dict[str, Node] = {}
-        self.nodes_by_request: dict[str, Node] = {}
-        self.nodes_by_inputs: dict[tuple[str, ...], Node] = {}
-        self.params: dict[str, tuple[StageParams, dict[str, Input]]] = {}
+        self.nodes_by_request: dict[tuple, Node] = {}
+        self.nodes_by_inputs: dict[tuple, Node] = {}
+        self.params: dict[tuple, tuple[StageParams, dict[str, Input], dict[str, str]]] = {}  # the last for their nodes
 
     def node(self, stage: str, point: Point, overrides: dict[str, Any] | None = None) -> Node:
         """Return a stage's node at a grid point; its inputs are planned before it."""
-        if stage == "05_sample" and is_condensed(values := self.experiment.values(stage, point)):
-            values = {"ipc": SampleParams.model_fields["ipc"].default} | values
-            stage, overrides = "08_condense", {name: values[name] for name in ("method", "ipc", "seed")
-                                               if name in values}
-        upstream = [item for item in point.items() if item[0][0] in _UP_TO[stage]]
-        request = repr((stage, overrides, upstream))
+        request = _question(stage, overrides, point, _UP_TO[stage])
         if request not in self.nodes_by_request:
-            values = self._title(point) if stage == "05_sample" else {}
-            values |= self.experiment.values(stage, point) | (overrides or {})
-            self.nodes_by_request[request] = self._node(stage, values, point)
+            self.nodes_by_request[request] = self._node(stage, overrides, point)
         return self.nodes_by_request[request]
 
-    def _node(self, stage: str, values: dict[str, Any], point: Point) -> Node:
-        """Return the node of a stage with parameter values."""
-        prepare = prepare_params(resolve_path(values["prepare"])) if values.get("prepare") else (
-            self.experiment.values("00_prepare", point))
-        request = repr((stage, values, prepare))
-        if request not in self.params:
+    def _node(self, stage: str, overrides: dict[str, Any] | None, point: Point) -> Node:
+        if stage == "05_sample" and is_condensed(values := self.experiment.values(stage, point)):
+            values = {"ipc": SampleParams.model_fields["ipc"].default} | values
+            asked: dict[str, Any] = {name: values[name] for name in ("method", "ipc", "seed") if name in values}
+            return self.node("08_condense", point, asked)
+        question = _question(stage, overrides, point, _DECISIVE[stage])
+        if question not in self.params:
+            own, originals = self.experiment.values(stage, point), self.experiment.values("00_prepare", point)
+            is_own = "folder" in (originals.get("dataset"), self.experiment.values("02_pool", point).get("generator"))
+            values = {"title": self.experiment.name} if stage == "05_sample" and is_own else {}  # it has no other name
+            values |= own | (overrides or {})
+            prepare = prepare_params(resolve_path(values["prepare"])) if values.get("prepare") else originals
             params = validate(stage, values).with_defaults(prepare)
-            self.params[request] = params, params.inputs()
-        params, specs = self.params[request]
+            self.params[question] = params, params.inputs(), {}
+        params, specs, known = self.params[question]
         inputs = {name: self._input(params, name, spec, point) for name, spec in specs.items()}
-        request_and_inputs = (request, *(f"{node.key} {node.count}" if isinstance(node, Node) else str(node)
-                                         for node in inputs.values()))
-        if request_and_inputs not in self.nodes_by_inputs:
-            node = Node(with_resolved_pool_size(params, inputs), inputs)
-            self.nodes_by_inputs[request_and_inputs] = self._register(node)
-        return self.nodes_by_inputs[request_and_inputs]
+        made_from = (id(params), *[(node.key, node.count) if isinstance(node, Node) else node
+                                   for node in inputs.values()])
+        if made_from not in self.nodes_by_inputs:
+            sized = with_resolved_pool_size(params, inputs)
+            self.nodes_by_inputs[made_from] = self._register(Node(sized, inputs, known if sized is params else {}))
+        return self.nodes_by_inputs[made_from]
 
     def _input(self, params: StageParams, name: str, spec: Input, point: Point) -> Node | Path:
         folder = _input_folders(params, name)
@@ -132,11 +134,11 @@ class _Planner:
             self.nodes[node.key] = node
         return self.nodes[node.key]
 
-    def _title(self, point: Point) -> dict[str, str]:
-        """Return the experiment's name as the title of a set of the user's own images, which have no other name."""
-        own = {"folder"} & {self.experiment.values("00_prepare", point).get("dataset"),
-                            self.experiment.values("02_pool", point).get("generator")}
-        return {"title": self.experiment.name} if own else {}
+
+def _question(stage: str, overrides: dict[str, Any] | None, point: Point, stages: Collection[str]) -> tuple:
+    """Return what is equal for equal requests: the grid's values at the axes of some stages are known by their ids."""
+    axes = [part for axis, value in point.items() if axis[0] in stages for part in (axis, id(value))]
+    return stage, repr(overrides), *axes
 
 
 def _input_folders(params: StageParams, name: str) -> Any:

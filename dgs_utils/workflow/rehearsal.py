@@ -7,7 +7,7 @@ seconds of the whole follow from the steps that were timed (`forecast`).
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -99,16 +99,12 @@ def rehearsed_nodes(nodes: list[Node], replace: Callable[[StageParams], dict[str
         changes = replace(node.params) | _cut(node.params, few)
         params: Any = validate(node.stage, _with_absolute_paths(node.params) | changes)
         rehearsed = Node(with_resolved_pool_size(params, inputs), inputs)
-        rehearsed = _similar_evaluation(rehearsed, unique.values()) or rehearsed
+        # An evaluation of a set that is evaluated with other parameters, too, is like those of other sets.
+        others = [other for other in unique.values() if other.stage == rehearsed.stage == "06_evaluate"]
+        if any(other.inputs["distilled"] == rehearsed.inputs["distilled"] for other in others):
+            rehearsed = next((other for other in others if other.params == rehearsed.params), rehearsed)
         made[node.key] = unique.setdefault(rehearsed.key, rehearsed)
     return made
-
-
-def _similar_evaluation(node: Node, others: Iterable[Node]) -> Node | None:
-    """Return an evaluation with the same parameters of another set, if this set is evaluated, too."""
-    evaluations = [other for other in others if other.stage == node.stage == "06_evaluate"]
-    is_evaluated = any(other.inputs["distilled"] == node.inputs["distilled"] for other in evaluations)
-    return next((other for other in evaluations if is_evaluated and other.params == node.params), None)
 
 
 def _rehearsed_inputs(value: Any, made: Mapping[str, Node]) -> Any:

@@ -12,7 +12,7 @@ from dgs_utils.runtime.threads import core_budget
 from dgs_utils.store.lock import emptying_lock
 from dgs_utils.store.node import Node, downstream, input_nodes
 from dgs_utils.store.resume import note_paths
-from dgs_utils.store.status import changed_external_data, node_manifest, node_status
+from dgs_utils.store.status import changed_external_data, node_manifest, node_status, one_look
 from dgs_utils.workflow.display import Display
 from dgs_utils.workflow.kernel import KernelPool
 from dgs_utils.workflow.notebook import (
@@ -129,12 +129,13 @@ def check_start(nodes: list[Node], options: Options) -> list[Node]:
                 if not owner:
                     note_paths(node)
     planned = {node.key for node in nodes}
-    left = [node for node in nodes if node_status(node) != "done" or is_forced(node, options)]
-    for node in left:
-        for source in input_nodes(node):
-            if source.key not in planned and node_status(source) != "done":
-                raise ValueError(f"{node.stage} needs {source.stage}/{source.folder.name}, which is "
-                                 f"{node_status(source)}; run it first, by leaving --only out")
+    with one_look():
+        left = [node for node in nodes if node_status(node) != "done" or is_forced(node, options)]
+        for node in left:
+            for source in input_nodes(node):
+                if source.key not in planned and node_status(source) != "done":
+                    raise ValueError(f"{node.stage} needs {source.stage}/{source.folder.name}, which is "
+                                     f"{node_status(source)}; run it first, by leaving --only out")
     return left
 
 

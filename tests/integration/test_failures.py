@@ -24,10 +24,10 @@ from waits import HANG, wait_for
 from dgs_utils.store.gc import unreferenced
 from dgs_utils.store.lock import other_owner
 from dgs_utils.store.records import write_record
-from dgs_utils.store.status import node_manifest, node_status
+from dgs_utils.store.status import fault_lines, node_manifest, node_status
 from dgs_utils.workflow.experiment import read_experiment
 from dgs_utils.workflow.notebook import Report
-from dgs_utils.workflow.overview import fault_lines, overview
+from dgs_utils.workflow.overview import overview
 from dgs_utils.workflow.planner import expand
 from dgs_utils.workflow.summary import summary
 

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import os
 import sys
+import time
 
 import numpy as np
 import pytest
 from stage_folders import write_stage
 
 from dgs_utils.params import validate
+from dgs_utils.store import status
+from dgs_utils.store.hashing import insert_rows, select_rows
 from dgs_utils.store.lineage import input_folder
 from dgs_utils.store.manifest import MANIFEST, VOLATILE, hash_entries, is_done, read_manifest
 from dgs_utils.store.session import open_node
@@ -85,3 +89,23 @@ def test_damaged_manifests_are_told_and_do_not_count(tmp_path, text):
     with pytest.raises(ValueError, match=r"manifest.json is damaged \(.*\); run its stage again, which writes a"):
         read_manifest(tmp_path)
     assert not is_done(tmp_path)
+
+
+def test_a_manifest_that_was_noted_as_checked_is_checked_again_when_it_changes(outputs, monkeypatch):
+    node = open_node(validate("00_prepare", {})).node
+    write_stage("00_prepare")
+    manifest = node.folder / MANIFEST
+    time.sleep(0.1)  # what has just been written is not noted
+    for expected in (True, True, False):  # checked, known again, changed in place at the same size and time
+        if not expected:
+            before = manifest.stat()
+            manifest.write_text(manifest.read_text().replace('"finished": "2', '"finished": "3'))
+            os.utime(manifest, ns=(before.st_atime_ns, before.st_mtime_ns))
+        monkeypatch.setattr(status, "_manifests", {})
+        with status.one_look([node]):
+            assert bool(status.node_manifest(node)) == expected
+        rows = [*select_rows("signature = ?", MANIFEST)]
+        assert [row[0] for row in rows] == [str(manifest)]
+    insert_rows([(str(manifest), MANIFEST, "[1]")])  # of somebody who knows the form of a row, but not of its text
+    with status.one_look([node]):
+        assert status.node_manifest(node) is None
