@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "outputs" / "evidence"
 LEDGER, README = EVIDENCE / "README.md", ROOT / "README.md"
 NAMES = ("cifar10_pools", "cifar10_ipc", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10",
-         "compute_fashion", "which_images", "quickstart", "woof128_photos")
+         "compute_fashion", "which_images", "quickstart", "woof128_over")
 ONE_BY_ONE = {"which_images", "quickstart", "cifar10_ipc"}
 COMMANDS = {name: f"dgs run params/{name}.yaml{'' if name in ONE_BY_ONE else ' --jobs 2'}" for name in NAMES}
 KEPT = {"results.csv", "rows.json", "nodes.csv", "manifest.json", "findings.md"}  # beside figures
