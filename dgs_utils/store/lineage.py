@@ -50,7 +50,7 @@ def input_unchanged(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def lineage(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield a result and all that it was made from, nearest first: folders and their manifests.
+    """Yield a result and all that it was made from, each before its own inputs: folders and their manifests.
 
     Left out are folders that no stage wrote, that are gone, and that no longer hold what was read of them.
 

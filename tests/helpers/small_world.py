@@ -104,16 +104,18 @@ def make_pool(root: Path, prepare: Path, classes=CLASSES) -> Path:
     return run.folder
 
 
-def make_world(root: Path, classes=CLASSES, val: int = 0, change: Callable = lambda pool: None) -> dict[str, Path]:
+def make_world(root: Path, classes=CLASSES, val: int = 0, change: Callable = lambda pool: None,
+               **scoring: str) -> dict[str, Path]:
     """Write finished folders of 00, 02, 03 (twice) and 04 over real scans, 25 images a class in the pool, for IPC 5.
 
-    ``change`` may change the folder of the pool's images before.
+    ``change`` may change the folder of the pool's images before; ``scoring`` are parameters of 03.
     """
     prepare = make_prepare(write_digits(root / "originals", 0, 60, classes), classes, val)
     change(write_digits(root / "pool", 60, 90, classes))
     folders = {"prepare": prepare, "pool": make_pool(root / "pool", prepare, classes)}
     for source, inputs in (("originals", ()), ("pool", ("pool", "originals"))):
-        run = open_stage("03_difficulty", source=source, prepare=str(prepare), **{n: str(folders[n]) for n in inputs})
+        run = open_stage("03_difficulty", source=source, prepare=str(prepare), **scoring,
+                         **{n: str(folders[n]) for n in inputs})
         score_source(run)
         run.finish()
         folders["scores" if source == "pool" else "originals"] = run.folder

@@ -13,8 +13,10 @@ from restamp import certify
 from small_world import CLASSES, make_world, open_stage, outputs_below, small_classifier
 
 from dgs_utils.classifiers.scorer import extract_features, load_classifier
+from dgs_utils.difficulty import score_source
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.methods import METHODS
+from dgs_utils.pool import generate
 from dgs_utils.results.provenance_columns import provenance_row
 from dgs_utils.sample import (
     _drop_duplicates,
@@ -339,6 +341,28 @@ def test_images_that_show_one_picture_are_left_out(tmp_path, outputs):
     assert turned.table["file_name"].tolist() == _drop_duplicates(run, pool)[0].table["file_name"][::-1].tolist()
     with pytest.raises(ValueError, match=r"has 26 different images among 30 in .*, and 27 are needed; lower"):
         read_source(open_stage("05_sample", method="easiest", **(values | {"ipc": 27})))
+
+
+def test_the_scores_of_a_set_name_its_scorer_and_not_those_that_its_pool_was_drawn_by(tmp_path, outputs):
+    world = make_world(tmp_path, over="task")
+    prepare = str(world["prepare"])
+    plain = open_stage("03_difficulty", source="originals", prepare=prepare)  # over all outputs
+    score_source(plain)
+    plain.finish()
+    pool = open_stage("02_pool", generator="originals", images_per_class=20, bias=3.0, prepare=prepare,
+                      originals=str(plain.folder))
+    generate(pool)
+    pool.finish()
+    scores = open_stage("03_difficulty", prepare=prepare, pool=str(pool.folder), originals=str(world["originals"]),
+                        over="task")
+    score_source(scores)
+    scores.finish()
+    run = open_stage("05_sample", method="easiest", ipc=2, prepare=prepare, pool=str(pool.folder),
+                     scores=str(scores.folder))
+    source = read_source(run)
+    write_set(run, source, select_images(run, source))
+    run.finish()
+    assert provenance_row(run.folder, world["prepare"])["judge"] == "convnet3, task's outputs"
 
 
 def test_scores_that_a_folder_lacks_are_named(sampled, world, tmp_path):
