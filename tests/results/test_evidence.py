@@ -52,9 +52,10 @@ RESULTS = (ROOT / "README.md").read_text().partition("## Results")[2].partition(
 LEDGER = (EVIDENCE / "README.md").read_text()
 FINDINGS = LEDGER.partition("## Findings")[2].partition("\n## ")[0]
 PROSE = " ".join(f"{RESULTS} {FINDINGS}".split())
+FINDINGS_LINE = " ".join(FINDINGS.split())
 DATA_PAGE = " ".join((ROOT / "params" / "data.md").read_text().split())
 MAIN_EXPERIMENTS = ("cifar10_pools", "cifar10_ipc", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10",
-                    "compute_fashion")
+                    "compute_fashion", "woof128_over")
 LOG = " ".join(LEDGER.partition("## Log")[2].partition("\n## ")[0].split())
 
 
@@ -423,21 +424,24 @@ def test_evidence_tells_no_place_on_a_machine(folder):
             assert not places.search(file.read_text()), file.name
 
 
-def test_what_the_log_says_of_photographs_holds():
-    table = differences_of("woof128_photos").set_index("second")
-    random, easiest = table.loc["Random of pool"], table.loc["Easiest"]
-    told = interval(random).strip("()")
-    assert f"from random images of its pool ({signed(random['difference'])}, {told})" in LOG
-    assert f"is {-easiest['difference']:.1f} points below the easiest images {interval(easiest)}" in LOG
-    assert random["low"] < 0 < random["high"]
-    assert easiest["high"] < 0
-    assert (table["p_holm"] >= 0.05).all()
-    reached = tables("woof128_photos")["summary"]["best"].max()
-    assert f"reach no more than {reached:.1f} %" in LOG
-    rows = pd.read_csv(EVIDENCE / "woof128_photos" / "results.csv")
-    assert set(rows["bias"]) == {3}
+def test_what_is_said_of_photographs_holds():
+    rows = read_results([EVIDENCE / "woof128_over"])
+    assert set(rows["bias"]) == {"3"}
     assert (rows["shift"].dropna() < 0).all()
-    assert rows["pool_seed"].nunique() == 4
+    task = rows["judge"].str.endswith("task's outputs").map({True: "task", False: "all"})
+    best = rows.assign(arm=rows["method"] + " " + task).pivot(index="pool_seed", columns="arm", values="best")
+    assert best.shape == (24, 5)
+    random = best["pool_random all"]
+    for words, apart in (("DGS is better by {} points ({} to {})", best["dgs task"] - best["dgs all"]),
+                         ("{} ({} to {}) over all outputs", best["dgs all"] - random),
+                         ("{} ({} to {}) over the task's", best["dgs task"] - random),
+                         ("from random ones ({}, {} to {};", best["easiest all"] - random),
+                         ("; {}, {} to {})", best["easiest task"] - random)):
+        ends = stats.ttest_1samp(apart, 0).confidence_interval()
+        assert words.format(*(signed(value) for value in (apart.mean(), *ends))).replace("by +", "by ") in FINDINGS_LINE
+    ends = stats.ttest_1samp(best["easiest all"] - best["easiest task"], 0).confidence_interval()
+    assert ends.low < 0 < ends.high
+    assert f"reach no more than {best.mean().max():.1f} %" in FINDINGS_LINE
 
 
 def test_the_readme_quotes_the_published_values():
