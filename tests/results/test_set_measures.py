@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from set_measures import MEASURES, explained, real_features, set_measures
+from set_measures import MEASURES, TABLE, explained, real_features, set_measures, within_rules
 from small_world import make_world, outputs_below, small_classifier, write_digits
 
 from dgs_utils.difficulty.scoring import score_images
 from dgs_utils.images.image_set import ImageSet
+from dgs_utils.results.rows import read_results
 
 
 def planted(effect: float) -> pd.DataFrame:
@@ -43,3 +44,27 @@ def test_measures_tell_easy_doubled_and_mislabelled_sets(tmp_path):
     assert wrong["density"] < good["density"]
     scores = score_images(ImageSet.read(plain), scorer, np.arange(3))["score"]
     assert good["difficulty"] == pytest.approx(scores.mean())
+
+
+def test_what_the_evidence_says_of_measures_follows_from_their_table():
+    sets = pd.read_csv(TABLE, dtype={"key": str})
+    rows = read_results([TABLE.parent / name for name in ("cifar10_pools", "cifar10_ipc")]).set_index("key")
+    assert (rows.loc[sets["key"], "best"].to_numpy() == sets["best"]).all()
+    assert len(sets) == (rows["ipc"] > 1).sum() == 232
+    page = " ".join((TABLE.parent / "README.md").read_text().partition("What do the easiest have")[2].split())
+    ten, fifty = (part for _, part in sets.groupby("ipc"))
+    for rule, part in ten.groupby("series"):
+        told = [f"{value:.2f}".removeprefix("0") for value in part[MEASURES].mean()]
+        told[2] = f"{part['effective'].mean():.1f}"
+        line = f"| {rule} | {part['best'].mean():.1f} | {' | '.join(told)} |"
+        assert (line in page) == (rule in ("Easiest", "DGS", "Random of pool", "Hardest"))
+    others = ten[ten["series"] != "Hardest"]
+    for words, value in (("an R² of {} with ten", explained(ten, ["difficulty"])),
+                         ("worse than the mean ({})", explained(ten, MEASURES)),
+                         ("predicts anything** ({} at best)", max(explained(others, [name]) for name in MEASURES)),
+                         ("different images give {}, fewer", explained(fifty, ["effective"])),
+                         ("and difficulty {}, over", explained(fifty, ["difficulty"])),
+                         ("R² of {} at best", max(explained(within_rules(part), [name], "selection_seed")
+                                                  for part in (ten, fifty) for name in MEASURES))):
+        assert words.format(f"{value:.2f}".replace("0.", ".").replace("-", "−")) in page
+    assert others.groupby("series")[["effective", "coverage"]].mean().idxmin().tolist() == ["Easiest", "Easiest"]
