@@ -55,13 +55,16 @@ def weights(tmp_path_factory) -> Path:
     bunch = load_digits()
     keep = bunch.target < 3
     pixels = torch.from_numpy(np.round(bunch.images[keep] * 255 / 16)).float()[:, None].repeat(1, 3, 1, 1)
-    pixels, targets = F.interpolate(pixels[-240:], size=SIDE), torch.from_numpy(bunch.target[keep][-240:])
+    targets = torch.from_numpy(bunch.target[keep][-240:])
+    larger = F.interpolate(pixels[-240:], size=round(SIDE * 256 / 224), mode="bilinear")  # as the kit will show them
+    edge = (larger.shape[-1] - SIDE) // 2
+    pixels = larger[..., edge : edge + SIDE, edge : edge + SIDE]
     torch.manual_seed(0)
     network = torchvision.models.get_model(SCORER, weights=None, num_classes=3)
     scorer = Classifier(network, ClassifierConfig(f"torchvision:{SCORER}", 3, ResizeCrop(SIDE, SIDE)))
     network.train().requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    for batch in torch.randperm(240).repeat(8).split(40):
+    for batch in torch.randperm(240).repeat(24).split(40):
         optimiser.zero_grad()
         F.cross_entropy(scorer(pixels[batch]), targets[batch]).backward()
         optimiser.step()
