@@ -53,9 +53,9 @@ class ImageSet:
         """Return the images of one class."""
         return ImageSet(self.root, self.table[self.table["class"] == name].reset_index(drop=True))
 
-    def sample_each_class(self, most: int, *seed: str) -> "ImageSet":
+    def sample_each_class(self, most: int, stage: str, purpose: str) -> "ImageSet":
         """Return up to ``most`` images of each class, drawn once and for all by a named seed and the class's name."""
-        parts = [part.iloc[np.sort(numpy_rng(*seed, str(name)).permutation(len(part))[:most])]
+        parts = [part.iloc[np.sort(numpy_rng(stage, purpose, str(name)).permutation(len(part))[:most])]
                  for name, part in self.table.groupby("class", sort=False)]
         return ImageSet(self.root, pd.concat(parts, ignore_index=True))
 

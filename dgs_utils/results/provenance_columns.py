@@ -51,7 +51,7 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
     images, fine_tuning, pool, transform = (params.get(stage, {}) for stage in (
         "00_prepare", "01_fine_tune", "02_pool", "04_transform"))
     scores = [manifest["params"] for _, manifest in made if manifest["stage"] == "03_difficulty"]
-    scoring = next((one for one in scores if one.get("source") == "pool"), scores[0] if scores else {})  # not of its bias
+    scoring = next((p for p in scores if p.get("source") == "pool"), scores[0] if scores else {})  # not of its bias
     pool_folder = next((behind for behind, manifest in made if manifest["stage"] == "02_pool"), None)
     preset = METHODS[method].score if scoring.get("measure") and method in METHODS else ""
     cuts = ("duplicates" if chosen.get("drop_duplicates") else "", "errors" if chosen.get("cut_errors") else "",

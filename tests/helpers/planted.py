@@ -67,7 +67,7 @@ FAULTS = {
         ("store/gc.py", "for folder in (node.folder, *input_folders(node)))",
          "for folder in [node.folder] if node.stage == '05_sample')"))),
     "changes of the same size are not looked at": Fault("hand", (
-        ("store/integrity.py", "\n            or max(changed, default=0) > (written if name in RECORDS else finished)]",
+        ("store/integrity.py", "\n            or changed > (written if name in RECORDS else finished)]",
          "]"),)),
     "the manifest is written before the records": Fault("hand", (
         ("store/session.py", "        write_record(self.folder / CHECKSUMS, {\"subfolders\": checksums})\n",
