@@ -140,8 +140,8 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
               for name, s in (("original", originals), ("test", test)) if s is not None}
     scorer = open_scorer(scorer) if isinstance(scorer, str) else scorer
     count = scorer.config.num_classes if scorer else 0
-    if scorer is not None and index is None and count != len(pool.classes) \
-            and not (scorer.config.classes or default_class_names(count)):
+    known = (scorer.config.classes or default_class_names(count)) if scorer else ()
+    if scorer and index is None and count != len(pool.classes) and not known:
         raise ValueError(f"the scorer has {count} outputs without names, and {pool.root} has {len(pool.classes)} "
                          f"classes; give the outputs' names as classes in its config.json, or index in Python")
     pairs, images = find_copies(pool, others, workers, progress)
@@ -159,7 +159,7 @@ def check_pool(pool: ImageSet | Path | str, originals: ImageSet | Path | str,
     covered = [coverage_beside_real(parts[1][name], parts[0][name], name).assign(**{"class": name})
                for name in pool.classes]
     outputs = outputs_of_labels(pool, [scorer], index)[0]
-    titles = [imagenet_names().get(name, name) for name in scorer.config.classes or default_class_names(count)]
+    titles = [imagenet_names().get(name, name) for name in known]
     names = dict(enumerate(titles)) | dict(zip(outputs[pool.labels], pool.table["class"], strict=True))
     predicted = [names.get(output, f"output {output}") for output in scored["prediction"]]
     some = originals.sample_each_class(max(1, MAX_CHECKED // len(pool.classes)), "checkup", "scorer")

@@ -10,7 +10,7 @@ from dgs_utils.images.classes import read_classes
 from dgs_utils.images.image_set import ImageSet
 from dgs_utils.methods import SCORES
 from dgs_utils.results.protocol_labels import describe_generation
-from dgs_utils.results.provenance_columns import pool_generator
+from dgs_utils.results.provenance_columns import own_scoring, pool_generator
 from dgs_utils.results.rows import network_title
 from dgs_utils.runtime.table_io import read_table
 from dgs_utils.store.lineage import lineage
@@ -25,7 +25,7 @@ def figure1_texts(distilled: Path, results: pd.DataFrame) -> dict[str, str]:
     difficulty-guided sampling; ``results`` are rows, among them those of this set.
     """
     steps = list(lineage(distilled))
-    params = {manifest["stage"]: manifest["params"] for _, manifest in reversed(steps)}
+    params = {one["stage"]: one["params"] for _, one in reversed(steps)} | {"03_difficulty": own_scoring(steps)}
     folders = {manifest["stage"]: folder for folder, manifest in reversed(steps)}
     lines = _data(params, folders) | _sampling(params) | _generation(params, folders)
     own = results[results["distilled"].str.endswith(distilled.name.rpartition("-")[2])]

@@ -45,13 +45,11 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
     """
     made = list(lineage(folder))
     behind = [*made, *lineage(prepare)]
-    params = {manifest["stage"]: manifest["params"] for _, manifest in reversed(behind)}
+    params = {one["stage"]: one["params"] for _, one in reversed(behind)} | {"03_difficulty": own_scoring(made)}
     chosen = made[0][1]["identity"] if made else {}
     method, uses_scorer = chosen.get("method", folder.name), _uses_scorer(made)
-    images, fine_tuning, pool, transform = (params.get(stage, {}) for stage in (
-        "00_prepare", "01_fine_tune", "02_pool", "04_transform"))
-    scores = [manifest["params"] for _, manifest in made if manifest["stage"] == "03_difficulty"]
-    scoring = next((p for p in scores if p.get("source") == "pool"), scores[0] if scores else {})  # not of its bias
+    images, fine_tuning, pool, scoring, transform = (params.get(stage, {}) for stage in (
+        "00_prepare", "01_fine_tune", "02_pool", "03_difficulty", "04_transform"))
     pool_folder = next((behind for behind, manifest in made if manifest["stage"] == "02_pool"), None)
     preset = METHODS[method].score if scoring.get("measure") and method in METHODS else ""
     cuts = ("duplicates" if chosen.get("drop_duplicates") else "", "errors" if chosen.get("cut_errors") else "",
@@ -79,6 +77,12 @@ def provenance_row(folder: Path, prepare: Path, teacher: Path | None = None) -> 
         "dataset": source["dataset"], "split": source["split"], "distilled": folder.name,
         "variant": _hash(["" if made else input_key(folder), _identities(behind, EXCLUDED_FROM_VARIANT, uses_scorer)]),
     }
+
+
+def own_scoring(made: Manifests) -> dict[str, Any]:
+    """Return the parameters of the 03 that scored a set's pool, not of one that this pool was drawn by; {} for none."""
+    return min((manifest["params"] for _, manifest in made if manifest["stage"] == "03_difficulty"),
+               key=lambda params: params.get("source") != "pool", default={})
 
 
 def _budget_of(chosen: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_digits
 
@@ -95,6 +96,16 @@ def test_a_plan_fills_its_target_as_often_as_it_says(counts, target):
     fewer = np.random.default_rng(1).multinomial(int(plan.images * 0.6), shares / shares.sum(), 4000)
     assert (fewer >= target).all(axis=1).mean() < 0.9
     assert plan.low <= plan.images <= plan.high
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_is_that_of_scipys_distributions(seed):
+    rng = np.random.default_rng(seed)
+    counts, target = rng.integers(1, 200, 6), rng.integers(1, 30, 6)
+    hits, misses = counts + 0.5, counts.sum() - counts + 0.5
+    shares = [hits / (hits + misses), *(stats.beta.ppf(end, hits, misses) for end in (0.975, 0.025))]
+    expected = [(target + stats.nbinom.ppf(1 - 0.05 / 6, target, share)).max() for share in shares]
+    assert list(images_to_generate(counts, target)) == expected
 
 
 def test_what_a_pool_has_never_shown_has_no_bound():

@@ -52,11 +52,9 @@ RESULTS = (ROOT / "README.md").read_text().partition("## Results")[2].partition(
 LEDGER = (EVIDENCE / "README.md").read_text()
 FINDINGS = LEDGER.partition("## Findings")[2].partition("\n## ")[0]
 PROSE = " ".join(f"{RESULTS} {FINDINGS}".split())
-FINDINGS_LINE = " ".join(FINDINGS.split())
 DATA_PAGE = " ".join((ROOT / "params" / "data.md").read_text().split())
 MAIN_EXPERIMENTS = ("cifar10_pools", "cifar10_ipc", "cifar10_rules", "cifar10_sizes", "bias_fashion", "bias_cifar10",
                     "compute_fashion", "woof128_over")
-LOG = " ".join(LEDGER.partition("## Log")[2].partition("\n## ")[0].split())
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -438,10 +436,10 @@ def test_what_is_said_of_photographs_holds():
                          ("from random ones ({}, {} to {};", best["easiest all"] - random),
                          ("; {}, {} to {})", best["easiest task"] - random)):
         ends = stats.ttest_1samp(apart, 0).confidence_interval()
-        assert words.format(*(signed(value) for value in (apart.mean(), *ends))).replace("by +", "by ") in FINDINGS_LINE
+        assert words.format(*(signed(value) for value in (apart.mean(), *ends))).replace("by +", "by ") in PROSE
     ends = stats.ttest_1samp(best["easiest all"] - best["easiest task"], 0).confidence_interval()
     assert ends.low < 0 < ends.high
-    assert f"reach no more than {best.mean().max():.1f} %" in FINDINGS_LINE
+    assert f"reach no more than {best.mean().max():.1f} %" in PROSE
 
 
 def test_the_readme_quotes_the_published_values():
